@@ -1,0 +1,49 @@
+# Every target sets up what it needs: a machine with Python 3.11+, make and pip is enough.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DEMO   := demo
+
+.PHONY: help install demo test test-all lint format bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# torch comes first and on its own, so that its pinned build is taken before anything asks for it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,cluster,teasar]"
+	@touch $@
+
+install: $(VENV)/.installed ## make .venv and install volprep with its development tools
+
+demo: $(VENV)/.installed ## phantom data -> patch set -> one batch -> a tiny U-Net that learns
+	rm -rf $(DEMO)
+	$(BIN)/python scripts/make_demo_data.py $(DEMO)/data
+	$(BIN)/volprep prepare configs/demo.yaml
+	$(BIN)/volprep inspect $(DEMO)/patches
+	$(BIN)/python scripts/train_tiny.py $(DEMO)/patches
+
+test: $(VENV)/.installed ## the test suite, without the slow tests
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(VENV)/.installed ## every test, slow ones included
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.installed ## ruff, ruff format --check, mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed ## run every benchmark against its peer (downloads the peers)
+	@for script in scripts/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean: ## remove everything the other targets made
+	rm -rf $(VENV) $(DEMO) bench build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

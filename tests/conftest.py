@@ -1,0 +1,30 @@
+"""What every test may use: the real data sets where they lie beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "volprep", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=40
+)
+settings.load_profile("volprep")
+
+REAL_DATA = Path(os.environ.get("VOLPREP_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """Path of a real file or folder by its name under the data folder; skips where it is absent."""
+
+    def find(name: str) -> Path:
+        path = REAL_DATA / name
+        if not path.exists():
+            pytest.skip(f"real data not present: {name} (set VOLPREP_TEST_DATA)")
+        return path
+
+    return find

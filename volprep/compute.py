@@ -1,0 +1,76 @@
+"""One seam for work in parallel: the caller lists units, the executor runs them.
+
+A unit is an argument for a function; units are independent, each writes what no
+other writes, and each gives the same result wherever it runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
+from typing import Literal, TypeVar
+
+__all__ = ["Backend", "default_workers", "run_units"]
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+Backend = Literal["serial", "threads", "processes"]
+
+
+def default_workers() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_units(
+    function: Callable[[Unit], Result],
+    units: Iterable[Unit],
+    *,
+    backend: Backend = "threads",
+    workers: int | None = None,
+) -> Iterator[Result]:
+    """Apply `function` to every unit and yield the results in the order of the units.
+
+    Parameters
+    ----------
+    function : callable
+        Of one unit; picklable for ``processes``.
+    units : iterable
+        Taken lazily: at most four units a worker are under way or waiting to be
+        yielded, so memory does not grow with their number.
+    backend : {'serial', 'threads', 'processes'}
+        Threads suit work that releases the GIL (decoders, numba kernels).
+    workers : int or None
+        None takes every processor; 1 is ``serial``.
+
+    Raises
+    ------
+    Exception
+        The first error of a unit; units that have not started are dropped.
+    """
+    count = default_workers() if workers is None else max(1, workers)
+    if backend == "serial" or count == 1:
+        yield from map(function, units)
+        return
+    with _pool(backend, count) as pool:
+        queue = iter(units)
+        waiting: deque[Future[Result]] = deque(
+            pool.submit(function, unit) for unit in islice(queue, 4 * count)
+        )
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(function, unit) for unit in islice(queue, 1))
+                yield result
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pool(backend: Backend, workers: int) -> Executor:
+    if backend == "threads":
+        return ThreadPoolExecutor(workers)
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))

@@ -1,0 +1,113 @@
+"""The errors volprep raises on purpose, each with the exit code of its family.
+
+    VolprepError             1
+      ConfigError            2   the YAML: file, line, dotted key, nearest right key
+      SourceError            3   an input file: path, what was found, what was wanted
+      DataCheckError         4   the data as a whole: every finding
+      PlanError              5   an impossible plan, and the smallest change that helps
+      StoreError             6   a patch set: exists, incomplete, damaged, of another config
+      MissingDependencyError 7   an extra that is not installed, and how to install it
+
+A message reads ``<where>: <what was found>; <what to do>``. Programmers'
+mistakes (a wrong shape handed to a function) stay ValueError and TypeError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "ConfigError",
+    "DataCheckError",
+    "MissingDependencyError",
+    "PlanError",
+    "SourceError",
+    "StoreError",
+    "VolprepError",
+]
+
+
+class VolprepError(Exception):
+    """Something a user can mend; the message says where, what and how."""
+
+    exit_code = 1
+
+
+class ConfigError(VolprepError):
+    """The configuration cannot be used."""
+
+    exit_code = 2
+
+
+class SourceError(VolprepError):
+    """An input file cannot be read, or is not what it was said to be.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    found : str
+        What is there.
+    wanted : str or None
+        What is needed, or what to do.
+    """
+
+    exit_code = 3
+
+    def __init__(self, path: object, found: str, wanted: str | None = None) -> None:
+        self.path, self.found, self.wanted = str(path), found, wanted
+        super().__init__(f"{path}: {found}" + (f"; {wanted}" if wanted else ""))
+
+    def __reduce__(self) -> tuple[type[SourceError], tuple[str, str, str | None]]:
+        """Rebuild from the three parts, so that the error crosses processes whole."""
+        return type(self), (self.path, self.found, self.wanted)
+
+
+class DataCheckError(VolprepError):
+    """The data has findings that forbid going on; `findings` holds all of them as text."""
+
+    exit_code = 4
+
+    def __init__(self, findings: Sequence[str]) -> None:
+        self.findings = list(findings)
+        super().__init__("\n".join(self.findings))
+
+    def __reduce__(self) -> tuple[type[DataCheckError], tuple[list[str]]]:
+        """Rebuild from the findings."""
+        return type(self), (self.findings,)
+
+
+class PlanError(VolprepError):
+    """No plan satisfies the constraints; the message names the smallest change that helps."""
+
+    exit_code = 5
+
+
+class StoreError(VolprepError):
+    """A patch set exists already, is incomplete, is damaged, or belongs to another config."""
+
+    exit_code = 6
+
+
+class MissingDependencyError(VolprepError):
+    """An optional package is needed.
+
+    Parameters
+    ----------
+    package : str
+        The package that cannot be imported.
+    extra : str
+        The extra of volprep that brings it.
+    """
+
+    exit_code = 7
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(
+            f'{package}: not installed; install it with: pip install "volprep[{extra}]"'
+        )
+
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str]]:
+        """Rebuild from the two names."""
+        return type(self), (self.package, self.extra)

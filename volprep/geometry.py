@@ -1,0 +1,186 @@
+"""Boxes, axes, spacing and units: the arithmetic that every room shares.
+
+Boxes and shapes are (Z, Y, X) in voxels; spacing is (Z, Y, X) in micrometres.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = [
+    "Box",
+    "Shape3",
+    "Spacing3",
+    "VolumeLike",
+    "aligned_blocks",
+    "grid_shape",
+    "to_micrometres",
+]
+
+Shape3 = tuple[int, int, int]
+Spacing3 = tuple[float, float, float]
+
+_MICROMETRES: dict[str, float] = {
+    "m": 1e6, "meter": 1e6, "metre": 1e6,
+    "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4,
+    "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3,
+    "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0,
+    "micrometer": 1.0, "micrometre": 1.0,
+    "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3,
+    "pm": 1e-6, "picometer": 1e-6, "picometre": 1e-6,
+    "å": 1e-4, "Å": 1e-4, "angstrom": 1e-4,
+    "inch": 25400.0, "in": 25400.0,
+}  # fmt: skip
+
+
+def to_micrometres(value: float, unit: str) -> float | None:
+    """Convert a length to micrometres.
+
+    Parameters
+    ----------
+    value : float
+        The length.
+    unit : str
+        Its unit as files spell it (``nm``, ``micrometer``, ``µm``, ``\\u00B5m``, ...).
+
+    Returns
+    -------
+    float or None
+        None where the unit is not one of length (``pixel``, an empty string).
+    """
+    name = unit.strip().replace("\\u00B5", "µ").replace("\\u00b5", "µ")
+    factor = _MICROMETRES.get(name, _MICROMETRES.get(name.lower()))
+    return None if factor is None else value * factor
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A block of voxels: `start` inclusive, `stop` exclusive, both (Z, Y, X).
+
+    A box may reach beyond a volume (negative starts included); `clip` cuts it
+    to what is there.
+    """
+
+    start: Shape3
+    stop: Shape3
+
+    def __post_init__(self) -> None:
+        if len(self.start) != 3 or len(self.stop) != 3:
+            raise ValueError(f"a box needs (Z, Y, X) twice, got {self.start} and {self.stop}")
+        if any(b < a for a, b in zip(self.start, self.stop, strict=True)):
+            raise ValueError(f"a box cannot stop before it starts: {self.start} to {self.stop}")
+
+    @classmethod
+    def whole(cls, shape: Sequence[int]) -> Box:
+        """The box of a whole volume of `shape` (its last three axes)."""
+        z, y, x = (int(n) for n in shape[-3:])
+        return cls((0, 0, 0), (z, y, x))
+
+    @classmethod
+    def at(cls, start: Sequence[int], shape: Sequence[int]) -> Box:
+        """The box of `shape` that begins at `start`."""
+        first, size = _three(start), _three(shape)
+        return cls(first, _three([a + n for a, n in zip(first, size, strict=True)]))
+
+    @property
+    def shape(self) -> Shape3:
+        """Voxels along (Z, Y, X)."""
+        return _three([b - a for a, b in zip(self.start, self.stop, strict=True)])
+
+    @property
+    def size(self) -> int:
+        """The number of voxels."""
+        return math.prod(self.shape)
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """Index for an array in (Z, Y, X)."""
+        z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    def shift(self, offset: Sequence[int]) -> Box:
+        """The same box moved by `offset`."""
+        return Box.at([a + d for a, d in zip(self.start, offset, strict=True)], self.shape)
+
+    def grow(self, halo: int | Sequence[int]) -> Box:
+        """The box with `halo` voxels more on every side."""
+        h = (halo,) * 3 if isinstance(halo, int) else halo
+        return Box(
+            _three([a - n for a, n in zip(self.start, h, strict=True)]),
+            _three([b + n for b, n in zip(self.stop, h, strict=True)]),
+        )
+
+    def clip(self, shape: Sequence[int]) -> Box:
+        """The part of the box that lies in a volume of `shape`; empty where nothing does."""
+        limit = _three(shape[-3:])
+        start = [min(max(a, 0), n) for a, n in zip(self.start, limit, strict=True)]
+        stop = [min(max(b, a), n) for a, b, n in zip(start, self.stop, limit, strict=True)]
+        return Box(_three(start), _three(stop))
+
+    def overlaps(self, other: Box) -> bool:
+        """Whether at least one voxel lies in both."""
+        return all(
+            max(a, c) < min(b, d)
+            for a, b, c, d in zip(self.start, self.stop, other.start, other.stop, strict=True)
+        )
+
+    def contains(self, other: Box) -> bool:
+        """Whether every voxel of `other` lies in this box."""
+        return all(
+            a <= c and d <= b
+            for a, b, c, d in zip(self.start, self.stop, other.start, other.stop, strict=True)
+        )
+
+
+@runtime_checkable
+class VolumeLike(Protocol):
+    """What the domain rooms ask of a volume: its shape, and any box of its voxels.
+
+    `volprep.sources.Volume` is one; so is anything with the same four members.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(C, Z, Y, X)."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the array that `read` returns."""
+        ...
+
+    @property
+    def spacing(self) -> Spacing3 | None:
+        """(Z, Y, X) in micrometres, or None where the file does not say."""
+        ...
+
+    def read(self, box: Box | None = None) -> npt.NDArray[Any]:
+        """The voxels of `box` (the whole volume for None), as (C, Z, Y, X)."""
+        ...
+
+
+def grid_shape(shape: Sequence[int], block: Sequence[int]) -> Shape3:
+    """How many blocks of `block` cover `shape`, along (Z, Y, X)."""
+    return _three([-(-n // b) for n, b in zip(shape[-3:], block, strict=True)])
+
+
+def aligned_blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
+    """Walk a volume of `shape` in blocks of `block`, in C order, the last ones cut to fit."""
+    gz, gy, gx = grid_shape(shape, block)
+    for z in range(gz):
+        for y in range(gy):
+            for x in range(gx):
+                start = [i * b for i, b in zip((z, y, x), block, strict=True)]
+                yield Box.at(start, block).clip(shape)
+
+
+def _three(values: Sequence[int]) -> Shape3:
+    z, y, x = (int(v) for v in values)
+    return z, y, x
