@@ -1,0 +1,136 @@
+"""Volumes from files: one interface over TIFF, NIfTI, HDF5, Zarr, NumPy and folders of slices.
+
+    with open_volume("brain.ome.tif") as volume:
+        patch = volume.read(Box((0, 64, 64), (32, 192, 192)))    # (C, 32, 128, 128)
+
+Every volume is (C, Z, Y, X) with spacing in micrometres; this family is the one
+place where files' own axes and units are read.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from volprep.errors import SourceError
+from volprep.sources.array import ArrayVolume
+from volprep.sources.base import Volume
+from volprep.sources.labels import LabelVolume
+from volprep.sources.names import SUFFIXES, is_volume_path, kind_of, natural_key, stem_of
+
+__all__ = [
+    "SUFFIXES",
+    "ArrayVolume",
+    "Dataset",
+    "LabelVolume",
+    "Volume",
+    "is_volume_path",
+    "list_datasets",
+    "natural_key",
+    "open_labels",
+    "open_volume",
+    "stem_of",
+]
+
+
+class Dataset(NamedTuple):
+    """One array inside a container."""
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def open_volume(path: str | Path, key: str | None = None, axes: str | None = None) -> Volume:
+    """Open an image volume; only headers are read.
+
+    Parameters
+    ----------
+    path : path-like
+        A TIFF, NIfTI, HDF5, Zarr, ``.npy``, ``.npz``, PNG or JPEG file, or a folder of slices.
+    key : str or None
+        The dataset inside an HDF5, Zarr or ``.npz`` container. None takes the only one,
+        or the one that is called as images are (``raw``, ``image``, ``main``, ...).
+    axes : str or None
+        One letter for each stored axis (``"CZYX"``), over what the file says.
+
+    Returns
+    -------
+    Volume
+        Lazy, picklable, a context manager.
+
+    Raises
+    ------
+    SourceError
+        If the file is missing, damaged, of no known format, has several datasets to choose
+        from, or axes that cannot be told.
+    """
+    return _open(Path(path), key, axes, labels=False)
+
+
+def open_labels(path: str | Path, key: str | None = None, axes: str | None = None) -> Volume:
+    """Open a label volume: one channel of unsigned integers, every id as it is in the file.
+
+    Parameters
+    ----------
+    path, key, axes
+        As for `open_volume`; without a key, the dataset is taken that is called as labels
+        are (``label``, ``mask``, ``segmentation``, ...), or the ``labels`` of an OME-Zarr.
+
+    Returns
+    -------
+    Volume
+        Its `dtype` is unsigned and as wide as the file's.
+
+    Raises
+    ------
+    SourceError
+        As for `open_volume`, for labels of several channels, and when a value is read that
+        is negative, has a fraction or is no number.
+    """
+    return LabelVolume(_open(Path(path), key, axes, labels=True))
+
+
+def list_datasets(path: str | Path) -> list[Dataset]:
+    """The arrays of at least two axes inside an HDF5, Zarr or ``.npz`` container.
+
+    Parameters
+    ----------
+    path : path-like
+        The container.
+
+    Returns
+    -------
+    list of Dataset
+        (key, shape, dtype), by key in natural order; empty for other formats.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read.
+    """
+    place = Path(path)
+    kind = _kind(place)
+    if kind not in ("hdf5", "zarr", "npy"):
+        return []
+    found = import_module(f"volprep.sources.{kind}").datasets(place)
+    return sorted((Dataset(*entry) for entry in found), key=lambda d: natural_key(d.key))
+
+
+def _open(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
+    reader = import_module(f"volprep.sources.{_kind(path)}")
+    volume: Volume = reader.open(path, key, axes, labels=labels)
+    return volume
+
+
+def _kind(path: Path) -> str:
+    if not path.exists():
+        raise SourceError(path, "does not exist", "check the path")
+    kind = kind_of(path)
+    if kind is None:
+        known = ", ".join(sorted({s for s in SUFFIXES if s.count(".") == 1}))
+        raise SourceError(path, "is of no known format", f"give one of {known}, or a folder")
+    return kind

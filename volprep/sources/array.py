@@ -1,0 +1,75 @@
+"""Volumes whose voxels lie in one array: in memory, or mapped from a file."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.errors import SourceError
+from volprep.geometry import Box, Spacing3
+from volprep.sources.axes import Layout
+from volprep.sources.base import Array, Volume
+
+__all__ = ["ArrayVolume", "MappedVolume", "default_axes"]
+
+_BY_NDIM = {2: "YX", 3: "ZYX"}
+
+
+def default_axes(path: object, shape: tuple[int, ...], what: str) -> str:
+    """YX or ZYX for an array that says nothing of its axes; with more of them, refuse."""
+    if len(shape) in _BY_NDIM:
+        return _BY_NDIM[len(shape)]
+    size = "×".join(map(str, shape)) or "no axes"
+    if len(shape) == 4:
+        wanted = "say which they are: `axes: CZYX`, `axes: ZYXC` or `axes: TZYX`"
+    else:
+        wanted = "give an array of 2 to 4 axes, or one letter for each, such as `axes: TCZYX`"
+    raise SourceError(path, f"{what} has shape {size} and does not name its axes", wanted)
+
+
+class MappedVolume(Volume):
+    """A volume of which any part is at hand at once, as an array."""
+
+    def _read(self, box: Box) -> Array:
+        return self._layout.arrange(self._opened()[self._layout.select(box)])
+
+    @abstractmethod
+    def _open(self) -> Array:
+        """The stored array, mapped or in memory."""
+
+
+class ArrayVolume(MappedVolume):
+    """An array in memory as a volume.
+
+    Parameters
+    ----------
+    array : ndarray
+        Not copied.
+    axes : str or None
+        One letter for each axis. None reads 2 axes as YX, 3 as ZYX and 4 as CZYX,
+        which is what every array inside volprep is.
+    spacing : tuple of float or None
+        (Z, Y, X) in micrometres.
+    name : str
+        Stands for the path in messages.
+    """
+
+    def __init__(
+        self,
+        array: npt.NDArray[Any],
+        axes: str | None = None,
+        spacing: Spacing3 | None = None,
+        name: str = "array",
+    ) -> None:
+        stored = np.asarray(array)
+        own = "CZYX" if stored.ndim == 4 else None
+        letters = axes or own or default_axes(name, stored.shape, "the array")
+        layout = Layout.of(name, letters, stored.shape)
+        super().__init__(name, layout, stored.dtype, spacing=spacing)
+        self._array = stored
+
+    def _open(self) -> Array:
+        return self._array

@@ -1,0 +1,125 @@
+"""From the axes a file has to (C, Z, Y, X)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from volprep.errors import SourceError
+from volprep.geometry import Box
+
+__all__ = ["Layout"]
+
+_CHANNELS = "CS"
+_SPACE = "ZYX"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a stored array of `axes` and `stored` shape becomes (C, Z, Y, X).
+
+    Parameters
+    ----------
+    axes : str
+        One letter for each stored axis: Z, Y, X, C or S (samples) for channels; any
+        other letter (T, ...) may only stand for an axis of length 1.
+    stored : tuple of int
+        The shape of the stored array.
+    """
+
+    axes: str
+    stored: tuple[int, ...]
+    shape: tuple[int, int, int, int] = field(init=False)
+    _order: tuple[int, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        spare = [i for i, a in enumerate(self.axes) if a not in _CHANNELS + _SPACE]
+        channels = [i for i, a in enumerate(self.axes) if a in _CHANNELS]
+        space = [self.axes.index(a) for a in _SPACE if a in self.axes]
+        object.__setattr__(self, "_order", (*spare, *channels, *space))
+        z = self.stored[self.axes.index("Z")] if "Z" in self.axes else 1
+        y, x = self.stored[space[-2]], self.stored[space[-1]]
+        shape = (math.prod(self.stored[i] for i in channels), z, y, x)
+        object.__setattr__(self, "shape", shape)
+
+    @classmethod
+    def of(cls, path: str | Path, axes: str, stored: Sequence[int]) -> Layout:
+        """Check `axes` against a stored shape.
+
+        Raises
+        ------
+        SourceError
+            Where the letters do not fit the array, or it has time points.
+        """
+        letters, sizes = axes.upper(), tuple(int(n) for n in stored)
+        found = f"has {len(sizes)} axes, shape {_times(sizes)}"
+        if len(letters) != len(sizes):
+            raise SourceError(
+                path,
+                f"{found}, but axes {letters!r} names {len(letters)}",
+                f"give one letter for each axis, such as `axes: {_example(len(sizes))}`",
+            )
+        if len(set(letters)) != len(letters) or not {"Y", "X"} <= set(letters):
+            raise SourceError(
+                path,
+                f"axes {letters!r} cannot be used",
+                "each letter once, Y and X among them; Z for depth, C for channels",
+            )
+        if 0 in sizes:
+            raise SourceError(path, f"{found}: it is empty", "give a file that holds voxels")
+        for letter, size in zip(letters, sizes, strict=True):
+            if letter not in _CHANNELS + _SPACE and size > 1:
+                raise SourceError(
+                    path,
+                    f"{found}, axes {letters}: {letter} has {size} entries",
+                    _what_to_do(letter, letters),
+                )
+        return cls(letters, sizes)
+
+    @property
+    def ndim_spatial(self) -> int:
+        """3 where the array has a z axis, else 2."""
+        return 3 if "Z" in self.axes else 2
+
+    def select(self, box: Box) -> tuple[slice, ...]:
+        """Index of a box in the stored array: every channel, the box along z, y and x."""
+        cut = dict(zip(_SPACE, box.slices, strict=True))
+        return tuple(cut.get(a, slice(0, n)) for a, n in zip(self.axes, self.stored, strict=True))
+
+    def arrange(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A block with the stored axes, as (C, Z, Y, X); a view wherever there can be one."""
+        turned = block.transpose(self._order)
+        y, x = turned.shape[-2:]
+        z = turned.shape[-3] if "Z" in self.axes else 1
+        return turned.reshape(self.shape[0], z, y, x)
+
+    def spatial(self, sizes: Sequence[int]) -> tuple[int, int, int]:
+        """The z, y and x entries of a value for each stored axis (1 where there is no z)."""
+        z = int(sizes[self.axes.index("Z")]) if "Z" in self.axes else 1
+        return z, int(sizes[self.axes.index("Y")]), int(sizes[self.axes.index("X")])
+
+
+def _what_to_do(letter: str, letters: str) -> str:
+    if letter == "T":
+        as_depth = "" if "Z" in letters else " (or if T is really depth, say so: "
+        hint = f"`axes: {letters.replace('T', 'Z')}`)" if as_depth else ""
+        return "save each time point as a volume of its own" + as_depth + hint
+    names = f"`axes: {letters.replace(letter, 'Z')}` or `axes: {letters.replace(letter, 'C')}`"
+    return (
+        f"say what that axis is: {names}"
+        if "Z" not in letters
+        else (f"say what that axis is, such as `axes: {letters.replace(letter, 'C')}`")
+    )
+
+
+def _example(ndim: int) -> str:
+    return {2: "YX", 3: "ZYX", 4: "CZYX"}.get(ndim, "TCZYX")
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(str(n) for n in shape)

@@ -1,0 +1,269 @@
+"""The one interface of every volume, whatever file it lies in."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.errors import SourceError, VolprepError
+from volprep.geometry import Box, Shape3, Spacing3
+from volprep.sources.axes import Layout
+
+__all__ = ["SLAB_BYTES", "Array", "Volume", "native_dtype", "reading"]
+
+Array = npt.NDArray[Any]
+
+#: How much of a volume `Volume.slabs` holds at once unless told otherwise.
+SLAB_BYTES = 64 * 2**20
+
+log = logging.getLogger("volprep.sources")
+
+
+@contextmanager
+def reading(path: str | Path, what: str = "volume") -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into a SourceError that names it."""
+    try:
+        yield
+    except VolprepError:
+        raise
+    except FileNotFoundError as error:
+        raise SourceError(path, "does not exist", "check the path") from error
+    except PermissionError as error:
+        raise SourceError(path, "may not be read", "check its permissions") from error
+    except MemoryError as error:
+        raise SourceError(
+            path,
+            "does not fit into memory, or its header gives a size that is wrong",
+            "read smaller boxes, or store it in chunks",
+        ) from error
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise SourceError(
+            path,
+            f"cannot be read as a {what} ({type(error).__name__}"
+            + (f": {reason[0][:200]})" if reason else ")"),
+            "the file is damaged, cut short, or of another format",
+        ) from error
+
+
+def native_dtype(path: str | Path, dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """The dtype in this machine's byte order, bool as uint8; what is no number is refused."""
+    kind = np.dtype(dtype)
+    if kind.kind == "b":
+        return np.dtype(np.uint8)
+    if kind.kind not in "iuf" or kind.itemsize > 8:
+        raise SourceError(
+            path, f"holds {kind}", "give integers or floating point numbers up to 64 bits"
+        )
+    return kind.newbyteorder("=")
+
+
+class Volume(ABC):
+    """One image or label volume in a file, read only where it is asked for.
+
+    Opening reads headers; `read` touches no more of the file than the box needs.
+    The file itself is opened at the first read, again after `close`, and anew in
+    every process: a volume may be pickled or forked at any time. Reading from
+    several threads at once is safe.
+
+    Attributes
+    ----------
+    path : Path
+        The file or folder.
+    key : str or None
+        The dataset inside it.
+    axes : str
+        The stored axes, as the file or the user says: ``"ZYX"``, ``"YXC"``, ...
+    shape : tuple of int
+        (C, Z, Y, X); Z is 1 for a 2D file.
+    dtype : numpy.dtype
+        Of what `read` returns, in native byte order.
+    spacing : tuple of float or None
+        (Z, Y, X) in micrometres; None where the file does not give all of it.
+        A 2D file that says nothing of z has its y spacing there.
+    chunks : tuple of int
+        (Z, Y, X): the block that is read at once; boxes that follow it are cheap.
+    notes : tuple of str
+        What was read with doubt.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        layout: Layout,
+        dtype: npt.DTypeLike,
+        *,
+        key: str | None = None,
+        spacing: Spacing3 | None = None,
+        chunks: Shape3 | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.path = Path(path)
+        self.key = key
+        self.axes = layout.axes
+        self.shape = layout.shape
+        self.dtype = native_dtype(path, dtype)
+        self.spacing = spacing
+        self.chunks: Shape3 = Box.whole(chunks or self.shape[1:]).clip(self.shape).stop
+        self.notes = tuple(notes)
+        self._layout = layout
+        self._handle: Any = None
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+
+    @property
+    def ndim_spatial(self) -> int:
+        """3 where the file has a z axis, else 2."""
+        return self._layout.ndim_spatial
+
+    @property
+    def name(self) -> str:
+        """The file, and the dataset in it: ``a.h5::raw``."""
+        return str(self.path) if self.key is None else f"{self.path}::{self.key}"
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the whole volume once read."""
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+    def read(self, box: Box | None = None) -> Array:
+        """The voxels of a box.
+
+        Parameters
+        ----------
+        box : Box or None
+            Must lie inside the volume; None reads all of it.
+
+        Returns
+        -------
+        ndarray
+            (C, Z, Y, X) in `dtype`. It may be a read-only view into a mapped file.
+
+        Raises
+        ------
+        ValueError
+            If the box reaches beyond the volume.
+        SourceError
+            If the file cannot be read there.
+        """
+        whole = Box.whole(self.shape)
+        wanted = whole if box is None else box
+        if not whole.contains(wanted):
+            raise ValueError(f"{wanted} is not inside {self.name} of shape {self.shape[1:]}")
+        if wanted.size == 0:
+            return np.empty((self.shape[0], *wanted.shape), self.dtype)
+        with reading(self.name):
+            return self._native(self._read(wanted))
+
+    def slabs(
+        self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
+    ) -> Iterator[tuple[Box, Array]]:
+        """Walk the whole volume once, in order of z, without holding much of it.
+
+        Parameters
+        ----------
+        depth : int or None
+            Planes in each slab (fewer in the last). None takes what suits the file:
+            as many layers of chunks as fit in `max_bytes`; a layer that does not fit
+            is itself cut along y and, if need be, x.
+        max_bytes : int
+            The size of a slab where `depth` is None; at least one chunk is read.
+
+        Yields
+        ------
+        box : Box
+            Where the slab lies. Boxes are disjoint and cover the volume.
+        voxels : ndarray
+            (C, Z, Y, X), valid until the next slab is asked for.
+        """
+        for box in self.slab_boxes(depth, max_bytes=max_bytes):
+            yield box, self.read(box)
+
+    def slab_boxes(self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES) -> list[Box]:
+        """The boxes that `slabs` walks through."""
+        if depth is not None and depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
+        block = _slab_shape(self, max_bytes) if depth is None else (depth, *self.shape[2:])
+        return [
+            Box((z, y, x), (z + block[0], y + block[1], x + block[2])).clip(self.shape)
+            for z in range(0, self.shape[1], block[0])
+            for y in range(0, self.shape[2], block[1])
+            for x in range(0, self.shape[3], block[2])
+        ]
+
+    def close(self) -> None:
+        """Let go of the open file; a later read opens it again."""
+        with self._lock:
+            self._handle = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {self.axes} {self.shape} {self.dtype}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_handle", "_lock", "_owner")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._handle, self._owner, self._lock = None, os.getpid(), threading.RLock()
+
+    @abstractmethod
+    def _read(self, box: Box) -> Array:
+        """The voxels of a box that lies inside and is not empty, as (C, Z, Y, X)."""
+
+    def _open(self) -> Any:
+        """Open the file for reading; what comes back is kept as the handle."""
+        return None
+
+    def _opened(self) -> Any:
+        """The handle, opened on first use, after `close`, and anew in a forked process."""
+        if self._owner != os.getpid():
+            self._handle, self._owner, self._lock = None, os.getpid(), threading.RLock()
+        handle = self._handle
+        if handle is None:
+            with self._lock:
+                handle = self._handle
+                if handle is None:
+                    handle = self._handle = self._open()
+        return handle
+
+    def _native(self, block: Array) -> Array:
+        if block.dtype == self.dtype and block.dtype.isnative:
+            return block
+        if block.dtype.kind == "b":
+            return block.view(np.uint8)
+        return block.astype(self.dtype)
+
+
+def _slab_shape(volume: Volume, max_bytes: int) -> Shape3:
+    """The largest block of whole chunks that fits: whole planes, else rows, else a run of them."""
+    channels, nz, ny, nx = volume.shape
+    cz, cy, cx = volume.chunks
+    voxels = max(1, max_bytes // (channels * volume.dtype.itemsize))
+    if cz * ny * nx <= voxels:
+        return min(nz, voxels // (cz * ny * nx) * cz), ny, nx
+    if volume.chunks == (nz, ny, nx):  # no chunks to respect: whole planes come cheapest
+        return max(1, voxels // (ny * nx)), ny, nx
+    if cz * cy * nx <= voxels:
+        return cz, min(ny, voxels // (cz * cy * nx) * cy), nx
+    return cz, cy, min(nx, max(1, voxels // (cz * cy * cx)) * cx)

@@ -1,0 +1,115 @@
+"""Labels: any volume handed on as unsigned integers, or refused where that would lose something."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+
+from volprep.errors import SourceError
+from volprep.geometry import Box
+from volprep.sources.axes import Layout
+from volprep.sources.base import SLAB_BYTES, Array, Volume
+
+__all__ = ["LabelVolume"]
+
+log = logging.getLogger("volprep.sources")
+
+
+class LabelVolume(Volume):
+    """A volume of label ids: one channel, an unsigned integer dtype, no id changed.
+
+    Unsigned integers pass as they are. Signed ones are checked for negative values
+    and handed on in the unsigned type of the same width. Floating point is checked for
+    whole numbers from 0 up and handed on as unsigned integers of the same width.
+
+    Parameters
+    ----------
+    volume : Volume
+        What holds the labels.
+
+    Raises
+    ------
+    SourceError
+        If it has more than one channel; from `read`, at the first value that is no id.
+    """
+
+    def __init__(self, volume: Volume) -> None:
+        if volume.shape[0] != 1:
+            raise SourceError(
+                volume.name,
+                f"labels have {volume.shape[0]} channels (axes {volume.axes})",
+                "give labels with one id for each voxel, one file for each channel; if the"
+                " first axis is depth, say so with `axes: ZYX`",
+            )
+        held = volume.dtype
+        notes = volume.notes
+        if held.kind == "f":
+            notes = (*notes, f"labels are stored as {held}: read as whole numbers")
+        layout = Layout("CZYX", volume.shape)
+        super().__init__(
+            volume.path,
+            layout,
+            np.dtype(f"u{held.itemsize}"),
+            key=volume.key,
+            spacing=volume.spacing,
+            chunks=volume.chunks,
+            notes=notes,
+        )
+        self.axes = volume.axes
+        self._volume = volume
+        if held.kind == "f":
+            log.info("%s: labels are stored as %s, read as %s", self.name, held, self.dtype)
+
+    @property
+    def ndim_spatial(self) -> int:
+        """3 where the file has a z axis, else 2."""
+        return self._volume.ndim_spatial
+
+    def slabs(
+        self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
+    ) -> Iterator[tuple[Box, Array]]:
+        """As `Volume.slabs`."""
+        for box, block in self._volume.slabs(depth, max_bytes=max_bytes):
+            yield box, self._ids(block, box)
+
+    def slab_boxes(self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES) -> list[Box]:
+        """As `Volume.slab_boxes`."""
+        return self._volume.slab_boxes(depth, max_bytes=max_bytes)
+
+    def close(self) -> None:
+        """Let go of the open file."""
+        self._volume.close()
+
+    def _read(self, box: Box) -> Array:
+        return self._ids(self._volume.read(box), box)
+
+    def _ids(self, block: Array, box: Box) -> Array:
+        if block.dtype.kind == "u":
+            return block
+        if block.dtype.kind == "i":
+            if block.min() < 0:
+                self._refuse(block, box, block < 0, "a negative label")
+            return block.view(self.dtype)
+        limit = float(np.iinfo(self.dtype).max) + 1
+        if not bool(np.isfinite(block).all()):
+            self._refuse(block, box, ~np.isfinite(block), "a label that is no number")
+        if block.min() < 0:
+            self._refuse(block, box, block < 0, "a negative label")
+        if block.max() >= limit:
+            self._refuse(block, box, block >= limit, f"a label beyond {self.dtype}")
+        ids = block.astype(self.dtype)
+        if not np.array_equal(ids, block):
+            self._refuse(block, box, ids != block, "a label with a fraction")
+        return ids
+
+    def _refuse(self, block: Array, box: Box, bad: Array, what: str) -> None:
+        _, z, y, x = (int(i[0]) for i in np.nonzero(bad))
+        start = box.start
+        where = f"z={start[0] + z}, y={start[1] + y}, x={start[2] + x}"
+        raise SourceError(
+            self.name,
+            f"holds {what}: {block[0, z, y, x].item()!r} at {where}",
+            "give whole numbers from 0 up, one for each object or class",
+        )
