@@ -312,15 +312,12 @@ class Config(_Section):
 
 
 class NormalisationConfig(_Section):
-    """How the stored intensities become the network's input; numbers are per channel."""
+    """How stored intensities become the network's input: clip, subtract offset, divide by scale."""
 
-    kind: Literal["zscore", "minmax", "percentile", "none"]
-    clip_low: list[float] | None = None
-    clip_high: list[float] | None = None
-    mean: list[float] | None = None
-    std: list[float] | None = None
-    low: list[float] | None = None
-    high: list[float] | None = None
+    kind: Literal["zscore", "minmax", "percentile", "given", "none"]
+    offset: list[float] = Field(default_factory=list, description="Per channel.")
+    scale: list[float] = Field(default_factory=list, description="Per channel.")
+    clip: list[tuple[float, float]] | None = Field(None, description="Per channel: low, high.")
 
 
 class TrainingConfig(_Section):
