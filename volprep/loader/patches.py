@@ -71,7 +71,7 @@ class PatchDataset(Dataset[Sample]):
         path: str | Path,
         split: Literal["train", "val"] = "train",
         *,
-        patch_size: Literal["plan"] | None | Sequence[int] = "plan",
+        patch_size: Literal["plan"] | Sequence[int] | None = "plan",
         transform: SampleTransform | None = None,
         normalise: bool = True,
         class_index: bool = False,
@@ -114,9 +114,8 @@ class PatchDataset(Dataset[Sample]):
         return {name: _tensor(value) for name, value in sample.items()}
 
     def _read(self, number: int) -> Sample:
-        row = self._reader.index[number] if 0 <= number < len(self) else None
         arrays = {name: self._reader.read(name, number) for name in self._reader.names}
-        assert row is not None  # the reader raises IndexError first
+        row = self._reader.index[number]
         if self.normalise:
             rule = self._of_case.get(self.cases[int(row[0])], self._common)
             arrays["image"] = rule.apply(arrays["image"])
@@ -160,7 +159,7 @@ class PatchDataset(Dataset[Sample]):
         return cut
 
     def _checked_size(
-        self, size: Literal["plan"] | None | Sequence[int]
+        self, size: Literal["plan"] | Sequence[int] | None
     ) -> tuple[int, int, int] | None:
         if size is None:
             return None
