@@ -1,0 +1,616 @@
+"""One coordinate map for a whole sample: where every output voxel is read from.
+
+A map takes an output voxel (z, y, x) to a source position in three steps:
+
+1. its section, for artefacts of single sections: the section that is read
+   (`section_index`) and an in-plane motion of its own (`section_moves`);
+2. one 4x4 matrix with its homogeneous divide;
+3. a smooth displacement, read from a coarse control grid at the position that
+   step 1 gave, added to the result of step 2.
+
+Images and labels go through the map once (`volprep.warp.resample`); points go
+through its inverse (`CoordinateMap.inverse_points`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.geometry import Box, Shape3
+
+__all__ = ["Border", "CoordinateMap", "WarpingOOBError"]
+
+Border = Literal["raise", "fill", "reflect"]
+Floats = npt.NDArray[np.float64]
+
+# A coordinate this far beyond the last voxel is rounding, not out of bounds.
+TOLERANCE = 1e-5
+
+
+class WarpingOOBError(ValueError):
+    """A map reaches outside the source; raised before any data is read."""
+
+
+@dataclass(frozen=True, eq=False)
+class CoordinateMap:
+    """Where each output voxel lies in the source, both in voxels (Z, Y, X).
+
+    Parameters
+    ----------
+    matrix : array of float64, shape (4, 4)
+        Takes output (z, y, x, 1) to source, before the homogeneous divide.
+    lock_z : bool
+        Leave z out of the divide: an in-plane perspective then keeps every
+        section whole. Needs a matrix that does not mix z with y and x.
+    displacement : array of float32, shape (3, gz, gy, gx), or None
+        Added after the matrix, in source voxels, components (z, y, x). Control
+        point n of an axis lies at n times `grid_spacing`; linear in between,
+        constant beyond. One control point along an axis means constant there.
+    grid_spacing : tuple of three floats
+        Output voxels between control points.
+    section_moves : array of float64, shape (D, 2, 3), or None
+        In-plane affine motion (y, x, 1) -> (y, x) of each output section;
+        sections beyond the last move like the last.
+    section_index : array of int64, shape (D,), or None
+        The section that each output section stands for, monotonic; deleted
+        sections are the numbers that are absent. Goes on in steps of one
+        beyond the last.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong, or `lock_z` is set on a matrix that moves z.
+    """
+
+    matrix: Floats
+    lock_z: bool = False
+    displacement: npt.NDArray[np.float32] | None = None
+    grid_spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    section_moves: Floats | None = None
+    section_index: npt.NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.matrix, np.float64)
+        if matrix.shape != (4, 4):
+            raise ValueError(f"matrix: shape {matrix.shape}, wanted (4, 4)")
+        object.__setattr__(self, "matrix", matrix)
+        if self.lock_z and not _separates_z(matrix):
+            raise ValueError("lock_z: the matrix mixes z with y and x; leave lock_z False")
+        if self.displacement is not None:
+            grid = np.ascontiguousarray(self.displacement, np.float32)
+            if grid.ndim != 4 or grid.shape[0] != 3 or 0 in grid.shape:
+                raise ValueError(f"displacement: shape {grid.shape}, wanted (3, gz, gy, gx)")
+            if min(self.grid_spacing) <= 0:
+                raise ValueError(f"grid_spacing: {self.grid_spacing}, wanted positive numbers")
+            object.__setattr__(self, "displacement", grid)
+        self._check_sections()
+
+    def _check_sections(self) -> None:
+        if self.section_moves is not None:
+            moves = np.array(self.section_moves, np.float64)
+            if moves.ndim != 3 or moves.shape[1:] != (2, 3):
+                raise ValueError(f"section_moves: shape {moves.shape}, wanted (D, 2, 3)")
+            object.__setattr__(self, "section_moves", moves)
+        if self.section_index is not None:
+            index = np.array(self.section_index, np.int64)
+            if index.ndim != 1 or not index.size:
+                raise ValueError(f"section_index: shape {index.shape}, wanted (D,)")
+            if np.any(np.diff(index) < 0) and np.any(np.diff(index) > 0):
+                raise ValueError("section_index: goes up and down; wanted one direction")
+            object.__setattr__(self, "section_index", index)
+            if self.section_moves is not None and len(self.section_moves) != len(index):
+                raise ValueError(
+                    f"section_moves has {len(self.section_moves)} sections, "
+                    f"section_index {len(index)}; give both the same"
+                )
+
+    @classmethod
+    def identity(cls) -> CoordinateMap:
+        """The map that reads every voxel where it is."""
+        return cls(np.eye(4))
+
+    @classmethod
+    def linear(
+        cls,
+        linear: npt.ArrayLike,
+        *,
+        output_centre: Sequence[float] = (0, 0, 0),
+        source_centre: Sequence[float] = (0, 0, 0),
+    ) -> CoordinateMap:
+        """Read around `source_centre` what is written around `output_centre`.
+
+        Parameters
+        ----------
+        linear : array, shape (3, 3)
+            Takes a step in the output to a step in the source, (Z, Y, X).
+        output_centre, source_centre : sequence of float
+            Voxels (Z, Y, X); the centre of n voxels is (n - 1) / 2.
+        """
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.asarray(linear, np.float64)
+        matrix[:3, 3] = np.asarray(source_centre) - matrix[:3, :3] @ np.asarray(output_centre)
+        return cls(matrix)
+
+    @classmethod
+    def elastic(cls, displacement: npt.NDArray[Any], spacing: Sequence[float]) -> CoordinateMap:
+        """Displace every voxel by a coarse grid of (3, gz, gy, gx), `spacing` voxels apart."""
+        z, y, x = (float(s) for s in spacing)
+        return cls(np.eye(4), displacement=displacement, grid_spacing=(z, y, x))
+
+    @classmethod
+    def sections(
+        cls,
+        *,
+        shifts: npt.ArrayLike | None = None,
+        angles: npt.ArrayLike | None = None,
+        index: npt.ArrayLike | None = None,
+        centre: Sequence[float] = (0.0, 0.0),
+    ) -> CoordinateMap:
+        """Move, turn and delete whole sections: misalignment and missing sections.
+
+        Parameters
+        ----------
+        shifts : array, shape (D, 2), or None
+            How far (y, x) from its own place each output section reads.
+        angles : array, shape (D,), or None
+            Radians by which each output section is turned about `centre`;
+            positive turns y towards x where it reads.
+        index : array of int, shape (D,), or None
+            The section that each output section stands for.
+        centre : sequence of two floats
+            (y, x) in voxels.
+        """
+        if shifts is None and angles is None:
+            moves = None
+        else:
+            depth = len(np.asarray(shifts if shifts is not None else angles))
+            shift = np.zeros((depth, 2)) if shifts is None else np.asarray(shifts, np.float64)
+            angle = np.zeros(depth) if angles is None else np.asarray(angles, np.float64)
+            cos, sin = np.cos(angle), np.sin(angle)
+            turn = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], 1)
+            middle = np.asarray(centre, np.float64)
+            offset = shift + middle - turn @ middle
+            moves = np.concatenate([turn, offset[..., None]], -1)
+        wanted = None if index is None else np.asarray(index, np.int64)
+        return cls(np.eye(4), section_moves=moves, section_index=wanted)
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether the matrix has no perspective."""
+        return bool(np.array_equal(self.matrix[3], (0, 0, 0, 1)))
+
+    @property
+    def keeps_sections(self) -> bool:
+        """Whether every output section comes from one z of the source."""
+        flat = self.displacement is None or not self.displacement[0].any()
+        return self._matrix_keeps_sections and flat
+
+    @property
+    def _matrix_keeps_sections(self) -> bool:
+        return _separates_z(self.matrix) and (self.lock_z or self.is_affine)
+
+    def then(self, other: CoordinateMap) -> CoordinateMap:
+        """The map that goes through this one, and from there through `other`.
+
+        Parameters
+        ----------
+        other : CoordinateMap
+            Takes what this map calls the source to the source of the result.
+
+        Returns
+        -------
+        CoordinateMap
+            Exact for matrices and sections, and for a displacement of this map
+            followed by an affine one. Where `other` displaces, the sum is
+            sampled on a control grid at half the spacing, and the result is
+            the map of that grid.
+
+        Raises
+        ------
+        ValueError
+            If `other` moves single sections and this map does not take
+            sections to sections, or a perspective that locks z meets a matrix
+            that moves z. Put maps of single sections first.
+        """
+        matrix, lock_z = _compose_matrices(self, other)
+        index, moves = _compose_sections(self, other)
+        plain = CoordinateMap(matrix, lock_z)
+        return replace(
+            plain,
+            **_compose_displacements(self, other, plain),
+            section_index=index,
+            section_moves=moves,
+        )
+
+    def relative_to(self, origin: Sequence[int]) -> CoordinateMap:
+        """The same map with source positions counted from `origin`."""
+        matrix = self.matrix.copy()
+        z, y, x = origin
+        matrix[0] -= z * (np.array([0, 0, 0, 1.0]) if self.lock_z else matrix[3])
+        matrix[1] -= y * matrix[3]
+        matrix[2] -= x * matrix[3]
+        return replace(self, matrix=matrix)
+
+    def source_points(self, points: npt.ArrayLike) -> Floats:
+        """Where output positions lie in the source.
+
+        Parameters
+        ----------
+        points : array, shape (N, 3)
+            Output voxels (Z, Y, X); need not be whole numbers.
+
+        Returns
+        -------
+        array of float64, shape (N, 3)
+        """
+        return self._warp(self._place(_points(points)))
+
+    def inverse_points(self, points: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Where source positions appear in the output: how skeletons move along.
+
+        Parameters
+        ----------
+        points : array, shape (N, 3)
+            Source voxels (Z, Y, X).
+
+        Returns
+        -------
+        array of float32, shape (N, 3)
+            Output voxels, outside the patch included. A point on a deleted
+            section lies between the sections that stayed.
+
+        Notes
+        -----
+        Closed form for matrix and sections; with a displacement, Newton's
+        iteration to 1e-5 voxel. Where the displacement folds space no position
+        is right, and the nearest one found is returned.
+        """
+        return self._unplace(self._unwarp(_points(points))).astype(np.float32)
+
+    def source_box(self, out_shape: Sequence[int]) -> Box:
+        """The source voxels that interpolation may read for an output of `out_shape`.
+
+        Returns
+        -------
+        Box
+            Exact without a displacement; with one, large enough for its largest
+            control point anywhere. May reach beyond the source.
+
+        Raises
+        ------
+        ValueError
+            If a perspective sends a part of the output through infinity.
+        """
+        low, high = self.source_extent(out_shape)
+        start = np.floor(low + TOLERANCE).astype(int)
+        stop = np.ceil(high - TOLERANCE).astype(int) + 1
+        return Box.at(start.tolist(), np.maximum(stop - start, 1).tolist())
+
+    def source_extent(self, out_shape: Sequence[int]) -> tuple[Floats, Floats]:
+        """The lowest and highest source position of an output, (Z, Y, X) each, before rounding."""
+        z, y, x = (int(n) for n in out_shape[-3:])
+        sections = range(z) if self._has_sections else (0, z - 1)
+        corners = np.array(
+            [(k, j, i) for k in sections for j in (0, y - 1) for i in (0, x - 1)], np.float64
+        )
+        placed = self._place(corners)
+        if np.any(_homogeneous(self.matrix, placed)[:, 3] <= 0):
+            raise ValueError("matrix: the perspective sends a part of the output through infinity")
+        reached = self._project(placed)
+        low, high = reached.min(0), reached.max(0)
+        if self.displacement is not None:
+            low = low + self.displacement.min((1, 2, 3))
+            high = high + self.displacement.max((1, 2, 3))
+        return low, high
+
+    def source_block(
+        self, out_shape: Sequence[int], source_shape: Sequence[int], border: Border = "raise"
+    ) -> Box:
+        """The block of a source of `source_shape` to read before `resample`.
+
+        Raises
+        ------
+        WarpingOOBError
+            If `border` is ``raise`` and the map reaches outside, or if no voxel
+            of the source is reached at all and the border is ``reflect``.
+        """
+        box = self.source_box(out_shape)
+        limit = tuple(int(n) for n in source_shape[-3:])
+        if border == "raise":
+            check_inside(box, Box.whole(limit))
+            return box
+        if border == "fill":
+            return _not_empty(box.clip(limit), limit)
+        return _mirrored(box, limit)
+
+    @property
+    def _has_sections(self) -> bool:
+        return self.section_index is not None or self.section_moves is not None
+
+    def _place(self, points: Floats) -> Floats:
+        """Step 1: output position to the position that matrix and displacement work on."""
+        if not self._has_sections:
+            return points
+        placed = points.copy()
+        if self.section_moves is not None:
+            move = self.section_moves[_nearest_section(points[:, 0], len(self.section_moves))]
+            placed[:, 1:] = np.einsum("nij,nj->ni", move[:, :, :2], points[:, 1:]) + move[:, :, 2]
+        if self.section_index is not None:
+            own = np.arange(len(self.section_index), dtype=np.float64)
+            placed[:, 0] = _lookup(points[:, 0], own, self.section_index.astype(np.float64))
+        return placed
+
+    def _unplace(self, points: Floats) -> Floats:
+        if not self._has_sections:
+            return points
+        output = points.copy()
+        if self.section_index is not None:
+            number, first = np.unique(self.section_index, return_index=True)
+            output[:, 0] = _lookup(points[:, 0], number.astype(float), first.astype(float))
+        if self.section_moves is not None:
+            move = self.section_moves[_nearest_section(output[:, 0], len(self.section_moves))]
+            back = np.linalg.inv(move[:, :, :2])
+            output[:, 1:] = np.einsum("nij,nj->ni", back, points[:, 1:] - move[:, :, 2])
+        return output
+
+    def _project(self, points: Floats) -> Floats:
+        """Step 2."""
+        return _divide(_homogeneous(self.matrix, points), self.lock_z)
+
+    def _unproject(self, points: Floats) -> Floats:
+        if not self.lock_z:
+            return _divide(_homogeneous(_inverse(self.matrix), points), False)
+        inverse = np.eye(4)
+        inverse[1:, 1:] = np.linalg.inv(self.matrix[1:, 1:])
+        flat = _divide(_homogeneous(inverse, points), True)
+        flat[:, 0] = (points[:, 0] - self.matrix[0, 3]) / self.matrix[0, 0]
+        return flat
+
+    def _warp(self, placed: Floats) -> Floats:
+        """Steps 2 and 3."""
+        moved = self._project(placed)
+        if self.displacement is not None:
+            moved += _interpolate(self.displacement, self.grid_spacing, placed)[0]
+        return moved
+
+    def _unwarp(self, source: Floats) -> Floats:
+        """Undo steps 2 and 3 by Newton's iteration, with shorter steps where one was no gain."""
+        best = self._unproject(source)
+        if self.displacement is None:
+            return best
+        residual = self._warp(best) - source
+        length = np.ones(len(source))
+        for _ in range(_ITERATIONS):
+            if not np.any((np.abs(residual) > _CLOSE_ENOUGH) & (length > _SHORTEST)[:, None]):
+                break
+            step = (np.linalg.pinv(self._slope(best)) @ residual[..., None])[..., 0]
+            trial = best - step * length[:, None]
+            rest = self._warp(trial) - source
+            better = np.abs(rest).max(1) < np.abs(residual).max(1)
+            best[better], residual[better] = trial[better], rest[better]
+            length = np.where(better, np.minimum(2 * length, 1), length / 2)
+        return best
+
+    def _slope(self, placed: Floats) -> Floats:
+        """The derivative of steps 2 and 3, (N, 3, 3)."""
+        homogeneous = _homogeneous(self.matrix, placed)
+        moved = _divide(homogeneous, self.lock_z)
+        slope = self.matrix[None, :3, :3] - moved[:, :, None] * self.matrix[None, 3:, :3]
+        slope /= homogeneous[:, 3, None, None]
+        if self.lock_z:
+            slope[:, 0] = self.matrix[0, :3]
+        if self.displacement is not None:
+            slope += _interpolate(self.displacement, self.grid_spacing, placed)[1]
+        return slope
+
+
+_ITERATIONS, _CLOSE_ENOUGH, _SHORTEST = 100, 1e-6, 1e-4
+
+
+def check_inside(box: Box, whole: Box) -> None:
+    """Refuse a box that reaches outside `whole`.
+
+    Raises
+    ------
+    WarpingOOBError
+        With both boxes.
+    """
+    if not whole.contains(box):
+        raise WarpingOOBError(
+            f"the warp reads {box.start} to {box.stop} (Z, Y, X) and the source holds "
+            f"{whole.start} to {whole.stop}; draw another warp, or set border='fill' or 'reflect'"
+        )
+
+
+def _points(points: npt.ArrayLike) -> Floats:
+    array = np.asarray(points, np.float64)
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise ValueError(f"points: shape {array.shape}, wanted (N, 3) in (Z, Y, X)")
+    return array
+
+
+def _separates_z(matrix: Floats) -> bool:
+    return not (matrix[1:, 0].any() or matrix[0, 1:3].any())
+
+
+def _inverse(matrix: Floats) -> Floats:
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
+def _homogeneous(matrix: Floats, points: Floats) -> Floats:
+    return points @ matrix[:, :3].T + matrix[:, 3]
+
+
+def _divide(homogeneous: Floats, lock_z: bool) -> Floats:
+    moved: Floats = homogeneous[:, :3] / homogeneous[:, 3:]
+    if lock_z:
+        moved[:, 0] = homogeneous[:, 0]
+    return moved
+
+
+def _nearest_section(z: Floats, depth: int) -> npt.NDArray[np.int64]:
+    return np.clip(np.floor(z + 0.5), 0, depth - 1).astype(np.int64)
+
+
+def _lookup(values: Floats, known: Floats, result: Floats) -> Floats:
+    """Linear between the known values (ascending), one for one beyond them."""
+    inside = np.clip(values, known[0], known[-1])
+    forward = -1.0 if result[-1] < result[0] else 1.0
+    return np.interp(inside, known, result) + forward * (values - inside)
+
+
+def _interpolate(
+    grid: npt.NDArray[np.float32], spacing: Sequence[float], points: Floats
+) -> tuple[Floats, Floats]:
+    """A control grid (3, gz, gy, gx) at points (N, 3), and its derivative (N, 3, 3)."""
+    last = np.array(grid.shape[1:]) - 1
+    position = points / np.asarray(spacing)
+    inside = (position >= 0) & (position <= last)
+    position = np.clip(position, 0, last)
+    low = np.minimum(np.floor(position).astype(int), np.maximum(last - 1, 0))
+    high = np.minimum(low + 1, last)
+    fraction = position - low
+    value = np.zeros((len(points), 3))
+    slope = np.zeros((len(points), 3, 3))
+    for corner in np.ndindex(2, 2, 2):
+        at = np.where(corner, high, low)
+        weight = np.where(corner, fraction, 1 - fraction)
+        node = grid[:, at[:, 0], at[:, 1], at[:, 2]].T.astype(np.float64)
+        value += node * weight.prod(1)[:, None]
+        for axis in range(3):
+            others = np.delete(weight, axis, 1).prod(1) * (1 if corner[axis] else -1)
+            slope[:, :, axis] += node * (others * inside[:, axis])[:, None] / spacing[axis]
+    return value, slope
+
+
+def _compose_matrices(first: CoordinateMap, second: CoordinateMap) -> tuple[Floats, bool]:
+    product: Floats = second.matrix @ first.matrix
+    if first.is_affine and second.is_affine:
+        return product, first.lock_z and second.lock_z
+    if not (first.lock_z or second.lock_z):
+        return product, False
+    if not (first._matrix_keeps_sections and second._matrix_keeps_sections):
+        raise ValueError("a perspective that locks z cannot join a matrix that moves z")
+    locked = np.zeros((4, 4))
+    locked[1:, 1:] = second.matrix[1:, 1:] @ first.matrix[1:, 1:]
+    locked[0, 0] = second.matrix[0, 0] * first.matrix[0, 0]
+    locked[0, 3] = second.matrix[0, 0] * first.matrix[0, 3] + second.matrix[0, 3]
+    return locked, True
+
+
+def _compose_sections(
+    first: CoordinateMap, second: CoordinateMap
+) -> tuple[npt.NDArray[np.int64] | None, Floats | None]:
+    if not second._has_sections:
+        return first.section_index, first.section_moves
+    z_step, z_start = first.matrix[0, 0], first.matrix[0, 3]
+    if not (first.keeps_sections and first.is_affine and abs(z_step) == 1 and z_start % 1 == 0):
+        raise ValueError(
+            "single sections can be moved only after a map that takes sections to sections; "
+            "put the map with sections first"
+        )
+    described = len(
+        second.section_index if second.section_moves is None else second.section_moves  # type: ignore[arg-type]
+    )
+    if first._has_sections:
+        own = first.section_index if first.section_index is not None else None
+        depth = len(first.section_moves if own is None else own)  # type: ignore[arg-type]
+        through = np.arange(depth) if own is None else own
+    else:
+        depth = int(described - z_start if z_step == 1 else z_start + 1)
+        through = np.arange(max(depth, 1))
+    reached = np.clip(through * z_step + z_start, 0, described - 1).astype(np.int64)
+    index = through
+    if second.section_index is not None:
+        index = np.rint((second.section_index[reached] - z_start) / z_step).astype(np.int64)
+    moves = first.section_moves
+    if second.section_moves is not None:
+        if first.displacement is not None and not _only_shifts(second.section_moves):
+            raise ValueError(
+                "sections cannot be turned after a displacement; put the map with sections first"
+            )
+        plane = first.matrix[1:3, 1:]
+        square = np.vstack([plane, (0, 0, 1)])
+        moves = (np.linalg.inv(square) @ _square(second.section_moves[reached]) @ square)[:, :2]
+        if first.section_moves is not None:
+            moves = (_square(moves) @ _square(first.section_moves))[:, :2]
+    changed = second.section_index is not None or first.section_index is not None
+    return (index if changed else None), moves
+
+
+def _only_shifts(moves: Floats) -> bool:
+    return bool(np.all(moves[:, :, :2] == np.eye(2)))
+
+
+def _square(moves: Floats) -> Floats:
+    bottom = np.broadcast_to(np.array([0, 0, 1.0]), (len(moves), 1, 3))
+    return np.concatenate([moves, bottom], 1)
+
+
+def _compose_displacements(
+    first: CoordinateMap, second: CoordinateMap, plain: CoordinateMap
+) -> dict[str, Any]:
+    if second.displacement is None and first.displacement is None:
+        return {}
+    if first.displacement is not None and second.displacement is None and second.is_affine:
+        turned = np.einsum("ij,jzyx->izyx", second.matrix[:3, :3], first.displacement)
+        return {"displacement": turned, "grid_spacing": first.grid_spacing}
+    spacing, shape = _common_grid(first, second)
+    nodes = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
+    placed = nodes * np.asarray(spacing)
+    total = second._warp(first._warp(placed)) - plain._project(placed)
+    return {"displacement": total.T.reshape(3, *shape), "grid_spacing": spacing}
+
+
+def _common_grid(
+    first: CoordinateMap, second: CoordinateMap
+) -> tuple[tuple[float, float, float], Shape3]:
+    """Spacing and shape of a control grid that is fine enough for the displacements of both."""
+    spacing, reach = np.full(3, np.inf), np.ones(3)
+    constant_z = True
+    for grid, step, before in (
+        (first.displacement, first.grid_spacing, None),
+        (second.displacement, second.grid_spacing, first),
+    ):
+        if grid is None:
+            continue
+        far = (np.array(grid.shape[1:]) - 1) * np.asarray(step)
+        constant_z &= grid.shape[1] == 1 and (before is None or before.keeps_sections)
+        if before is None:
+            spacing, reach = np.minimum(spacing, step), np.maximum(reach, far)
+            continue
+        corners = np.array(
+            [[c * f for c, f in zip(n, far, strict=True)] for n in np.ndindex(2, 2, 2)]
+        )
+        reach = np.maximum(reach, before._unproject(corners).max(0))
+        scale = np.abs(before.matrix[:3, :3]) / np.asarray(step)[:, None]
+        spacing = np.minimum(spacing, 0.5 / np.maximum(scale.max(0), 1e-9))
+    shape = np.ceil(reach / spacing - 1e-9).astype(int) + 1
+    if constant_z:
+        shape[0] = 1
+    return (float(spacing[0]), float(spacing[1]), float(spacing[2])), tuple(shape.tolist())
+
+
+def _not_empty(box: Box, limit: Sequence[int]) -> Box:
+    start = [min(a, n - 1) for a, n in zip(box.start, limit, strict=True)]
+    size = [max(n, 1) for n in box.shape]
+    return Box.at(start, size)
+
+
+def _mirrored(box: Box, limit: Sequence[int]) -> Box:
+    """The voxels of a source of shape `limit` that a mirrored reading of `box` comes from."""
+    start, stop = [], []
+    for low, high, n in zip(box.start, box.stop, limit, strict=True):
+        a, b = max(low, 0), min(high, n)
+        if low < 0:
+            a, b = 0, max(b, min(n, 1 - low))
+        if high > n:
+            a, b = min(a, max(0, 2 * n - 1 - high)), n
+        start.append(a)
+        stop.append(b)
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
