@@ -21,7 +21,7 @@ FLOORS = [
     ["cases"],
     ["sources", "preprocess", "patching", "sampling", "skeletons", "augment", "store", "outputs"],
     ["warp"],
-    ["geometry", "randomness", "compute", "kernels", "config"],
+    ["geometry", "randomness", "compute", "kernels", "config", "findings"],
     ["errors"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

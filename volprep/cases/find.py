@@ -1,0 +1,257 @@
+"""From a folder, a file or a list to cases: choose the layout, finish what it found."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from volprep.cases.case import Case, Cases, FileRef, did_you_mean
+from volprep.cases.layouts import LAYOUTS, Search, advice, one_file
+from volprep.errors import ConfigError, SourceError
+from volprep.geometry import Spacing3
+from volprep.sources import natural_key, stem_of
+
+__all__ = ["cases_from_entries", "find_cases"]
+
+_ENTRY_KEYS = (
+    "name", "image", "image_key", "axes", "label", "label_key", "label_axes",
+    "mask", "mask_key", "skeletons", "group", "spacing", "weight",
+)  # fmt: skip
+
+
+def find_cases(
+    root: str | Path,
+    *,
+    layout: str | None = None,
+    image_dir: str | None = None,
+    label_dir: str | None = None,
+    mask_dir: str | None = None,
+    image_key: str | None = None,
+    label_key: str | None = None,
+    mask_key: str | None = None,
+    axes: str | None = None,
+    label_axes: str | None = None,
+    slices: bool | None = None,
+    group: str | None = None,
+    spacing: Sequence[float] | None = None,
+) -> Cases:
+    """Find the cases under `root` by the names of its files; no voxel is read.
+
+    Parameters
+    ----------
+    root : path-like
+        A folder in one of `LAYOUTS`, or one file (or Zarr store).
+    layout : str or None
+        One of `LAYOUTS`; None tries them in their order.
+    image_dir, label_dir, mask_dir : str or None
+        The folder under `root` that holds the images, the labels, the valid
+        masks; in the ``suffix`` layout `label_dir` is the word in the file
+        names (``labels`` for X.labels.tif). Needed where several could.
+    image_key, label_key, mask_key : str or None
+        The dataset inside HDF5 and Zarr files.
+    axes, label_axes : str or None
+        What the axes of image and label files mean, where the files do not say.
+    slices : bool or None
+        Whether a folder of single-plane files is one stack (True) or one 2D
+        image a file (False). None reads it as a stack when it holds three
+        files or more of one type and one shape whose names differ only in a
+        number that runs in equal steps, or when one label volume stands
+        beside them; the choice is among the notices.
+    group : str or None
+        Regular expression searched in each case's name; its first group (the
+        match, if it has none) is the case's group.
+    spacing : sequence of three floats or None
+        (Z, Y, X) in µm for every case, in place of what the files say.
+
+    Returns
+    -------
+    Cases
+
+    Raises
+    ------
+    SourceError
+        If nothing is there, no layout fits, or more than one reading does.
+    ConfigError
+        If an option cannot be understood.
+    """
+    path = Path(root)
+    if not path.exists():
+        raise SourceError(path, "no such file or folder", "check the path")
+    search = Search(
+        path,
+        image_dir=image_dir,
+        label_dir=label_dir,
+        mask_dir=mask_dir,
+        image_key=image_key,
+        label_key=label_key,
+        mask_key=mask_key,
+        axes=axes,
+        label_axes=label_axes,
+        slices=slices,
+    )
+    found = _recognise(search, layout)
+    if not found.items:
+        raise SourceError(path, "no image in it", "point at a folder that holds images")
+    if not any(case.label for case in found):
+        _refuse_idle_options(path, label_dir=label_dir, label_key=label_key)
+    return _finish(found, group, spacing)
+
+
+def cases_from_entries(
+    entries: Sequence[Mapping[str, Any]],
+    root: str | Path = ".",
+    *,
+    group: str | None = None,
+    spacing: Sequence[float] | None = None,
+) -> Cases:
+    """Make cases of an explicit list, as a YAML holds it.
+
+    Parameters
+    ----------
+    entries : sequence of mapping
+        Each with ``image`` (a path, or a list of paths that are its channels)
+        and any of ``name``, ``image_key``, ``axes``, ``label``, ``label_key``,
+        ``label_axes``, ``mask``, ``mask_key``, ``skeletons``, ``group``,
+        ``spacing``, ``weight``. A `label_key` (`mask_key`) without a ``label``
+        (``mask``) is looked for in the image's file.
+    root : path-like
+        What relative paths are relative to.
+    group, spacing
+        As in `find_cases`, for entries that have none of their own.
+
+    Raises
+    ------
+    ConfigError
+        If an entry has an unknown key or no image.
+    SourceError
+        If a file is missing.
+    """
+    items = tuple(_entry(entry, index, Path(root)) for index, entry in enumerate(entries))
+    if not items:
+        raise ConfigError("cases: the list is empty; give at least one image")
+    return _finish(Cases(items, "list", f"{len(items)} listed by hand"), group, spacing)
+
+
+def _refuse_idle_options(root: Path, **options: str | None) -> None:
+    """An option that chooses the labels must not be without effect."""
+    for option, value in options.items():
+        if value is not None:
+            raise SourceError(
+                root, f"`{option}: {value}` finds no label", "correct the option or leave it out"
+            )
+
+
+def _recognise(search: Search, layout: str | None) -> Cases:
+    if layout is None:
+        found = one_file(search)
+        for recognise in LAYOUTS.values():
+            found = found or recognise(search)
+        if found is None:
+            raise SourceError(search.root, "no known layout of images and labels", advice(search))
+        return found
+    if layout not in LAYOUTS:
+        known = ", ".join(LAYOUTS)
+        raise ConfigError(
+            f"layout: {layout!r} is none of {known}{did_you_mean(layout, list(LAYOUTS))}"
+        )
+    found = LAYOUTS[layout](search)
+    if found is None:
+        raise SourceError(
+            search.root, f"not in the layout {layout!r}", "leave `layout` out to try them all"
+        )
+    return found
+
+
+def _finish(found: Cases, group: str | None, spacing: Sequence[float] | None) -> Cases:
+    """Sort by name, refuse names that are not unique, fill in groups and spacing."""
+    ordered = sorted(found.items, key=lambda case: natural_key(case.name))
+    for before, case in pairwise(ordered):
+        if before.name == case.name:
+            raise SourceError(
+                case.image.path,
+                f"{before.image.path} is a case called {case.name!r} too",
+                "rename one, or give both a `name` in a list of cases",
+            )
+    given = _spacing(spacing, "spacing")
+    items = tuple(
+        dataclasses.replace(
+            case,
+            group=_group(case.name, group) if case.group is None else case.group,
+            spacing=case.spacing or given,
+        )
+        for case in ordered
+    )
+    return dataclasses.replace(found, items=items)
+
+
+def _group(name: str, pattern: str | None) -> str | None:
+    if pattern is None:
+        return None
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise ConfigError(f"group: {pattern!r} is no regular expression: {error}") from error
+    if match is None:
+        raise ConfigError(
+            f"group: {pattern!r} does not occur in the case {name!r}; "
+            "write an expression that every case's name matches"
+        )
+    return match.group(1) if match.re.groups and match.group(1) is not None else match.group()
+
+
+def _entry(entry: Mapping[str, Any], index: int, root: Path) -> Case:
+    where = f"cases[{index}]"
+    for key in entry:
+        if key not in _ENTRY_KEYS:
+            raise ConfigError(f"{where}.{key}: unknown key{did_you_mean(key, _ENTRY_KEYS)}")
+    image = entry.get("image")
+    paths = [image] if isinstance(image, (str, Path)) else list(image or [])
+    if not paths:
+        raise ConfigError(f"{where}.image: missing; give a path, or a list of channel files")
+    files = [_existing(root, path) for path in paths]
+    images = tuple(FileRef(path, entry.get("image_key"), entry.get("axes")) for path in files)
+    skeletons = entry.get("skeletons")
+    return Case(
+        name=str(entry.get("name") or stem_of(files[0])),
+        images=images,
+        label=_entry_ref(entry, "label", files[0], root),
+        mask=_entry_ref(entry, "mask", files[0], root),
+        skeletons=_existing(root, skeletons) if skeletons else None,
+        group=None if entry.get("group") is None else str(entry["group"]),
+        spacing=_spacing(entry.get("spacing"), f"{where}.spacing"),
+        weight=_weight(entry.get("weight"), where),
+    )
+
+
+def _entry_ref(entry: Mapping[str, Any], what: str, image: Path, root: Path) -> FileRef | None:
+    path, key = entry.get(what), entry.get(f"{what}_key")
+    if path is None and key is None:
+        return None
+    return FileRef(image if path is None else _existing(root, path), key, entry.get("label_axes"))
+
+
+def _existing(root: Path, path: str | Path) -> Path:
+    found = root / Path(path).expanduser()
+    if not found.exists():
+        raise SourceError(found, "no such file or folder", "check the path in the list of cases")
+    return found
+
+
+def _weight(value: Any, where: str) -> float:
+    weight = 1.0 if value is None else float(value)
+    if not weight > 0:
+        raise ConfigError(f"{where}.weight: {value} is not above 0; leave the case out instead")
+    return weight
+
+
+def _spacing(values: Sequence[float] | None, where: str) -> Spacing3 | None:
+    if values is None:
+        return None
+    if len(values) != 3 or not all(float(value) > 0 for value in values):
+        raise ConfigError(f"{where}: {list(values)} is not three lengths (z, y, x) above 0 in µm")
+    z, y, x = (float(value) for value in values)
+    return z, y, x
