@@ -1,0 +1,143 @@
+"""A case from source to sink: crop, resample, slabs, strips and bands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from test_preprocess_resample import Held, blobs, drawn
+
+from volprep.errors import PlanError
+from volprep.geometry import Box, Spacing3
+from volprep.preprocess import (
+    CroppedVolume,
+    Preprocessing,
+    ResampledVolume,
+    case_key,
+    case_layout,
+    nonzero_box,
+    preprocess_case,
+    resample_labels,
+)
+
+SPACING: Spacing3 = (0.2, 0.1, 0.1)
+
+
+class Sink:
+    """An array that refuses to be written twice in one place."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self.array = np.zeros(shape, dtype)
+        self.times = np.zeros(shape[-3:], int)
+        self.boxes: list[Box] = []
+
+    def write(self, box: Box, array: np.ndarray[Any, Any]) -> None:
+        """Put `array` in its place."""
+        assert array.dtype == self.array.dtype
+        self.array[(..., *box.slices)] = array
+        self.times[box.slices] += 1
+        self.boxes.append(box)
+
+
+def prepared(image, labels, settings, **options):
+    """Run one case into two sinks."""
+    layout = case_layout(image, labels, settings)
+    sinks = Sink(layout.shape, layout.dtype), Sink(layout.shape[1:], layout.label_dtype)
+    result = preprocess_case(
+        image, labels, settings=settings,
+        write_image=sinks[0].write, write_labels=sinks[1].write, **options,
+    )  # fmt: skip
+    assert (sinks[0].times == 1).all()
+    assert (sinks[1].times == 1).all()
+    return result, *sinks
+
+
+@pytest.fixture
+def case():
+    """An image of two channels and its labels, with an empty border."""
+    image = drawn((2, 20, 300, 40), 1, np.uint16)
+    labels = blobs((20, 300, 40), 1, np.uint32)[None]
+    image[:, :3] = image[:, :, :5] = image[:, :, :, 37:] = 0
+    return Held(image, SPACING), Held(labels, SPACING)
+
+
+def test_nothing_to_do_copies_the_case(case):
+    image, labels = case
+    result, x, y = prepared(image, labels, Preprocessing())
+    assert (x.array == image.array).all()
+    assert (y.array == labels.array[0]).all()
+    assert result.lost_ids == ()
+    assert result.layout.spacing == SPACING
+
+
+@pytest.mark.parametrize("options", [{}, {"depth": 5}, {"memory": 1}, {"workers": 3, "depth": 4}])
+def test_the_result_depends_on_the_source_alone(case, options):
+    image, labels = case
+    settings = Preprocessing(target=(0.15, 0.08, 0.12))
+    result, x, y = prepared(image, labels, settings, **options)
+    whole = ResampledVolume(image, settings.target)
+    assert result.layout.shape == whole.shape
+    assert (x.array == whole.read()).all()
+    assert (y.array == resample_labels(labels.array[0], whole.shape[1:])).all()
+    assert result.lost_ids == tuple(np.setdiff1d(labels.array, y.array))
+    assert all(box.start[0] % options.get("depth", 32) == 0 for box in x.boxes)
+
+
+def test_a_crop_comes_before_the_resampling(case):
+    image, labels = case
+    settings = Preprocessing(target=(0.1, 0.1, 0.1), crop=True)
+    result, x, _ = prepared(image, labels, settings)
+    assert result.layout.crop == Box((3, 5, 0), (20, 300, 37))
+    cut = Held(image.array[:, 3:, 5:, :37], SPACING)
+    assert (x.array == ResampledVolume(cut, settings.target).read()).all()
+
+
+def test_progress_counts_every_voxel(case):
+    done: list[int] = []
+    settings = Preprocessing(target=(0.15, 0.1, 0.1))
+    result, *_ = prepared(*case, settings, progress=done.append, depth=4)
+    assert sum(done) == 2 * np.prod(result.layout.shape[1:])
+
+
+def test_an_image_alone_is_a_case(case):
+    image, _ = case
+    layout = case_layout(image, None, Preprocessing())
+    sink = Sink(layout.shape, layout.dtype)
+    preprocess_case(image, None, settings=Preprocessing(), write_image=sink.write)
+    assert (sink.array == image.array).all()
+    assert layout.label_dtype is None
+
+
+def test_an_empty_image_is_not_cropped():
+    image = Held(np.zeros((1, 4, 5, 6), np.uint8))
+    assert nonzero_box(image) is None
+    assert case_layout(image, None, Preprocessing(crop=True)).shape == (1, 4, 5, 6)
+
+
+def test_the_nonzero_box_is_the_smallest_one():
+    array = np.zeros((2, 70, 9, 9), np.int16)
+    array[0, 40, 3, 2] = -1
+    array[1, 65, 4, 7] = 5
+    box = nonzero_box(Held(array), depth=16)
+    assert box == Box((40, 3, 2), (66, 5, 8))
+    assert (CroppedVolume(Held(array), box).read() == array[:, 40:66, 3:5, 2:8]).all()
+
+
+def test_labels_of_another_shape_are_refused(case):
+    image, _ = case
+    with pytest.raises(ValueError, match="same"):
+        case_layout(image, Held(np.zeros((1, 2, 2, 2), np.uint8)), Preprocessing())
+
+
+def test_an_unknown_spacing_cannot_be_resampled():
+    with pytest.raises(PlanError, match="unknown"):
+        case_layout(Held(drawn((1, 4, 4, 4), 0)), None, Preprocessing(target=(1, 1, 1)))
+
+
+def test_the_key_changes_with_anything_it_is_made_from():
+    key = case_key(Preprocessing(), {"size": 10})
+    assert key == case_key(Preprocessing(), {"size": 10})
+    assert len(key) == 64
+    assert key != case_key(Preprocessing(crop=True), {"size": 10})
+    assert key != case_key(Preprocessing(), {"size": 11})
