@@ -124,6 +124,12 @@ class Box:
         stop = [min(max(b, a), n) for a, b, n in zip(start, self.stop, limit, strict=True)]
         return Box(_three(start), _three(stop))
 
+    def common(self, other: Box) -> Box:
+        """The voxels that lie in both; an empty box where none do."""
+        start = [max(a, b) for a, b in zip(self.start, other.start, strict=True)]
+        stop = [max(a, min(b, c)) for a, b, c in zip(start, self.stop, other.stop, strict=True)]
+        return Box(_three(start), _three(stop))
+
     def overlaps(self, other: Box) -> bool:
         """Whether at least one voxel lies in both."""
         return all(
