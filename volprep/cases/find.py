@@ -15,7 +15,7 @@ from volprep.errors import ConfigError, SourceError
 from volprep.geometry import Spacing3
 from volprep.sources import natural_key, stem_of
 
-__all__ = ["cases_from_entries", "find_cases"]
+__all__ = ["cases_from_entries", "find_cases", "group_of"]
 
 _ENTRY_KEYS = (
     "name", "image", "image_key", "axes", "label", "label_key", "label_axes",
@@ -180,7 +180,7 @@ def _finish(found: Cases, group: str | None, spacing: Sequence[float] | None) ->
     items = tuple(
         dataclasses.replace(
             case,
-            group=_group(case.name, group) if case.group is None else case.group,
+            group=group_of(case.name, group) if case.group is None else case.group,
             spacing=case.spacing or given,
         )
         for case in ordered
@@ -188,7 +188,8 @@ def _finish(found: Cases, group: str | None, spacing: Sequence[float] | None) ->
     return dataclasses.replace(found, items=items)
 
 
-def _group(name: str, pattern: str | None) -> str | None:
+def group_of(name: str, pattern: str | None) -> str | None:
+    """The group that a regular expression finds in a case's name: its first group, or the match."""
     if pattern is None:
         return None
     try:

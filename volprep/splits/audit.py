@@ -1,0 +1,246 @@
+"""What training and validation share, where they should share nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from volprep.cases import Case
+from volprep.compute import run_units
+from volprep.errors import SourceError
+from volprep.findings import Finding
+from volprep.geometry import Box, Shape3
+from volprep.sources import Volume
+from volprep.splits.blocks import AXES
+from volprep.splits.split import Splits
+
+__all__ = ["audit_splits", "canonical_boxes", "content_hash"]
+
+_BAND_BYTES = 32 * 2**20
+
+
+def audit_splits(
+    splits: Splits,
+    cases: Sequence[Case],
+    *,
+    patch: Shape3 | None = None,
+    halo: Shape3 = (0, 0, 0),
+    content: bool = True,
+    hashes: Mapping[str, str] | None = None,
+    workers: int | None = None,
+) -> list[Finding]:
+    """Look for anything that training and validation share.
+
+    Parameters
+    ----------
+    splits : Splits
+    cases : sequence of Case
+    patch, halo : tuple of int
+        What is cut: the gap between blocks should hold a patch; no voxel may
+        lie in both sides, the halo around each included.
+    content : bool
+        Compare the images voxel by voxel (through `content_hash`), not only by path.
+    hashes : mapping of str to str
+        Hashes that are known already, by case.
+    workers : int or None
+        Threads that read; None takes every processor.
+
+    Returns
+    -------
+    list of Finding
+        Empty where nothing is shared.
+    """
+    return [
+        *_audit_names(splits, cases),
+        *_audit_boxes(splits, patch, halo),
+        *_audit_groups(splits),
+        *_audit_files(splits, cases),
+        *(_audit_content(splits, cases, hashes or {}, workers) if content else []),
+    ]
+
+
+def content_hash(volume: Volume) -> str:
+    """A hash of the voxels, shape and dtype, the same whatever file holds them.
+
+    Parameters
+    ----------
+    volume : Volume
+        Read once, in bands of at most 32 MiB (or one row).
+
+    Returns
+    -------
+    str
+        Hexadecimal BLAKE2b of 128 bits.
+    """
+    digest = blake2b(f"{volume.shape} {volume.dtype.str}".encode(), digest_size=16)
+    for box in canonical_boxes(volume):
+        voxels = volume.read(box)
+        for plane in range(voxels.shape[1]):
+            digest.update(np.ascontiguousarray(voxels[:, plane]).data)
+    return digest.hexdigest()
+
+
+def canonical_boxes(volume: Volume) -> list[Box]:
+    """Boxes that cover a volume once, whole planes or, where these are large, bands of rows.
+
+    Joined plane by plane their voxels are in an order that depends on shape and
+    dtype alone, not on how the file is chunked.
+    """
+    channels, depth, height, width = volume.shape
+    row = channels * width * volume.dtype.itemsize
+    if row * height > _BAND_BYTES:
+        rows = max(1, _BAND_BYTES // row)
+        return [
+            Box((z, y, 0), (z + 1, y + rows, width)).clip(volume.shape)
+            for z in range(depth)
+            for y in range(0, height, rows)
+        ]
+    planes = max(1, _BAND_BYTES // (row * height))
+    planes = max(planes // volume.chunks[0] * volume.chunks[0], min(planes, volume.chunks[0]))
+    return [
+        Box((z, 0, 0), (z + planes, height, width)).clip(volume.shape)
+        for z in range(0, depth, planes)
+    ]
+
+
+def _audit_names(splits: Splits, cases: Sequence[Case]) -> list[Finding]:
+    known = {case.name for case in cases}
+    named = {part.case for part in (*splits.train, *splits.val)}
+    gone = [
+        Finding("error", "split-unknown-case", "in the splits but not in the data", name)
+        for name in sorted(named - known)
+    ]
+    missing = [
+        Finding("warning", "split-missing-case", "in neither train nor val", name)
+        for name in sorted(known - named)
+    ]
+    empty = [
+        Finding("warning", "split-empty", f"nothing is for {side}; set split.fraction above 0")
+        for side, parts in (("training", splits.train), ("validation", splits.val))
+        if not parts
+    ]
+    return gone + missing + empty
+
+
+def _audit_boxes(splits: Splits, patch: Shape3 | None, halo: Shape3) -> list[Finding]:
+    """No voxel in both sides, with what is read around it; and room for a patch between them."""
+    findings = []
+    for train in splits.train:
+        for val in (part for part in splits.val if part.case == train.case):
+            if train.box is None or val.box is None:
+                message = "the whole volume is on one side and some of it on the other"
+                findings.append(Finding("error", "split-overlap", message, train.case))
+            elif train.box.grow(halo).overlaps(val.box.grow(halo)):
+                message = (
+                    f"train {_span(train.box)} and val {_span(val.box)} share voxels with a halo "
+                    f"of {halo}; widen split.gap"
+                )
+                findings.append(Finding("error", "split-overlap", message, train.case))
+            elif patch is not None and train.box.grow(patch).overlaps(val.box):
+                message = f"the gap between train and val is narrower than the patch {patch}"
+                findings.append(Finding("warning", "split-narrow-gap", message, train.case))
+    return findings
+
+
+def _audit_groups(splits: Splits) -> list[Finding]:
+    if splits.kind == "blocks":
+        return []
+    train, val = (
+        {splits.groups[part.case] for part in parts if part.case in splits.groups}
+        for parts in (splits.train, splits.val)
+    )
+    return [
+        Finding("error", "split-group", f"the group {group!r} is in both train and val")
+        for group in sorted(train & val)
+    ]
+
+
+def _audit_files(splits: Splits, cases: Sequence[Case]) -> list[Finding]:
+    """One file under two names on both sides."""
+    sides = _sides(splits)
+    seen: dict[tuple[Path, str | None], str] = {}
+    findings = []
+    for case in cases:
+        for ref in case.images:
+            other = seen.setdefault((ref.path.resolve(), ref.key), case.name)
+            if other != case.name and _crosses(sides, other, case.name):
+                message = f"the file of {other} too, on the other side of the split"
+                findings.append(Finding("error", "split-same-file", message, case.name, ref.path))
+    return findings
+
+
+def _audit_content(
+    splits: Splits, cases: Sequence[Case], hashes: Mapping[str, str], workers: int | None
+) -> list[Finding]:
+    sides = _sides(splits)
+    used = [case for case in cases if case.name in sides]
+    if len(used) < 2 or not splits.val:
+        return []
+    found, findings = _hash_all(used, hashes, workers)
+    seen: dict[str, list[str]] = {}
+    for case in (case for case in used if case.name in found):
+        alike = seen.setdefault(found[case.name], [])
+        twins = [other for other in alike if _crosses(sides, other, case.name)]
+        if twins:
+            message = (
+                f"the same image, voxel for voxel, as {', '.join(twins)} on the other side of the "
+                "split; remove one, or give both one group"
+            )
+            path = case.image.path
+            findings.append(Finding("error", "split-same-image", message, case.name, path))
+        alike.append(case.name)
+    return findings
+
+
+def _hash_all(
+    cases: Sequence[Case], known: Mapping[str, str], workers: int | None
+) -> tuple[dict[str, str], list[Finding]]:
+    """Content hashes by case; an image that is alone in its shape and dtype is not read."""
+    kinds: dict[tuple[object, object], list[str]] = {}
+    volumes: dict[str, Volume] = {}
+    findings = []
+    for case in cases:
+        try:
+            volume = volumes[case.name] = case.open_image()
+        except SourceError as error:
+            findings.append(Finding("error", "unreadable", str(error), case.name, case.image.path))
+            continue
+        kinds.setdefault((volume.shape, volume.dtype), []).append(case.name)
+    unknown = [n for names in kinds.values() if len(names) > 1 for n in names if n not in known]
+    digests = dict(known)
+    for name, result in run_units(lambda n: _try_hash(n, volumes[n]), unknown, workers=workers):
+        if isinstance(result, SourceError):
+            path = volumes[name].path
+            findings.append(Finding("error", "unreadable", str(result), name, path))
+        else:
+            digests[name] = result
+    return digests, findings
+
+
+def _try_hash(name: str, volume: Volume) -> tuple[str, str | SourceError]:
+    try:
+        return name, content_hash(volume)
+    except SourceError as error:
+        return name, error
+
+
+def _sides(splits: Splits) -> dict[str, set[str]]:
+    sides: dict[str, set[str]] = {}
+    for side, parts in (("train", splits.train), ("val", splits.val)):
+        for part in parts:
+            sides.setdefault(part.case, set()).add(side)
+    return sides
+
+
+def _crosses(sides: Mapping[str, set[str]], one: str, other: str) -> bool:
+    """Whether two cases are both used, and not only on one and the same side."""
+    return one in sides and other in sides and len(sides[one] | sides[other]) > 1
+
+
+def _span(box: Box) -> str:
+    return ", ".join(
+        f"{axis} {a} to {b}" for axis, a, b in zip(AXES, box.start, box.stop, strict=True)
+    )
