@@ -26,7 +26,7 @@ __all__ = [
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
-_LANES = 32
+_LANES = 64
 _BLOCK = 512
 
 
@@ -34,22 +34,24 @@ _BLOCK = 512
 def _weighted_sum(
     rows: Floats, index: Ints, weight: Floats, start: int, stop: int, out: Floats
 ) -> None:
-    """out[0:stop-start] = the weighted sum of the `rows` named by `index`, two or 4n of them."""
-    first, second = rows[index[0]], rows[index[1]]
-    wa, wb = weight[0], weight[1]
+    """The sum of columns start to stop of the `rows` named by `index`: two of them, or 4n."""
     if index.size == 2:
-        for j in range(start, stop):
-            out[j - start] = wa * first[j] + wb * second[j]
+        a, b = rows[index[0], start:stop], rows[index[1], start:stop]
+        wa, wb = weight[0], weight[1]
+        for j in range(out.size):
+            out[j] = wa * a[j] + wb * b[j]
         return
-    third, fourth = rows[index[2]], rows[index[3]]
-    wc, wd = weight[2], weight[3]
-    for j in range(start, stop):
-        out[j - start] = wa * first[j] + wb * second[j] + wc * third[j] + wd * fourth[j]
-    for k in range(4, index.size, 4):
-        ra, rb, rc, rd = rows[index[k]], rows[index[k + 1]], rows[index[k + 2]], rows[index[k + 3]]
+    for k in range(0, index.size, 4):
+        # Slices of one row each are known to be contiguous, so the loops become vectors.
+        a, b = rows[index[k], start:stop], rows[index[k + 1], start:stop]
+        c, d = rows[index[k + 2], start:stop], rows[index[k + 3], start:stop]
         wa, wb, wc, wd = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
-        for j in range(start, stop):
-            out[j - start] += wa * ra[j] + wb * rb[j] + wc * rc[j] + wd * rd[j]
+        if k == 0:
+            for j in range(out.size):
+                out[j] = wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
+        else:
+            for j in range(out.size):
+                out[j] += wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -59,7 +61,7 @@ def combine_rows(source: Floats, taps: Ints, weights: Floats, out: Floats) -> No
     Parameters
     ----------
     source : ndarray, shape (O, N, I), float32 or float64
-        Contiguous along its last axis.
+        Contiguous.
     taps : ndarray, shape (M, K), int64
         Indices into the middle axis of `source`; K is 2 or a multiple of 4.
     weights : ndarray, shape (M, K), of `source`'s type
@@ -67,10 +69,11 @@ def combine_rows(source: Floats, taps: Ints, weights: Floats, out: Floats) -> No
     """
     inner = source.shape[2]
     for o in range(source.shape[0]):
+        rows = source[o]
         for start in range(0, inner, _BLOCK):
             stop = min(start + _BLOCK, inner)
             for i in range(taps.shape[0]):
-                _weighted_sum(source[o], taps[i], weights[i], start, stop, out[o, i, start:stop])
+                _weighted_sum(rows, taps[i], weights[i], start, stop, out[o, i, start:stop])
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -80,6 +83,7 @@ def combine_columns(source: Floats, taps: Ints, weights: Floats, out: Floats) ->
     Parameters
     ----------
     source : ndarray, shape (R, N), float32 or float64
+        Contiguous.
     taps : ndarray, shape (M, K), int64
         Indices into the last axis of `source`; K is 2 or a multiple of 4.
     weights : ndarray, shape (M, K), of `source`'s type
@@ -87,20 +91,23 @@ def combine_columns(source: Floats, taps: Ints, weights: Floats, out: Floats) ->
 
     Notes
     -----
-    Rows are turned upright, 32 at a time, so that the sum runs over vectors.
+    Rows are turned upright, 64 at a time, so that the sum runs over vectors.
     """
     rows, length = source.shape
     upright = np.zeros((length, _LANES), source.dtype)
-    total = np.empty(_LANES, source.dtype)
+    sums = np.empty((taps.shape[0], _LANES), source.dtype)
     for start in range(0, rows, _LANES):
         count = min(_LANES, rows - start)
         for j in range(count):
+            row = source[start + j]
             for i in range(length):
-                upright[i, j] = source[start + j, i]
+                upright[i, j] = row[i]
         for i in range(taps.shape[0]):
-            _weighted_sum(upright, taps[i], weights[i], 0, _LANES, total)
-            for j in range(count):
-                out[start + j, i] = total[j]
+            _weighted_sum(upright, taps[i], weights[i], 0, _LANES, sums[i])
+        for j in range(count):
+            result = out[start + j]
+            for i in range(taps.shape[0]):
+                result[i] = sums[i, j]
 
 
 @njit(cache=True, nogil=True)
@@ -126,18 +133,42 @@ def round_saturated(source: Floats, low: Any, high: Any, out: npt.NDArray[Any]) 
 
 
 @njit(cache=True, nogil=True)
-def _vote(ids: Any, weights: Any, nearest: int) -> Any:
+def _weight_of(label: Any, ids: Any, weights: Any) -> Any:
+    total = np.int64(0)
+    for corner in range(8):
+        total += weights[corner] if ids[corner] == label else np.int64(0)
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _vote(ids: Any, weights: Any, nearest: int, total: int) -> Any:
     """The id with the largest sum of weights; of equal ones, the nearest corner's first."""
-    best, winner = np.int64(-1), ids[nearest]
-    for flip in range(8):
-        corner = nearest ^ flip
-        total = np.int64(0)
-        for other in range(8):
-            if ids[other] == ids[corner]:
-                total += weights[other]
-        if total > best:
-            best, winner = total, ids[corner]
+    winner = ids[nearest]
+    best = _weight_of(winner, ids, weights)
+    if 2 * best >= total:
+        return winner
+    for flip in range(1, 8):
+        label = ids[nearest ^ flip]
+        weight = _weight_of(label, ids, weights)
+        if weight > best:
+            best, winner = weight, label
+            if 2 * best > total:
+                return winner
     return winner
+
+
+@njit(cache=True, nogil=True)
+def _agree(a: Any, b: Any, c: Any, d: Any, flat: Any) -> None:
+    """flat[x]: whether the samples x and x + 1 of four rows all have one id."""
+    last = flat.size - 1
+    for x in range(last):
+        first = a[x]
+        flat[x] = (
+            (first == b[x]) & (first == c[x]) & (first == d[x])
+            & (first == a[x + 1]) & (first == b[x + 1])
+            & (first == c[x + 1]) & (first == d[x + 1])
+        )  # fmt: skip
+    flat[last] = (a[last] == b[last]) & (a[last] == c[last]) & (a[last] == d[last])
 
 
 @njit(cache=True, nogil=True)
@@ -151,48 +182,39 @@ def majority_labels(
     Parameters
     ----------
     labels : ndarray, shape (Z, Y, X), unsigned
+        Contiguous.
     iz, iy, ix : ndarray, shape (M, 2), int64
-        The two samples beside each output along each axis, as indices into `labels`.
+        The two samples beside each output along each axis, as indices into `labels`:
+        along X the second is the first, or the next.
     wz, wy, wx : ndarray, shape (M, 2), int64
         Their weights as whole numbers, so that sums and ties are exact.
     out : ndarray, shape (MZ, MY, MX), of the type of `labels`
     """
-    width = labels.shape[2]
-    same = np.empty(width, np.bool_)
+    flat = np.empty(labels.shape[2], np.bool_)
+    total = (wz[0, 0] + wz[0, 1]) * (wy[0, 0] + wy[0, 1]) * (wx[0, 0] + wx[0, 1])
     for z in range(out.shape[0]):
         z0, z1 = iz[z, 0], iz[z, 1]
         near_z = 4 if wz[z, 1] >= wz[z, 0] else 0
         y0, y1 = np.int64(-1), np.int64(-1)
         for y in range(out.shape[1]):
-            if iy[y, 0] != y0 or iy[y, 1] != y1:
-                y0, y1 = iy[y, 0], iy[y, 1]
-                for x in range(width):
-                    a = labels[z0, y0, x]
-                    same[x] = (
-                        (a == labels[z0, y1, x])
-                        & (a == labels[z1, y0, x])
-                        & (a == labels[z1, y1, x])
-                    )
-            near_y = 2 if wy[y, 1] >= wy[y, 0] else 0
-            for x in range(out.shape[2]):
-                x0, x1 = ix[x, 0], ix[x, 1]
-                a, b = labels[z0, y0, x0], labels[z0, y0, x1]
-                if a == b and same[x0] and same[x1]:
-                    out[z, y, x] = a
+            known = iy[y, 0] == y0 and iy[y, 1] == y1
+            y0, y1 = iy[y, 0], iy[y, 1]
+            a, b, c, d = labels[z0, y0], labels[z0, y1], labels[z1, y0], labels[z1, y1]
+            if not known:
+                _agree(a, b, c, d, flat)
+            near_zy = near_z + (2 if wy[y, 1] >= wy[y, 0] else 0)
+            wa, wb = wz[z, 0] * wy[y, 0], wz[z, 0] * wy[y, 1]
+            wc, wd = wz[z, 1] * wy[y, 0], wz[z, 1] * wy[y, 1]
+            row = out[z, y]
+            for x in range(row.size):
+                x0 = ix[x, 0]
+                if flat[x0]:
+                    row[x] = a[x0]
                     continue
-                ids = (
-                    a, b, labels[z0, y1, x0], labels[z0, y1, x1],
-                    labels[z1, y0, x0], labels[z1, y0, x1], labels[z1, y1, x0], labels[z1, y1, x1],
-                )  # fmt: skip
-                zy00, zy01 = wz[z, 0] * wy[y, 0], wz[z, 0] * wy[y, 1]
-                zy10, zy11 = wz[z, 1] * wy[y, 0], wz[z, 1] * wy[y, 1]
-                wx0, wx1 = wx[x, 0], wx[x, 1]
-                weights = (
-                    zy00 * wx0, zy00 * wx1, zy01 * wx0, zy01 * wx1,
-                    zy10 * wx0, zy10 * wx1, zy11 * wx0, zy11 * wx1,
-                )  # fmt: skip
-                nearest = near_z + near_y + (1 if wx1 >= wx0 else 0)
-                out[z, y, x] = _vote(ids, weights, nearest)
+                x1, w0, w1 = ix[x, 1], wx[x, 0], wx[x, 1]
+                ids = (a[x0], a[x1], b[x0], b[x1], c[x0], c[x1], d[x0], d[x1])
+                weights = (wa * w0, wa * w1, wb * w0, wb * w1, wc * w0, wc * w1, wd * w0, wd * w1)
+                row[x] = _vote(ids, weights, near_zy + (1 if w1 >= w0 else 0), total)
 
 
 @njit(cache=True, nogil=True)

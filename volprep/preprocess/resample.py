@@ -659,7 +659,7 @@ def _vote_in(labels: Array, maps: Sequence[_Axis], box: Box, held: Sequence[int 
         both, weights = axis.pairs(lo, hi)
         tables += [_places(both, axis, lo, hi, place), weights]
     out = np.empty(box.shape, labels.dtype.newbyteorder("="))
-    majority_labels(_unsigned(labels), *tables, _unsigned(out))
+    majority_labels(np.ascontiguousarray(_unsigned(labels)), *tables, _unsigned(out))
     return out
 
 
