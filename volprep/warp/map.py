@@ -78,6 +78,8 @@ class CoordinateMap:
         matrix = np.array(self.matrix, np.float64)
         if matrix.shape != (4, 4):
             raise ValueError(f"matrix: shape {matrix.shape}, wanted (4, 4)")
+        if not np.isfinite(matrix).all():
+            raise ValueError("matrix: holds nan or inf")
         object.__setattr__(self, "matrix", matrix)
         if self.lock_z and not _separates_z(matrix):
             raise ValueError("lock_z: the matrix mixes z with y and x; leave lock_z False")
@@ -85,6 +87,8 @@ class CoordinateMap:
             grid = np.ascontiguousarray(self.displacement, np.float32)
             if grid.ndim != 4 or grid.shape[0] != 3 or 0 in grid.shape:
                 raise ValueError(f"displacement: shape {grid.shape}, wanted (3, gz, gy, gx)")
+            if not np.isfinite(grid).all():
+                raise ValueError("displacement: holds nan or inf")
             if min(self.grid_spacing) <= 0:
                 raise ValueError(f"grid_spacing: {self.grid_spacing}, wanted positive numbers")
             object.__setattr__(self, "displacement", grid)
@@ -325,8 +329,14 @@ class CoordinateMap:
             check_inside(box, Box.whole(limit))
             return box
         if border == "fill":
-            return _not_empty(box.clip(limit), limit)
-        return _mirrored(box, limit)
+            return clipped(box, limit)
+        return mirrored(box, limit)
+
+    def section_depths(self, depth: int) -> Floats:
+        """The z that each of `depth` output sections stands for, before the matrix."""
+        sections = np.zeros((depth, 3))
+        sections[:, 0] = np.arange(depth)
+        return self._place(sections)[:, 0]
 
     @property
     def _has_sections(self) -> bool:
@@ -596,13 +606,14 @@ def _common_grid(
     return (float(spacing[0]), float(spacing[1]), float(spacing[2])), tuple(shape.tolist())
 
 
-def _not_empty(box: Box, limit: Sequence[int]) -> Box:
-    start = [min(a, n - 1) for a, n in zip(box.start, limit, strict=True)]
-    size = [max(n, 1) for n in box.shape]
-    return Box.at(start, size)
+def clipped(box: Box, limit: Sequence[int]) -> Box:
+    """The part of a box in a source of shape `limit`, or its nearest voxel where there is none."""
+    inside = box.clip(limit)
+    start = [min(a, n - 1) for a, n in zip(inside.start, limit, strict=True)]
+    return Box.at(start, [max(n, 1) for n in inside.shape])
 
 
-def _mirrored(box: Box, limit: Sequence[int]) -> Box:
+def mirrored(box: Box, limit: Sequence[int]) -> Box:
     """The voxels of a source of shape `limit` that a mirrored reading of `box` comes from."""
     start, stop = [], []
     for low, high, n in zip(box.start, box.stop, limit, strict=True):
