@@ -18,7 +18,7 @@ FLOORS = [
     ["pipeline"],
     ["checks", "preview", "exports", "loader"],
     ["autoconfig", "fingerprint", "splits"],
-    ["cases"],
+    ["cases", "headers"],
     ["sources", "preprocess", "patching", "sampling", "skeletons", "augment", "store", "outputs"],
     ["warp"],
     ["geometry", "randomness", "compute", "kernels", "config", "findings"],

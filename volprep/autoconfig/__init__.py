@@ -1,0 +1,42 @@
+"""Decisions: target spacing, patch, pooling, batch and augmentation patch, each with its reason.
+
+    plan = make_plan((96, 512, 512), spacing=(0.3, 0.1, 0.1), memory=8 * 2**30)
+    plan.patch_size, plan.pool, plan.batch_size, plan.reasons["patch_size"]
+
+Nothing here opens a file but `auto_config`, which may be given a folder.
+"""
+
+from __future__ import annotations
+
+from volprep.autoconfig.augmentation import augmentation_patch
+from volprep.autoconfig.biom3d import (
+    UnfitShapeError,
+    auto_config,
+    display_info,
+    find_patch_pool_batch,
+    get_aug_patch,
+    parameters_return,
+)
+from volprep.autoconfig.memory import format_bytes, training_bytes
+from volprep.autoconfig.network import UNet, design_network
+from volprep.autoconfig.plan import Plan
+from volprep.autoconfig.planner import make_plan
+from volprep.autoconfig.spacing import choose_target_spacing, resampled_shape
+
+__all__ = [
+    "Plan",
+    "UNet",
+    "UnfitShapeError",
+    "augmentation_patch",
+    "auto_config",
+    "choose_target_spacing",
+    "design_network",
+    "display_info",
+    "find_patch_pool_batch",
+    "format_bytes",
+    "get_aug_patch",
+    "make_plan",
+    "parameters_return",
+    "resampled_shape",
+    "training_bytes",
+]
