@@ -122,7 +122,7 @@ def list_datasets(path: str | Path) -> list[Dataset]:
 
 def _open(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
     reader = import_module(f"volprep.sources.{_kind(path)}")
-    volume: Volume = reader.open(path, key, axes, labels=labels)
+    volume: Volume = reader.open_source(path, key, axes, labels=labels)
     return volume
 
 

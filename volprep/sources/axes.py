@@ -13,7 +13,7 @@ import numpy.typing as npt
 from volprep.errors import SourceError
 from volprep.geometry import Box
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "fitting_axes"]
 
 _CHANNELS = "CS"
 _SPACE = "ZYX"
@@ -83,8 +83,8 @@ class Layout:
 
     @property
     def ndim_spatial(self) -> int:
-        """3 where the array has a z axis, else 2."""
-        return 3 if "Z" in self.axes else 2
+        """2 where there is one plane only, else 3."""
+        return 2 if self.shape[1] == 1 else 3
 
     def select(self, box: Box) -> tuple[slice, ...]:
         """Index of a box in the stored array: every channel, the box along z, y and x."""
@@ -104,17 +104,23 @@ class Layout:
         return z, int(sizes[self.axes.index("Y")]), int(sizes[self.axes.index("X")])
 
 
+def fitting_axes(said: str, own: str) -> str:
+    """The user's axes, but for those of length 1 that a file which names its axes leaves out."""
+    rest = iter(said.upper())
+    leaves_out = len(own) < len(said) and all(letter in rest for letter in own)
+    return own if leaves_out else said
+
+
 def _what_to_do(letter: str, letters: str) -> str:
+    meanings = {"C": "channels", "Z": "depth"}
+    says = [
+        f"if {letter} is {what}, say `axes: {letters.replace(letter, a)}`"
+        for a, what in meanings.items()
+        if a not in letters
+    ]
     if letter == "T":
-        as_depth = "" if "Z" in letters else " (or if T is really depth, say so: "
-        hint = f"`axes: {letters.replace('T', 'Z')}`)" if as_depth else ""
-        return "save each time point as a volume of its own" + as_depth + hint
-    names = f"`axes: {letters.replace(letter, 'Z')}` or `axes: {letters.replace(letter, 'C')}`"
-    return (
-        f"say what that axis is: {names}"
-        if "Z" not in letters
-        else (f"say what that axis is, such as `axes: {letters.replace(letter, 'C')}`")
-    )
+        says.insert(0, "save each time point as a volume of its own")
+    return "; ".join(says) or "save it with the axes C, Z, Y and X only"
 
 
 def _example(ndim: int) -> str:

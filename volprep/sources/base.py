@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import math
+import mmap
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -19,14 +20,12 @@ from volprep.errors import SourceError, VolprepError
 from volprep.geometry import Box, Shape3, Spacing3
 from volprep.sources.axes import Layout
 
-__all__ = ["SLAB_BYTES", "Array", "Volume", "native_dtype", "reading"]
+__all__ = ["SLAB_BYTES", "Array", "Volume", "map_file", "native_dtype", "reading"]
 
 Array = npt.NDArray[Any]
 
 #: How much of a volume `Volume.slabs` holds at once unless told otherwise.
-SLAB_BYTES = 64 * 2**20
-
-log = logging.getLogger("volprep.sources")
+SLAB_BYTES = 16 * 2**20
 
 
 @contextmanager
@@ -66,6 +65,13 @@ def native_dtype(path: str | Path, dtype: npt.DTypeLike) -> np.dtype[Any]:
             path, f"holds {kind}", "give integers or floating point numbers up to 64 bits"
         )
     return kind.newbyteorder("=")
+
+
+def map_file(path: Path, dtype: np.dtype[Any], shape: Sequence[int], offset: int) -> Array:
+    """An array over the bytes of a file, read-only and read when touched."""
+    with path.open("rb") as file:
+        view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.ndarray(shape, dtype, buffer=view, offset=offset)
 
 
 class Volume(ABC):
@@ -113,6 +119,7 @@ class Volume(ABC):
         self.axes = layout.axes
         self.shape = layout.shape
         self.dtype = native_dtype(path, dtype)
+        self._stored_dtype = np.dtype(dtype)
         self.spacing = spacing
         self.chunks: Shape3 = Box.whole(chunks or self.shape[1:]).clip(self.shape).stop
         self.notes = tuple(notes)
@@ -123,7 +130,7 @@ class Volume(ABC):
 
     @property
     def ndim_spatial(self) -> int:
-        """3 where the file has a z axis, else 2."""
+        """2 where there is one plane only, else 3."""
         return self._layout.ndim_spatial
 
     @property
@@ -134,7 +141,7 @@ class Volume(ABC):
     @property
     def nbytes(self) -> int:
         """The size of the whole volume once read."""
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self, box: Box | None = None) -> Array:
         """The voxels of a box.
@@ -248,10 +255,11 @@ class Volume(ABC):
         return handle
 
     def _native(self, block: Array) -> Array:
-        if block.dtype == self.dtype and block.dtype.isnative:
-            return block
+        """The block in `dtype`; what is so already is not copied."""
         if block.dtype.kind == "b":
             return block.view(np.uint8)
+        if block.dtype == self.dtype and block.dtype.isnative and block.flags.aligned:
+            return block
         return block.astype(self.dtype)
 
 

@@ -64,7 +64,7 @@ class LabelVolume(Volume):
 
     @property
     def ndim_spatial(self) -> int:
-        """3 where the file has a z axis, else 2."""
+        """2 where there is one plane only, else 3."""
         return self._volume.ndim_spatial
 
     def slabs(

@@ -1,0 +1,171 @@
+"""Volumes in compressed blocks: decode what a box touches, keep what the next box may need."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.geometry import Box
+from volprep.sources.axes import Layout
+from volprep.sources.base import Array, Volume
+
+__all__ = ["CACHE", "BlockCache", "ChunkedVolume", "Index"]
+
+Index = tuple[int, ...]
+
+
+class BlockCache:
+    """Decoded blocks of all volumes of this process, the least recently used dropped first.
+
+    Parameters
+    ----------
+    max_bytes : int
+        What the kept blocks may take together; a larger block is not kept at all.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._blocks: OrderedDict[tuple[int, Index], Array] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, owner: int, index: Index) -> Array | None:
+        """The block, or None where it is not kept."""
+        with self._lock:
+            block = self._blocks.get((owner, index))
+            if block is not None:
+                self._blocks.move_to_end((owner, index))
+            return block
+
+    def put(self, owner: int, index: Index, block: Array) -> None:
+        """Keep a block; it must not be written to any more."""
+        if block.nbytes > self.max_bytes:
+            return
+        with self._lock:
+            if (owner, index) in self._blocks:
+                return
+            self._blocks[(owner, index)] = block
+            self._bytes += block.nbytes
+            while self._bytes > self.max_bytes:
+                self._bytes -= self._blocks.popitem(last=False)[1].nbytes
+
+    def drop(self, owner: int) -> None:
+        """Forget the blocks of one volume."""
+        with self._lock:
+            for name in [name for name in self._blocks if name[0] == owner]:
+                self._bytes -= self._blocks.pop(name).nbytes
+
+    def clear(self) -> None:
+        """Forget everything; a forked process does so, as another thread may hold the lock."""
+        self._lock = threading.Lock()
+        self._blocks.clear()
+        self._bytes = 0
+
+
+CACHE = BlockCache(256 * 2**20)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=CACHE.clear)
+
+_OWNERS = itertools.count()
+
+
+class ChunkedVolume(Volume):
+    """A stored array that is cut into a regular grid of blocks, each decoded as a whole.
+
+    A box is put together from the blocks it touches. A block of which only a part was
+    wanted is kept in `CACHE`, as the next box may want more of it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        layout: Layout,
+        dtype: npt.DTypeLike,
+        *,
+        block: Sequence[int],
+        **rest: Any,
+    ) -> None:
+        self._block = tuple(int(b) for b in block)
+        super().__init__(path, layout, dtype, chunks=layout.spatial(self._block), **rest)
+        self._owner_key = next(_OWNERS)
+
+    def close(self) -> None:
+        """Let go of the open file and of decoded blocks."""
+        super().close()
+        CACHE.drop(self._owner_key)
+
+    @abstractmethod
+    def _decode(self, index: Index, out: Array | None) -> Array:
+        """Decode one block.
+
+        Parameters
+        ----------
+        index : tuple of int
+            Of the block in the grid.
+        out : ndarray or None
+            C-contiguous, in the volume's dtype and exactly the part of the block that
+            lies inside the array: may be decoded into and returned.
+
+        Returns
+        -------
+        ndarray
+            With the stored axes; may reach beyond the end of the array.
+        """
+
+    def _read(self, box: Box) -> Array:
+        cut = self._layout.select(box)
+        ranges = [
+            range(c.start // b, -(-c.stop // b)) for c, b in zip(cut, self._block, strict=True)
+        ]
+        if all(len(r) == 1 for r in ranges):
+            index = tuple(r.start for r in ranges)
+            inner = tuple(
+                slice(c.start - i * b, c.stop - i * b)
+                for c, i, b in zip(cut, index, self._block, strict=True)
+            )
+            return self._layout.arrange(self._kept(index)[inner])
+        out = np.empty([c.stop - c.start for c in cut], self._stored_dtype.newbyteorder("="))
+        for index in itertools.product(*ranges):
+            self._place(index, cut, out)
+        return self._layout.arrange(out)
+
+    def _place(self, index: Index, cut: tuple[slice, ...], out: Array) -> None:
+        """Bring the part of one block that lies in `cut` to its place in `out`."""
+        source, target, whole = [], [], True
+        for i, b, c, n in zip(index, self._block, cut, self._layout.stored, strict=True):
+            first, last = max(i * b, c.start), min((i + 1) * b, c.stop)
+            source.append(slice(first - i * b, last - i * b))
+            target.append(slice(first - c.start, last - c.start))
+            whole &= last - first == min(b, n - i * b)
+        place = out[tuple(target)]
+        if whole:
+            block = CACHE.get(self._owner_key, index)
+            if block is None:
+                direct = place.flags.c_contiguous and out.dtype == self._stored_dtype
+                block = self._decode(index, place if direct else None)
+                if block is place:
+                    return
+        else:
+            block = self._kept(index)
+        place[...] = block[tuple(source)]
+
+    def _kept(self, index: Index) -> Array:
+        block = CACHE.get(self._owner_key, index)
+        if block is None:
+            block = self._decode(index, None)
+            block.flags.writeable = False
+            CACHE.put(self._owner_key, index, block)
+        return block
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._owner_key = next(_OWNERS)

@@ -1,0 +1,208 @@
+"""NIfTI-1 and NIfTI-2: `.nii` mapped, `.nii.gz` streamed."""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from volprep.errors import SourceError
+from volprep.geometry import Spacing3
+from volprep.sources.array import MappedVolume
+from volprep.sources.axes import Layout
+from volprep.sources.base import Array, Volume, map_file, reading
+from volprep.sources.stream import StreamVolume
+
+__all__ = ["open_source"]
+
+_DTYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8",
+    1280: "u8",
+}  # fmt: skip
+_RGB = {128: 3, 2304: 4}
+_UNITS = {1: 1e6, 2: 1e3, 3: 1.0}  # metre, millimetre, micrometre to micrometres
+_MAX_SANE = 1e5  # µm: a voxel of 10 cm
+_MIN_SANE = 1e-5  # µm: a hundredth of an atom
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a NIfTI header says, with sizes from the slowest axis (reversed)."""
+
+    sizes: tuple[int, ...]
+    zooms: tuple[float, ...]
+    dtype: np.dtype[Any]
+    samples: int
+    offset: int
+    slope: float
+    inter: float
+    units: int
+
+    @property
+    def scaled(self) -> bool:
+        return (self.slope, self.inter) != (1.0, 0.0)
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        return (*self.sizes, self.samples) if self.samples > 1 else self.sizes
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.stored) * self.dtype.itemsize
+
+
+class _Nifti(Volume):
+    """What the mapped and the streamed volume have in common: the scale of the intensities."""
+
+    _slope = 1.0
+    _inter = 0.0
+    _scaled = False
+
+    def _scale_by(self, header: _Header) -> None:
+        if header.scaled:
+            self._slope, self._inter, self._scaled = header.slope, header.inter, True
+            narrow = header.dtype.itemsize <= 2 or header.dtype == np.float32
+            self.dtype = np.dtype(np.float32 if narrow else np.float64)
+
+    def _native(self, block: Array) -> Array:
+        if not self._scaled:
+            return super()._native(block)
+        exact = block.astype(np.float64)
+        exact *= self._slope
+        exact += self._inter
+        return exact.astype(self.dtype, copy=False)
+
+
+class NiftiVolume(_Nifti, MappedVolume):
+    """An uncompressed NIfTI file, mapped into memory."""
+
+    def __init__(self, path: Path, layout: Layout, header: _Header, **rest: Any) -> None:
+        super().__init__(path, layout, header.dtype, **rest)
+        self._scale_by(header)
+        self._header = header
+
+    def _open(self) -> Array:
+        head = self._header
+        return map_file(self.path, head.dtype, head.stored, head.offset)
+
+
+class NiftiStream(_Nifti, StreamVolume):
+    """A gzipped NIfTI file."""
+
+    def __init__(self, path: Path, layout: Layout, header: _Header, **rest: Any) -> None:
+        super().__init__(path, layout, header.dtype, **rest)
+        self._scale_by(header)
+        self._header = header
+
+    def _stream(self) -> IO[bytes]:
+        stream = _gunzip(self.path)
+        stream.read(self._header.offset)
+        return stream
+
+
+def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
+    """Open a `.nii` or `.nii.gz` file."""
+    if key is not None:
+        raise SourceError(path, f"holds one array, not a dataset {key!r}", "leave out the key")
+    packed = path.name.lower().endswith(".gz")
+    with reading(path, "NIfTI file"):
+        with _gunzip(path) if packed else path.open("rb") as stream:
+            header = _parse(path, stream)
+        size = path.stat().st_size
+    layout = _layout(path, header, axes)
+    spacing, notes = _spacing(header, layout)
+    if packed:
+        return NiftiStream(path, layout, header, spacing=spacing, notes=notes, packed=size)
+    if header.offset + header.nbytes > size:
+        raise SourceError(
+            path,
+            f"is cut short: the header promises {header.nbytes} bytes of voxels,"
+            f" {max(0, size - header.offset)} are there",
+            "copy or save the file again",
+        )
+    return NiftiVolume(path, layout, header, spacing=spacing, notes=notes)
+
+
+def _gunzip(path: Path) -> IO[bytes]:
+    from isal import igzip
+
+    stream: IO[bytes] = igzip.open(path, "rb")
+    return stream
+
+
+def _parse(path: Path, stream: IO[bytes]) -> _Header:
+    """Read a header of either version in either byte order (nifti1.h, nifti2.h)."""
+    head = stream.read(4)
+    order = next((o for o in "<>" if struct.unpack(f"{o}i", head)[0] in (348, 540)), None)
+    if order is None:
+        raise ValueError("no NIfTI header")
+    second = struct.unpack(f"{order}i", head)[0] == 540
+    raw = head + stream.read(536 if second else 344)
+    if len(raw) < (540 if second else 348):
+        raise EOFError("the header is cut short")
+    if second:
+        magic, (code,) = raw[4:8], struct.unpack_from(f"{order}h", raw, 12)
+        dims = struct.unpack_from(f"{order}8q", raw, 16)
+        pixdim = struct.unpack_from(f"{order}8d", raw, 104)
+        (offset,) = struct.unpack_from(f"{order}q", raw, 168)
+        slope, inter = struct.unpack_from(f"{order}2d", raw, 176)
+        (units,) = struct.unpack_from(f"{order}i", raw, 500)
+    else:
+        magic, (code,) = raw[344:348], struct.unpack_from(f"{order}h", raw, 70)
+        dims = struct.unpack_from(f"{order}8h", raw, 40)
+        pixdim = struct.unpack_from(f"{order}8f", raw, 76)
+        first, slope, inter = struct.unpack_from(f"{order}3f", raw, 108)
+        offset, units = int(first), raw[123]
+    if magic[:3] in (b"ni1", b"ni2"):
+        raise SourceError(path, "keeps its voxels in another file (.hdr/.img)", "save it as .nii")
+    if magic[:3] not in (b"n+1", b"n+2"):
+        raise ValueError(f"no NIfTI header (magic {magic[:3]!r})")
+    if not 1 <= dims[0] <= 7 or any(n < 1 for n in dims[1 : dims[0] + 1]):
+        raise ValueError(f"its header gives the shape {dims}")
+    if code not in _DTYPES and code not in _RGB:
+        raise SourceError(
+            path, f"has NIfTI data type {code}", "save integers or floating point up to 64 bits"
+        )
+    if not (math.isfinite(slope) and math.isfinite(inter)) or slope == 0:
+        slope, inter = 1.0, 0.0
+    samples = _RGB.get(code, 1)
+    dtype = np.dtype(np.uint8) if samples > 1 else np.dtype(order + _DTYPES[code])
+    rank = dims[0]
+    return _Header(
+        tuple(dims[rank:0:-1]), tuple(pixdim[rank:0:-1]), dtype, samples,
+        max(offset, 352 if not second else 544), slope, inter, units & 7,
+    )  # fmt: skip
+
+
+def _layout(path: Path, header: _Header, axes: str | None) -> Layout:
+    rank = len(header.sizes)
+    own = "WVCTZYX"[-rank:] + ("S" if header.samples > 1 else "")
+    if rank == 1:
+        raise SourceError(path, "holds one axis only", "give an image of at least two")
+    return Layout.of(path, axes or own, header.stored)
+
+
+def _spacing(header: _Header, layout: Layout) -> tuple[Spacing3 | None, tuple[str, ...]]:
+    """Spacing in micrometres, and what is doubtful about it."""
+    notes = []
+    if header.scaled:
+        notes.append(f"intensities are scaled by {header.slope:g} and {header.inter:+g} (header)")
+    factor = _UNITS.get(header.units)
+    if factor is None:
+        factor = 1e3
+        notes.append("NIfTI unit unknown: spacing read as mm")
+    zooms = dict(zip(layout.axes, header.zooms, strict=False))
+    y, x = zooms["Y"] * factor, zooms["X"] * factor
+    z = zooms["Z"] * factor if "Z" in zooms else y
+    spacing = (abs(z), abs(y), abs(x))
+    if not all(math.isfinite(s) and s > 0 for s in spacing):
+        return None, (*notes, f"no usable spacing stored (header says {header.zooms})")
+    if max(spacing) > _MAX_SANE or min(spacing) < _MIN_SANE:
+        z, y, x = spacing
+        notes.append(f"the stored spacing is absurd and not used: {z:g}, {y:g}, {x:g} µm (z, y, x)")
+        return None, tuple(notes)
+    return spacing, tuple(notes)

@@ -1,0 +1,145 @@
+"""NumPy files: `.npy` mapped, `.npz` mapped where it is stored and inflated once where not."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from volprep.errors import SourceError
+from volprep.sources.array import MappedVolume, default_axes
+from volprep.sources.axes import Layout
+from volprep.sources.base import Array, Volume, map_file, reading
+from volprep.sources.keys import choose_key
+from volprep.sources.stream import StreamVolume
+
+__all__ = ["datasets", "open_source"]
+
+_LOCAL_HEADER = 30  # bytes of a zip entry before its name and extra field
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Where the voxels of one array begin, and what they are."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The shape in the order of the bytes."""
+        return self.shape[::-1] if self.fortran else self.shape
+
+
+class NpyVolume(MappedVolume):
+    """An uncompressed array in a `.npy` file, or inside a `.npz`, mapped into memory."""
+
+    def __init__(self, path: Path, key: str | None, layout: Layout, header: _Header) -> None:
+        super().__init__(path, layout, header.dtype, key=key, notes=("no spacing stored",))
+        self._header = header
+
+    def _open(self) -> Array:
+        head = self._header
+        return map_file(self.path, head.dtype, head.stored, head.offset)
+
+
+class NpzVolume(StreamVolume):
+    """A deflated array inside a `.npz`."""
+
+    def __init__(self, path: Path, key: str, layout: Layout, header: _Header, packed: int) -> None:
+        notes = ("no spacing stored",)
+        super().__init__(path, layout, header.dtype, packed=packed, key=key, notes=notes)
+        self._header = header
+
+    def _stream(self) -> IO[bytes]:
+        with zipfile.ZipFile(self.path) as archive:
+            stream = archive.open(f"{self.key}.npy")
+        stream.read(self._header.offset)
+        return stream
+
+
+def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
+    """Open a `.npy` or `.npz` file."""
+    if path.suffix.lower() == ".npy":
+        if key is not None:
+            raise SourceError(path, f"holds one array, not a dataset {key!r}", "leave out the key")
+        with reading(path, "NumPy file"), path.open("rb") as stream:
+            header = _read_header(path, stream, path.stat().st_size)
+        return NpyVolume(path, None, _layout(path, header, axes), header)
+    with reading(path, "NumPy archive"), zipfile.ZipFile(path) as archive:
+        headers = _headers(path, archive)
+        name = choose_key(path, {k: h.shape for k, h in headers.items()}, key, labels=labels)
+        header, entry = headers[name], archive.getinfo(f"{name}.npy")
+    layout = _layout(path, header, axes)
+    if entry.compress_type != zipfile.ZIP_STORED:
+        return NpzVolume(path, name, layout, header, entry.compress_size)
+    start = header.offset + _data_start(path, entry)
+    placed = _Header(header.shape, header.fortran, header.dtype, start)
+    return NpyVolume(path, name, layout, placed)
+
+
+def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+    """The arrays of a `.npz`; none for a `.npy`."""
+    if path.suffix.lower() == ".npy":
+        return []
+    with reading(path, "NumPy archive"), zipfile.ZipFile(path) as archive:
+        found = _headers(path, archive)
+    return [(k, h.shape, h.dtype) for k, h in found.items() if len(h.shape) > 1]
+
+
+def _headers(path: Path, archive: zipfile.ZipFile) -> dict[str, _Header]:
+    found = {}
+    for entry in archive.infolist():
+        if entry.filename.endswith(".npy"):
+            with archive.open(entry) as stream:
+                key = entry.filename.removesuffix(".npy")
+                found[key] = _read_header(path, stream, entry.file_size)
+    return found
+
+
+def _read_header(path: Path, stream: IO[bytes], size: int) -> _Header:
+    """Parse a header; a pickled array, or one larger than its file, is refused."""
+    version = npy_format.read_magic(stream)
+    read = (
+        npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    )
+    shape, fortran, dtype = read(stream)
+    if dtype.hasobject:
+        raise SourceError(
+            path, "holds pickled Python objects, which are never loaded", "save plain numbers"
+        )
+    header = _Header(tuple(shape), fortran, dtype, stream.tell())
+    if header.offset + header.nbytes > size:
+        raise SourceError(
+            path,
+            f"is cut short: the header promises {header.nbytes} bytes of voxels,"
+            f" {max(0, size - header.offset)} are there",
+            "copy or save the file again",
+        )
+    return header
+
+
+def _layout(path: Path, header: _Header, axes: str | None) -> Layout:
+    letters = axes or default_axes(path, header.shape, "the array")
+    layout = Layout.of(path, letters, header.shape)
+    return Layout(layout.axes[::-1], header.stored) if header.fortran else layout
+
+
+def _data_start(path: Path, entry: zipfile.ZipInfo) -> int:
+    """Where the bytes of a zip entry begin in its file."""
+    with path.open("rb") as file:
+        file.seek(entry.header_offset)
+        name, extra = struct.unpack("<26x2H", file.read(_LOCAL_HEADER))
+    return entry.header_offset + _LOCAL_HEADER + int(name) + int(extra)

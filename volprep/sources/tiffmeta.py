@@ -1,0 +1,170 @@
+"""What TIFF files say of their voxel size: OME-XML, ImageJ, tifffile's JSON and the tags."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from volprep.geometry import Spacing3, to_micrometres
+
+__all__ = ["Resolution", "imagej_fields", "read_spacing", "shaped_fields"]
+
+_PRINT = 50.0  # µm: a coarser pixel from a resolution tag is a print size (72 dpi is 353)
+_CENTIMETRE = 3
+_OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b([^>]*)>")
+_ATTRIBUTE = re.compile(r"""([\w:]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+
+Step = float | None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The resolution tags: pixels for each unit along x and y; unit as in tag 296."""
+
+    x: float
+    y: float
+    unit: int
+
+
+def read_spacing(
+    description: str, resolution: Resolution | None, *, flat: bool
+) -> tuple[Spacing3 | None, tuple[str, ...]]:
+    """Spacing of a TIFF file.
+
+    Parameters
+    ----------
+    description : str
+        The ImageDescription tag of the first page.
+    resolution : Resolution or None
+        The resolution tags of the first page.
+    flat : bool
+        Whether the image has one plane only: a missing z step is then that of y.
+
+    Returns
+    -------
+    spacing : tuple of float or None
+        (Z, Y, X) in micrometres.
+    notes : tuple of str
+        What is missing or doubtful.
+    """
+    if "<OME" in description:
+        (z, y, x), notes = _ome_steps(description)
+    elif (fields := imagej_fields(description)) is not None:
+        (z, y, x), notes = _imagej_steps(fields, resolution)
+    elif (shaped := shaped_fields(description)) is not None:
+        (z, y, x), notes = _shaped_steps(shaped, resolution)
+    else:
+        (z, y, x), notes = _tag_steps(resolution)
+    z, y, x = (s if s is not None and math.isfinite(s) and s > 0 else None for s in (z, y, x))
+    if z is None and flat:
+        z = y
+    if z is not None and y is not None and x is not None:
+        return (z, y, x), notes
+    known = [f"{a} {s:g} µm" for a, s in (("z", z), ("y", y), ("x", x)) if s is not None]
+    if known:
+        return None, (*notes, f"only part of the spacing is stored: {', '.join(known)}")
+    return None, (*notes, "no spacing stored")
+
+
+def imagej_fields(description: str) -> dict[str, str] | None:
+    """The lines of an ImageJ description; None for any other."""
+    if not description.startswith("ImageJ="):
+        return None
+    lines = (line.partition("=") for line in description.splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
+
+
+def shaped_fields(description: str) -> dict[str, object] | None:
+    """The JSON that tifffile writes; None for any other description."""
+    if not description.startswith("{") or '"shape"' not in description[:64]:
+        return None
+    try:
+        fields = json.loads(description)
+    except ValueError:
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _ome_steps(description: str) -> tuple[tuple[Step, Step, Step], tuple[str, ...]]:
+    found = _OME_PIXELS.search(description)
+    values = {
+        name: html.unescape(double or single)
+        for name, double, single in _ATTRIBUTE.findall(found.group(1) if found else "")
+    }
+    notes: list[str] = []
+
+    def step(axis: str) -> Step:
+        size = _number(values.get(f"PhysicalSize{axis}"))
+        unit = values.get(f"PhysicalSize{axis}Unit", "µm")
+        if size is None:
+            return None
+        length = to_micrometres(size, unit)
+        if length is None:
+            notes.append(f"PhysicalSize{axis} is in {unit!r}: not read as spacing")
+        return length
+
+    return (step("Z"), step("Y"), step("X")), tuple(notes)
+
+
+def _imagej_steps(
+    fields: Mapping[str, str], resolution: Resolution | None
+) -> tuple[tuple[Step, Step, Step], tuple[str, ...]]:
+    unit = fields.get("unit", "")
+    if not unit or to_micrometres(1.0, unit) is None:
+        doubt = (f"ImageJ unit {unit!r} is no length: spacing not read",) if unit else ()
+        return (None, None, None), doubt
+    notes = []
+    y = x = None
+    if resolution is not None and resolution.x > 0 and resolution.y > 0:
+        y = to_micrometres(1 / resolution.y, fields.get("yunit", unit))
+        x = to_micrometres(1 / resolution.x, unit)
+    if unit in ("inch", "in"):
+        notes.append(f"ImageJ unit is inch ({x or 0:g} µm): taken as a print size, not as spacing")
+        return (None, None, None), tuple(notes)
+    depth = _number(fields.get("spacing"))
+    z = None if depth is None else to_micrometres(abs(depth), fields.get("zunit", unit))
+    return (z, y, x), tuple(notes)
+
+
+def _shaped_steps(
+    fields: Mapping[str, object], resolution: Resolution | None
+) -> tuple[tuple[Step, Step, Step], tuple[str, ...]]:
+    if any(f"PhysicalSize{a}" in fields for a in "ZYX"):
+        steps = []
+        for axis in "ZYX":
+            size = _number(fields.get(f"PhysicalSize{axis}"))
+            unit = str(fields.get(f"PhysicalSize{axis}Unit", "µm"))
+            steps.append(None if size is None else to_micrometres(size, unit))
+        return (steps[0], steps[1], steps[2]), ()
+    unit, depth = fields.get("unit"), _number(fields.get("spacing"))
+    if isinstance(unit, str) and to_micrometres(1.0, unit) is not None:
+        as_imagej = {"unit": unit} | ({} if depth is None else {"spacing": str(depth)})
+        return _imagej_steps(as_imagej, resolution)
+    steps_xy, notes = _tag_steps(resolution)
+    if depth is not None:
+        notes = (*notes, f"a z step of {depth:g} is stored without a unit: not read")
+    return steps_xy, notes
+
+
+def _tag_steps(resolution: Resolution | None) -> tuple[tuple[Step, Step, Step], tuple[str, ...]]:
+    """XY from pixels per centimetre where that is a microscope's, not a printer's."""
+    if resolution is None or resolution.unit != _CENTIMETRE:
+        return (None, None, None), ()
+    if not (resolution.x > 0 and resolution.y > 0):
+        return (None, None, None), ()
+    y, x = 1e4 / resolution.y, 1e4 / resolution.x
+    if max(y, x) > _PRINT:
+        doubt = f"{resolution.x:g} pixels/cm are taken as a print size, not as spacing"
+        return (None, None, None), (doubt,) if resolution.x != 1 else ()
+    return (None, y, x), ()
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
