@@ -20,7 +20,7 @@ import numpy.typing as npt
 from volprep.patching.samples import SampleTable, check_patch
 from volprep.patching.specs import PatchSpecs
 
-__all__ = ["StratifiedPatching"]
+__all__ = ["SampleStrata", "StratifiedPatching", "sample_axes"]
 
 Cell = tuple[int, ...]
 ROUNDING = 1e-9  # sums of probabilities just above a whole number do not make another patch
@@ -82,16 +82,9 @@ class StratifiedPatching:
         self.data_shapes, self.patch_size, self.uniform = data_shapes, patch_size, uniform
         self.rng = np.random.default_rng(seed)
         shapes, patch = check_patch(data_shapes, patch_size)
-        axes = {
-            (n, p): _Axis(n, p, uniform)
-            for shape in shapes
-            for n, p in zip(shape[2:], patch, strict=True)
-        }
+        axes = {shape[2:]: sample_axes(shape[2:], patch, uniform=uniform) for shape in shapes}
         self.image_patching = [
-            [
-                SampleStrata([axes[n, p] for n, p in zip(shape[2:], patch, strict=True)], uniform)
-                for _ in range(shape[0])
-            ]
+            [SampleStrata(axes[shape[2:]], uniform=uniform) for _ in range(shape[0])]
             for shape in shapes
         ]
         self._count()
@@ -230,13 +223,18 @@ class _Axis:
         return seen
 
 
+def sample_axes(shape: Sequence[int], patch_size: Sequence[int], *, uniform: bool) -> list[_Axis]:
+    """The starts along each axis of a sample of `shape`, (Z)YX."""
+    return [_Axis(n, p, uniform) for n, p in zip(shape, patch_size, strict=True)]
+
+
 class SampleStrata:
     """One sample's starts, laid out along a line and cut into as many pieces as patches.
 
     Parameters
     ----------
-    axes : list of _Axis
-        Along (Z)YX; shared between samples of one shape.
+    axes : sequence of _Axis
+        Along (Z)YX, from `sample_axes`; shared between samples of one shape.
     uniform : bool
         How the patches are counted; see `StratifiedPatching`.
 
@@ -248,7 +246,7 @@ class SampleStrata:
         Pieces of the line.
     """
 
-    def __init__(self, axes: list[_Axis], uniform: bool) -> None:
+    def __init__(self, axes: Sequence[_Axis], *, uniform: bool) -> None:
         self._axes, self._uniform = axes, uniform
         self.grid_shape = tuple(axis.cells for axis in axes)
         self._excluded: npt.NDArray[np.bool_] | None = None
@@ -317,11 +315,13 @@ class SampleStrata:
             return 0
         if self._uniform:
             patches = self._length / math.prod(axis.patch for axis in self._axes)
-        else:
+        else:  # in floating point, as CAREamics counts
             patches = math.prod(axis.size / axis.patch for axis in self._axes)
-            patches -= 0 if self._probs is None else float((1 - self._probs).sum())
             patches -= 0 if self._excluded is None else int(self._excluded.sum())
-        return max(0, math.ceil(patches - ROUNDING))
+        if self._probs is not None:
+            patches -= 0 if self._uniform else float((1 - self._probs).sum())
+            patches -= ROUNDING
+        return max(0, math.ceil(patches))
 
     def _density(self) -> npt.NDArray[np.float64]:
         """The weight of a start in each segment of the sample: its probability, 0 where illegal."""
