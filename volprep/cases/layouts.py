@@ -214,6 +214,12 @@ def advice(search: Search) -> str:
     ]
     if below:
         return f"point at one of the folders that hold images/ and labels/: {', '.join(below)}"
+    labels = [folder.name for folder in subfolders_of(search.root) if is_label_dir(folder.name)]
+    if labels:
+        return (
+            f"{', '.join(labels)} may hold labels, but no folder is called images: name it with "
+            "`image_dir` (a path such as ../raw works too), or list the cases by hand"
+        )
     return (
         "wanted images/ + labels/, X.tif + X.labels.tif, imagesTr/ + labelsTr/, HDF5 or Zarr with "
         "raw and label, or image files; else name the folders with `image_dir` and `label_dir`, "

@@ -1,0 +1,15 @@
+"""The doctor: everything that is wrong or doubtful about the data, in one pass."""
+
+from volprep.checks.doctor import Report, check_cases, examine_cases
+from volprep.checks.measure import ImageFacts, LabelFacts
+from volprep.findings import Finding, raise_on_errors
+
+__all__ = [
+    "Finding",
+    "ImageFacts",
+    "LabelFacts",
+    "Report",
+    "check_cases",
+    "examine_cases",
+    "raise_on_errors",
+]

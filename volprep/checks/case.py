@@ -1,0 +1,302 @@
+"""What there is to say about one case: its headers, then its voxels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.cases import Case
+from volprep.checks.measure import (
+    ImageFacts,
+    LabelFacts,
+    Progress,
+    measure_image,
+    measure_labels,
+)
+from volprep.errors import SourceError
+from volprep.findings import Finding, Level
+from volprep.geometry import Spacing3
+from volprep.sources import Volume
+
+__all__ = ["CaseFacts", "LabelKind", "examine_case"]
+
+LabelKind = Literal["instances", "classes"]
+Found = TypeVar("Found")
+Array = npt.NDArray[Any]
+
+#: Spacings beyond these (µm) are no microscope's, nor a scanner's.
+_SPACING_RANGE = (1e-4, 1e4)
+_FEW_LABELLED = 0.05
+_SMALL = 10
+_MANY_CLASSES = 255
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFacts:
+    """One case as it was found; what could not be read is None.
+
+    Attributes
+    ----------
+    case : Case
+    image, label, mask : Volume or None
+        Opened, not read.
+    voxels : ImageFacts or None
+    labels : LabelFacts or None
+        None where only the headers were looked at.
+    """
+
+    case: Case
+    image: Volume | None = None
+    label: Volume | None = None
+    mask: Volume | None = None
+    voxels: ImageFacts | None = None
+    labels: LabelFacts | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "case": self.case.name,
+            "image": _volume_dict(self.image),
+            "label": _volume_dict(self.label),
+            "mask": _volume_dict(self.mask),
+            "intensity": None
+            if self.voxels is None
+            else {"min": list(self.voxels.low), "max": list(self.voxels.high)},
+            "ids": None if self.labels is None else len(self.labels.ids),
+            "max_id": None
+            if self.labels is None
+            else int(self.labels.ids.max(initial=np.uint64(0))),
+            "foreground": None if self.labels is None else self.labels.foreground,
+            "content": None if self.voxels is None else self.voxels.content,
+        }
+
+
+def examine_case(
+    case: Case, kind: LabelKind, headers_only: bool, progress: Progress = None
+) -> tuple[CaseFacts, list[Finding]]:
+    """Open a case, read its voxels unless only headers are wanted, and say what stands out."""
+    findings: list[Finding] = []
+
+    def attempt(work: Callable[[], Found]) -> Found | None:
+        try:
+            return work()
+        except SourceError as error:
+            wanted = f"; {error.wanted}" if error.wanted else ""
+            message = f"{error.found}{wanted}"
+            findings.append(Finding("error", "unreadable", message, case.name, Path(error.path)))
+            return None
+
+    image, label = attempt(case.open_image), attempt(case.open_label)
+    mask = attempt(case.open_mask)
+    findings += _headers(case, image, label, mask)
+    if headers_only:
+        return CaseFacts(case, image, label, mask), findings
+    voxels = None if image is None else attempt(partial(measure_image, image, progress))
+    labels = None if label is None else attempt(partial(measure_labels, label, progress))
+    valid = None if mask is None else attempt(partial(measure_labels, mask, progress))
+    if image is not None and voxels is not None:
+        findings += _voxels(case, image, voxels)
+    if label is not None and labels is not None:
+        findings += _labels(case, label, labels, kind, masked=mask is not None)
+    if mask is not None and valid is not None and not len(valid.ids):
+        message = "the valid mask is 0 everywhere: no voxel of the label would be used"
+        findings.append(_finding("error", "empty-mask", case, mask, message))
+    return CaseFacts(case, image, label, mask, voxels, labels), findings
+
+
+def _headers(
+    case: Case, image: Volume | None, label: Volume | None, mask: Volume | None
+) -> Iterator[Finding]:
+    for volume in (image, label, mask):
+        for note in () if volume is None else volume.notes:
+            if "no spacing" not in note:
+                yield _finding("info", "note", case, volume, note)
+    if image is None:
+        return
+    yield from _spacing(case, image, label)
+    for what, volume in (("label", label), ("mask", mask)):
+        if volume is not None and volume.shape[1:] != image.shape[1:]:
+            message = (
+                f"the {what} has shape {volume.shape[1:]} and the image {image.shape[1:]} (Z, Y, X)"
+                f"; {_what_would_fit(image, volume, what)}"
+            )
+            yield _finding("error", "shape-mismatch", case, volume, message)
+
+
+def _what_would_fit(image: Volume, label: Volume, what: str) -> str:
+    """The reading of the axes under which two shapes are one, if there is any."""
+    own = label.shape[1:]
+    if own[0] == 1 and image.shape[0] == 1 and own[1:] == image.shape[2:]:
+        return "if the first axis of the image is channels, say so with `axes: CYX`"
+    for order in permutations(range(3)):
+        if tuple(own[axis] for axis in order) == image.shape[1:]:
+            letters = "".join("ZYX"[order.index(axis)] for axis in range(3))
+            return f"they agree if the axes of the {what} are {letters}: `label_axes: {letters}`"
+    if sorted(own) == sorted(image.shape[1:]):
+        return "their axes are in different orders"
+    return "give both one shape, or check that they belong together"
+
+
+def _spacing(case: Case, image: Volume, label: Volume | None) -> Iterator[Finding]:
+    own = image.spacing
+    if case.spacing is not None:
+        stored = case.image.open().spacing
+        if stored is not None and not _alike(stored, case.spacing):
+            message = f"the spacing {_um(case.spacing)} given replaces the file's {_um(stored)}"
+            yield _finding("info", "spacing-replaced", case, image, message)
+    if own is None:
+        message = (
+            "the file holds no spacing (z, y, x); give it as `spacing:`, or every physical size "
+            "and anisotropy is unknown"
+        )
+        yield _finding("warning", "unknown-spacing", case, image, message)
+    elif not all(_SPACING_RANGE[0] <= length <= _SPACING_RANGE[1] for length in own):
+        message = f"the spacing {_um(own)} is no microscope's; give the right one as `spacing:`"
+        yield _finding("warning", "absurd-spacing", case, image, message)
+    theirs = None if label is None else label.spacing
+    if own is not None and theirs is not None and not _alike(own, theirs):
+        message = (
+            f"the label says a spacing of {_um(theirs)} and the image {_um(own)}; "
+            "the image's is used, or give the right one as `spacing:`"
+        )
+        yield _finding("warning", "spacing-mismatch", case, label, message)
+
+
+def _voxels(case: Case, image: Volume, facts: ImageFacts) -> Iterator[Finding]:
+    if facts.not_finite:
+        message = (
+            f"{facts.not_finite} voxels are NaN or infinite; replace them, since they spoil every "
+            "mean and every patch that they are in"
+        )
+        yield _finding("error", "not-finite", case, image, message)
+    for channel, (low, high) in enumerate(zip(facts.low, facts.high, strict=True)):
+        if low >= high:
+            which = f"channel {channel}" if image.shape[0] > 1 else "the image"
+            message = f"{which} is {low:g} everywhere: nothing can be learned from it; leave it out"
+            yield _finding("warning", "constant-image", case, image, message)
+    if facts.blank_planes:
+        message = (
+            f"{len(facts.blank_planes)} of {image.shape[1]} planes hold one value "
+            f"(z = {_some(facts.blank_planes)}): sections may be missing"
+        )
+        yield _finding("warning", "blank-planes", case, image, message)
+
+
+def _labels(
+    case: Case, label: Volume, facts: LabelFacts, kind: LabelKind, *, masked: bool
+) -> Iterator[Finding]:
+    count = len(facts.ids)
+    if not count:
+        message = "the label is 0 everywhere: nothing is annotated; leave the case out, or mend it"
+        yield _finding("warning", "empty-label", case, label, message)
+        return
+    if count == 1:
+        yield from _one_value(case, label, int(facts.ids[0]), kind)
+    elif kind == "classes":
+        yield from _classes(case, label, facts)
+    else:
+        yield from _instances(case, label, facts)
+    if not masked:
+        yield from _sparse(case, label, facts)
+
+
+def _one_value(case: Case, label: Volume, value: int, kind: LabelKind) -> Iterator[Finding]:
+    if kind == "instances":
+        message = (
+            f"the only value beside 0 is {value}: as instances, all objects are one; "
+            "set `label_kind: classes`, or give each object its own id"
+        )
+        yield _finding("warning", "one-instance", case, label, message)
+    elif value != 1:
+        message = (
+            f"the only value beside 0 is {value}, so that the classes between would be empty; "
+            f"{value} is taken for class 1"
+        )
+        yield _finding("info", "binary-label", case, label, message)
+
+
+def _classes(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:
+    top = int(facts.ids[-1])
+    if len(facts.ids) > _MANY_CLASSES:
+        message = (
+            f"{len(facts.ids)} values up to {top} are many for classes; "
+            "if each is one object, set `label_kind: instances`"
+        )
+        yield _finding("warning", "many-classes", case, label, message)
+    elif top > len(facts.ids):
+        missing = sorted(set(range(1, min(top, 4096))) - {int(value) for value in facts.ids})
+        message = f"{len(facts.ids)} of the classes 1 to {top} occur; not {_some(missing)}"
+        yield _finding("info", "missing-classes", case, label, message)
+
+
+def _instances(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:
+    count = len(facts.ids)
+    small = int(np.count_nonzero(facts.sizes < _SMALL))
+    if small:
+        message = f"{small} of {count} objects have fewer than {_SMALL} voxels"
+        yield _finding("info", "small-objects", case, label, message)
+    if facts.cut:
+        message = f"{facts.cut} of {count} objects touch the faces of the volume and may be cut"
+        yield _finding("info", "cut-objects", case, label, message)
+    if facts.foreground == 1:
+        yield _finding("info", "no-background", case, label, "no voxel is background (0)")
+
+
+def _sparse(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:
+    """Where 0 may stand for `not annotated` instead of background."""
+    labelled = np.flatnonzero(facts.planes)
+    span = int(labelled[-1] - labelled[0]) + 1
+    told = (
+        "sparse" in label.path.parent.name.lower() or "scribble" in label.path.parent.name.lower()
+    )
+    if 2 * len(labelled) < span:
+        where = _some(labelled)
+        what = f"{len(labelled)} of {len(facts.planes)} planes are labelled (z = {where})"
+    elif facts.foreground < _FEW_LABELLED or told:
+        what = f"{facts.foreground:.2%} of the voxels are labelled"
+    else:
+        return
+    message = (
+        f"{what}; if 0 means `not annotated` and not background, give a valid mask "
+        "(`mask_dir`, `mask_key`, or `mask:` in the list of cases)"
+    )
+    level: Level = "warning" if told or 2 * len(labelled) < span else "info"
+    yield _finding(level, "sparse-label", case, label, message)
+
+
+def _finding(level: Level, kind: str, case: Case, volume: Volume | None, message: str) -> Finding:
+    path = None if volume is None else Path(volume.name)
+    return Finding(level, kind, message, case.name, path)
+
+
+def _alike(one: Spacing3, other: Spacing3) -> bool:
+    return all(math.isclose(a, b, rel_tol=0.01) for a, b in zip(one, other, strict=True))
+
+
+def _um(spacing: Spacing3) -> str:
+    return ", ".join(f"{length:.4g}" for length in spacing) + " µm"
+
+
+def _some(values: Sequence[int] | Array) -> str:
+    listed = [str(value) for value in values]
+    return ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
+
+
+def _volume_dict(volume: Volume | None) -> dict[str, Any] | None:
+    if volume is None:
+        return None
+    return {
+        "path": volume.name,
+        "axes": volume.axes,
+        "shape": list(volume.shape),
+        "dtype": str(volume.dtype),
+        "spacing": None if volume.spacing is None else list(volume.spacing),
+    }

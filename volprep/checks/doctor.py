@@ -1,0 +1,192 @@
+"""Every case examined in parallel, and then compared with the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from volprep.cases import Case, Cases
+from volprep.checks.case import CaseFacts, LabelKind, examine_case
+from volprep.checks.measure import Progress
+from volprep.compute import run_units
+from volprep.findings import Finding
+from volprep.geometry import Shape3
+from volprep.splits import Splits, audit_splits
+
+__all__ = ["Report", "check_cases", "examine_cases"]
+
+_LEVELS = ("error", "warning", "info")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found: the facts of each case, and the findings, errors first."""
+
+    facts: tuple[CaseFacts, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Content hash of each image that was read, by case."""
+        return {
+            facts.case.name: facts.voxels.content
+            for facts in self.facts
+            if facts.voxels is not None
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "cases": [facts.to_dict() for facts in self.facts],
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+def check_cases(
+    cases: Cases | Sequence[Case],
+    *,
+    headers_only: bool = False,
+    label_kind: LabelKind = "instances",
+    splits: Splits | None = None,
+    patch: Shape3 | None = None,
+    halo: Shape3 = (0, 0, 0),
+    workers: int | None = None,
+    progress: Progress = None,
+) -> list[Finding]:
+    """Say everything that is wrong or doubtful about the data, in one pass over it.
+
+    Parameters
+    ----------
+    cases : Cases or sequence of Case
+        The notices of `Cases` are among the findings.
+    headers_only : bool
+        Look at shapes, dtypes and spacings, and read no voxel.
+    label_kind : {'instances', 'classes'}
+        What the ids of labels stand for.
+    splits : Splits or None
+        Audited as well, with the images' hashes from this pass.
+    patch, halo : tuple of int
+        As for `audit_splits`.
+    workers : int or None
+        Threads, a case each; None takes every processor.
+    progress : callable or None
+        Told how many voxels were read, of images, labels and masks alike.
+
+    Returns
+    -------
+    list of Finding
+        Errors first. `raise_on_errors` turns them into a DataCheckError.
+    """
+    report = examine_cases(
+        cases,
+        headers_only=headers_only,
+        label_kind=label_kind,
+        splits=splits,
+        patch=patch,
+        halo=halo,
+        workers=workers,
+        progress=progress,
+    )
+    return list(report.findings)
+
+
+def examine_cases(
+    cases: Cases | Sequence[Case],
+    *,
+    headers_only: bool = False,
+    label_kind: LabelKind = "instances",
+    splits: Splits | None = None,
+    patch: Shape3 | None = None,
+    halo: Shape3 = (0, 0, 0),
+    workers: int | None = None,
+    progress: Progress = None,
+) -> Report:
+    """As `check_cases`, with the facts that the findings follow from."""
+    look = partial(examine_case, kind=label_kind, headers_only=headers_only, progress=progress)
+    looked = list(run_units(look, cases, workers=workers))
+    facts = tuple(each for each, _ in looked)
+    findings = [Finding("info", "layout", text) for text in _notices(cases)]
+    findings += [finding for _, found in looked for finding in found]
+    findings += _between(facts)
+    report = Report(facts, ())
+    if splits is not None:
+        readable = [each.case for each in facts if each.image is not None]
+        findings += audit_splits(
+            splits, readable, patch=patch, halo=halo, hashes=report.hashes,
+            content=not headers_only, workers=workers,
+        )  # fmt: skip
+    findings = sorted(_merged(findings), key=lambda finding: _LEVELS.index(finding.level))
+    return Report(facts, tuple(findings))
+
+
+def _notices(cases: Cases | Sequence[Case]) -> tuple[str, ...]:
+    return cases.notices if isinstance(cases, Cases) else ()
+
+
+def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """One finding in place of several that say the same of different cases; errors stay apart."""
+    alike: dict[tuple[object, ...], list[Finding]] = {}
+    for index, finding in enumerate(findings):
+        own = index if finding.level == "error" or finding.case is None else None
+        alike.setdefault((own, finding.kind, finding.message), []).append(finding)
+    for first, *others in alike.values():
+        names = dict.fromkeys(finding.case for finding in others if finding.case != first.case)
+        if names:
+            more = ", ".join(str(name) for name in list(names)[:3])
+            tail = f", ... ({len(names)} more)" if len(names) > 3 else ""
+            yield replace(first, message=f"{first.message} (also in {more}{tail})")
+        else:
+            yield first
+
+
+def _between(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """What does not go together among the cases."""
+    images = {each.case.name: each.image for each in facts if each.image is not None}
+    flat = {name: "2D" if image.shape[1] == 1 else "3D" for name, image in images.items()}
+    channels = {name: f"{image.shape[0]} channels" for name, image in images.items()}
+    dtypes = {name: str(image.dtype) for name, image in images.items()}
+    spacings = {
+        name: "(" + ", ".join(f"{length:.3g}" for length in image.spacing) + ") µm"
+        for name, image in images.items()
+        if image.spacing is not None
+    }
+    if len(set(flat.values())) > 1:
+        message = f"2D and 3D images are mixed: {_shares(flat)}; prepare them apart"
+        yield Finding("error", "mixed-dimensions", message)
+    if len(set(channels.values())) > 1:
+        message = f"images differ in channels: {_shares(channels)}; give all the same ones"
+        yield Finding("error", "mixed-channels", message)
+    if len(set(dtypes.values())) > 1:
+        message = (
+            f"images differ in dtype: {_shares(dtypes)}; their intensities may differ in scale"
+        )
+        yield Finding("warning", "mixed-dtypes", message)
+    if len(set(spacings.values())) > 1:
+        message = f"spacings differ: {_shares(spacings)}; resample with `target_spacing`"
+        yield Finding("warning", "mixed-spacings", message)
+    yield from _duplicates(facts)
+
+
+def _duplicates(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for each in facts:
+        if each.voxels is None:
+            continue
+        first = seen.setdefault(each.voxels.content, each.case.name)
+        if first != each.case.name:
+            message = f"the same image, voxel for voxel, as {first}; remove one"
+            path = each.case.image.path
+            yield Finding("warning", "duplicate-image", message, each.case.name, path)
+
+
+def _shares(values: dict[str, str]) -> str:
+    """How many cases have which value, the rare ones by name."""
+    counts = Counter(values.values()).most_common()
+    parts = []
+    for value, count in counts:
+        names = [name for name, own in values.items() if own == value]
+        parts.append(f"{value} in {count} ({', '.join(names[:3])}{', ...' if count > 3 else ''})")
+    return ", ".join(parts)

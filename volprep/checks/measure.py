@@ -1,0 +1,185 @@
+"""What the voxels of an image and of its labels say, gathered in one streamed pass each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.geometry import Box
+from volprep.sources import Volume
+from volprep.splits import canonical_boxes
+
+__all__ = ["ImageFacts", "LabelFacts", "Progress", "measure_image", "measure_labels"]
+
+Progress = Callable[[int], None] | None
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """The voxels of an image.
+
+    Attributes
+    ----------
+    low, high : tuple of float
+        Smallest and largest finite value of each channel.
+    not_finite : int
+        Voxels that are NaN or infinite.
+    blank_planes : tuple of int
+        Planes along z that hold one value in every channel, where the image as
+        a whole does not.
+    content : str
+        `volprep.splits.content_hash`.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    not_finite: int
+    blank_planes: tuple[int, ...]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFacts:
+    """The voxels of a label.
+
+    Attributes
+    ----------
+    ids : ndarray of uint64
+        Every value but 0, ascending.
+    sizes : ndarray of int64
+        Voxels of each.
+    size : int
+        Voxels of the whole volume.
+    planes : ndarray of int64
+        Labelled voxels in each plane along z.
+    cut : int
+        Ids that touch a face of the volume (in 2D, a border of the image).
+    """
+
+    ids: npt.NDArray[np.uint64]
+    sizes: npt.NDArray[np.int64]
+    size: int
+    planes: npt.NDArray[np.int64]
+    cut: int
+
+    @property
+    def foreground(self) -> float:
+        """The share of voxels that are not 0."""
+        return int(self.sizes.sum()) / self.size
+
+
+def measure_image(volume: Volume, progress: Progress = None) -> ImageFacts:
+    """Read an image once.
+
+    Parameters
+    ----------
+    volume : Volume
+    progress : callable or None
+        Told how many voxels were read.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read to its end.
+    """
+    digest = blake2b(f"{volume.shape} {volume.dtype.str}".encode(), digest_size=16)
+    low = np.full(volume.shape[:2], np.inf)
+    high = np.full(volume.shape[:2], -np.inf)
+    not_finite = 0
+    for box in canonical_boxes(volume):
+        voxels = volume.read(box)
+        for index in range(voxels.shape[1]):
+            plane = np.ascontiguousarray(voxels[:, index])
+            digest.update(plane.data)
+            smallest, largest, bad = _range(plane.reshape(len(plane), -1))
+            z = box.start[0] + index
+            low[:, z] = np.minimum(low[:, z], smallest)
+            high[:, z] = np.maximum(high[:, z], largest)
+            not_finite += bad
+        if progress is not None:
+            progress(box.size)
+    flat = (low >= high).all(axis=0)
+    blank = np.flatnonzero(flat) if not (low.min(axis=1) >= high.max(axis=1)).all() else ()
+    return ImageFacts(
+        low=tuple(low.min(axis=1).tolist()),
+        high=tuple(high.max(axis=1).tolist()),
+        not_finite=not_finite,
+        blank_planes=tuple(int(z) for z in blank),
+        content=digest.hexdigest(),
+    )
+
+
+def measure_labels(volume: Volume, progress: Progress = None) -> LabelFacts:
+    """Read labels once, counting runs of equal ids along x instead of voxels.
+
+    Parameters
+    ----------
+    volume : Volume
+        From `open_labels`.
+    progress : callable or None
+        Told how many voxels were read.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read to its end, or a value is no id.
+    """
+    totals: dict[int, int] = {}
+    faces: set[int] = set()
+    planes = np.zeros(volume.shape[1], np.int64)
+    for box, block in volume.slabs():
+        voxels = block[0]
+        for label, count in zip(*_runs(voxels), strict=True):
+            totals[label] = totals.get(label, 0) + count
+        planes[box.slices[0]] += np.count_nonzero(voxels, axis=(1, 2))
+        faces |= _on_faces(voxels, box, volume.shape[1:])
+        if progress is not None:
+            progress(box.size)
+    totals.pop(0, None)
+    ids = sorted(totals)
+    return LabelFacts(
+        ids=np.array(ids, np.uint64),
+        sizes=np.array([totals[label] for label in ids], np.int64),
+        size=int(np.prod(volume.shape[1:], dtype=np.int64)),
+        planes=planes,
+        cut=len(faces - {0}),
+    )
+
+
+def _range(values: Array) -> tuple[Array, Array, int]:
+    """Smallest and largest finite value of each row, and how many are not finite."""
+    low, high = values.min(axis=1), values.max(axis=1)
+    if values.dtype.kind != "f" or np.isfinite(low + high).all():
+        return low, high, 0
+    good = np.isfinite(values)
+    low = np.min(values, axis=1, initial=np.inf, where=good)
+    high = np.max(values, axis=1, initial=-np.inf, where=good)
+    return low, high, values.size - int(np.count_nonzero(good))
+
+
+def _runs(voxels: Array) -> tuple[list[int], list[int]]:
+    """Ids and their voxels, from the runs of equal ids in memory order."""
+    flat = np.ascontiguousarray(voxels).reshape(-1)
+    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
+    lengths = np.diff(starts, append=flat.size)
+    ids, inverse = np.unique(flat[starts], return_inverse=True)
+    counts = np.bincount(inverse.reshape(-1), weights=lengths)  # exact: below 2**53
+    return ids.tolist(), counts.astype(np.int64).tolist()
+
+
+def _on_faces(voxels: Array, box: Box, shape: tuple[int, ...]) -> set[int]:
+    """The values of a slab on the outer faces of the volume; a single plane has no faces in z."""
+    found: set[int] = set()
+    for axis in range(3):
+        if shape[axis] == 1:
+            continue
+        for edge, at in ((0, box.start[axis]), (-1, box.stop[axis] - shape[axis])):
+            if at == 0:
+                found.update(np.unique(voxels.take(edge, axis=axis)).tolist())
+    return found
