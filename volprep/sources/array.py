@@ -24,7 +24,7 @@ def default_axes(path: object, shape: tuple[int, ...], what: str) -> str:
         return _BY_NDIM[len(shape)]
     size = "×".join(map(str, shape)) or "no axes"
     if len(shape) == 4:
-        wanted = "say which they are: `axes: CZYX`, `axes: ZYXC` or `axes: TZYX`"
+        wanted = "say which they are: `axes: CZYX` or `axes: ZYXC`"
     else:
         wanted = "give an array of 2 to 4 axes, or one letter for each, such as `axes: TCZYX`"
     raise SourceError(path, f"{what} has shape {size} and does not name its axes", wanted)

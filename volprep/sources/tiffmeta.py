@@ -142,7 +142,7 @@ def _shaped_steps(
         return (steps[0], steps[1], steps[2]), ()
     unit, depth = fields.get("unit"), _number(fields.get("spacing"))
     if isinstance(unit, str) and to_micrometres(1.0, unit) is not None:
-        as_imagej = {"unit": unit} | ({} if depth is None else {"spacing": str(depth)})
+        as_imagej = {"unit": unit, "spacing": "" if depth is None else str(depth)}
         return _imagej_steps(as_imagej, resolution)
     steps_xy, notes = _tag_steps(resolution)
     if depth is not None:
