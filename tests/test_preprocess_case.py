@@ -93,6 +93,51 @@ def test_a_crop_comes_before_the_resampling(case):
     assert (x.array == ResampledVolume(cut, settings.target).read()).all()
 
 
+def test_ids_that_a_crop_or_a_coarse_grid_drops_are_lost(case):
+    image, labels = case
+    labels.array[0, 0, 0, 0] = 1_000_001
+    labels.array[0, 11, 150, 20] = 1_000_002
+    assert 1_000_001 in prepared(image, labels, Preprocessing(crop=True))[0].lost_ids
+    coarse = Preprocessing(target=(1.2, 0.6, 0.6))
+    for options in ({}, {"workers": 2, "depth": 1}):
+        lost = prepared(image, labels, coarse, **options)[0].lost_ids
+        assert {1_000_001, 1_000_002} <= set(lost)
+
+
+def test_a_volume_that_can_be_walked_is_walked_once(case):
+    image, labels = case
+
+    class Stream(Held):
+        walks = 0
+
+        def slabs(self, depth):
+            self.walks += 1
+            for z in range(0, self.shape[1], 7):
+                box = Box((z, 0, 0), (min(z + 7, self.shape[1]), *self.shape[2:]))
+                yield box, self.array[(slice(None), *box.slices)].copy()
+
+        def read(self, box=None):
+            raise AssertionError("a stream is not read from the middle")
+
+    for settings in (Preprocessing((0.15, 0.08, 0.12), crop=True), Preprocessing(crop=True)):
+        stream = Stream(image.array, SPACING)
+        expected = prepared(image, labels, settings)
+        result = prepared(stream, Stream(labels.array, SPACING), settings, depth=5)
+        assert stream.walks == 3  # two layouts, which look for the crop, and the case
+        assert (result[1].array == expected[1].array).all()
+        assert (result[2].array == expected[2].array).all()
+        assert result[0].lost_ids == expected[0].lost_ids
+
+
+def test_labels_follow_the_spacing_of_the_image(case):
+    image, labels = case
+    labels.spacing = None
+    settings = Preprocessing(target=(0.05, 0.1, 0.1))
+    image.spacing = (0.4, 0.1, 0.1)
+    _, _, y = prepared(image, labels, settings)
+    assert (y.array == np.repeat(labels.array[0], 8, axis=0)).all()
+
+
 def test_progress_counts_every_voxel(case):
     done: list[int] = []
     settings = Preprocessing(target=(0.15, 0.1, 0.1))

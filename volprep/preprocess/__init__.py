@@ -6,25 +6,18 @@ and normalising are decided here as plain numbers and applied when a patch is re
 
 from volprep.preprocess.case import (
     CaseLayout,
-    CroppedVolume,
     PreparedCase,
     Preprocessing,
     case_key,
     case_layout,
     nonzero_box,
+    prepared_volume,
     preprocess_case,
 )
+from volprep.preprocess.grid import resampled_shape, separate_axis, target_spacing
 from volprep.preprocess.normalise import Normalisation
-from volprep.preprocess.resample import (
-    ResampledVolume,
-    label_ids,
-    lost_ids,
-    resample_image,
-    resample_labels,
-    resampled_shape,
-    separate_axis,
-    target_spacing,
-)
+from volprep.preprocess.resample import label_ids, lost_ids, resample_image, resample_labels
+from volprep.preprocess.volume import CroppedVolume, ResampledVolume
 
 __all__ = [
     "CaseLayout",
@@ -38,6 +31,7 @@ __all__ = [
     "label_ids",
     "lost_ids",
     "nonzero_box",
+    "prepared_volume",
     "preprocess_case",
     "resample_image",
     "resample_labels",

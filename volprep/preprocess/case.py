@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,21 +14,24 @@ import numpy.typing as npt
 
 from volprep.compute import run_units
 from volprep.geometry import Box, Spacing3, VolumeLike
-from volprep.preprocess.resample import Order, ResampledVolume, label_ids
+from volprep.preprocess.grid import Order
+from volprep.preprocess.resample import label_ids
+from volprep.preprocess.volume import CroppedVolume, ResampledVolume, Sections, slab_boxes
 
 __all__ = [
     "CaseLayout",
-    "CroppedVolume",
     "PreparedCase",
     "Preprocessing",
     "case_key",
     "case_layout",
     "nonzero_box",
+    "prepared_volume",
     "preprocess_case",
 ]
 
 Array = npt.NDArray[Any]
 Write = Callable[[Box, Array], object]
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,11 @@ class CaseLayout:
     dtype, label_dtype : numpy.dtype, and numpy.dtype or None
         Of the result: the files' own.
     spacing : (Z, Y, X) in micrometres, or None
-        Of the result.
+        Of the result: the extent over the voxels, so near the target, not it.
     crop : Box or None
         The part of the source that is kept; None keeps all.
+    separate : int or None
+        The axis that takes its own order of interpolation.
     """
 
     shape: tuple[int, int, int, int]
@@ -76,6 +82,7 @@ class CaseLayout:
     label_dtype: np.dtype[Any] | None
     spacing: Spacing3 | None
     crop: Box | None
+    separate: int | None
 
 
 @dataclass(frozen=True)
@@ -84,32 +91,6 @@ class PreparedCase:
 
     layout: CaseLayout
     lost_ids: tuple[int, ...]
-
-
-class CroppedVolume:
-    """A box of a volume as a volume of its own; `read` shifts, nothing is copied."""
-
-    def __init__(self, volume: VolumeLike, box: Box) -> None:
-        self._source, self._box = volume, box
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(C, Z, Y, X) of the box."""
-        return self._source.shape[0], *self._box.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the source."""
-        return self._source.dtype
-
-    @property
-    def spacing(self) -> Spacing3 | None:
-        """Of the source."""
-        return self._source.spacing
-
-    def read(self, box: Box | None = None) -> Array:
-        """The voxels of `box`, counted from the corner of the crop."""
-        return self._source.read(self._box if box is None else box.shift(self._box.start))
 
 
 def case_key(settings: Preprocessing, inputs: Mapping[str, Any]) -> str:
@@ -148,13 +129,16 @@ def nonzero_box(volume: VolumeLike, *, depth: int = 32) -> Box | None:
         None where every voxel is zero.
     """
     low, high = [np.iinfo(np.int64).max] * 3, [-1] * 3
-    for slab in _slabs_of(Box.whole(volume.shape), depth):
-        filled: Array = np.any(volume.read(slab), axis=0)
+    whole = Box.whole(volume.shape)
+    sections = Sections(volume, whole, depth)
+    for first, _, voxels in sections.take(0, whole.stop[0]):
+        filled: Array = np.any(voxels, axis=0)
+        corner = (first, 0, 0)
         for axis, others in enumerate(((1, 2), (0, 2), (0, 1))):
             found = np.flatnonzero(filled.any(axis=others))
             if found.size:
-                low[axis] = min(low[axis], slab.start[axis] + int(found[0]))
-                high[axis] = max(high[axis], slab.start[axis] + int(found[-1]))
+                low[axis] = min(low[axis], corner[axis] + int(found[0]))
+                high[axis] = max(high[axis], corner[axis] + int(found[-1]))
     if high[0] < 0:
         return None
     return Box((low[0], low[1], low[2]), (high[0] + 1, high[1] + 1, high[2] + 1))
@@ -168,7 +152,7 @@ def case_layout(
     Parameters
     ----------
     image : VolumeLike
-        Only read where the case is to be cropped.
+        Only read where the case is to be cropped. Its spacing is that of the case.
     labels : VolumeLike or None
         One channel, with the (Z, Y, X) of the image.
     settings : Preprocessing
@@ -193,13 +177,52 @@ def case_layout(
     crop = nonzero_box(image) if settings.crop else None
     if crop == Box.whole(image.shape):
         crop = None
-    result = _prepared(image, crop, settings)
+    kept = image if crop is None else CroppedVolume(image, crop)
+    separate: int | None = None
+    if settings.target is not None:
+        result = ResampledVolume(kept, settings.target, separate=settings.separate)
+        kept, separate = result, result.separate
     return CaseLayout(
-        shape=result.shape,
-        dtype=np.dtype(result.dtype),
+        shape=kept.shape,
+        dtype=np.dtype(image.dtype),
         label_dtype=None if labels is None else np.dtype(labels.dtype),
-        spacing=result.spacing,
+        spacing=kept.spacing,
         crop=crop,
+        separate=separate,
+    )
+
+
+def prepared_volume(
+    volume: VolumeLike, layout: CaseLayout, settings: Preprocessing, *, labels: bool = False
+) -> VolumeLike:
+    """A volume of a case as `layout` has it, nothing of it read yet.
+
+    Parameters
+    ----------
+    volume : VolumeLike
+        The image, the labels or a mask: on the grid of the image's file.
+    layout : CaseLayout
+        Of the case.
+    settings : Preprocessing
+        That the layout was made with.
+    labels : bool
+        For labels and masks.
+
+    Returns
+    -------
+    VolumeLike
+        The volume itself where nothing is to be done.
+    """
+    kept = volume if layout.crop is None else CroppedVolume(volume, layout.crop)
+    if kept.shape[1:] == layout.shape[1:]:
+        return kept
+    return ResampledVolume(
+        kept,
+        shape=layout.shape[1:],
+        labels=labels,
+        order=settings.order,
+        separate=layout.separate,
+        order_separate=settings.order_separate,
     )
 
 
@@ -214,7 +237,7 @@ def preprocess_case(
     depth: int = 32,
     memory: int = 256 * 2**20,
     workers: int = 1,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> PreparedCase:
     """Crop and resample one case, handing it on slab by slab.
 
@@ -225,20 +248,23 @@ def preprocess_case(
     settings : Preprocessing
     write_image, write_labels : callable
         ``write(box, array)``: `box` in the result, `array` (C, Z, Y, X) of `layout.dtype`
-        or, for labels, (Z, Y, X) of `layout.label_dtype`. Boxes are disjoint and start at
-        multiples of `depth` along Z; with several workers calls come from several threads.
+        or, for labels, (Z, Y, X) of `layout.label_dtype`, valid until the call returns.
+        Boxes are disjoint and start at multiples of `depth` along Z and of 128 along Y;
+        with several workers calls come from several threads.
     layout : CaseLayout, optional
         As `case_layout` gave it; reckoned here otherwise.
     depth : int
         Sections a slab; make it a multiple of the store's chunks along Z.
     memory : int
         Bytes that the sections held by one worker should fit in. Where whole sections do
-        not, the volume is walked in strips along Y, multiples of 128 rows.
+        not, the volume is walked in strips along Y.
     workers : int
-        Threads for this one case. Each takes a band of slabs, so several suit sources
-        that can be read from the middle; for others, run cases side by side.
+        Threads for this one case. Each takes a band of slabs, which suits files that can
+        be read from the middle. One walks a file from its beginning to its end, which
+        suits compressed streams; run cases side by side then.
     progress : callable, optional
-        Called with the number of result voxels done since the last call.
+        Called with the number of result voxels done since the last call, of the image and
+        of the labels.
 
     Returns
     -------
@@ -251,47 +277,37 @@ def preprocess_case(
     depend on `depth`, `memory` or `workers`.
     """
     layout = case_layout(image, labels, settings) if layout is None else layout
-    work = [(_prepared(image, layout.crop, settings), write_image)]
-    noted: list[_Noted] = []
+    before, after = _Ids(), _Ids()
+    walks = [(prepared_volume(image, layout, settings), write_image)]
+    units: list[Callable[[], None]] = []
     if labels is not None and write_labels is not None:
-        resampled = settings.target is not None
-        source, result = _Noted(labels), _Ids()
-        work.append(
-            (
-                _prepared(source if resampled else labels, layout.crop, settings, labels=True),
-                _flat(write_labels, result if resampled else None),
-            )
-        )
-        noted = [source] if resampled else []
-    units = [
-        (volume, write, part)
-        for volume, write in work
+        prepared = prepared_volume(labels, layout, settings, labels=True)
+        if prepared is not labels:
+            # A pass of its own: resampling may skip voxels, and the only ones of an id.
+            units.append(partial(before.add_all, labels, depth))
+            write_labels = _noting(write_labels, after)
+        walks.append((prepared, _without_channel(write_labels)))
+    units += [
+        partial(_walk, volume, depth, part, write, progress)
+        for volume, write in walks
         for part in _parts(volume, depth, memory, workers)
     ]
-
-    def walk(unit: tuple[ResampledVolume | _Plain, Write, Box]) -> None:
-        volume, write, part = unit
-        for box, array in volume.slabs(depth, within=part):
-            write(box, array)
-            if progress is not None:
-                progress(box.size)
-
-    for _ in run_units(walk, units, backend="threads", workers=workers):
+    for _ in run_units(_call, units, backend="threads", workers=workers):
         pass
-    lost = np.setdiff1d(noted[0].ids.all(), result.all()) if noted else ()
-    return PreparedCase(layout, tuple(int(i) for i in lost))
+    return PreparedCase(layout, before.missing_from(after))
 
 
-class _Plain:
-    """A volume that keeps its grid, walked as a `ResampledVolume` is."""
+def _call(unit: Callable[[], None]) -> None:
+    unit()
 
-    def __init__(self, volume: VolumeLike) -> None:
-        self._source = volume
-        self.shape, self.dtype, self.spacing = volume.shape, volume.dtype, volume.spacing
 
-    def slabs(self, depth: int, *, within: Box) -> Iterator[tuple[Box, Array]]:
-        for box in _slabs_of(within, depth):
-            yield box, self._source.read(box)
+def _walk(
+    volume: VolumeLike, depth: int, part: Box, write: Write, progress: Progress | None
+) -> None:
+    for box, array in _slabs(volume, depth, part):
+        write(box, array)
+        if progress is not None:
+            progress(box.size)
 
 
 class _Ids:
@@ -303,61 +319,46 @@ class _Ids:
     def add(self, array: Array) -> None:
         self._found.append(label_ids(array))
 
-    def all(self) -> Array:
-        return np.unique(np.concatenate(self._found))
+    def add_all(self, volume: VolumeLike, depth: int) -> None:
+        whole = Box.whole(volume.shape)
+        for _, _, voxels in Sections(volume, whole, depth).take(0, whole.stop[0]):
+            self.add(voxels)
+
+    def missing_from(self, other: _Ids) -> tuple[int, ...]:
+        if not self._found:
+            return ()
+        mine, theirs = (np.unique(np.concatenate(ids._found)) for ids in (self, other))
+        return tuple(int(i) for i in np.setdiff1d(mine, theirs, assume_unique=True))
 
 
-class _Noted(CroppedVolume):
-    """A label volume that remembers the ids of what was read from it."""
+def _noting(write: Write, ids: _Ids) -> Write:
+    def write_noting(box: Box, array: Array) -> None:
+        ids.add(array)
+        write(box, array)
 
-    def __init__(self, volume: VolumeLike) -> None:
-        super().__init__(volume, Box.whole(volume.shape))
-        self.ids = _Ids()
-
-    def read(self, box: Box | None = None) -> Array:
-        voxels = super().read(box)
-        self.ids.add(voxels)
-        return voxels
+    return write_noting
 
 
-def _prepared(
-    volume: VolumeLike, crop: Box | None, settings: Preprocessing, *, labels: bool = False
-) -> ResampledVolume | _Plain:
-    kept = volume if crop is None else CroppedVolume(volume, crop)
-    if settings.target is None:
-        return _Plain(kept)
-    return ResampledVolume(
-        kept,
-        settings.target,
-        labels=labels,
-        order=settings.order,
-        separate=settings.separate,
-        order_separate=settings.order_separate,
-    )
+def _without_channel(write: Write) -> Write:
+    return lambda box, array: write(box, array[0])
 
 
-def _flat(write: Write, ids: _Ids | None) -> Write:
-    """Hand on labels as (Z, Y, X), noting their ids."""
-
-    def write_flat(box: Box, array: Array) -> None:
-        if ids is not None:
-            ids.add(array)
-        write(box, array[0])
-
-    return write_flat
-
-
-def _slabs_of(box: Box, depth: int) -> Iterator[Box]:
-    for z in range(box.start[0], box.stop[0], depth):
-        yield Box((z, *box.start[1:]), (min(z + depth, box.stop[0]), *box.stop[1:]))
+def _slabs(volume: VolumeLike, depth: int, part: Box) -> Iterator[tuple[Box, Array]]:
+    """Walk a part of a prepared volume in slabs that start at multiples of `depth`."""
+    if isinstance(volume, ResampledVolume):
+        yield from volume.slabs(depth, within=part)
+        return
+    forward = part == Box.whole(volume.shape)
+    sections = Sections(volume, part, depth if forward else None)
+    for box in slab_boxes(part, depth):
+        pieces = [piece for _, _, piece in sections.take(box.start[0], box.stop[0])]
+        yield box, pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
 
 
 _STRIP = 128
 
 
-def _parts(
-    volume: ResampledVolume | _Plain, depth: int, memory: int, workers: int
-) -> Iterator[Box]:
+def _parts(volume: VolumeLike, depth: int, memory: int, workers: int) -> Iterator[Box]:
     """The columns that are walked apart: bands of slabs, and strips where sections are large."""
     channels, sections, rows, width = volume.shape
     # A slab, the sections beside it that the spline needs, as float32, and the result.
