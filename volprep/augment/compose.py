@@ -1,0 +1,536 @@
+"""`Compose`: draw once, move every array through one map, then change intensities in place."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.augment.margins import required_shape
+from volprep.augment.objects import CopyPaste, Pasted
+from volprep.augment.program import Program
+from volprep.augment.smoothing import smooth_labels
+from volprep.augment.transform import (
+    Drawn,
+    Generator,
+    IntensityTransform,
+    SpatialTransform,
+    TargetType,
+    Transform,
+    Values,
+)
+from volprep.geometry import Shape3, Spacing3, VolumeLike
+from volprep.randomness import sample_generator
+from volprep.warp import Border, CoordinateMap, resample
+
+__all__ = ["Compose"]
+
+Array = npt.NDArray[Any]
+Sample = dict[str, Any]
+Range = tuple[float, float]
+Step = tuple[Transform, Values]
+
+
+class Compose:
+    """Augment samples: images, masks and points together.
+
+    Parameters
+    ----------
+    transforms : sequence of Transform
+        Spatial ones become one map: the volume is turned, scaled and flipped
+        (in the order of the list), then bent, then its sections are moved or
+        lost. The others follow in the order of the list.
+    input_size : sequence of three ints
+        (Z, Y, X) of the result.
+    additional_targets : dict of str to {'img', 'mask', 'points'}, optional
+        What a sample holds beside ``image``, by name. An ``img`` is
+        interpolated and its intensities change as the image's do; a ``mask``
+        keeps its ids and its dtype; ``points`` are a dict of id to (N, 3), or
+        an object with a method ``transform(function)``.
+    smooth : bool
+        Smooth the outlines of masks afterwards (`smooth_labels`).
+    border : {'reflect', 'fill', 'raise'}
+        What lies beyond the sample: its mirror image, zeros, or a
+        `WarpingOOBError`. Samples of `required_shape` never need it.
+    value_range : pair of floats, or one pair for each channel, optional
+        Low and high end of the image's values, which amounts are fractions of
+        and which values do not leave. None takes the lowest and the highest
+        value of each channel of each sample.
+    spacing : sequence of three floats, optional
+        (Z, Y, X) of a voxel, so that free rotations are physical. None takes cubes.
+    seed : int
+        For calls without a generator.
+
+    Notes
+    -----
+    After PyTorch Connectomics' `Compose`. Differs: every draw comes from the
+    generator handed in, so that workers never repeat each other; arrays are
+    interpolated once and cropped by the same map; the patch that must be read
+    follows from the ranges of the transforms; `smooth` is off by default and
+    keeps every id.
+
+    Examples
+    --------
+    >>> targets = {"label": "mask", "valid_mask": "mask"}
+    >>> augment = Compose([Rotate(), Flip(), Grayscale()], (8, 256, 256), targets)
+    >>> augmented = augment({"image": image, "label": label, "valid_mask": valid}, rng)
+    """
+
+    def __init__(
+        self,
+        transforms: Sequence[Transform],
+        input_size: Sequence[int] = (8, 256, 256),
+        additional_targets: Mapping[str, TargetType] | None = None,
+        *,
+        smooth: bool = False,
+        border: Border = "reflect",
+        value_range: Sequence[Any] | None = None,
+        spacing: Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.transforms = tuple(_checked(transforms))
+        self.input_size = _shape(input_size)
+        self.targets = _targets(self.transforms, additional_targets)
+        self.smooth = smooth
+        self.border: Border = border
+        self.value_range = value_range
+        self.spacing = _spacing(spacing)
+        self.seed = seed
+        self._calls = itertools.count()
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the count of calls, which belongs to one process."""
+        return {k: v for k, v in vars(self).items() if k != "_calls"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _calls=itertools.count())
+
+    @property
+    def required_shape(self) -> Shape3:
+        """The patch (Z, Y, X) to read, so that no draw needs the border."""
+        return required_shape(self.transforms, self.input_size, self.spacing)
+
+    def draw(self, rng: Generator) -> Drawn:
+        """Draw the parameters of one augmentation, and apply nothing."""
+        steps: list[tuple[str, Values | None]] = []
+        for transform in self.transforms:
+            acts = transform.enabled and rng.random() < transform.p
+            values = transform.draw(rng, self.input_size) if acts else None
+            steps.append((transform.name, values))
+        return Drawn(self.input_size, tuple(steps))
+
+    def describe(self, drawn: Drawn) -> list[str]:
+        """What was drawn in words, one sentence for each transform that acts."""
+        return [transform.describe(values) for transform, values in self._steps(drawn)]
+
+    def coordinate_map(
+        self, drawn: Drawn, centre: Sequence[float], target: str = "image"
+    ) -> CoordinateMap:
+        """The map of one draw, from output voxels to source voxels.
+
+        Parameters
+        ----------
+        drawn : Drawn
+        centre : sequence of three floats
+            The source position (Z, Y, X) that the middle of the patch shows;
+            the middle of n voxels is (n - 1) / 2. It is rounded down by up to
+            half a voxel where that saves an interpolation.
+        target : str
+            For which target; they differ only by `skip_targets`.
+        """
+        moving = [
+            (transform, values)
+            for transform, values in self._steps(drawn)
+            if isinstance(transform, SpatialTransform) and target not in transform.skip_targets
+        ]
+        sections = self._chained(moving, "sections")
+        bent = self._chained(moving, "displacement")
+        linear = np.eye(3)
+        for transform, values in moving:
+            if transform.stage == "linear":
+                part = transform.coordinate_map(values, self.input_size, self.spacing)
+                linear = linear @ part.matrix[:3, :3]
+        last = _about(linear, self.input_size, centre)
+        whole = last if bent is None else bent.then(last)
+        if sections is None:
+            return whole
+        # Sections are the first step of any map, so they need no composing.
+        return replace(
+            whole, section_moves=sections.section_moves, section_index=sections.section_index
+        )
+
+    def _chained(
+        self, moving: Sequence[tuple[SpatialTransform, Values]], stage: str
+    ) -> CoordinateMap | None:
+        """The maps of one stage, the last of the list first, as seen from the output."""
+        found: CoordinateMap | None = None
+        for transform, values in reversed(moving):
+            if transform.stage == stage:
+                part = transform.coordinate_map(values, self.input_size, self.spacing)
+                found = part if found is None else found.then(part)
+        return found
+
+    def __call__(
+        self,
+        sample: Mapping[str, Any],
+        rng: Generator | None = None,
+        *,
+        replay: Drawn | None = None,
+    ) -> Sample:
+        """Augment one sample.
+
+        Parameters
+        ----------
+        sample : dict
+            ``image`` (Z, Y, X) or (C, Z, Y, X), and every additional target,
+            over the same voxels; the middle of it is shown. Other entries go
+            through as they are.
+        rng : numpy.random.Generator
+            Where the draw comes from; in a dataset
+            ``volprep.randomness.sample_generator(seed, epoch, index)``. Without
+            it the n-th call of this object uses (seed, 0, n), in the process
+            that made it alone.
+        replay : Drawn, optional
+            What `draw` gave, instead of `rng`.
+
+        Returns
+        -------
+        dict
+            New arrays of `input_size`: images float32, masks in their own
+            dtype, points as they came. Nothing in `sample` is changed.
+
+        Raises
+        ------
+        ValueError
+            If a target is missing, is of another shape, or an array of the
+            image's size is not declared.
+        TypeError
+            Without a generator in another process than the one that made this
+            object: there the count of calls would repeat.
+        WarpingOOBError
+            If `border` is ``raise`` and the sample is too small.
+        """
+        drawn = self._drawn(rng, replay)
+        shape = _check_sample(sample, self.targets)
+        centre = [(n - 1) / 2 for n in shape]
+
+        def fetch(name: str, _: CoordinateMap) -> tuple[Array, Shape3]:
+            return np.asarray(sample[name]), (0, 0, 0)
+
+        moved = self._moved(drawn, centre, fetch, sample)
+        return {**sample, **self._changed(drawn, moved)}
+
+    def read(
+        self,
+        volumes: Mapping[str, VolumeLike],
+        centre: Sequence[float],
+        rng: Generator | None = None,
+        *,
+        replay: Drawn | None = None,
+        points: Mapping[str, Any] | None = None,
+    ) -> Sample:
+        """Read one augmented sample straight from volumes, and no more than it needs.
+
+        Parameters
+        ----------
+        volumes : dict of str to VolumeLike
+            ``image`` and every additional target that is no points.
+        centre : sequence of three floats
+            The voxel (Z, Y, X) that the middle of the patch shows.
+        rng, replay
+            As in a call.
+        points : dict, optional
+            The targets that are points, in voxels of the volumes.
+
+        Returns
+        -------
+        dict
+            As a call returns.
+        """
+        drawn = self._drawn(rng, replay)
+        sources = {**volumes, **(points or {})}
+        _check_names(sources, self.targets)
+
+        def fetch(name: str, coordinates: CoordinateMap) -> tuple[Array, Shape3]:
+            volume = volumes[name]
+            block = coordinates.source_block(self.input_size, volume.shape, self.border)
+            voxels = volume.read(block)
+            single = self.targets[name] == "mask" and voxels.shape[0] == 1
+            return (voxels[0] if single else voxels), block.start
+
+        return self._changed(drawn, self._moved(drawn, centre, fetch, sources))
+
+    def _drawn(self, rng: Generator | None, replay: Drawn | None) -> Drawn:
+        if replay is not None:
+            self._steps(replay)
+            return replay
+        if rng is not None:
+            return self.draw(rng)
+        if os.getpid() != self._process:
+            raise TypeError(
+                "Compose: no generator in a worker process, where samples would repeat; call it "
+                "with volprep.randomness.sample_generator(seed, epoch, index)"
+            )
+        return self.draw(sample_generator(self.seed, 0, next(self._calls)))
+
+    def _steps(self, drawn: Drawn) -> list[Step]:
+        """The transforms that act, with their values."""
+        names = [transform.name for transform in self.transforms]
+        if drawn.shape != self.input_size or [name for name, _ in drawn.steps] != names:
+            raise ValueError(
+                f"replay: drawn for {drawn.shape} by {[n for n, _ in drawn.steps]}; "
+                f"this Compose is {self.input_size} by {names}"
+            )
+        pairs = zip(self.transforms, drawn.steps, strict=True)
+        return [(transform, values) for transform, (_, values) in pairs if values is not None]
+
+    def _moved(
+        self,
+        drawn: Drawn,
+        centre: Sequence[float],
+        fetch: Callable[[str, CoordinateMap], tuple[Array, Shape3]],
+        sources: Mapping[str, Any],
+    ) -> Sample:
+        """Every target through its map; those with one and the same map together."""
+        moved: Sample = {}
+        for names in self._groups():
+            coordinates = self.coordinate_map(drawn, centre, names[0])
+            for name in names:
+                if self.targets[name] == "points":
+                    moved[name] = _move_points(sources[name], coordinates.inverse_points)
+            for arrays in _together(names, self.targets):
+                fetched = [fetch(name, coordinates) for name in arrays]
+                moved.update(self._resampled(coordinates, arrays, fetched))
+        return moved
+
+    def _groups(self) -> list[list[str]]:
+        """Targets by the spatial transforms that they skip."""
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for name in self.targets:
+            skipped = tuple(
+                n
+                for n, transform in enumerate(self.transforms)
+                if transform.kind == "spatial" and name in transform.skip_targets
+            )
+            groups.setdefault(skipped, []).append(name)
+        return list(groups.values())
+
+    def _resampled(
+        self,
+        coordinates: CoordinateMap,
+        names: Sequence[str],
+        fetched: Sequence[tuple[Array, Shape3]],
+    ) -> Iterator[tuple[str, Array]]:
+        """An image, if the names begin with one, and masks, each read once."""
+        image = fetched[0][0] if self.targets[names[0]] == "img" else None
+        first = 0 if image is None else 1
+        result, labels = resample(
+            coordinates,
+            self.input_size,
+            image if image is None or image.ndim == 4 else image[None],
+            [array for array, _ in fetched[first:]],
+            origin=fetched[0][1],
+            border=self.border,
+        )
+        if image is not None and result is not None:
+            yield names[0], result if image.ndim == 4 else result[0]
+        yield from zip(names[first:], labels, strict=True)
+
+    def _changed(self, drawn: Drawn, moved: Sample) -> Sample:
+        """Objects and intensities, in place on arrays that nobody else holds."""
+        images = {
+            name: array if array.ndim == 4 else array[None]
+            for name, array in moved.items()
+            if self.targets[name] == "img"
+        }
+        ranges = {name: self._ranges(name, image) for name, image in images.items()}
+        remaining = [s for s in self._steps(drawn) if s[0].kind != "spatial"]
+        for kind, group in itertools.groupby(remaining, key=lambda step: step[0].kind):
+            if kind == "intensity":
+                _change_intensities(images, ranges, list(group))
+                continue
+            for transform, values in group:
+                if isinstance(transform, CopyPaste):
+                    moved = self._pasted(transform, values, images, moved)
+        if not self.smooth:
+            return moved
+        return {
+            name: smooth_labels(value)
+            if self.targets[name] == "mask" and value.ndim == 3
+            else value
+            for name, value in moved.items()
+        }
+
+    def _ranges(self, name: str, image: npt.NDArray[np.float32]) -> list[Range]:
+        if self.value_range is None or name != "image":
+            return [_measured(channel) for channel in image]
+        given = np.asarray(self.value_range, np.float64).reshape(-1, 2).tolist()
+        if len(given) == 1:
+            given = given * len(image)
+        if len(given) != len(image):
+            raise ValueError(f"value_range: {len(given)} pairs for {len(image)} channels")
+        return [(low, high) for low, high in given]
+
+    def _pasted(
+        self,
+        transform: CopyPaste,
+        values: Values,
+        images: Mapping[str, npt.NDArray[np.float32]],
+        moved: Sample,
+    ) -> Sample:
+        if self.targets.get(transform.label) != "mask":
+            raise ValueError(
+                f"copy_paste: needs a mask {transform.label!r} among additional_targets"
+            )
+        acting = {n: image for n, image in images.items() if n not in transform.skip_targets}
+        pasted = transform.paste(values, acting, moved[transform.label])
+        if pasted is None or not transform.instances:
+            return moved
+        return {
+            name: _with_copy(value, pasted) if self.targets[name] == "points" else value
+            for name, value in moved.items()
+        }
+
+
+def _checked(transforms: Sequence[Transform]) -> Iterator[Transform]:
+    for transform in transforms:
+        if not isinstance(transform, Transform):
+            hint = "; Mixup acts on a batch, call it there" if _is_mixup(transform) else ""
+            raise TypeError(f"transforms: {type(transform).__name__} is no Transform{hint}")
+        yield transform
+
+
+def _is_mixup(transform: object) -> bool:
+    return type(transform).__name__ == "Mixup"
+
+
+def _shape(size: Sequence[int]) -> Shape3:
+    if len(size) != 3 or min(size) < 1:
+        raise ValueError(f"input_size: {tuple(size)}; wanted three positive numbers (Z, Y, X)")
+    z, y, x = (int(n) for n in size)
+    return z, y, x
+
+
+def _spacing(spacing: Sequence[float] | None) -> Spacing3:
+    if spacing is None:
+        return 1.0, 1.0, 1.0
+    if len(spacing) != 3 or min(spacing) <= 0:
+        raise ValueError(f"spacing: {tuple(spacing)}; wanted three positive lengths (Z, Y, X)")
+    z, y, x = (float(s) for s in spacing)
+    return z, y, x
+
+
+def _targets(
+    transforms: Sequence[Transform], own: Mapping[str, TargetType] | None
+) -> dict[str, TargetType]:
+    """All targets by name; ``image`` first."""
+    targets: dict[str, TargetType] = {"image": "img"}
+    for declared in (own, *(transform.additional_targets for transform in transforms)):
+        for name, kind in (declared or {}).items():
+            if kind not in ("img", "mask", "points"):
+                raise ValueError(
+                    f"additional_targets: {name!r} has type {kind!r}; "
+                    "wanted 'img', 'mask' or 'points'"
+                )
+            if targets.setdefault(name, kind) != kind:
+                raise ValueError(
+                    f"additional_targets: {name!r} is both {targets[name]!r} and {kind!r}"
+                )
+    return targets
+
+
+def _about(
+    linear: npt.NDArray[np.float64], shape: Shape3, centre: Sequence[float]
+) -> CoordinateMap:
+    """A linear map about the patch's middle; whole voxels stay whole where an axis allows it."""
+    middle = (np.asarray(shape) - 1) / 2
+    offset = np.asarray(centre, np.float64) - linear @ middle
+    whole = np.all(linear == np.round(linear), axis=1)
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = np.where(whole, np.floor(offset + 1e-6), offset)
+    return CoordinateMap(matrix)
+
+
+def _together(names: Sequence[str], targets: Mapping[str, TargetType]) -> list[list[str]]:
+    """Each image on its own; the masks go along with the first one."""
+    images = [[name] for name in names if targets[name] == "img"]
+    masks = [name for name in names if targets[name] == "mask"]
+    if not images:
+        return [masks] if masks else []
+    return [images[0] + masks, *images[1:]]
+
+
+def _check_sample(sample: Mapping[str, Any], targets: Mapping[str, TargetType]) -> Shape3:
+    """Every target is there, of the image's size, and nothing of that size is left out."""
+    _check_names(sample, targets)
+    image = np.asarray(sample["image"])
+    if image.ndim not in (3, 4):
+        raise ValueError(f"image: shape {image.shape}, wanted (Z, Y, X) or (C, Z, Y, X)")
+    shape = _shape(image.shape[-3:])
+    for name, value in sample.items():
+        if targets.get(name) == "points" or not isinstance(value, np.ndarray):
+            continue
+        if name in targets and (value.shape[-3:] != shape or value.ndim not in (3, 4)):
+            raise ValueError(f"{name}: shape {value.shape}, wanted {shape} as the image")
+        if name not in targets and value.ndim >= 3 and value.shape[-3:] == shape:
+            raise ValueError(
+                f"{name}: an array as large as the image, but not among additional_targets; "
+                f"add {name!r} with its type, 'img' or 'mask', or take it out of the sample"
+            )
+    return shape
+
+
+def _check_names(sample: Mapping[str, Any], targets: Mapping[str, TargetType]) -> None:
+    missing = [name for name in targets if name not in sample]
+    if missing:
+        raise ValueError(f"sample: no {missing}; it holds {sorted(sample)}")
+
+
+def _move_points(points: Any, move: Callable[[npt.ArrayLike], npt.NDArray[np.float32]]) -> Any:
+    """A dict of point arrays, all through one call; or whatever can transform itself."""
+    if not isinstance(points, Mapping):
+        return points.transform(move)
+    arrays = [np.asarray(value).reshape(-1, 3) for value in points.values()]
+    if not arrays:
+        return dict(points)
+    ends = np.cumsum([len(a) for a in arrays])[:-1]
+    return dict(zip(points, np.split(move(np.concatenate(arrays)), ends), strict=True))
+
+
+def _with_copy(points: Any, pasted: Pasted) -> Any:
+    if not isinstance(points, Mapping):
+        raise ValueError(
+            "copy_paste: a copy needs points of its own; give points as a dict of id to (N, 3)"
+        )
+    if pasted.source not in points:
+        return points
+    return {**points, pasted.target: pasted.move(points[pasted.source])}
+
+
+def _measured(channel: npt.NDArray[np.float32]) -> Range:
+    low, high = float(channel.min()), float(channel.max())
+    if np.isfinite(low) and np.isfinite(high):
+        return low, high
+    finite = channel[np.isfinite(channel)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def _change_intensities(
+    images: Mapping[str, npt.NDArray[np.float32]],
+    ranges: Mapping[str, Sequence[Range]],
+    steps: Sequence[Step],
+) -> None:
+    for name, image in images.items():
+        for number, (channel, (low, high)) in enumerate(zip(image, ranges[name], strict=True)):
+            program = Program(_shape(channel.shape), channel=number, n_channels=len(image))
+            for transform, values in steps:
+                if isinstance(transform, IntensityTransform) and name not in transform.skip_targets:
+                    transform.add_steps(values, program)
+            program.run(channel, low, high)

@@ -1,0 +1,217 @@
+"""What every augmentation has in common: its parameters, its draw, its words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from volprep.augment.program import Program
+from volprep.geometry import Shape3
+from volprep.warp import CoordinateMap
+
+__all__ = [
+    "Drawn",
+    "IntensityTransform",
+    "Reach",
+    "SpatialTransform",
+    "TargetType",
+    "Transform",
+    "Values",
+    "between",
+    "interval",
+    "noise_seed",
+    "snake_case",
+]
+
+TargetType = Literal["img", "mask", "points"]
+Values = dict[str, Any]
+Generator = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The parameters of one augmentation, drawn and not yet applied.
+
+    Parameters
+    ----------
+    shape : tuple of three ints
+        (Z, Y, X) of the result.
+    steps : tuple of (str, dict or None)
+        One for each transform of the `Compose`, in its order: the name, and
+        the values that were drawn, None where the transform stays out. Values
+        are numbers, strings, booleans and lists of them.
+    """
+
+    shape: Shape3
+    steps: tuple[tuple[str, Values | None], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain lists and numbers, ready for JSON or YAML."""
+        return {"shape": list(self.shape), "steps": [[name, v] for name, v in self.steps]}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Drawn:
+        """From what `to_dict` gave."""
+        z, y, x = (int(n) for n in document["shape"])
+        return cls((z, y, x), tuple((str(name), values) for name, values in document["steps"]))
+
+
+def snake_case(name: str) -> str:
+    """`CutBlur` as ``cut_blur``; `MisAlignment` stays one word, ``misalignment``."""
+    if name == "MisAlignment":
+        return "misalignment"
+    return "".join("_" + c.lower() if c.isupper() and n else c.lower() for n, c in enumerate(name))
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One augmentation.
+
+    Parameters
+    ----------
+    p : float
+        Probability, 0 to 1, that the transform acts on a sample.
+    additional_targets : dict of str to {'img', 'mask', 'points'}, optional
+        Targets beside ``image``, by name. Declared here or on `Compose`, they
+        hold for the whole `Compose`.
+    skip_targets : sequence of str
+        Targets that this transform leaves alone.
+    enabled : bool
+        False takes the transform out.
+
+    Notes
+    -----
+    After PyTorch Connectomics' `DataAugment`. Differs: every transform acts on
+    all targets of the `Compose` unless `skip_targets` names them, so that an
+    image can never move without its labels by an omission.
+    """
+
+    p: float = 0.5
+    additional_targets: Mapping[str, TargetType] | None = field(default=None, kw_only=True)
+    skip_targets: Sequence[str] = field(default=(), kw_only=True)
+    enabled: bool = field(default=True, kw_only=True)
+
+    kind: ClassVar[Literal["spatial", "intensity", "objects"]]
+    #: In a config, such as ``cut_blur``.
+    name: ClassVar[str] = "transform"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.name = snake_case(cls.__name__)
+
+    def __post_init__(self) -> None:
+        self.require(0 <= self.p <= 1, "p", "a probability, 0 to 1")
+        self.require(isinstance(self.enabled, bool), "enabled", "true or false")
+        if isinstance(self.skip_targets, str):
+            raise ValueError(f"{self.name}.skip_targets: {self.skip_targets!r}; wanted a list")
+        object.__setattr__(self, "skip_targets", tuple(self.skip_targets))
+        for name, kind in (self.additional_targets or {}).items():
+            if kind not in ("img", "mask", "points"):
+                raise ValueError(
+                    f"additional_targets: {name!r} has type {kind!r}; "
+                    "wanted 'img', 'mask' or 'points'"
+                )
+
+    def require(self, holds: bool, parameter: str, wanted: str) -> None:
+        """Refuse a parameter that makes no sense."""
+        if not holds:
+            found = getattr(self, parameter)
+            raise ValueError(f"{self.name}.{parameter}: {found!r}; wanted {wanted}")
+
+    def set_interval(self, parameter: str, lowest: float, highest: float = np.inf) -> None:
+        """Turn a number or a pair into an interval (low, high) and check it."""
+        low, high = interval(getattr(self, parameter), f"{self.name}.{parameter}")
+        self.require(lowest <= low <= high <= highest, parameter, f"{lowest:g} to {highest:g}")
+        object.__setattr__(self, parameter, (low, high))
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters by name, without the targets."""
+        left_out = {"additional_targets", "skip_targets"}
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in left_out
+        }
+
+    def draw(self, rng: Generator, shape: Shape3) -> Values | None:
+        """Draw the parameters of one application to a patch of `shape`.
+
+        None where the transform has nothing to act on, as a section artefact
+        in a 2D image.
+        """
+        raise NotImplementedError
+
+    def describe(self, values: Values) -> str:
+        """The drawn values in words."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far from the patch's centre a map may read, in voxels (Z, Y, X), each way."""
+
+    z: float
+    y: float
+    x: float
+
+    def as_tuple(self) -> tuple[float, float, float]:
+        """(z, y, x)."""
+        return self.z, self.y, self.x
+
+
+@dataclass(frozen=True)
+class SpatialTransform(Transform):
+    """An augmentation that moves voxels: it adds to the one coordinate map of the sample.
+
+    `stage` says when, seen from the output: sections are placed first, then
+    the tissue is displaced, then the whole is turned, scaled and flipped.
+    """
+
+    kind: ClassVar[Literal["spatial", "intensity", "objects"]] = "spatial"
+    stage: ClassVar[Literal["sections", "displacement", "linear"]]
+
+    def coordinate_map(
+        self, values: Values, shape: Shape3, spacing: tuple[float, float, float]
+    ) -> CoordinateMap:
+        """From output voxels towards the source; linear maps turn about the origin."""
+        raise NotImplementedError
+
+    def reach(self, reach: Reach, shape: Shape3, spacing: tuple[float, float, float]) -> Reach:
+        """The farthest that the map reads, for any draw, for outputs within `reach`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class IntensityTransform(Transform):
+    """An augmentation that changes values of images and leaves masks and points alone."""
+
+    kind: ClassVar[Literal["spatial", "intensity", "objects"]] = "intensity"
+
+    def add_steps(self, values: Values, program: Program) -> None:
+        """Write what was drawn as steps of a program for one channel."""
+        raise NotImplementedError
+
+
+def interval(value: Any, where: str) -> tuple[float, float]:
+    """A number or a pair of numbers as (low, high)."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value), float(value)
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+        return float(value[0]), float(value[1])
+    raise ValueError(f"{where}: {value!r}; wanted a number, or two: [low, high]")
+
+
+def between(rng: Generator, bounds: tuple[float, float] | float) -> float:
+    """A number drawn evenly between two bounds."""
+    low, high = bounds if isinstance(bounds, tuple) else (bounds, bounds)
+    return float(low + (high - low) * rng.random())
+
+
+def noise_seed(rng: Generator) -> list[int]:
+    """Two 32-bit numbers that stand for a whole field of noise."""
+    word = int(rng.integers(0, 2**64, dtype=np.uint64))
+    return [word & 0xFFFFFFFF, word >> 32]
