@@ -94,8 +94,6 @@ def find_cases(
         slices=slices,
     )
     found = _recognise(search, layout)
-    if not found.items:
-        raise SourceError(path, "no image in it", "point at a folder that holds images")
     if not any(case.label for case in found):
         _refuse_idle_options(path, label_dir=label_dir, label_key=label_key)
     return _finish(found, group, spacing)

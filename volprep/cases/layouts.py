@@ -98,6 +98,10 @@ def folders(search: Search) -> Cases | None:
     images = _image_dir(search)
     if images is None:
         return None
+    if not entries_in(images):
+        if search.image_dir is None:
+            return None
+        raise SourceError(images, "holds no volume", "`image_dir` names a folder of images")
     labels, masks = _label_dir(search, images), _mask_dir(search, images)
     reason = " + ".join(f"{folder.name}/" for folder in (images, labels, masks) if folder)
     skeletons = skeletons_in([images, labels, search.root / "skeletons"])
@@ -347,8 +351,9 @@ def _container_case(search: Search, path: Path) -> Case | None:
     except SourceError:
         return Case(stem_of(path), (search.image(path),), search.label(path))
     image = _one_key(path, [key for key in keys if is_image_key(key)], search.image_key, "image")
-    if image is None and len(keys) == 1 and not is_label_key(keys[0]):
-        image = keys[0]
+    others = [key for key in keys if not is_label_key(key)]
+    if image is None and len(others) == 1:
+        image = others[0]
     label = _one_key(path, [key for key in keys if is_label_key(key)], search.label_key, "label")
     if image is None:
         return None
