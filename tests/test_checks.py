@@ -1,0 +1,399 @@
+"""The doctor: every finding names the case, the file and the way out, in one pass."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from volprep.cases import Case, FileRef, find_cases
+from volprep.checks import check_cases, examine_cases, raise_on_errors
+from volprep.checks.measure import measure_image, measure_labels
+from volprep.errors import DataCheckError
+from volprep.findings import Finding
+from volprep.sources import ArrayVolume, LabelVolume
+from volprep.splits import SplitPart, Splits, content_hash
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(1, 200, (6, 8, 10)).astype(np.uint8)
+LABEL = np.zeros((6, 8, 10), np.uint16)
+LABEL[1:5, 2:6, 3:8] = 1
+LABEL[1:5, 2:6, 5:8] = 2
+
+
+def a_case(
+    folder: Path,
+    name: str = "a",
+    image: np.ndarray = IMAGE,
+    label: np.ndarray | None = LABEL,
+    mask: np.ndarray | None = None,
+    **options: object,
+) -> Case:
+    refs = {}
+    for what, voxels in (("image", image), ("label", label), ("mask", mask)):
+        if voxels is not None:
+            path = folder / what / f"{name}.npy"
+            path.parent.mkdir(exist_ok=True)
+            np.save(path, voxels)
+            refs[what] = FileRef(path)
+    return Case(name, (refs["image"],), refs.get("label"), refs.get("mask"), **options)
+
+
+def kinds(findings: list[Finding], *, of: str | None = None) -> set[str]:
+    return {f.kind for f in findings if of is None or f.level == of} - {"unknown-spacing", "note"}
+
+
+def only(findings: list[Finding], kind: str) -> Finding:
+    (found,) = [finding for finding in findings if finding.kind == kind]
+    return found
+
+
+def test_sound_data_gives_no_finding_but_the_missing_spacing(tmp_path):
+    findings = check_cases([a_case(tmp_path)])
+    assert kinds(findings) == set()
+    assert [f.kind for f in findings if f.level == "warning"] == ["unknown-spacing"]
+    assert kinds(check_cases([a_case(tmp_path, spacing=(1.0, 1.0, 1.0))])) == set()
+
+
+def test_everything_is_reported_at_once_and_errors_raise_together(tmp_path):
+    missing = Case("gone", (FileRef(tmp_path / "gone.tif"),))
+    cut = tmp_path / "cut.npy"
+    np.save(cut, IMAGE)
+    cut.write_bytes(cut.read_bytes()[:-100])
+    cases = [
+        missing,
+        Case("cut", (FileRef(cut),)),
+        a_case(tmp_path, "shape", label=LABEL[1:]),
+        a_case(tmp_path, "minus", label=LABEL.astype(np.int16) - 1),
+        a_case(tmp_path, "half", label=LABEL + np.float32(0.5)),
+        a_case(tmp_path, "flat", image=IMAGE[0], label=LABEL[0]),
+        a_case(tmp_path, "fine"),
+    ]
+    findings = check_cases(cases)
+    errors = [finding for finding in findings if finding.level == "error"]
+    assert findings[: len(errors)] == errors, "errors come first"
+    assert {(f.case, f.kind) for f in errors} == {
+        ("gone", "unreadable"),
+        ("cut", "unreadable"),
+        ("shape", "shape-mismatch"),
+        ("minus", "unreadable"),
+        ("half", "unreadable"),
+        (None, "mixed-dimensions"),
+    }
+    with pytest.raises(DataCheckError) as caught:
+        raise_on_errors(findings)
+    text = str(caught.value)
+    assert len(caught.value.findings) == len(errors)
+    assert "a negative label: -1 at z=0, y=0, x=0" in text
+    assert "a label with a fraction: 0.5" in text
+    assert "3D in 4 (shape, minus, half, ...), 2D in 1 (flat)" in text
+    for finding in errors[:-1]:
+        assert str(finding).startswith(f"{finding.case} ")
+    json.dumps(examine_cases(cases).to_dict())
+
+
+def test_headers_alone_still_find_what_headers_tell(tmp_path):
+    cases = [
+        a_case(tmp_path, "shape", label=LABEL[1:]),
+        a_case(tmp_path, "minus", label=LABEL.astype(np.int16) - 1),
+    ]
+    report = examine_cases(cases, headers_only=True)
+    assert kinds(list(report.findings), of="error") == {"shape-mismatch"}
+    assert report.facts[0].voxels is None
+    assert report.hashes == {}
+
+
+def test_a_transposed_label_is_told_how_to_read(tmp_path):
+    findings = check_cases([a_case(tmp_path, label=np.ascontiguousarray(LABEL.transpose(2, 1, 0)))])
+    message = only(findings, "shape-mismatch").message
+    assert "(10, 8, 6)" in message
+    assert "(6, 8, 10)" in message
+    assert message.endswith("`label_axes: XYZ`")
+
+
+@given(st.permutations("ZYX"))
+def test_the_axes_proposed_for_a_label_do_fit(tmp_path_factory, axes):
+    turned = np.ascontiguousarray(LABEL.transpose(["ZYX".index(axis) for axis in axes]))
+    case = a_case(tmp_path_factory.mktemp("axes"), label=turned)
+    found = [f for f in check_cases([case], headers_only=True) if f.kind == "shape-mismatch"]
+    if "".join(axes) == "ZYX":
+        assert not found
+        return
+    proposed = found[0].message.split("`label_axes: ")[1].rstrip("`")
+    right = Case("a", case.images, FileRef(case.label.path, axes=proposed))
+    assert kinds(check_cases([right])) == set()
+    assert (right.open_label().read()[0] == LABEL).all()
+
+
+def test_channels_taken_for_depth_are_told_so(tmp_path):
+    case = a_case(tmp_path, image=IMAGE[:2], label=LABEL[2])
+    assert "`axes: CYX`" in only(check_cases([case]), "shape-mismatch").message
+
+
+def test_masks_must_have_the_shape_and_some_voxels(tmp_path):
+    wrong = check_cases([a_case(tmp_path, mask=LABEL[:, 1:])])
+    assert "the mask has shape (6, 7, 10)" in only(wrong, "shape-mismatch").message
+    empty = check_cases([a_case(tmp_path, mask=np.zeros_like(LABEL))])
+    assert only(empty, "empty-mask").level == "error"
+
+
+def a_spaced_case(folder: Path, name: str, image: object, label: object = None) -> Case:
+    path = folder / f"{name}.h5"
+    with h5py.File(path, "w") as file:
+        for key, voxels, spacing in (("raw", IMAGE, image), ("label", LABEL, label)):
+            file[key] = voxels
+            if spacing is not None:
+                file[key].attrs["element_size_um"] = spacing
+    return Case(name, (FileRef(path, "raw"),), FileRef(path, "label"))
+
+
+def test_spacings_that_are_unknown_absurd_or_contradict_each_other(tmp_path):
+    cases = [
+        a_spaced_case(tmp_path, "none", None),
+        a_spaced_case(tmp_path, "also", None),
+        a_spaced_case(tmp_path, "absurd", (5.759e10, 1, 1), (5.759e10, 1, 1)),
+        a_spaced_case(tmp_path, "differs", (0.3, 0.1, 0.1), (0.3, 0.1, 0.2)),
+        a_spaced_case(tmp_path, "same", (0.3, 0.1, 0.1), (0.301, 0.1, 0.1)),
+    ]
+    findings = check_cases(cases)
+    assert only(findings, "unknown-spacing").message.endswith("(also in also)")
+    assert only(findings, "absurd-spacing").case == "absurd"
+    mismatch = only(findings, "spacing-mismatch")
+    assert mismatch.case == "differs"
+    assert "0.3, 0.1, 0.2 µm" in mismatch.message
+    assert "absurd" in only(findings, "mixed-spacings").message
+
+
+def test_a_spacing_that_is_given_is_told_beside_the_files(tmp_path):
+    case = a_spaced_case(tmp_path, "a", (0.3, 0.1, 0.1))
+    given = Case(case.name, case.images, case.label, spacing=(0.05, 0.004, 0.004))
+    (finding,) = check_cases([given])
+    assert finding.kind == "spacing-replaced"
+    assert "0.05, 0.004, 0.004 µm given replaces the file's 0.3, 0.1, 0.1 µm" in finding.message
+
+
+def test_images_that_do_not_go_together(tmp_path):
+    cases = [
+        a_case(tmp_path, "a"),
+        a_case(tmp_path, "b", image=IMAGE.astype(np.uint16)),
+        Case("c", a_case(tmp_path, "a").images * 2),
+    ]
+    findings = check_cases(cases)
+    assert kinds(findings, of="error") == {"mixed-channels"}
+    assert "1 channels in 2 (a, b), 2 channels in 1 (c)" in only(findings, "mixed-channels").message
+    assert "uint8 in 2 (a, c), uint16 in 1 (b)" in only(findings, "mixed-dtypes").message
+
+
+def test_images_that_teach_nothing_or_are_not_numbers(tmp_path):
+    broken = IMAGE.astype(np.float32)
+    broken[0, 0, :3] = np.nan, np.inf, -np.inf
+    blank = IMAGE.copy()
+    blank[[2, 4]] = 0
+    findings = check_cases(
+        [
+            a_case(tmp_path, "black", image=np.full_like(IMAGE, 7)),
+            a_case(tmp_path, "broken", image=broken),
+            a_case(tmp_path, "blank", image=blank),
+        ]
+    )
+    assert only(findings, "constant-image").message.startswith("the image is 7 everywhere")
+    assert only(findings, "not-finite").message.startswith("3 voxels are NaN or infinite")
+    assert only(findings, "not-finite").level == "error"
+    assert "2 of 6 planes hold one value (z = 2, 4)" in only(findings, "blank-planes").message
+
+
+def test_labels_that_are_not_what_they_seem(tmp_path):
+    findings = check_cases(
+        [
+            a_case(tmp_path, "zero", label=np.zeros_like(LABEL)),
+            a_case(tmp_path, "binary", label=(LABEL > 0) * np.uint8(255)),
+        ]
+    )
+    assert only(findings, "empty-label").case == "zero"
+    assert "the only value beside 0 is 255: as instances, all objects are one" in str(
+        only(findings, "one-instance")
+    )
+    many = RNG.permutation(480).reshape(LABEL.shape).astype(np.uint16)
+    classes = [
+        a_case(tmp_path, "binary", IMAGE + 1, (LABEL > 0) * np.uint8(255)),
+        a_case(tmp_path, "many", IMAGE + 2, many),
+        a_case(tmp_path, "gaps", IMAGE + 3, LABEL * np.uint16(3)),
+        a_case(tmp_path, "fine", IMAGE + 4),
+    ]
+    found = check_cases(classes, label_kind="classes")
+    assert {(f.case, f.kind) for f in found if f.kind != "unknown-spacing"} == {
+        ("binary", "binary-label"),
+        ("many", "many-classes"),
+        ("gaps", "missing-classes"),
+    }
+    assert "not 1, 2, 4, 5" in only(found, "missing-classes").message
+
+
+def test_labels_on_few_planes_or_few_voxels_may_be_sparse(tmp_path):
+    planes = np.zeros((40, 8, 10), np.uint16)
+    planes[::10] = 1
+    planes[::10, 4:] = 2
+    image = RNG.integers(0, 9, planes.shape).astype(np.uint8)
+    on_planes = check_cases([a_case(tmp_path, "p", image, planes)])
+    assert only(on_planes, "sparse-label").level == "warning"
+    assert "4 of 40 planes are labelled (z = 0, 10, 20, 30)" in str(only(on_planes, "sparse-label"))
+    masked = check_cases([a_case(tmp_path, "p", image, planes, (planes > 0).astype(np.uint8))])
+    assert "sparse-label" not in kinds(masked)
+    points = np.zeros_like(planes)
+    points[3:37, 4, 4] = 1
+    points[3:37, 2, 4] = 2
+    few = check_cases([a_case(tmp_path, "q", image, points)])
+    assert only(few, "sparse-label").level == "info"
+    assert "2.12% of the voxels are labelled" in only(few, "sparse-label").message
+
+
+def test_objects_that_are_small_or_cut_are_counted(tmp_path):
+    label = LABEL.copy()
+    label[0, 0, 0] = 9
+    label[3, 7, 7:10] = 8
+    findings = check_cases([a_case(tmp_path, label=label)])
+    assert "2 of 4 objects have fewer than 10 voxels" in only(findings, "small-objects").message
+    assert "2 of 4 objects touch the faces" in only(findings, "cut-objects").message
+    dense = check_cases([a_case(tmp_path, label=LABEL + np.uint16(1))])
+    assert "no-background" in kinds(dense)
+
+
+def test_the_same_image_twice_is_found_and_on_both_sides_is_an_error(tmp_path):
+    cases = [a_case(tmp_path, "a"), a_case(tmp_path, "b"), a_case(tmp_path, "c", IMAGE[::-1])]
+    assert only(check_cases(cases), "duplicate-image").case == "b"
+    apart = Splits("cases", (SplitPart("a"), SplitPart("c")), (SplitPart("b"),))
+    findings = check_cases(cases, splits=apart)
+    assert only(findings, "split-same-image").level == "error"
+    together = Splits("cases", (SplitPart("a"), SplitPart("b")), (SplitPart("c"),))
+    assert kinds(check_cases(cases, splits=together), of="error") == set()
+    assert kinds(check_cases(cases, splits=apart, headers_only=True), of="error") == set()
+
+
+def test_notices_of_the_layout_are_findings(tmp_path):
+    a_case(tmp_path, "a")
+    a_case(tmp_path, "b", label=None)
+    findings = check_cases(find_cases(tmp_path))
+    assert only(findings, "layout").message == "1 of 2 images have no label: b"
+
+
+def test_workers_change_nothing_and_progress_counts_every_voxel(tmp_path):
+    cases = [a_case(tmp_path, str(n), mask=LABEL, image=IMAGE + n) for n in range(4)]
+    read: list[int] = []
+    one = check_cases(cases, workers=1, progress=read.append)
+    assert sum(read) == 4 * 3 * IMAGE.size
+    assert check_cases(cases, workers=3) == one
+
+
+# what is measured, beside a slow reference
+
+shapes = hnp.array_shapes(min_dims=3, max_dims=3, max_side=7)
+
+
+@given(st.data(), shapes, st.sampled_from([np.uint8, np.int16, np.uint64, np.float32]))
+def test_image_facts_equal_numpy(data, shape, dtype):
+    elements = (
+        st.floats(-9, 9, width=32) | st.sampled_from([np.nan, np.inf])
+        if dtype is np.float32
+        else st.integers(0, 3)
+    )
+    voxels = data.draw(hnp.arrays(dtype, (2, *shape), elements=elements))
+    facts = measure_image(ArrayVolume(voxels))
+    good = np.isfinite(voxels)
+    assert facts.not_finite == (~good).sum()
+    for channel in range(2):
+        values = voxels[channel][good[channel]]
+        if values.size:
+            assert (facts.low[channel], facts.high[channel]) == (values.min(), values.max())
+    if good.all() and any(np.unique(each).size > 1 for each in voxels):
+        flat = [z for z in range(shape[0]) if all(np.ptp(c[z]) == 0 for c in voxels)]
+        assert list(facts.blank_planes) == flat
+    assert facts.content == content_hash(ArrayVolume(voxels))
+
+
+@given(
+    st.data(), shapes, st.sampled_from([np.uint8, np.uint32, np.uint64, np.float64]),
+    st.integers(1, 3),
+)  # fmt: skip
+def test_label_facts_equal_numpy(data, shape, dtype, depth):
+    top = 2**64 - 1 if dtype is np.uint64 else 200
+    ids = st.sampled_from([0, 0, 1, 2, top])
+    voxels = data.draw(hnp.arrays(dtype, shape, elements=ids))
+    volume = LabelVolume(ArrayVolume(voxels))
+    slabs = volume.slabs
+    volume.slabs = lambda: slabs(depth)  # type: ignore[method-assign]
+    facts = measure_labels(volume)
+    whole = Counter(int(value) for value in voxels.flat if value)
+    assert dict(zip(facts.ids.tolist(), facts.sizes.tolist(), strict=True)) == dict(whole)
+    assert facts.ids.tolist() == sorted(whole)
+    assert facts.planes.tolist() == np.count_nonzero(voxels, axis=(1, 2)).tolist()
+    assert facts.foreground == np.count_nonzero(voxels) / voxels.size
+    faces = set()
+    for axis, size in enumerate(shape):
+        if size > 1:
+            faces |= {int(v) for v in np.take(voxels, [0, -1], axis=axis).flat if v}
+    assert facts.cut == len(faces)
+
+
+# real data
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wanted"),
+    [
+        ("01_stardist_nuclei3d", {}, {"unknown-spacing", "note", "cut-objects"}),
+        ("02_gonuclear_nuclei3d_h5", {}, {"small-objects", "cut-objects"}),
+        ("05_isbi2012_em_png_stack", {}, {"unknown-spacing", "one-instance", "layout"}),
+        ("06_fib25_neurons_png", {}, {"unknown-spacing", "layout", "small-objects", "cut-objects"}),
+        ("08_nifti_totalseg_ct", {}, {"note", "small-objects", "cut-objects"}),
+        ("11_imagej_tiff_plantseg", {}, {"cut-objects"}),
+        ("12_ometiff", {}, {"small-objects", "cut-objects"}),
+        ("15_2d_stardist_pair", {}, {"unknown-spacing", "cut-objects"}),
+        ("16_2d_sparse_bbbc007", {}, {"unknown-spacing", "sparse-label", "note"}),
+        ("19_omezarr_nuclei", {}, {"duplicate-image", "small-objects", "cut-objects"}),
+    ],
+)
+def test_real_data_gets_the_findings_it_deserves(
+    real_data: Callable[[str], Path], name: str, options: dict[str, str], wanted: set[str]
+):
+    findings = check_cases(find_cases(real_data(name), **options))
+    assert {finding.kind for finding in findings} == wanted
+    raise_on_errors(findings)
+
+
+def test_real_traps_are_errors_that_say_what_to_do(real_data: Callable[[str], Path]):
+    findings = check_cases(find_cases(real_data("03_plantseg_ovule_membrane_h5")))
+    errors = [(f.case, f.kind) for f in findings if f.level == "error"]
+    assert errors == [
+        ("train_2Dc_2D", "shape-mismatch"),
+        ("train_3Dc_3D", "unreadable"),
+        ("train_3Dc_3Dc", "unreadable"),
+        ("train_3Dc_3Dc", "unreadable"),
+        (None, "mixed-dimensions"),
+    ]
+    binary = find_cases(real_data("04_qcanet_embryo_nuclei3d"), label_dir="labels_centers")
+    assert {"one-instance", "sparse-label"} <= {f.kind for f in check_cases(binary)}
+    path = real_data("10_nifti_nibabel_anatomical/functional.nii")
+    (error,) = [f for f in check_cases(find_cases(path)) if f.level == "error"]
+    assert "T has 20 entries" in error.message
+    absurd = Case(
+        "fib1", (FileRef(real_data("09_nifti_urocell_mito/mito_binary/fib1-0-0-0.nii.gz")),)
+    )
+    found = check_cases([absurd], headers_only=True)
+    assert kinds(found) == set()
+    assert "the stored spacing is absurd and not used" in str(only(found, "note"))
+
+
+def test_real_facts_are_those_of_the_data_sheet(real_data: Callable[[str], Path]):
+    report = examine_cases(find_cases(real_data("06_fib25_neurons_png")))
+    facts = report.to_dict()["cases"][0]
+    assert (facts["ids"], facts["max_id"]) == (301, 135709)
+    assert facts["intensity"] == {"min": [31.0], "max": [217.0]}
+    assert round(facts["foreground"], 6) == 0.999984
