@@ -1,3 +1,95 @@
-"""volprep: from raw microscopy volumes to training data."""
+"""volprep: from raw microscopy volumes to training data.
+
+Names are loaded when they are first used, so that importing volprep costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from volprep.autoconfig import Plan, make_plan
+    from volprep.cases import Case, Cases, find_cases
+    from volprep.config import Config, TrainingConfig, load_config, load_training_config
+    from volprep.errors import (
+        ConfigError,
+        DataCheckError,
+        MissingDependencyError,
+        PlanError,
+        SourceError,
+        StoreError,
+        VolprepError,
+    )
+    from volprep.fingerprint import Fingerprint, compute_fingerprint
+    from volprep.geometry import Box
+    from volprep.loader import PatchDataset, dataloader
+    from volprep.pipeline import prepare
+    from volprep.sources import Volume, open_labels, open_volume
+    from volprep.store import PatchStore
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "volprep.config": ["Config", "TrainingConfig", "load_config", "load_training_config"],
+    "volprep.sources": ["Volume", "open_labels", "open_volume"],
+    "volprep.geometry": ["Box"],
+    "volprep.cases": ["Case", "Cases", "find_cases"],
+    "volprep.fingerprint": ["Fingerprint", "compute_fingerprint"],
+    "volprep.autoconfig": ["Plan", "make_plan"],
+    "volprep.store": ["PatchStore"],
+    "volprep.pipeline": ["prepare"],
+    "volprep.loader": ["PatchDataset", "dataloader"],
+    "volprep.errors": [
+        "ConfigError",
+        "DataCheckError",
+        "MissingDependencyError",
+        "PlanError",
+        "SourceError",
+        "StoreError",
+        "VolprepError",
+    ],
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Box",
+    "Case",
+    "Cases",
+    "Config",
+    "ConfigError",
+    "DataCheckError",
+    "Fingerprint",
+    "MissingDependencyError",
+    "PatchDataset",
+    "PatchStore",
+    "Plan",
+    "PlanError",
+    "SourceError",
+    "StoreError",
+    "TrainingConfig",
+    "VolprepError",
+    "Volume",
+    "__version__",
+    "compute_fingerprint",
+    "dataloader",
+    "find_cases",
+    "load_config",
+    "load_training_config",
+    "make_plan",
+    "open_labels",
+    "open_volume",
+    "prepare",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'volprep' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

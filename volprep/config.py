@@ -42,6 +42,7 @@ __all__ = [
     "load_yaml",
     "parse_memory",
     "parse_spacing",
+    "with_values",
 ]
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4,
@@ -376,6 +377,25 @@ def load_training_config(path: str | Path) -> TrainingConfig:
         As `load_config`.
     """
     return _load_model(Path(path), TrainingConfig)
+
+
+def with_values(section: Model, given: Mapping[str, Any], where: str) -> Model:
+    """A section with some values replaced, checked as if they stood in the YAML.
+
+    Raises
+    ------
+    ConfigError
+        If a value does not fit; `where` begins the dotted key.
+    """
+    try:
+        return type(section).model_validate({**section.model_dump(), **given})
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(
+                f"{where}.{'.'.join(map(str, e['loc']))}: found {_shorten(e['input'])}; {e['msg']}"
+                for e in error.errors()
+            )
+        ) from None
 
 
 def dump_yaml(model: BaseModel | Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ Boxes and shapes are (Z, Y, X) in voxels; spacing is (Z, Y, X) in micrometres.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ __all__ = [
     "VolumeLike",
     "aligned_blocks",
     "grid_shape",
+    "three",
     "to_micrometres",
 ]
 
@@ -86,13 +87,13 @@ class Box:
     @classmethod
     def at(cls, start: Sequence[int], shape: Sequence[int]) -> Box:
         """The box of `shape` that begins at `start`."""
-        first, size = _three(start), _three(shape)
-        return cls(first, _three([a + n for a, n in zip(first, size, strict=True)]))
+        first, size = three(start), three(shape)
+        return cls(first, three([a + n for a, n in zip(first, size, strict=True)]))
 
     @property
     def shape(self) -> Shape3:
         """Voxels along (Z, Y, X)."""
-        return _three([b - a for a, b in zip(self.start, self.stop, strict=True)])
+        return three([b - a for a, b in zip(self.start, self.stop, strict=True)])
 
     @property
     def size(self) -> int:
@@ -113,22 +114,22 @@ class Box:
         """The box with `halo` voxels more on every side."""
         h = (halo,) * 3 if isinstance(halo, int) else halo
         return Box(
-            _three([a - n for a, n in zip(self.start, h, strict=True)]),
-            _three([b + n for b, n in zip(self.stop, h, strict=True)]),
+            three([a - n for a, n in zip(self.start, h, strict=True)]),
+            three([b + n for b, n in zip(self.stop, h, strict=True)]),
         )
 
     def clip(self, shape: Sequence[int]) -> Box:
         """The part of the box that lies in a volume of `shape`; empty where nothing does."""
-        limit = _three(shape[-3:])
+        limit = three(shape[-3:])
         start = [min(max(a, 0), n) for a, n in zip(self.start, limit, strict=True)]
         stop = [min(max(b, a), n) for a, b, n in zip(start, self.stop, limit, strict=True)]
-        return Box(_three(start), _three(stop))
+        return Box(three(start), three(stop))
 
     def common(self, other: Box) -> Box:
         """The voxels that lie in both; an empty box where none do."""
         start = [max(a, b) for a, b in zip(self.start, other.start, strict=True)]
         stop = [max(a, min(b, c)) for a, b, c in zip(start, self.stop, other.stop, strict=True)]
-        return Box(_three(start), _three(stop))
+        return Box(three(start), three(stop))
 
     def overlaps(self, other: Box) -> bool:
         """Whether at least one voxel lies in both."""
@@ -174,7 +175,7 @@ class VolumeLike(Protocol):
 
 def grid_shape(shape: Sequence[int], block: Sequence[int]) -> Shape3:
     """How many blocks of `block` cover `shape`, along (Z, Y, X)."""
-    return _three([-(-n // b) for n, b in zip(shape[-3:], block, strict=True)])
+    return three([-(-n // b) for n, b in zip(shape[-3:], block, strict=True)])
 
 
 def aligned_blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
@@ -187,6 +188,7 @@ def aligned_blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
                 yield Box.at(start, block).clip(shape)
 
 
-def _three(values: Sequence[int]) -> Shape3:
+def three(values: Iterable[int]) -> Shape3:
+    """Three whole numbers as a tuple, in (Z, Y, X)."""
     z, y, x = (int(v) for v in values)
     return z, y, x

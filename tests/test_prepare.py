@@ -1,0 +1,388 @@
+"""The whole way: a folder of volumes in, a patch set out, and never a wrong voxel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+
+from volprep import pipeline
+from volprep.config import Config, load_config, load_training_config
+from volprep.errors import (
+    DataCheckError,
+    PlanError,
+    SourceError,
+    StoreError,
+    VolprepError,
+)
+from volprep.loader import PatchDataset, dataloader
+from volprep.store import PatchStore
+
+SHAPE = (12, 40, 36)
+
+
+def make_volume(
+    seed: int, shape: tuple[int, int, int] = SHAPE
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint32]]:
+    rng = np.random.default_rng(seed)
+    label = np.zeros(shape, np.uint32)
+    for number in range(1, 9):
+        z, y, x = (int(rng.integers(0, n - 4)) for n in shape)
+        label[z : z + 4, y : y + 6, x : x + 6] = number + 2**24 * (number % 2)
+    image = (rng.integers(0, 300, shape) + 1000 * (label > 0)).astype(np.uint16)
+    return image, label
+
+
+def write_pair(folder: Path, name: str, image: Any, label: Any) -> None:
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    (folder / "labels").mkdir(parents=True, exist_ok=True)
+    meta = {"axes": "ZYX", "spacing": 0.3, "unit": "um"}
+    tifffile.imwrite(
+        folder / "images" / f"{name}.tif", image, imagej=True, resolution=(10, 10), metadata=meta
+    )
+    tifffile.imwrite(folder / "labels" / f"{name}.tif", label)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(4):
+        write_pair(tmp_path / "data", f"cell {number} µ", *make_volume(number))
+    return tmp_path
+
+
+def configure(folder: Path, text: str = "", name: str = "c.yaml") -> Config:
+    path = folder / name
+    if "data:" not in text:
+        text = "data: {root: data}\n" + text
+    if "plan:" not in text:
+        text += "\nplan: {patch_size: [8, 16, 16], batch_size: 2, aug_patch_size: [8, 22, 22]}\n"
+    path.write_text(text, encoding="utf-8")
+    return load_config(path)
+
+
+def digest(path: Path) -> str:
+    total = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            total.update(file.relative_to(path).as_posix().encode() + file.read_bytes())
+    return total.hexdigest()
+
+
+def volumes(folder: Path) -> dict[str, tuple[Any, Any]]:
+    return {
+        path.stem: (tifffile.imread(path), tifffile.imread(folder / "data/labels" / path.name))
+        for path in (folder / "data/images").iterdir()
+    }
+
+
+def test_every_stored_patch_is_the_region_of_its_source(folder: Path) -> None:
+    pipeline.prepare(configure(folder))
+    source = volumes(folder)
+    for split in ("train", "val"):
+        dataset = PatchDataset(folder / "patches", split, patch_size=None, normalise=False)
+        assert len(dataset) > 0
+        for sample in (dataset[i] for i in range(len(dataset))):
+            image, label = source[dataset.cases[sample["case"]]]
+            size = sample["label"].shape
+            where = tuple(slice(s, s + n) for s, n in zip(sample["start"], size, strict=True))
+            assert not sample["pad"].any()
+            np.testing.assert_array_equal(sample["image"][0], image[where])
+            np.testing.assert_array_equal(sample["label"], label[where])
+            assert sample["image"].numpy().dtype == np.uint16
+
+
+def test_image_comes_normalised_as_train_yaml_says(folder: Path) -> None:
+    store = pipeline.prepare(configure(folder))
+    rule = load_training_config(store.path / "train.yaml").normalisation
+    raw = PatchDataset(store.path, patch_size=None, normalise=False)[3]["image"].numpy()
+    ready = PatchDataset(store.path, patch_size=None)[3]["image"].numpy()
+    assert rule.clip is not None
+    expected = (np.clip(raw.astype(float), *rule.clip[0]) - rule.offset[0]) / rule.scale[0]
+    np.testing.assert_allclose(ready, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_come_from_training_cases_alone(folder: Path) -> None:
+    store = pipeline.prepare(configure(folder, "preprocess: {clip: null}\n"))
+    splits = json.loads((store.path / "splits.json").read_text())
+    source = volumes(folder)
+    train = np.concatenate([source[part["case"]][0].ravel() for part in splits["train"]])
+    rule = load_training_config(store.path / "train.yaml").normalisation
+    assert rule.offset[0] == pytest.approx(train.mean(), rel=1e-12)
+    assert rule.scale[0] == pytest.approx(train.std(), rel=1e-12)
+    assert not {p["case"] for p in splits["train"]} & {p["case"] for p in splits["val"]}
+
+
+def test_two_runs_and_any_number_of_workers_give_the_same_bytes(folder: Path) -> None:
+    hashes = set()
+    for name, workers in (("a", 1), ("b", 2), ("c", 2)):
+        text = f"output: {{dir: {name}}}\ncompute: {{workers: {workers}}}\n"
+        pipeline.prepare(configure(folder, text))
+        hashes.add(digest(folder / name / "patches"))
+    assert len(hashes) == 1
+
+
+def test_another_seed_gives_other_patches(folder: Path) -> None:
+    for seed in (0, 1):
+        pipeline.prepare(configure(folder, f"seed: {seed}\noutput: {{dir: s{seed}}}\n"))
+    assert digest(folder / "s0" / "patches") != digest(folder / "s1" / "patches")
+
+
+def test_train_yaml_loads_back_to_the_manifest(folder: Path) -> None:
+    store = pipeline.prepare(configure(folder))
+    training = load_training_config(store.path / "train.yaml")
+    assert training.model_dump(mode="json") == store.manifest["training"]
+    assert training.patch_size == (8, 16, 16)
+    assert training.spacing == pytest.approx((0.3, 0.1, 0.1))
+    for name in ("config.resolved.yaml", "fingerprint.json", "plan.yaml", "splits.json"):
+        assert (store.path / name).exists()
+    assert load_config(store.path / "config.resolved.yaml") == configure(folder)
+    for described in store.manifest["inputs"]:
+        data = Path(described["path"]).read_bytes()
+        assert described["sha256"] == hashlib.sha256(data).hexdigest()
+        assert described["size"] == len(data)
+
+
+def test_volume_smaller_than_a_patch_is_padded_and_the_pad_recorded(tmp_path: Path) -> None:
+    for number in range(3):
+        image, label = make_volume(number, (5, 30, 12))
+        write_pair(tmp_path / "data", f"v{number}", image, label)
+    store = pipeline.prepare(configure(tmp_path))
+    source = volumes(tmp_path)
+    dataset = PatchDataset(store.path, "train", patch_size=None, normalise=False)
+    for sample in (dataset[i] for i in range(len(dataset))):
+        image, label = source[dataset.cases[sample["case"]]]
+        before, after = sample["pad"][:, 0].numpy(), sample["pad"][:, 1].numpy()
+        size = np.array(sample["label"].shape)
+        inner = tuple(slice(b, n - a) for b, a, n in zip(before, after, size, strict=True))
+        start = sample["start"].numpy() + before
+        where = tuple(
+            slice(s, s + n - b - a) for s, n, b, a in zip(start, size, before, after, strict=True)
+        )
+        np.testing.assert_array_equal(sample["image"][0][inner], image[where])
+        np.testing.assert_array_equal(sample["label"][inner], label[where])
+        assert before[0] + after[0] == 3
+    assert dataset[0]["image"].shape == (1, 8, 22, 16)
+
+
+def test_single_volume_holds_out_a_block_that_training_never_sees(tmp_path: Path) -> None:
+    write_pair(tmp_path / "data", "only", *make_volume(0, (8, 160, 40)))
+    store = pipeline.prepare(configure(tmp_path))
+    seen = {}
+    for split in ("train", "val"):
+        dataset = PatchDataset(store.path, split, patch_size=None)
+        seen[split] = np.zeros((8, 160, 40), bool)
+        for sample in (dataset[i] for i in range(len(dataset))):
+            pad = sample["pad"].numpy()
+            low = sample["start"].numpy() + pad[:, 0]
+            high = sample["start"].numpy() + sample["label"].shape - pad[:, 1]
+            seen[split][tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
+    assert seen["val"].any()
+    assert not (seen["train"] & seen["val"]).any()
+    rows = {split: np.flatnonzero(mask.any(axis=(0, 2))) for split, mask in seen.items()}
+    distance = np.abs(rows["train"][:, None] - rows["val"][None]).min()
+    assert distance > 16, "the gap is at least one patch"
+
+
+def test_samples_are_the_same_for_any_number_of_workers(folder: Path) -> None:
+    store = pipeline.prepare(configure(folder))
+
+    def samples(**options: Any) -> list[bytes]:
+        loader = dataloader(store.path, **options)
+        return [b["image"].numpy().tobytes() for _ in range(2) for b in loader]
+
+    plain = samples()
+    half = len(plain) // 2
+    assert plain[:half] != plain[half:], "the second epoch is another one"
+    assert samples(num_workers=2, multiprocessing_context="fork") == plain
+    assert samples(num_workers=1, multiprocessing_context="spawn") == plain
+
+
+def test_dataset_is_indexed_like_a_sequence(folder: Path) -> None:
+    dataset = PatchDataset(pipeline.prepare(configure(folder)).path)
+    assert dataset[-1]["index"] == len(dataset) - 1
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+    assert [s["index"] for s in dataset] == list(range(len(dataset)))
+    with pytest.raises(ValueError, match="larger than the stored"):
+        PatchDataset(folder / "patches", patch_size=(99, 8, 8))
+
+
+def test_classes_are_counted_and_can_come_as_indices(tmp_path: Path) -> None:
+    for number in range(3):
+        image, label = make_volume(number)
+        write_pair(tmp_path / "data", f"v{number}", image, ((label > 0) * 255).astype(np.uint8))
+    text = "data: {root: data, label_kind: classes}\npatching: {foreground: {per: class}}\n"
+    store = pipeline.prepare(configure(tmp_path, text))
+    training = load_training_config(store.path / "train.yaml")
+    assert training.class_values == [0, 255]
+    assert training.n_classes == 2
+    assert set(np.unique(PatchDataset(store.path)[0]["label"])) <= {0, 255}
+    assert set(np.unique(PatchDataset(store.path, class_index=True)[0]["label"])) <= {0, 1}
+
+
+def test_resampled_patches_equal_the_resampled_case(folder: Path) -> None:
+    from volprep.preprocess import Preprocessing, ResampledVolume, resample_labels
+    from volprep.sources import open_volume
+
+    store = pipeline.prepare(
+        configure(folder, "preprocess: {target_spacing: [0.3, 0.15, 0.15], normalise: none}\n")
+    )
+    dataset = PatchDataset(store.path, "train", patch_size=None, normalise=False)
+    assert not (folder / "patches" / "volumes").exists()
+    assert Preprocessing().target is None
+    for sample in (dataset[i] for i in range(0, len(dataset), 5)):
+        name = dataset.cases[sample["case"]]
+        volume = open_volume(folder / f"data/images/{name}.tif")
+        resampled = ResampledVolume(volume, (0.3, 0.15, 0.15)).read()[0]
+        label = tifffile.imread(folder / f"data/labels/{name}.tif")
+        size = sample["label"].shape
+        low = sample["start"].numpy() + sample["pad"][:, 0].numpy()
+        pad = sample["pad"].numpy()
+        where = tuple(slice(a, a + n - p.sum()) for a, n, p in zip(low, size, pad, strict=True))
+        inner = tuple(slice(p[0], n - p[1]) for p, n in zip(pad, size, strict=True))
+        np.testing.assert_array_equal(sample["image"][0][inner], resampled[where])
+        np.testing.assert_array_equal(
+            sample["label"][inner], resample_labels(label, resampled.shape)[where]
+        )
+
+
+class Interrupting:
+    """A reporter that is interrupted at its n-th step."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    @contextmanager
+    def __call__(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        def advance(count: int) -> None:
+            if title.startswith("patches"):
+                self.left -= 1
+                if self.left < 0:
+                    raise KeyboardInterrupt
+
+        yield advance
+
+
+def test_interrupted_run_goes_on_and_ends_in_the_same_bytes(folder: Path) -> None:
+    text = "patching: {patches_per_case: 90}\ncompute: {workers: 1}\n"
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.prepare(configure(folder, text), reporter=Interrupting(2))
+    assert not (folder / "patches").exists()
+    shards = list((folder / "patches.partial").rglob("c/0/0/0/0/0"))
+    assert shards
+    made = [(path, path.stat().st_mtime_ns) for path in shards]
+    with pytest.raises(StoreError, match="incomplete"):
+        PatchStore(folder / "patches")
+    pipeline.prepare(configure(folder, text))
+    assert not (folder / "patches.partial").exists()
+    for path, mtime in made:
+        final = folder / "patches" / path.relative_to(folder / "patches.partial")
+        assert final.stat().st_mtime_ns == mtime
+    pipeline.prepare(configure(folder, text + "output: {dir: straight}\n"))
+    assert digest(folder / "patches/patches") == digest(folder / "straight/patches")
+
+
+def test_same_config_again_does_nothing_and_another_is_refused(folder: Path) -> None:
+    store = pipeline.prepare(configure(folder))
+    before = digest(store.path)
+    pipeline.prepare(configure(folder))
+    assert digest(store.path) == before
+    with pytest.raises(StoreError, match="--overwrite"):
+        pipeline.prepare(configure(folder, "seed: 5\n"))
+    assert digest(store.path) == before
+    pipeline.prepare(configure(folder, "seed: 5\n"), overwrite=True)
+    assert PatchStore(store.path).manifest["training"]["seed"] == 5
+
+
+def test_changed_input_makes_the_set_stale(folder: Path) -> None:
+    pipeline.prepare(configure(folder))
+    image, label = make_volume(9)
+    write_pair(folder / "data", "cell 0 µ", image, label)
+    with pytest.raises(StoreError, match="other files"):
+        pipeline.prepare(configure(folder))
+
+
+def test_folder_of_somebody_else_is_never_touched(folder: Path) -> None:
+    (folder / "patches").mkdir()
+    (folder / "patches" / "thesis.txt").write_text("dear")
+    with pytest.raises(StoreError, match="no patch set"):
+        pipeline.prepare(configure(folder), overwrite=True)
+    assert (folder / "patches" / "thesis.txt").read_text() == "dear"
+
+
+def broken_label_shape(folder: Path) -> None:
+    _, label = make_volume(0)
+    tifffile.imwrite(folder / "data/labels/cell 0 µ.tif", label[:-1])
+
+
+def broken_fraction(folder: Path) -> None:
+    _, label = make_volume(0)
+    tifffile.imwrite(folder / "data/labels/cell 0 µ.tif", label.astype(np.float32) + 0.5)
+
+
+def broken_negative(folder: Path) -> None:
+    _, label = make_volume(0)
+    tifffile.imwrite(folder / "data/labels/cell 0 µ.tif", -(label.astype(np.int32)))
+
+
+def broken_truncated(folder: Path) -> None:
+    path = folder / "data/images/cell 0 µ.tif"
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def broken_garbage(folder: Path) -> None:
+    (folder / "data/images/cell 0 µ.tif").write_bytes(b"no tiff at all")
+
+
+def broken_mixed(folder: Path) -> None:
+    image, label = make_volume(0)
+    tifffile.imwrite(folder / "data/images/cell 0 µ.tif", image[0])
+    tifffile.imwrite(folder / "data/labels/cell 0 µ.tif", label[0])
+
+
+def broken_missing(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder / "data")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "family", "words"),
+    [
+        (broken_label_shape, (DataCheckError,), ["cell 0 µ", "11", "12"]),
+        (broken_fraction, (SourceError, DataCheckError), ["cell 0 µ"]),
+        (broken_negative, (SourceError, DataCheckError), ["cell 0 µ", "-"]),
+        (broken_truncated, (SourceError, DataCheckError), ["cell 0 µ"]),
+        (broken_garbage, (SourceError, DataCheckError), ["cell 0 µ"]),
+        (broken_mixed, (DataCheckError,), ["2D", "3D"]),
+        (broken_missing, (SourceError,), ["no such file"]),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing(
+    folder: Path,
+    spoil: Callable[[Path], None],
+    family: tuple[type[VolprepError], ...],
+    words: list[str],
+) -> None:
+    spoil(folder)
+    with pytest.raises(family) as error:
+        pipeline.prepare(configure(folder))
+    for word in words:
+        assert word in str(error.value)
+    assert not (folder / "patches").exists()
+    assert not (folder / "patches.partial").exists()
+
+
+def test_patch_beyond_memory_is_a_plan_error(folder: Path) -> None:
+    plan = "plan: {patch_size: [32768, 32768, 32768], batch_size: 2, memory: 1000000TiB}\n"
+    with pytest.raises(PlanError):
+        pipeline.prepare(configure(folder, plan))
+    assert not (folder / "patches.partial").exists()

@@ -1,0 +1,5 @@
+"""`python -m volprep`."""
+
+from volprep.cli import main
+
+main()

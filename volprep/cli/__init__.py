@@ -1,0 +1,10 @@
+"""The command line: parse, one call into the pipeline, print, exit code.
+
+`app` holds the options of every command and catches errors; each other module
+adds its commands to it.
+"""
+
+from volprep.cli import data, patchset, plan
+from volprep.cli.app import app, main
+
+__all__ = ["app", "data", "main", "patchset", "plan"]

@@ -1,0 +1,179 @@
+"""`volprep init`, `check` and `fingerprint`: what lies in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from volprep.cli.app import app
+from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text, stage
+from volprep.errors import ConfigError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Source = Annotated[Path, typer.Argument(help="A config, or a folder (or file) of volumes.")]
+LabelDir = Annotated[
+    str | None, typer.Option(help="Name of the label folder, where there are several.")
+]
+ImageDir = Annotated[
+    str | None, typer.Option(help="Name of the image folder, where there are several.")
+]
+ImageKey = Annotated[str | None, typer.Option(help="Image dataset inside HDF5 or Zarr files.")]
+LabelKey = Annotated[str | None, typer.Option(help="Label dataset inside HDF5 or Zarr files.")]
+Axes = Annotated[str | None, typer.Option(help="Axes of the image files, such as CZYX.")]
+Slices = Annotated[
+    bool | None,
+    typer.Option("--slices/--images", help="A folder of pictures is one stack, or many 2D images."),
+]
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="Folder (or file) with volumes and labels.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The YAML to write.")] = Path(
+        "volprep.yaml"
+    ),
+    patches: Annotated[
+        Path | None, typer.Option(help="Folder of the patch set; beside the YAML if not given.")
+    ] = None,
+    image_dir: ImageDir = None,
+    label_dir: LabelDir = None,
+    mask_dir: Annotated[str | None, typer.Option(help="Name of the valid-mask folder.")] = None,
+    image_key: ImageKey = None,
+    label_key: LabelKey = None,
+    axes: Axes = None,
+    label_axes: Annotated[str | None, typer.Option(help="Axes of the label files.")] = None,
+    slices: Slices = None,
+    spacing: Annotated[
+        str | None, typer.Option(help="(z, y, x) in µm, or '50,4,4 nm', where files carry none.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the YAML.")] = False,
+) -> None:
+    """Look at a folder and write a commented YAML for it."""
+    from volprep import pipeline
+    from volprep.store import write_text
+
+    if out.exists() and not force:
+        raise ConfigError(f"{out}: exists; add --force to overwrite it, or give another --out")
+    options: dict[str, Any] = {
+        "image_dir": image_dir,
+        "label_dir": label_dir,
+        "mask_dir": mask_dir,
+        "image_key": image_key,
+        "label_key": label_key,
+        "axes": axes,
+        "label_axes": label_axes,
+        "slices": slices,
+        "spacing": spacing,
+    }
+    if not out.resolve().parent.is_dir():
+        raise ConfigError(f"{out}: its folder does not exist; make it first")
+    text, summary = pipeline.start(
+        data, out, options=options, output=patches or out.with_name(f"{out.stem}_patches")
+    )
+    write_text(out, text)
+    for line in summary:
+        say(line)
+    say(f"wrote {out}; next: volprep check {out}  and  volprep prepare {out}")
+
+
+@app.command()
+def check(
+    source: Source,
+    headers_only: Annotated[
+        bool, typer.Option("--headers-only", help="Do not read a voxel.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the cases, and everything that is wrong or doubtful about them."""
+    from volprep import pipeline
+    from volprep.findings import raise_on_errors
+
+    config = pipeline.load_target(source)
+    cases = pipeline.list_cases(config)
+    with stage("check", pipeline.voxel_count(cases), "voxels") as advance:
+        report = pipeline.check(config, cases, headers_only=headers_only, progress=advance)
+    if as_json:
+        print_json({"layout": cases.layout, "reason": cases.reason, **report.to_dict()})
+    else:
+        header = ["case", "image (c z y x)", "dtype", "axes", "spacing", "label", "ids", "mask"]
+        rows = [_case_row(facts) for facts in report.facts]
+        print_table(f"{len(cases)} cases: {cases.reason}", header, rows)
+        found = [[f.level, str(f)] for f in report.findings]
+        print_table("findings", ["level", "finding"], found or [["", "none: all is well"]])
+    raise_on_errors(report.findings)
+
+
+def _case_row(facts: Any) -> list[object]:
+    image, label = facts.image, facts.label
+    return [
+        facts.case.name,
+        "-" if image is None else shape_text(image.shape),
+        "-" if image is None else image.dtype,
+        "-" if image is None else image.axes,
+        "-" if image is None else spacing_text(image.spacing),
+        "none" if label is None else label.dtype,
+        "-" if facts.labels is None else len(facts.labels.ids),
+        "yes" if facts.mask is not None else "no",
+    ]
+
+
+@app.command()
+def fingerprint(
+    source: Source,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of masks, for a plain folder of images.")
+    ] = None,
+    headers_only: Annotated[
+        bool, typer.Option("--headers-only", help="Shapes and spacings, without reading a voxel.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write it as JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure shapes, spacings, intensities and labels."""
+    from volprep import pipeline
+    from volprep.store import write_json
+
+    config = pipeline.load_target(source, masks=masks)
+    found = pipeline.fingerprint(config, headers_only=headers_only, reporter=stage)
+    if out is not None:
+        write_json(out, found.to_dict())
+    if as_json:
+        print_json(found.to_dict())
+        return
+    for title, header, rows in fingerprint_tables(found):
+        print_table(title, header, rows)
+
+
+def fingerprint_tables(found: Any) -> Iterator[tuple[str, list[str], list[list[object]]]]:
+    """The facts as tables: each case, then the pooled intensities, then the labels."""
+    yield (
+        "cases",
+        ["case", "shape (c z y x)", "dtype", "spacing"],
+        [[c.name, shape_text(c.shape), c.dtype, spacing_text(c.spacing)] for c in found.cases],
+    )
+    yield (
+        "pooled",
+        ["what", "value"],
+        [
+            ["median shape", shape_text(found.median_shape)],
+            ["median spacing", spacing_text(found.median_spacing)],
+            ["anisotropy", "-" if found.anisotropy is None else f"{found.anisotropy:.3g}"],
+            ["channels", found.n_channels],
+            ["objects", found.n_objects if found.has_labels else "no labels"],
+        ],
+    )
+    if not found.pooled:
+        return
+    rows: list[list[object]] = [
+        [weighting, region, channel, s.count, f"{s.mean:.6g}", f"{s.std:.6g}", f"{s.minimum:g}",
+         *(f"{v:g}" for v in s.percentiles.values()), f"{s.maximum:g}"]
+        for weighting, regions in found.pooled.items()
+        for region, channels in regions.items()
+        for channel, s in enumerate(channels)
+    ]  # fmt: skip
+    names = [f"p{q}" for q in found.pooled["voxel"]["all"][0].percentiles]
+    header = ["each ... weighs the same", "region", "channel", "voxels", "mean", "std", "min"]
+    yield "intensities", [*header, *names, "max"], rows

@@ -1,0 +1,29 @@
+"""The stages in order; the only room that knows the config and the machinery.
+
+YAML -load_config-> Config -list_cases-> Cases -check-> Report -measure-> Fingerprint
+  -decide-> Plan, Splits -training_sites-> Sites -cut_patches-> patches -publish-> PatchStore
+"""
+
+from volprep.pipeline.prepare import prepare
+from volprep.pipeline.stages import (
+    check,
+    fingerprint,
+    list_cases,
+    load_target,
+    plan_of,
+    plan_of_shape,
+    voxel_count,
+)
+from volprep.pipeline.start import start
+
+__all__ = [
+    "check",
+    "fingerprint",
+    "list_cases",
+    "load_target",
+    "plan_of",
+    "plan_of_shape",
+    "prepare",
+    "start",
+    "voxel_count",
+]

@@ -1,0 +1,457 @@
+"""`volprep prepare`: from a config to a published patch set."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import volprep
+from volprep.autoconfig import Plan
+from volprep.cases import Case, Cases
+from volprep.compute import default_workers, run_units
+from volprep.config import Config, TrainingConfig, canonical_json, dump_yaml
+from volprep.errors import DataCheckError, PlanError, StoreError, VolprepError
+from volprep.findings import raise_on_errors
+from volprep.fingerprint import Fingerprint
+from volprep.geometry import Box, Shape3, VolumeLike, three
+from volprep.pipeline import stages
+from volprep.pipeline.cut import PreparedCase, Site, cut_patches
+from volprep.pipeline.sites import Block, grid_sites, training_sites
+from volprep.pipeline.stages import Reporter, silent
+from volprep.preprocess import (
+    CaseLayout,
+    CroppedVolume,
+    Normalisation,
+    Preprocessing,
+    ResampledVolume,
+    case_layout,
+    preprocess_case,
+)
+from volprep.splits import Splits, audit_splits
+from volprep.store import (
+    ArraySpec,
+    PatchStore,
+    PatchWriter,
+    content_hash,
+    create_case_array,
+    describe_file,
+    load_json,
+    publish,
+    write_json,
+    write_text,
+)
+
+__all__ = ["prepare"]
+
+log = logging.getLogger(__name__)
+
+SplitName = Literal["train", "val"]
+#: Chunks of a resampled volume on disk.
+CHUNKS: Shape3 = (32, 128, 128)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decisions:
+    """Everything that is known before the first patch is cut."""
+
+    config: Config
+    cases: Cases
+    fingerprint: Fingerprint
+    plan: Plan
+    splits: Splits
+    settings: Preprocessing
+    normalisation: Normalisation
+    of_case: Mapping[str, Normalisation]
+    classes: tuple[int, ...] | None
+
+
+def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = silent) -> PatchStore:
+    """Make the patch set that a config describes.
+
+    Parameters
+    ----------
+    config : Config
+        As `volprep.load_config` reads it.
+    overwrite : bool
+        Whether a patch set of another config at the same place is replaced, at
+        the very end.
+    reporter : callable
+        Told of every long stage.
+
+    Returns
+    -------
+    PatchStore
+        The finished set. If it was there already, made of the same config and
+        the same files, nothing is done.
+
+    Raises
+    ------
+    VolprepError
+        Of the family of what is wrong. Nothing half-written stays behind; after
+        an interruption (Ctrl-C, a lost machine) a second call goes on where the
+        first one was.
+    """
+    out = config.output.dir
+    cases = stages.list_cases(config)
+    key = _run_key(config, cases)
+    done = _already_there(out, key, overwrite=overwrite)
+    if done is not None:
+        return done
+    raise_on_errors(stages.check(config, cases, headers_only=True).findings)
+    partial = _working_folder(out, key)
+    try:
+        decided = _decide(config, cases, reporter)
+        prepared = _preprocess(decided, partial, reporter)
+        counts, stored = _write_patches(decided, prepared, partial, reporter)
+        manifest = _describe(decided, counts, stored, partial, reporter)
+    except VolprepError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    publish(partial, out, {"key": key, **manifest})
+    return PatchStore(out)
+
+
+def _decide(config: Config, cases: Cases, reporter: Reporter) -> _Decisions:
+    plan, splits, fingerprint, classes = stages.decide(config, cases, reporter)
+    findings = audit_splits(splits, cases.items, patch=plan.patch_size, content=False)
+    raise_on_errors(findings)
+    common, of_case = stages.normalisations(config, fingerprint)
+    return _Decisions(
+        config, cases, fingerprint, plan, splits,
+        stages.preprocessing(config, plan), common, of_case, classes,
+    )  # fmt: skip
+
+
+def _preprocess(decided: _Decisions, partial: Path, reporter: Reporter) -> list[PreparedCase]:
+    """The cases ready to be cut: the files themselves where nothing is to be done to voxels."""
+    settings = decided.settings
+    if settings.target is None and not settings.crop:
+        return [
+            PreparedCase(case.name, case.open_image(), case.open_label(), case.open_mask())
+            for case in decided.cases
+        ]
+    with reporter("preprocess", len(decided.cases), "cases") as advance:
+        prepared = []
+        for case in decided.cases:
+            prepared.append(_preprocess_case(case, settings, partial / "volumes", decided.config))
+            advance(1)
+    return prepared
+
+
+def _preprocess_case(
+    case: Case, settings: Preprocessing, folder: Path, config: Config
+) -> PreparedCase:
+    image, label, mask = case.open_image(), case.open_label(), case.open_mask()
+    layout = case_layout(image, label, settings)
+    arrays = {"image": _fresh_array(folder / f"{case.name}.image.zarr", layout.shape, layout.dtype)}
+    if label is not None:
+        arrays["label"] = _fresh_array(
+            folder / f"{case.name}.label.zarr", (1, *layout.shape[1:]), label.dtype
+        )
+    done = preprocess_case(
+        image,
+        label,
+        settings=settings,
+        layout=layout,
+        write_image=arrays["image"].write,
+        write_labels=(
+            (lambda box, array: arrays["label"].write(box, array[None])) if label else None
+        ),
+        depth=CHUNKS[0],
+        workers=config.compute.workers or default_workers(),
+    )
+    if done.lost_ids:
+        log.warning("%s: ids lost by resampling: %s", case.name, done.lost_ids[:20])
+    return PreparedCase(
+        case.name, arrays["image"], arrays.get("label"), _prepared_mask(mask, layout, settings)
+    )
+
+
+def _prepared_mask(
+    mask: VolumeLike | None, layout: CaseLayout, settings: Preprocessing
+) -> VolumeLike | None:
+    """The valid mask on the grid of the prepared case, resampled where it is read."""
+    if mask is None:
+        return None
+    cropped = mask if layout.crop is None else CroppedVolume(mask, layout.crop)
+    if settings.target is None:
+        return cropped
+    return ResampledVolume(cropped, settings.target, labels=True)
+
+
+def _fresh_array(path: Path, shape: Sequence[int], dtype: Any) -> Any:
+    if path.exists():
+        shutil.rmtree(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return create_case_array(path, shape, dtype, chunks=CHUNKS)
+
+
+def _write_patches(
+    decided: _Decisions, prepared: Sequence[PreparedCase], partial: Path, reporter: Reporter
+) -> tuple[dict[SplitName, int], Shape3]:
+    stored = _stored_patch(decided, prepared)
+    dtypes = _dtypes(prepared)
+    _check_memory(stored, dtypes, prepared[0].image.shape[0], decided.config)
+    sizes: dict[SplitName, Shape3] = {"train": stored, "val": decided.plan.patch_size}
+    sites: dict[SplitName, list[Site]] = {
+        "train": _training_sites(decided, prepared, stored),
+        "val": grid_sites(
+            _blocks(decided.splits.val, prepared), sizes["val"], decided.config.patching.overlap
+        ),
+    }
+    if not sites["train"]:
+        raise DataCheckError(["no training patch: every case was held out or rejected"])
+    for split, size in sizes.items():
+        specs = _specs(dtypes, prepared[0].image.shape[0], size, decided.config.output.compression)
+        _write_split(decided, prepared, partial, split, sites[split], specs, reporter)
+    return {split: len(found) for split, found in sites.items()}, stored
+
+
+def _write_split(
+    decided: _Decisions,
+    prepared: Sequence[PreparedCase],
+    partial: Path,
+    split: SplitName,
+    sites: Sequence[Site],
+    specs: Sequence[ArraySpec],
+    reporter: Reporter,
+) -> None:
+    writer = PatchWriter(
+        partial / "patches" / f"{split}.zarr",
+        specs,
+        len(sites),
+        {"cases": [case.name for case in prepared], "split": split},
+    )
+    size = three(specs[0].patch_shape[1:])
+    dtypes = {spec.name: spec.dtype for spec in specs}
+    mode = decided.config.patching.pad_mode
+    with reporter(f"patches ({split})", len(sites), "patches") as advance:
+
+        def write(shard: int) -> None:
+            numbers = writer.patches_of(shard)
+            if not writer.has(shard):
+                chosen = sites[numbers.start : numbers.stop]
+                writer.write(shard, cut_patches(prepared, chosen, size, dtypes, mode))
+            advance(len(numbers))
+
+        workers = decided.config.compute.workers
+        for _ in run_units(write, range(writer.n_shards), workers=workers):
+            pass
+    writer.finish()
+
+
+def _training_sites(
+    decided: _Decisions, prepared: Sequence[PreparedCase], stored: Shape3
+) -> list[Site]:
+    config = decided.config
+    blocks = _blocks(decided.splits.train, prepared)
+    return training_sites(
+        blocks,
+        stored,
+        config.patching,
+        foreground=stages.foreground(config, prepared, blocks),
+        weights=[case.weight for case in decided.cases],
+        seed=config.seed,
+        accept=stages.acceptance(config, prepared, stored),
+    )
+
+
+def _blocks(parts: Sequence[Any], prepared: Sequence[PreparedCase]) -> list[Block]:
+    numbers = {case.name: number for number, case in enumerate(prepared)}
+    return [
+        (numbers[part.case], part.box or Box.whole(prepared[numbers[part.case]].image.shape))
+        for part in parts
+    ]
+
+
+def _stored_patch(decided: _Decisions, prepared: Sequence[PreparedCase]) -> Shape3:
+    """The augmentation patch, but nowhere beyond the largest region and the patch itself."""
+    regions = [box.shape for _, box in _blocks(decided.splits.train, prepared)]
+    widest = [max(axis) for axis in zip(*regions, strict=True)]
+    plan = decided.plan
+    return three(
+        [
+            max(p, min(a, w))
+            for p, a, w in zip(plan.patch_size, plan.aug_patch_size, widest, strict=True)
+        ]
+    )
+
+
+def _dtypes(prepared: Sequence[PreparedCase]) -> dict[str, np.dtype[Any]]:
+    """The one dtype of each array that holds every case's values exactly."""
+    found = {"image": [case.image.dtype for case in prepared]}
+    labels = [case.label.dtype for case in prepared if case.label is not None]
+    if labels:
+        found["label"] = labels
+    dtypes: dict[str, np.dtype[Any]] = {
+        name: np.dtype(np.result_type(*kinds)) for name, kinds in found.items()
+    }
+    if any(case.mask is not None for case in prepared):
+        dtypes["mask"] = np.dtype(bool)
+    return dtypes
+
+
+def _specs(
+    dtypes: Mapping[str, np.dtype[Any]], channels: int, size: Shape3, compression: str
+) -> list[ArraySpec]:
+    return [
+        ArraySpec(name, (channels, *size) if name == "image" else size, dtype, compression)
+        for name, dtype in dtypes.items()
+    ]
+
+
+def _check_memory(
+    size: Shape3, dtypes: Mapping[str, np.dtype[Any]], channels: int, config: Config
+) -> None:
+    """A patch, its padding and its encoding must fit, for every worker at once."""
+    voxel = channels * dtypes["image"].itemsize + sum(
+        dtype.itemsize for name, dtype in dtypes.items() if name != "image"
+    )
+    workers = config.compute.workers or default_workers()
+    need = 4 * voxel * math.prod(size) * workers
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > have:
+        raise PlanError(
+            f"a stored patch of {' x '.join(map(str, size))} voxels needs about "
+            f"{need / 2**30:.1f} GiB with {workers} workers, this machine has "
+            f"{have / 2**30:.1f} GiB; set plan.patch_size or plan.aug_patch_size smaller, "
+            "or compute.workers to fewer"
+        )
+
+
+def _describe(
+    decided: _Decisions,
+    counts: Mapping[SplitName, int],
+    stored: Shape3,
+    partial: Path,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Write everything that stands beside the patches, and give the manifest."""
+    config = decided.config
+    training = _training_config(decided, counts, stored)
+    write_text(partial / "config.resolved.yaml", dump_yaml(config))
+    write_json(partial / "fingerprint.json", decided.fingerprint.to_dict())
+    write_text(partial / "plan.yaml", dump_yaml(decided.plan.to_dict()))
+    write_json(partial / "splits.json", decided.splits.to_dict())
+    write_text(partial / "train.yaml", dump_yaml(training))
+    shutil.rmtree(partial / "volumes", ignore_errors=True)
+    files = sorted({path for case in decided.cases for path in case.paths()})
+    with reporter("hash inputs", len(files), "files") as advance:
+        inputs = []
+        for described in run_units(describe_file, files, workers=config.compute.workers):
+            inputs.append(described)
+            advance(1)
+    (partial / "state.json").unlink()
+    return {
+        "config_hash": content_hash(canonical_json(config)),
+        "cases": [case.name for case in decided.cases],
+        "files": [case.to_dict() for case in decided.cases],
+        "inputs": inputs,
+        "versions": _versions(),
+        "training": training.model_dump(mode="json"),
+    }
+
+
+def _training_config(
+    decided: _Decisions, counts: Mapping[SplitName, int], stored: Shape3
+) -> TrainingConfig:
+    plan, config = decided.plan, decided.config
+    labelled = any(case.label is not None for case in decided.cases)
+    return TrainingConfig.model_validate(
+        {
+            "volprep_version": volprep.__version__,
+            "patches": {split: f"patches/{split}.zarr" for split in counts},
+            "n_patches": dict(counts),
+            "patch_size": plan.patch_size,
+            "stored_patch_size": stored,
+            "batch_size": plan.batch_size,
+            "pool": plan.pool,
+            "strides": plan.strides,
+            "kernel_sizes": plan.kernel_sizes,
+            "spacing": plan.spacing,
+            "n_channels": plan.n_channels,
+            "label_kind": config.data.label_kind if labelled else None,
+            "n_classes": plan.n_classes if decided.classes is not None else None,
+            "class_values": decided.classes,
+            "normalisation": decided.normalisation.to_dict(),
+            "case_normalisation": {n: rule.to_dict() for n, rule in decided.of_case.items()},
+            "augment": config.augment,
+            "splits": "splits.json",
+            "seed": config.seed,
+            "precision": plan.precision,
+            "memory_bytes": plan.memory_bytes,
+        }
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("numpy", "zarr", "tifffile", "imagecodecs", "h5py", "nibabel", "scipy", "numba")
+    return {"volprep": volprep.__version__, **{name: version(name) for name in names}}
+
+
+def _run_key(config: Config, cases: Cases) -> str:
+    """What a patch set is made from: the config but for the machine, the files, the version."""
+    states = []
+    for case in cases:
+        for path in case.paths():
+            files = sorted(path.rglob("*")) if path.is_dir() else [path]
+            for file in files:
+                state = file.stat()
+                states.append([str(file), state.st_size, state.st_mtime_ns])
+    relevant = config.model_copy(
+        update={
+            "output": config.output.model_copy(update={"dir": Path()}),
+            "compute": config.compute.model_copy(update={"workers": None}),
+        }
+    )
+    return content_hash(canonical_json(relevant), states, volprep.__version__)
+
+
+def _already_there(out: Path, key: str, *, overwrite: bool) -> PatchStore | None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not (out / "manifest.json").exists():
+        raise StoreError(
+            f"{out}: exists and is no patch set; choose another output.dir or move it away"
+        )
+    store = PatchStore(out)
+    if store.manifest.get("key") == key:
+        log.info("%s is complete already", out)
+        return store
+    if not overwrite:
+        raise StoreError(
+            f"{out}: holds a patch set of another config or of other files; "
+            "add --overwrite to replace it, or choose another output.dir"
+        )
+    return None
+
+
+def _working_folder(out: Path, key: str) -> Path:
+    """``OUT.partial``, taken over from an interrupted run of the same config and files."""
+    partial = out.with_name(out.name + ".partial")
+    state = partial / "state.json"
+    if partial.exists():
+        if not state.exists() and any(partial.iterdir()):
+            raise StoreError(f"{partial}: is in the way and not volprep's; move it away")
+        if state.exists() and load_json(state).get("key") == key:
+            log.info("going on in %s", partial)
+            return partial
+        shutil.rmtree(partial)
+    try:
+        partial.mkdir(parents=True)
+        write_json(state, {"key": key})
+    except OSError as error:
+        raise StoreError(
+            f"{partial}: cannot be written ({error.strerror}); choose another output.dir"
+        ) from error
+    return partial

@@ -1,0 +1,445 @@
+"""One function for each arrow: the config's words turned into calls of the rooms below."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from volprep.autoconfig import Plan, choose_target_spacing, make_plan
+from volprep.cases import Case, Cases, cases_from_entries, find_cases
+from volprep.checks import Report, examine_cases
+from volprep.config import Config, PlanConfig, load_config, parse_spacing, with_values
+from volprep.errors import ConfigError, PlanError, SourceError
+from volprep.fingerprint import (
+    Fingerprint,
+    FingerprintInput,
+    LabelFacts,
+    Statistics,
+    compute_fingerprint,
+)
+from volprep.geometry import Box, Shape3, three
+from volprep.headers import list_volumes
+from volprep.pipeline.cut import PreparedCase, Site, read_patch
+from volprep.preprocess import Normalisation, Preprocessing, case_layout
+from volprep.sampling import ForegroundIndex, Rejection
+from volprep.sources import stem_of
+from volprep.splits import SplitPart, Splits, make_splits
+
+__all__ = [
+    "Reporter",
+    "acceptance",
+    "check",
+    "decide",
+    "fingerprint",
+    "foreground",
+    "list_cases",
+    "load_target",
+    "measure",
+    "normalisations",
+    "plan_of",
+    "plan_of_shape",
+    "preprocessing",
+]
+
+#: ``reporter(title, total, unit)`` is entered for a stage and gives ``advance(n)``.
+Reporter = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
+
+
+@contextlib.contextmanager
+def silent(_title: str, _total: int, _unit: str) -> Iterator[Callable[[int], None]]:
+    """A reporter that says nothing."""
+    yield lambda _count: None
+
+
+def load_target(
+    path: Path,
+    *,
+    plan: Mapping[str, Any] | None = None,
+    masks: Path | None = None,
+    **data: Any,
+) -> Config:
+    """A config file, or the config that a plain folder or volume stands for.
+
+    Parameters
+    ----------
+    path : Path
+        ``.yaml`` and ``.yml`` are configs, anything else is data.
+    plan : mapping or None
+        Keys of ``plan:`` that win over the file's.
+    masks : Path or None
+        For a folder of images: the folder of their labels, by the same stems.
+    **data
+        Keys of ``data:`` for a folder; None leaves one out.
+    """
+    given = {name: value for name, value in data.items() if value is not None}
+    if path.suffix.lower() in (".yaml", ".yml"):
+        config = load_config(path)
+        if given or masks:
+            words = ", ".join([*given, *(["masks"] if masks else [])])
+            raise ConfigError(f"{path}: {words}: goes with a folder; put it in the YAML")
+    elif masks is not None:
+        config = Config.model_validate({"data": {"cases": _pairs(path, masks), **given}})
+    else:
+        config = Config.model_validate({"data": {"root": path.resolve(), **given}})
+    return config.model_copy(update={"plan": with_values(config.plan, plan or {}, "plan")})
+
+
+def _pairs(images: Path, masks: Path) -> list[dict[str, Path]]:
+    """Each image of a folder with the mask of the same stem."""
+    labels = {stem_of(path): path for path in list_volumes(masks)}
+    pairs = []
+    for path in list_volumes(images):
+        if stem_of(path) not in labels:
+            raise SourceError(path, f"{masks} holds no mask of this name", "add it, or rename it")
+        pairs.append({"image": path.resolve(), "label": labels[stem_of(path)].resolve()})
+    return pairs
+
+
+def list_cases(config: Config) -> Cases:
+    """The cases of a config, found or listed."""
+    data = config.data
+    if data.cases:
+        entries = [
+            {name: value for name, value in case.model_dump().items() if value is not None}
+            for case in data.cases
+        ]
+        return cases_from_entries(entries, group=config.split.group, spacing=data.spacing)
+    if data.root is None:
+        raise ConfigError("data.root: missing; give a folder, or a list of cases")
+    return find_cases(
+        data.root,
+        layout=data.layout,
+        image_dir=data.image_dir,
+        label_dir=data.label_dir,
+        mask_dir=data.mask_dir,
+        image_key=data.image_key,
+        label_key=data.label_key,
+        axes=data.axes,
+        label_axes=data.label_axes,
+        slices=data.slices,
+        group=config.split.group,
+        spacing=data.spacing,
+    )
+
+
+def check(
+    config: Config,
+    cases: Cases,
+    *,
+    headers_only: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Everything that is wrong or doubtful about the cases."""
+    return examine_cases(
+        cases,
+        headers_only=headers_only,
+        label_kind=config.data.label_kind,
+        workers=config.compute.workers,
+        progress=progress,
+    )
+
+
+def voxel_count(cases: Cases) -> int:
+    """Voxels of all images and labels that can be opened, for a progress bar."""
+    total = 0
+    for case in cases:
+        for opened in (case.open_image, case.open_label, case.open_mask):
+            with contextlib.suppress(SourceError):
+                volume = opened()
+                total += 0 if volume is None else math.prod(volume.shape)
+    return total
+
+
+def preprocessing(config: Config, plan: Plan) -> Preprocessing:
+    """What is done to the voxels before they are cut."""
+    section = config.preprocess
+    return Preprocessing(target=plan.target_spacing, order=section.order, crop=section.crop_nonzero)
+
+
+def measure(
+    config: Config, cases: Cases, parts: Sequence[SplitPart], reporter: Reporter, title: str
+) -> Fingerprint:
+    """The fingerprint of some cases, or blocks of them."""
+    named = [(cases.named(part.case), part.box) for part in parts]
+    inputs = [
+        FingerprintInput(
+            case.name, case.open_image, case.open_label if case.label else None, box=box
+        )
+        for case, box in named
+    ]
+    with reporter(title, _voxels(named), "voxels") as advance:
+        return compute_fingerprint(inputs, workers=config.compute.workers, progress=advance)
+
+
+def decide(
+    config: Config, cases: Cases, reporter: Reporter
+) -> tuple[Plan, Splits, Fingerprint, tuple[int, ...] | None]:
+    """Splits, the fingerprint of what is trained on, and the plan.
+
+    Notes
+    -----
+    Intensities are measured on training voxels alone. A single volume is measured
+    twice: as a whole for its plan, since the blocks that are held out follow from
+    the patch, then in its training blocks. Classes are those of all labels.
+    """
+    blocks = config.split.kind == "blocks" or (config.split.kind == "auto" and len(cases) == 1)
+    if blocks:
+        whole = measure(config, cases, [SplitPart(c.name) for c in cases], reporter, "fingerprint")
+        classes = _classes(config, [whole])
+        plan, splits = _plan_blocks(config, cases, whole, classes)
+        settings = preprocessing(config, plan)
+        parts = [_source_part(part, cases.named(part.case), settings) for part in splits.train]
+        train = measure(config, cases, parts, reporter, "fingerprint (training blocks)")
+        return plan, splits, train, classes
+    splits = _split(config, cases, None, None)
+    train = measure(config, cases, splits.train, reporter, "fingerprint")
+    every = [train]
+    if splits.val:
+        every.append(measure(config, cases, splits.val, reporter, "fingerprint (validation)"))
+    classes = _classes(config, every)
+    return _plan(config, train, cases, classes), splits, train, classes
+
+
+def plan_of(config: Config, reporter: Reporter = silent) -> Plan:
+    """The plan of a config's cases; voxels are read only where classes must be counted."""
+    cases = list_cases(config)
+    parts = [SplitPart(case.name) for case in cases]
+    count = config.data.label_kind == "classes" and config.data.n_classes is None
+    if count and any(case.label for case in cases):
+        fingerprint = measure(config, cases, parts, reporter, "fingerprint")
+        return _plan(config, fingerprint, cases, _classes(config, [fingerprint]))
+    return _plan(config, headers_of(cases), cases, None)
+
+
+def fingerprint(
+    config: Config, *, headers_only: bool = False, reporter: Reporter = silent
+) -> Fingerprint:
+    """The fingerprint of every case of a config."""
+    cases = list_cases(config)
+    if headers_only:
+        return headers_of(cases)
+    return measure(config, cases, [SplitPart(case.name) for case in cases], reporter, "fingerprint")
+
+
+def headers_of(cases: Cases) -> Fingerprint:
+    """Shapes, dtypes and spacings, without reading a voxel."""
+    inputs = [FingerprintInput(case.name, case.open_image) for case in cases]
+    return compute_fingerprint(inputs, headers_only=True)
+
+
+def normalisations(
+    config: Config, fingerprint: Fingerprint
+) -> tuple[Normalisation, dict[str, Normalisation]]:
+    """The rule of the data set, and those of single cases where each has its own."""
+    section = config.preprocess
+
+    def rule(statistics: Sequence[Statistics]) -> Normalisation:
+        return Normalisation.from_statistics(
+            section.normalise,
+            mean=[s.mean for s in statistics],
+            std=[s.std for s in statistics],
+            minimum=[s.minimum for s in statistics],
+            maximum=[s.maximum for s in statistics],
+            percentiles=[s.percentiles for s in statistics],
+            clip=section.clip,
+        )
+
+    common = rule(fingerprint.statistics(section.region))
+    if section.scope == "dataset":
+        return common, {}
+    own = {}
+    for case in fingerprint.cases:
+        found = case.foreground if section.region == "foreground" else case.everywhere
+        own[case.name] = rule(found or case.everywhere or ())
+    return common, own
+
+
+def foreground(
+    config: Config, prepared: Sequence[PreparedCase], blocks: Sequence[tuple[int, Box]]
+) -> list[ForegroundIndex | None]:
+    """Where patches around foreground may be drawn, for each block; None without labels."""
+    section = config.patching.foreground
+    if section.p == 0 or config.patching.name == "sequential":
+        return [None] * len(blocks)
+    return [
+        None
+        if (label := prepared[number].label) is None
+        else ForegroundIndex.build(label, box=box, per=section.per)
+        for number, box in blocks
+    ]
+
+
+def acceptance(
+    config: Config, prepared: Sequence[PreparedCase], size: Shape3
+) -> Callable[[Site, np.random.Generator], bool] | None:
+    """Which drawn sites are kept; None where every one is."""
+    section = config.patching.reject
+    rejection = Rejection(section.size_thres, section.diversity, section.p, section.valid_ratio)
+    masked = any(case.mask is not None for case in prepared)
+    if not rejection.reads_labels and not masked:
+        return None
+
+    def accept(site: Site, rng: np.random.Generator) -> bool:
+        case, box = prepared[site.case], Box.at(site.start, size)
+        label = valid = None
+        if case.label is not None and rejection.reads_labels:
+            label = read_patch(case.label, site.region, box)
+        if case.mask is not None:
+            valid = case.mask.read(site.region.common(box))
+        return rejection.accepts(label, rng, valid)
+
+    return accept
+
+
+def plan_of_shape(
+    median: Sequence[int],
+    *,
+    spacing: str | None = None,
+    n_channels: int = 1,
+    n_classes: int = 2,
+    plan: Mapping[str, Any] | None = None,
+) -> Plan:
+    """A plan from a median shape alone."""
+    section = with_values(PlanConfig.model_validate({}), plan or {}, "plan")
+    try:
+        micrometres = parse_spacing(spacing)
+    except ValueError as error:
+        raise ConfigError(f"--spacing: {error}") from None
+    return make_plan(
+        median, spacing=micrometres, n_channels=n_channels, n_classes=n_classes,
+        **_plan_arguments(section),
+    )  # fmt: skip
+
+
+def _plan_arguments(section: PlanConfig) -> dict[str, Any]:
+    return dict(section.model_dump())
+
+
+def _voxels(named: Sequence[tuple[Case, Box | None]]) -> int:
+    total = 0
+    for case, box in named:
+        shape = case.open_image().shape
+        spatial = Box.whole(shape).size if box is None else box.size
+        total += spatial * (shape[0] + (case.label is not None))
+    return total
+
+
+def _classes(config: Config, measured: Sequence[Fingerprint]) -> tuple[int, ...] | None:
+    """The label value of each class, background first; None for instances."""
+    if config.data.label_kind != "classes":
+        return None
+    found = {0}
+    for fingerprint in measured:
+        values = fingerprint.class_voxels
+        if values is None:
+            raise PlanError(
+                f"the labels hold more than {LabelFacts.MOST_LISTED} values in one case; "
+                "set data.label_kind to instances, or relabel the classes"
+            )
+        found |= set(values)
+    if config.data.n_classes is None:
+        return tuple(sorted(found))
+    if max(found) >= config.data.n_classes:
+        raise PlanError(
+            f"data.n_classes is {config.data.n_classes}, but the labels hold {max(found)}; "
+            "leave it out to have the classes counted"
+        )
+    return tuple(range(config.data.n_classes))
+
+
+def _plan(
+    config: Config,
+    fingerprint: Fingerprint,
+    cases: Cases,
+    classes: Sequence[int] | None,
+    limit: Shape3 | None = None,
+) -> Plan:
+    """The plan of a fingerprint; `limit` is the largest patch that fits, where one is known."""
+    rule = config.preprocess.target_spacing
+    target = choose_target_spacing([c.spacing for c in fingerprint.cases], rule or "none")
+    arguments = _plan_arguments(config.plan)
+    if limit is not None and arguments["patch_size"] is None:
+        arguments["patch_size"] = limit
+    return make_plan(
+        fingerprint.median_shape,
+        spacing=fingerprint.median_spacing,
+        target_spacing=target,
+        n_channels=fingerprint.n_channels,
+        n_classes=config.data.n_classes or (len(classes) if classes else 2),
+        n_images=len(cases),
+        **arguments,
+    )
+
+
+def _plan_blocks(
+    config: Config, cases: Cases, whole: Fingerprint, classes: Sequence[int] | None
+) -> tuple[Plan, Splits]:
+    """Plan and blocks together: the patch is made smaller where both sides cannot hold it."""
+    plan = _plan(config, whole, cases, classes)
+    settings = preprocessing(config, plan)
+    shapes = {
+        case.name: three(case_layout(case.open_image(), None, settings).shape[1:]) for case in cases
+    }
+    splits = _split(config, cases, shapes, plan.patch_size)
+    if splits.patch_limit is not None and config.plan.patch_size is None:
+        smaller = _plan(config, whole, cases, classes, _divisible(splits.patch_limit, plan.pool))
+        plan = dataclasses.replace(
+            smaller,
+            given=tuple(name for name in smaller.given if name != "patch_size"),
+            reasons={
+                **smaller.reasons,
+                "patch_size": "the largest that both sides of the one volume hold, "
+                "with a gap of a patch between them",
+            },
+        )
+        splits = _split(config, cases, shapes, plan.patch_size)
+    return plan, splits
+
+
+def _split(
+    config: Config, cases: Cases, shapes: Mapping[str, Shape3] | None, patch: Shape3 | None
+) -> Splits:
+    section = config.split
+    return make_splits(
+        cases.items,
+        kind=section.kind,
+        fraction=section.fraction,
+        folds=section.folds,
+        fold=section.fold,
+        seed=config.seed,
+        shapes=shapes,
+        patch=patch,
+        gap=section.gap,
+    )
+
+
+def _source_part(part: SplitPart, case: Case, settings: Preprocessing) -> SplitPart:
+    """A block of a prepared case in the voxels of its source, rounded inwards."""
+    if part.box is None or (settings.target is None and not settings.crop):
+        return part
+    image = case.open_image()
+    layout = case_layout(image, None, settings)
+    kept = layout.crop or Box.whole(image.shape)
+    scale = [a / b for a, b in zip(kept.shape, layout.shape[1:], strict=True)]
+    start = [
+        a + math.ceil(n * s) for a, n, s in zip(kept.start, part.box.start, scale, strict=True)
+    ]
+    stop = [a + math.floor(n * s) for a, n, s in zip(kept.start, part.box.stop, scale, strict=True)]
+    stop = [max(a + 1, b) for a, b in zip(start, stop, strict=True)]
+    return SplitPart(part.case, Box(three(start), three(stop)))
+
+
+def _divisible(limit: Shape3, pool: Shape3) -> Shape3:
+    """The largest patch within `limit` that can be pooled, up to `pool` times, down to 4 voxels."""
+    steps = [
+        2 ** max(k for k in range(p + 1) if k == 0 or n >= 4 * 2**k)
+        for n, p in zip(limit, pool, strict=True)
+    ]
+    return three(n // step * step for n, step in zip(limit, steps, strict=True))

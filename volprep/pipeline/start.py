@@ -1,0 +1,209 @@
+"""`volprep init`: a commented YAML written from what lies in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from volprep.cases import Case, Cases
+from volprep.config import dump_yaml
+from volprep.pipeline.stages import list_cases, load_target
+
+__all__ = ["LabelGuess", "guess_label_kind", "start", "starting_yaml"]
+
+LabelKind = Literal["instances", "classes"]
+#: More classes than this are taken for instances.
+MANY = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LabelGuess:
+    """What the labels seem to be, and why."""
+
+    kind: LabelKind
+    reason: str
+
+
+def start(
+    root: Path, config_path: Path, *, options: Mapping[str, Any], output: Path
+) -> tuple[str, list[str]]:
+    """The text of a first config, and what was found in a few lines.
+
+    Parameters
+    ----------
+    root : Path
+        Where to look for cases.
+    config_path : Path
+        Where the text will be saved; paths in it are relative to that folder.
+    options : mapping
+        Keys of ``data:`` that the user decided; None leaves one out.
+    output : Path
+        Of the patch set.
+
+    Raises
+    ------
+    SourceError
+        If no case is found or a file cannot be read.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    cases = list_cases(load_target(root, **given))
+    guess = guess_label_kind(cases)
+    text = starting_yaml(root, config_path, cases, guess, given=given, output=output)
+    labelled = sum(case.label is not None for case in cases)
+    summary = [
+        f"{len(cases)} cases, {labelled} with labels: {cases.reason}",
+        *cases.notices,
+        f"labels taken as {guess.kind}: {guess.reason}",
+    ]
+    return text, summary
+
+
+def guess_label_kind(cases: Cases, most: int = 3) -> LabelGuess:
+    """Instances or classes, from the ids of the first labelled cases.
+
+    Parameters
+    ----------
+    cases : Cases
+    most : int
+        How many cases are read.
+
+    Raises
+    ------
+    SourceError
+        If a label cannot be read or is none.
+    """
+    labelled = [case for case in cases if case.label is not None][:most]
+    if not labelled:
+        return LabelGuess("instances", "there are no labels yet")
+    if cases.layout == "nnunet":
+        return LabelGuess("classes", "nnU-Net data sets hold classes")
+    ids = [_ids(case) for case in labelled]
+    count = len(set().union(*ids))
+    if count <= 1:
+        value = next(iter(set().union(*ids)), 0)
+        return LabelGuess("classes", f"the only value beside 0 is {value}")
+    if len(ids) > 1 and count <= MANY and all(found == ids[0] for found in ids):
+        return LabelGuess("classes", f"the first {len(ids)} cases hold the same {count} values")
+    return LabelGuess("instances", f"{len(ids[0])} ids in {labelled[0].name}")
+
+
+def starting_yaml(
+    root: Path,
+    config_path: Path,
+    cases: Cases,
+    guess: LabelGuess,
+    *,
+    given: Mapping[str, Any],
+    output: Path,
+) -> str:
+    """The text of a config that prepares the cases as they are.
+
+    Parameters
+    ----------
+    root : Path
+        Where the cases were found.
+    config_path : Path
+        Where the text will be saved; paths in it are relative to that folder.
+    cases : Cases
+    guess : LabelGuess
+    given : mapping
+        What the user decided, as keys of ``data:``.
+    output : Path
+        Of the patch set.
+    """
+    volumes = [case.open_image() for case in cases]
+    base = config_path.resolve().parent
+    lines = [
+        f"# {len(cases)} case{'s' if len(cases) != 1 else ''}: {cases.reason}",
+        *(
+            f"#   {line}"
+            for line in _some(_describe(c, v) for c, v in zip(cases, volumes, strict=True))
+        ),
+        *(f"# note: {notice}" for notice in cases.notices),
+        "# Every key that may stand here, with its meaning: volprep schema",
+        "data:",
+        *_entry("root", _relative(root, base), 2),
+        *(line for name, value in given.items() for line in _entry(name, value, 2)),
+        *_spacing_lines([v.spacing for v in volumes], given),
+        f"  label_kind: {guess.kind}  # or "
+        f"{'classes' if guess.kind == 'instances' else 'instances'}; {guess.reason}",
+        "",
+        "seed: 0  # of every random choice; the same seed gives the same patches",
+        "",
+        "split:",
+        *_split_lines(len(cases)),
+        "",
+        "plan:",
+        "  memory: 8GiB  # of the device you train on; patch and batch are made to fit",
+        "  # patch_size: [32, 128, 128]  # what you set here is kept, the rest decided around it",
+        "",
+        "preprocess:",
+        "  target_spacing: none  # or median, finest, or (z, y, x) in µm",
+        "  clip: [0.5, 99.5]  # percentiles, before normalising; null for none",
+        "  normalise: zscore  # or minmax, percentile, none; applied when patches are read",
+        "",
+        "patching:",
+        "  name: random  # or sequential (a grid), stratified",
+        "  # patches_per_case: 64  # if not given, as many as cover each case twice",
+        f"  foreground: {{p: 0.33, per: {guess.kind.removesuffix('es').removesuffix('s')}}}"
+        "  # share of patches drawn around labels",
+        "",
+        "augment: []  # a list such as [flip, rotate, {elastic: {p: 0.3}}]; train.yaml carries it",
+        "",
+        "output:",
+        *_entry("dir", _relative(output, base), 2),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _ids(case: Case) -> set[int]:
+    labels = case.open_label()
+    found: set[int] = set()
+    if labels is not None:
+        for _, slab in labels.slabs():
+            found.update(int(i) for i in np.unique(slab))
+    return found - {0}
+
+
+def _describe(case: Case, volume: Any) -> str:
+    shape = " x ".join(str(n) for n in volume.shape)
+    label = "" if case.label else ", no label"
+    return f"{case.name}: {shape} (c z y x) {volume.dtype}{label}"
+
+
+def _some(lines: Iterable[str], most: int = 8) -> list[str]:
+    every = list(lines)
+    rest = len(every) - most
+    return every if rest <= 0 else [*every[:most], f"... and {rest} more"]
+
+
+def _entry(name: str, value: object, indent: int) -> list[str]:
+    text = dump_yaml({name: value}).rstrip("\n")
+    return [" " * indent + line for line in text.splitlines()]
+
+
+def _relative(path: Path, base: Path) -> str:
+    """From the config's folder, so that both can be moved together."""
+    return Path(os.path.relpath(path.resolve(), base)).as_posix()
+
+
+def _spacing_lines(spacings: Sequence[Any], given: Mapping[str, Any]) -> list[str]:
+    unknown = sum(s is None for s in spacings)
+    if not unknown or "spacing" in given:
+        return []
+    who = "the files carry" if unknown == len(spacings) else f"{unknown} files carry"
+    return [f"  # spacing: [0.3, 0.1, 0.1]  # (z, y, x) in µm, or '50, 4, 4 nm': {who} none"]
+
+
+def _split_lines(count: int) -> list[str]:
+    if count == 1:
+        return [
+            "  kind: blocks  # one volume: a block of it is held out, with a gap of a patch",
+            "  fraction: 0.2",
+        ]
+    return ["  fraction: 0.2  # of the cases, for validation; or kind: kfold, folds: 5, fold: 0"]
