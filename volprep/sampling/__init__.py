@@ -1,0 +1,30 @@
+"""Which patches are worth having: foreground, rejection, valid masks and filters."""
+
+from volprep.sampling.filters import (
+    MaskPatchFilter,
+    MaxPatchFilter,
+    MeanStdPatchFilter,
+    PatchFilter,
+    ShannonPatchFilter,
+    create_patch_filter,
+    filter_patches,
+    region_values,
+    spread_regions,
+)
+from volprep.sampling.foreground import ForegroundIndex
+from volprep.sampling.rejection import Rejection, draw_accepted
+
+__all__ = [
+    "ForegroundIndex",
+    "MaskPatchFilter",
+    "MaxPatchFilter",
+    "MeanStdPatchFilter",
+    "PatchFilter",
+    "Rejection",
+    "ShannonPatchFilter",
+    "create_patch_filter",
+    "draw_accepted",
+    "filter_patches",
+    "region_values",
+    "spread_regions",
+]

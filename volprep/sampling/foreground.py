@@ -1,0 +1,412 @@
+"""Where the foreground of a volume lies, so that patches around it are drawn, not searched for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.geometry import Box, Shape3, VolumeLike, aligned_blocks
+from volprep.kernels.runs import count_runs, find_runs, join_runs
+
+__all__ = ["ForegroundIndex", "Per"]
+
+Per = Literal["class", "instance", "voxel"]
+Int64s = npt.NDArray[np.int64]
+MAX_RUNS = 2**23
+SLAB_BYTES = 64 * 2**20
+
+
+class ForegroundIndex:
+    """Every labelled voxel of a volume as runs along x, by id; draws one in O(log n).
+
+    Made by `build` or `load`. The runs of an id are a uniform draw of its voxels
+    away: their lengths are summed up, so a number between 0 and the sum names a
+    voxel. 16 bytes a run are kept, whatever the number of voxels.
+
+    Attributes
+    ----------
+    box : Box
+        The part of the volume that was indexed.
+    per : {'class', 'instance', 'voxel'}
+        What `draw` draws evenly, unless told otherwise.
+    ids : array of uint64
+        The label of each thing that can be drawn; ascending. Where connected
+        components were wanted, a label is there once for each of its components.
+    counts : array of int64
+        Voxels of each.
+    exact : bool
+        Whether every voxel can be drawn. False where an id had so many runs that
+        only a random part of them was kept; see `build`.
+    """
+
+    def __init__(
+        self,
+        box: Box,
+        per: Per,
+        ids: npt.NDArray[np.uint64],
+        counts: Int64s,
+        runs: Int64s,
+        starts: Int64s,
+        lengths: Int64s,
+    ) -> None:
+        self.box, self.per, self.ids, self.counts = box, per, ids, counts
+        self._runs = runs  # of each id
+        self._starts = starts  # flat index in the box of each run's first voxel
+        self._ends = np.cumsum(lengths)  # voxels up to each run's end, over all ids
+        self._first_run = _before(runs)
+        self._first_voxel = np.append(0, self._ends)[self._first_run]
+        self._counted = np.cumsum(counts)
+        self.exact = bool(np.array_equal(np.diff(self._first_voxel), counts))
+
+    @classmethod
+    def build(
+        cls,
+        labels: VolumeLike,
+        *,
+        box: Box | None = None,
+        per: Per = "instance",
+        ignore: Iterable[int] = (),
+        connected: bool = False,
+        boxes: Iterable[Box] | None = None,
+        max_runs: int = MAX_RUNS,
+        progress: Callable[[int], None] | None = None,
+    ) -> ForegroundIndex:
+        """Index a label volume, slab by slab.
+
+        Parameters
+        ----------
+        labels : VolumeLike
+            One channel of integers; 0 is background.
+        box : Box or None
+            Only what lies here is indexed (such as a split's block); None is all of it.
+        per : {'class', 'instance', 'voxel'}
+            What is drawn evenly: ``class`` and ``instance`` draw an id first, each as
+            likely as any other, so that small ones are seen (the ids of a class map are
+            its classes); ``voxel`` draws each voxel as likely as any other.
+        ignore : iterable of int
+            Labels that are not drawn either, such as one for "not annotated".
+        connected : bool
+            Take each connected component (26 neighbours) for a thing of its own: the
+            instances of a map that has classes only. It is 6 bytes more a run while
+            building.
+        boxes : iterable of Box or None
+            What to read at once, such as `Volume.slab_boxes()`: disjoint, covering the
+            volume; what lies outside `box` is cut off. None takes slabs of whole planes.
+        max_runs : int
+            The most runs to keep: at 16 bytes each 134 MB if not given, and about
+            four times as much while building. Where there are more, ids with many are
+            thinned to one number of runs, chosen by a hash of their place: those ids
+            then draw from a random part of their voxels.
+        progress : callable or None
+            Told how many voxels were read.
+
+        Raises
+        ------
+        ValueError
+            If `labels` has several channels or no integers, `box` reaches beyond it, or
+            there are more ids than `max_runs`.
+        """
+        _check_labels(labels)
+        whole = Box.whole(labels.shape)
+        box = whole if box is None else box
+        if not whole.contains(box):
+            raise ValueError(f"{box} reaches beyond labels of shape {labels.shape[1:]}")
+        if per not in ("class", "instance", "voxel"):
+            raise ValueError(f"per {per!r}: wanted class, instance or voxel")
+        ignored = np.array(sorted(ignore), np.uint64)
+        runs = _ConnectedRuns(box, max_runs) if connected else _Runs(box, max_runs)
+        for part in _slabs(labels, box) if boxes is None else boxes:
+            part = _common(part, box)
+            if part.size:
+                ids, found = _find(labels.read(part)[0], part, box)
+                kept = ~np.isin(ids, ignored)
+                runs.add(ids[kept], found[kept])
+                if progress is not None:
+                    progress(part.size)
+        return cls(box, per, *runs.finish())
+
+    def __len__(self) -> int:
+        """How many things can be drawn: ids, or connected components."""
+        return len(self.ids)
+
+    @property
+    def n_voxels(self) -> int:
+        """How many foreground voxels there are."""
+        return int(self._counted[-1]) if len(self) else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the index takes."""
+        arrays = (self.ids, self.counts, self._runs, self._starts, self._ends)
+        more = (self._first_run, self._first_voxel, self._counted)
+        return sum(a.nbytes for a in arrays + more)
+
+    def draw(self, rng: np.random.Generator, per: Per | None = None) -> tuple[int, Shape3]:
+        """Draw a foreground voxel.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        per : {'class', 'instance', 'voxel'} or None
+            None is what the index was built for.
+
+        Returns
+        -------
+        label : int
+            Its id.
+        voxel : tuple of int
+            (Z, Y, X) in the volume.
+
+        Raises
+        ------
+        ValueError
+            If there is no foreground.
+        """
+        if not len(self):
+            raise ValueError(f"no foreground in {self.box}; leave its patches to chance")
+        if (per or self.per) == "voxel":
+            place = int(rng.random() * self.n_voxels)
+            thing = int(np.searchsorted(self._counted, place, side="right"))
+        else:
+            thing = int(rng.random() * len(self))
+        first, stop = int(self._first_voxel[thing]), int(self._first_voxel[thing + 1])
+        voxel = first + int(rng.random() * (stop - first))
+        run = int(np.searchsorted(self._ends, voxel, side="right"))
+        flat = int(self._starts[run]) + voxel - (int(self._ends[run - 1]) if run else 0)
+        _, ny, nx = self.box.shape
+        (line, x), (a, b, c) = divmod(flat, nx), self.box.start
+        return int(self.ids[thing]), (line // ny + a, line % ny + b, x + c)
+
+    def patch_start(
+        self, rng: np.random.Generator, patch_size: Sequence[int], per: Per | None = None
+    ) -> Shape3:
+        """Draw a patch that holds a foreground voxel and lies in the box.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        patch_size : sequence of int
+            (Z, Y, X) in voxels.
+        per : {'class', 'instance', 'voxel'} or None
+            None is what the index was built for.
+
+        Returns
+        -------
+        tuple of int
+            The patch's first voxel in the volume. All places that hold the drawn voxel
+            and keep inside the box are as likely. On an axis where the box is smaller
+            than the patch, the patch sticks out on both sides, first by half.
+
+        Raises
+        ------
+        ValueError
+            If there is no foreground.
+        """
+        _, voxel = self.draw(rng, per)
+        start = []
+        for v, p, a, b in zip(voxel, patch_size, self.box.start, self.box.stop, strict=True):
+            low, high = max(a, v - p + 1), min(v, b - p)
+            place = low + int(rng.random() * (high - low + 1))
+            start.append(place if b - a >= p else a - (p - (b - a)) // 2)
+        return start[0], start[1], start[2]
+
+    def save(self, path: str | Path) -> None:
+        """Write the index to an .npz file."""
+        np.savez(
+            path,
+            box=np.array([self.box.start, self.box.stop]),
+            per=np.array(self.per),
+            ids=self.ids,
+            counts=self.counts,
+            runs=self._runs,
+            starts=self._starts,
+            lengths=np.diff(self._ends, prepend=0),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> ForegroundIndex:
+        """Read an index that `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            start, stop = file["box"].tolist()
+            per = str(file["per"])
+            names = ("ids", "counts", "runs", "starts", "lengths")
+            arrays = [file[name] for name in names]
+        return cls(Box(tuple(start), tuple(stop)), per, *arrays)  # type: ignore[arg-type]
+
+
+class _Runs:
+    """Collects runs by id; beyond `max_runs` those whose hash is highest are let go, id by id."""
+
+    def __init__(self, box: Box, max_runs: int) -> None:
+        self._box, self._max_runs = box, max_runs
+        self._codes: dict[int, int] = {}
+        self._counts = np.zeros(0, np.int64)
+        self._runs = np.zeros(0, np.int64)  # kept
+        # A run is kept while its hash lies below its id's share, or is the id's lowest.
+        self._share = np.zeros(0, np.float64)
+        self._lowest = np.zeros(0, np.float64)
+        self._parts: list[tuple[npt.NDArray[np.int32], Int64s, npt.NDArray[np.int32]]] = []
+
+    def add(self, ids: npt.NDArray[np.uint64], runs: npt.NDArray[np.int32]) -> None:
+        """Take runs (z, y, x, stop) in the box, and their ids."""
+        names, inverse = np.unique(ids, return_inverse=True)
+        known = [self._codes.setdefault(i, len(self._codes)) for i in names.tolist()]
+        codes = np.array(known, np.int32)[inverse.reshape(-1)]
+        new = len(self._codes) - len(self._counts)
+        self._counts = np.append(self._counts, np.zeros(new, np.int64))
+        self._runs = np.append(self._runs, np.zeros(new, np.int64))
+        self._share = np.append(self._share, np.ones(new))
+        self._lowest = np.append(self._lowest, np.ones(new))
+        starts, lengths = _flat(runs, self._box.shape), runs[:, 3] - runs[:, 2]
+        np.add.at(self._counts, codes, lengths)
+        np.minimum.at(self._lowest, codes, _hash(starts))
+        self._parts.append(self._cut(codes, starts, lengths))
+        self._runs += np.bincount(self._parts[-1][0], minlength=len(self._runs))
+        if self._runs.sum() > 1.5 * self._max_runs:
+            self._thin()
+
+    def finish(self) -> tuple[Any, ...]:
+        """The ids ascending, their voxels and numbers of runs; the runs' starts and lengths."""
+        if self._runs.sum() > self._max_runs:
+            self._thin()
+        empty = (np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int32))
+        codes, starts, lengths = (np.concatenate(c) for c in zip(empty, *self._parts, strict=True))
+        self._parts.clear()
+        ids = np.array(list(self._codes), np.uint64)
+        order = np.argsort(ids)
+        rank = np.empty(len(ids), np.int32)
+        rank[order] = np.arange(len(ids), dtype=np.int32)
+        by_id = np.argsort(rank[codes], kind="stable")
+        lengths = lengths[by_id].astype(np.int64)
+        return ids[order], self._counts[order], self._runs[order], starts[by_id], lengths
+
+    def _thin(self) -> None:
+        if len(self._runs) > self._max_runs:
+            raise ValueError(
+                f"labels hold over {self._max_runs} ids; they are no instances, or raise max_runs"
+            )
+        self._share *= np.minimum(1, _cap(self._runs, self._max_runs) / np.maximum(self._runs, 1))
+        self._parts = [self._cut(*part) for part in self._parts]
+        self._runs = sum(
+            (np.bincount(codes, minlength=len(self._share)) for codes, _, _ in self._parts),
+            start=np.zeros(len(self._share), np.int64),
+        )
+
+    def _cut(
+        self, codes: npt.NDArray[np.int32], starts: Int64s, lengths: npt.NDArray[np.int32]
+    ) -> tuple[npt.NDArray[np.int32], Int64s, npt.NDArray[np.int32]]:
+        if not (self._share < 1).any():
+            return codes, starts, lengths
+        hashes = _hash(starts)
+        kept = (hashes < self._share[codes]) | (hashes <= self._lowest[codes])
+        return codes[kept], starts[kept], lengths[kept]
+
+
+class _ConnectedRuns:
+    """Collects all runs, and gives those that touch an id of their own."""
+
+    def __init__(self, box: Box, max_runs: int) -> None:
+        self._box, self._max_runs = box, max_runs
+        self._parts: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]] = []
+
+    def add(self, ids: npt.NDArray[np.uint64], runs: npt.NDArray[np.int32]) -> None:
+        """Take runs (z, y, x, stop) in the box, and their ids."""
+        self._parts.append((ids, runs))
+        if sum(len(runs) for _, runs in self._parts) > self._max_runs:
+            raise ValueError(
+                f"labels have over {self._max_runs} runs, too many to find connected "
+                f"components in memory; raise max_runs or draw per class"
+            )
+
+    def finish(self) -> tuple[Any, ...]:
+        """As `_Runs.finish`, the components of an id one after the other."""
+        ids = np.concatenate([np.zeros(0, np.uint64), *[ids for ids, _ in self._parts]])
+        runs = np.concatenate([np.zeros((0, 4), np.int32), *[runs for _, runs in self._parts]])
+        in_order = np.lexsort((runs[:, 2], runs[:, 1], runs[:, 0]))
+        ids, runs = ids[in_order], np.ascontiguousarray(runs[in_order])
+        components = np.zeros(len(runs), np.int32)
+        count = join_runs(runs, ids, True, components)
+        lengths = (runs[:, 3] - runs[:, 2]).astype(np.int64)
+        labels = np.zeros(count, np.uint64)
+        labels[components] = ids
+        order = np.argsort(labels, kind="stable")
+        rank = np.empty(count, np.int64)
+        rank[order] = np.arange(count)
+        codes = rank[components]
+        by_thing = np.argsort(codes, kind="stable")
+        return (
+            labels[order],
+            np.bincount(codes, lengths, count).astype(np.int64),
+            np.bincount(codes, minlength=count).astype(np.int64),
+            _flat(runs, self._box.shape)[by_thing],
+            lengths[by_thing],
+        )
+
+
+def _check_labels(labels: VolumeLike) -> None:
+    if labels.shape[0] != 1 or labels.dtype.kind not in "biu":
+        raise ValueError(
+            f"labels: {labels.shape} of {labels.dtype}; wanted one channel of integers"
+        )
+
+
+def _slabs(labels: VolumeLike, box: Box) -> Iterator[Box]:
+    """Whole planes of the box together, rows of one where a plane is too large."""
+    _, ny, nx = box.shape
+    voxels = max(1, SLAB_BYTES // labels.dtype.itemsize)
+    rows = max(1, min(ny, voxels // max(1, nx)))
+    planes = max(1, voxels // max(1, ny * nx))
+    for part in aligned_blocks(box.shape, (planes, rows, max(1, nx))):
+        yield part.shift(box.start)
+
+
+def _common(part: Box, box: Box) -> Box:
+    inside = part.shift([-a for a in box.start]).clip(box.shape)
+    return inside.shift(box.start)
+
+
+def _find(
+    block: npt.NDArray[Any], part: Box, box: Box
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
+    """The ids and runs of a block, counted from the start of the box."""
+    block = np.ascontiguousarray(block)
+    if block.dtype.kind != "u":
+        block = block.view(f"u{block.dtype.itemsize}")
+    count = count_runs(block)
+    ids, runs = np.empty(count, np.uint64), np.empty((count, 4), np.int32)
+    find_runs(block, ids, runs)
+    z, y, x = (a - b for a, b in zip(part.start, box.start, strict=True))
+    runs += np.array([z, y, x, x], np.int32)
+    return ids, runs
+
+
+def _flat(runs: npt.NDArray[np.int32], shape: Shape3) -> Int64s:
+    z, y, x = runs[:, :3].T.astype(np.int64)
+    flat: Int64s = (z * shape[1] + y) * shape[2] + x
+    return flat
+
+
+def _hash(values: Int64s) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) that depends on nothing but the value (splitmix64)."""
+    x = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (x ^ (x >> np.uint64(31))) * 2.0**-64
+
+
+def _cap(runs: Int64s, total: int) -> float:
+    """The number of runs to which ids must be cut so that about `total` are left."""
+    ascending = np.sort(runs)
+    below = _before(ascending)[:-1]  # runs of all smaller ids
+    caps = (total - below) / np.arange(len(runs), 0, -1)
+    fits = caps <= ascending
+    return float(caps[np.argmax(fits)]) if fits.any() else math.inf
+
+
+def _before(counts: Int64s) -> Int64s:
+    return np.append(0, np.cumsum(counts)).astype(np.int64)
