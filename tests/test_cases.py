@@ -224,6 +224,17 @@ def test_the_usual_words_for_images_and_labels(tmp_path, image, label):
     }
 
 
+def test_words_for_roles_may_come_first(tmp_path):
+    put(tmp_path, "img_1.npy", "mask_1.npy", "raw-2.npy", "gt-2.npy", "volume_3.npy")
+    assert pairs(find_cases(tmp_path), tmp_path) == {
+        "1": ("img_1.npy", "mask_1.npy"),
+        "2": ("raw-2.npy", "gt-2.npy"),
+        "volume_3": ("volume_3.npy", None),
+    }
+    put(tmp_path / "f", "images/img_1.npy", "masks/mask_1.npy")
+    assert find_cases(tmp_path / "f").named("img_1").label is not None
+
+
 def test_several_labels_of_one_image_are_refused_with_the_word(tmp_path):
     put(tmp_path, "a.npy", "a_mask.npy", "a_labels.npy", "a_valid_mask.npy")
     with pytest.raises(SourceError, match=r"a_labels\.npy, a_mask\.npy; .*`label_dir: labels`"):

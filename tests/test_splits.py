@@ -22,6 +22,7 @@ from volprep.splits import (
     canonical_boxes,
     content_hash,
     make_splits,
+    splits_blocks,
 )
 
 
@@ -255,6 +256,37 @@ def test_audit_finds_one_image_under_two_names(tmp_path):
     same_file = Case("d", twins[0].images)
     both = Splits("cases", (parts[0],), (SplitPart("d"),))
     assert "split-same-file" in {f.kind for f in audit_splits(both, [twins[0], same_file])}
+
+
+def test_audit_reads_whole_images_only_where_their_middle_planes_agree(tmp_path, monkeypatch):
+    voxels = np.random.default_rng(0).integers(0, 255, (4, 6, 5, 6, 7), np.uint8)
+    voxels[1, 2] = voxels[0, 2] = voxels[1, 3] = voxels[0, 3]
+    voxels[3] = voxels[2]
+    cases = [a_saved_case(tmp_path, name, v[:, 0]) for name, v in zip("abcd", voxels, strict=True)]
+    read: list[str] = []
+    monkeypatch.setattr(
+        "volprep.splits.audit.content_hash",
+        lambda volume: (read.append(volume.path.stem), content_hash(volume))[1],
+    )
+    parts = [SplitPart(case.name) for case in cases]
+    splits = Splits("cases", (parts[0], parts[2]), (parts[1], parts[3]))
+    (found,) = audit_splits(splits, cases, workers=1)
+    assert (found.kind, found.case) == ("split-same-image", "d")
+    assert read == ["a", "b", "c", "d"]
+    other = a_saved_case(tmp_path, "e", 255 - voxels[0, :, 0])
+    read.clear()
+    splits = Splits("cases", (parts[0],), (SplitPart("e"),))
+    assert not audit_splits(splits, [cases[0], other])
+    assert read == []
+
+
+def test_blocks_are_announced():
+    one, two = [a_case("a")], [a_case("a"), a_case("b")]
+    assert splits_blocks(one)
+    assert splits_blocks(two, kind="blocks")
+    assert splits_blocks(two, group="^")
+    assert not splits_blocks(two)
+    assert not splits_blocks(one, kind="cases")
 
 
 def test_audit_reports_an_image_that_cannot_be_read(tmp_path):

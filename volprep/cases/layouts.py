@@ -26,6 +26,7 @@ from volprep.cases.naming import (
     is_label_dir,
     is_label_key,
     is_mask_dir,
+    label_word,
     partner_stems,
     role_of,
     runs,
@@ -158,7 +159,7 @@ def containers(search: Search) -> Cases | None:
 
 
 def suffix(search: Search) -> Cases | None:
-    """``X.tif`` + ``X.labels.tif`` (+ ``X.skeletons.*``), ``X_img`` + ``X_masks``."""
+    """``X.tif`` + ``X.labels.tif`` (+ ``X.skeletons.*``), ``X_img`` + ``X_masks``, ``mask_X``."""
     items, notices = _pair_by_role(search, volumes_in(search.root))
     if not any(case.label for case in items):
         return None
@@ -395,7 +396,7 @@ def _pair_by_role(search: Search, paths: Sequence[Path]) -> tuple[list[Case], li
     skeletons = skeletons_in([search.root])
     items = [
         Case(
-            base,
+            base if base in labels else stem_of(path),
             (search.image(path),),
             search.label(_only_label(path, labels.get(base, []))),
             search.mask(masks.get(base)),
@@ -416,11 +417,10 @@ def _related(path: Path) -> list[Path]:
 def _only_label(image: Path, found: Sequence[Path]) -> Path | None:
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        word = stem_of(found[0]).removeprefix(bare_stem(stem_of(found[0])))[1:]
         raise SourceError(
             image,
             f"{len(found)} files may be its label: {names}",
-            f"choose one kind with `label_dir: {word}`",
+            f"choose one kind with `label_dir: {label_word(stem_of(found[0]))}`",
         )
     return found[0] if found else None
 

@@ -23,6 +23,7 @@ __all__ = [
     "is_label_dir",
     "is_label_key",
     "is_mask_dir",
+    "label_word",
     "partner_stems",
     "role_of",
     "runs",
@@ -40,13 +41,13 @@ _LABEL_DIR = re.compile(
     re.IGNORECASE,
 )
 _MASK_DIR = re.compile(r"(valid|annotated)([-_ ]?(masks?|regions?))?", re.IGNORECASE)
-_ROLE = re.compile(
-    r"(?P<base>.+?)[._ -](?:"
-    r"(?P<mask>valid|valid_?mask|annotated|annotated_?mask)"
+_ROLES = (
+    r"(?:(?P<mask>valid|valid_?mask|annotated|annotated_?mask)"
     r"|(?P<image>img|images?|raw|im|volume)"
-    r"|(?P<label>labels?|masks?|segm?|segmentation|gt|groundtruth|instances?|annotations?))",
-    re.IGNORECASE,
+    r"|(?P<label>labels?|masks?|segm?|segmentation|gt|groundtruth|instances?|annotations?))"
 )
+_ROLE_LAST = re.compile(rf"(?P<base>.+?)[._ -]{_ROLES}", re.IGNORECASE)
+_ROLE_FIRST = re.compile(rf"{_ROLES}[._ -](?P<base>.+)", re.IGNORECASE)
 _SKELETONS = re.compile(r"(?P<base>.+?)(\.labels\.tiff?)?\.skeletons(\.\w+)+", re.IGNORECASE)
 _IMAGE_KEY = re.compile(r"raw|images?|img|main|data|volume|em", re.IGNORECASE)
 _LABEL_KEY = re.compile(
@@ -94,25 +95,31 @@ def channel_of(path: Path) -> tuple[str, int] | None:
     return None if match is None else (match["case"], int(match["channel"]))
 
 
-def role_of(path: Path, label_word: str | None = None) -> tuple[str, str]:
+def role_of(path: Path, word: str | None = None) -> tuple[str, str]:
     """What a file is named after, and its role: ``image``, ``label``, ``mask`` or ``other``.
 
-    With `label_word`, labels that are called by another word are ``other``.
+    With `word`, labels that are called by another word are ``other``.
     """
     stem = stem_of(path)
-    match = _ROLE.fullmatch(stem)
+    match = _role_in(stem)
     if match is None:
         return stem, "image"
     role = next(name for name in ("mask", "image", "label") if match[name])
-    if role == "label" and label_word not in (None, match["label"]):
+    if role == "label" and word not in (None, match["label"]):
         role = "other"
     return match["base"], role
 
 
 def bare_stem(stem: str) -> str:
-    """A stem without the word for its role: ``X`` of ``X_mask``."""
-    match = _ROLE.fullmatch(stem)
+    """A stem without the word for its role: ``X`` of ``X_mask`` and of ``mask_X``."""
+    match = _role_in(stem)
     return match["base"] if match else stem
+
+
+def label_word(stem: str) -> str:
+    """The word that makes a stem a label's: ``mask`` of ``X_mask``."""
+    match = _role_in(stem)
+    return "" if match is None else match["label"] or ""
 
 
 def partner_stems(images: Iterable[str], labels: Iterable[str]) -> dict[str, str]:
@@ -177,6 +184,10 @@ def entries_in(folder: Path | None) -> list[Path]:
 def subfolders_of(folder: Path | None) -> list[Path]:
     """The folders in a folder that are no Zarr stores, in natural order."""
     return [path for path in _visible(folder) if path.is_dir() and not is_zarr(path)]
+
+
+def _role_in(stem: str) -> re.Match[str] | None:
+    return _ROLE_LAST.fullmatch(stem) or _ROLE_FIRST.fullmatch(stem)
 
 
 def _visible(folder: Path | None) -> list[Path]:

@@ -5,7 +5,7 @@ into blocks with a gap between them.
 """
 
 from volprep.splits.audit import audit_splits, canonical_boxes, content_hash
-from volprep.splits.split import Kind, SplitPart, Splits, make_splits
+from volprep.splits.split import Kind, SplitPart, Splits, make_splits, splits_blocks
 
 __all__ = [
     "Kind",
@@ -15,4 +15,5 @@ __all__ = [
     "canonical_boxes",
     "content_hash",
     "make_splits",
+    "splits_blocks",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def audit_splits(
     content : bool
         Compare the images voxel by voxel (through `content_hash`), not only by path.
     hashes : mapping of str to str
-        Hashes that are known already, by case.
+        Hashes of all images, where they are known already; else images of one
+        shape and dtype are read: the middle plane first, all of it where that
+        is the same.
     workers : int or None
         Threads that read; None takes every processor.
 
@@ -197,34 +200,52 @@ def _audit_content(
 
 def _hash_all(
     cases: Sequence[Case], known: Mapping[str, str], workers: int | None
-) -> tuple[dict[str, str], list[Finding]]:
-    """Content hashes by case; an image that is alone in its shape and dtype is not read."""
-    kinds: dict[tuple[object, object], list[str]] = {}
+) -> tuple[Mapping[str, str], list[Finding]]:
+    """Content hashes of the images that could be alike: of one shape, dtype and middle plane."""
     volumes: dict[str, Volume] = {}
     findings = []
     for case in cases:
         try:
-            volume = volumes[case.name] = case.open_image()
+            volumes[case.name] = case.open_image()
         except SourceError as error:
-            findings.append(Finding("error", "unreadable", str(error), case.name, case.image.path))
-            continue
-        kinds.setdefault((volume.shape, volume.dtype), []).append(case.name)
-    unknown = [n for names in kinds.values() if len(names) > 1 for n in names if n not in known]
-    digests = dict(known)
-    for name, result in run_units(lambda n: _try_hash(n, volumes[n]), unknown, workers=workers):
-        if isinstance(result, SourceError):
-            path = volumes[name].path
-            findings.append(Finding("error", "unreadable", str(result), name, path))
-        else:
-            digests[name] = result
-    return digests, findings
+            findings.append(_unreadable(case.name, error))
+    if volumes.keys() <= known.keys():
+        return known, findings
+    kinds = Counter((volume.shape, volume.dtype) for volume in volumes.values())
+    similar = {n: v for n, v in volumes.items() if kinds[v.shape, v.dtype] > 1}
+    glances, unread = _hash_each(_middle_hash, similar, workers)
+    seen = Counter(glances.values())
+    alike = {name: volumes[name] for name, glance in glances.items() if seen[glance] > 1}
+    digests, broken = _hash_each(content_hash, alike, workers)
+    return digests, [*findings, *unread, *broken]
 
 
-def _try_hash(name: str, volume: Volume) -> tuple[str, str | SourceError]:
-    try:
-        return name, content_hash(volume)
-    except SourceError as error:
-        return name, error
+def _hash_each(
+    function: Callable[[Volume], str], volumes: Mapping[str, Volume], workers: int | None
+) -> tuple[dict[str, str], list[Finding]]:
+    def attempt(name: str) -> tuple[str, str | SourceError]:
+        try:
+            return name, function(volumes[name])
+        except SourceError as error:
+            return name, error
+
+    results = dict(run_units(attempt, volumes, workers=workers))
+    digests = {name: each for name, each in results.items() if isinstance(each, str)}
+    broken = [_unreadable(n, each) for n, each in results.items() if isinstance(each, SourceError)]
+    return digests, broken
+
+
+def _middle_hash(volume: Volume) -> str:
+    """A hash of the middle plane: different for most different images of one shape and dtype."""
+    box = Box.whole(volume.shape)
+    middle = volume.shape[1] // 2
+    plane = Box((middle, 0, 0), (middle + 1, *box.stop[1:]))
+    return blake2b(np.ascontiguousarray(volume.read(plane)).data, digest_size=16).hexdigest()
+
+
+def _unreadable(name: str, error: SourceError) -> Finding:
+    message = error.found + (f"; {error.wanted}" if error.wanted else "")
+    return Finding("error", "unreadable", message, name, Path(error.path))
 
 
 def _sides(splits: Splits) -> dict[str, set[str]]:

@@ -14,7 +14,7 @@ from volprep.geometry import Box, Shape3
 from volprep.randomness import sample_generator
 from volprep.splits.blocks import AXES, Cut, Draw, along, divide, slab, three
 
-__all__ = ["Kind", "SplitPart", "Splits", "make_splits"]
+__all__ = ["Kind", "SplitPart", "Splits", "make_splits", "splits_blocks"]
 
 Kind = Literal["auto", "cases", "group", "kfold", "blocks"]
 
@@ -154,11 +154,16 @@ def make_splits(
     count = (folds or 5) if kind == "kfold" else folds
     draw = Draw(fraction, count, fold, seed)
     draw.check()
-    if _wants_blocks(kind, ordered, groups):
+    if _in_blocks(kind, ordered, groups):
         sizes = shapes or {case.name: three(case.open_image().shape[1:]) for case in ordered}
         return _split_blocks(ordered, sizes, draw, Cut(patch, halo, gap), groups)
     name = "kfold" if count else "group" if groups else "cases"
     return _split_cases(ordered, name, draw, groups)
+
+
+def splits_blocks(cases: Sequence[Case], *, kind: Kind = "auto", group: str | None = None) -> bool:
+    """Whether `make_splits` will cut volumes into blocks, so that it needs shapes and a patch."""
+    return _in_blocks(kind, cases, _groups(cases, group))
 
 
 def _groups(cases: Iterable[Case], pattern: str | None) -> dict[str, str]:
@@ -169,7 +174,7 @@ def _groups(cases: Iterable[Case], pattern: str | None) -> dict[str, str]:
     return {name: group for name, group in found.items() if group is not None}
 
 
-def _wants_blocks(kind: Kind, cases: Sequence[Case], groups: Mapping[str, str]) -> bool:
+def _in_blocks(kind: Kind, cases: Sequence[Case], groups: Mapping[str, str]) -> bool:
     if not cases:
         raise PlanError("split: there is no case to divide; check data.root")
     if kind == "group" and not groups:
