@@ -35,116 +35,123 @@ def table(
     bounds: Array,
     strides: Array,
     border: int,
+    height: int,
     index: Array,
     near: Array,
     fraction: Array,
     outside: Array,
 ) -> int:
-    """Fill the table of a band of rows; the number of voxels that lie outside.
+    """Fill the table of a band of `height` rows; the number of voxels that lie outside.
 
     Parameters
     ----------
     matrix : float64, shape (A + 1, 3)
-        Takes (row, column, 1) to A positions and the divisor.
+        Takes (row, column, 1) to A positions and the divisor. No position
+        inside the source may be negative.
     first_divided : int
         The axis from which on positions are divided; A for none.
     field : float32, shape (A, gy, gx)
         Control points to add, or no rows at all.
     lookup : float64, shape (2, 3)
         Takes (row, column, 1) to a position among the control points.
-    bounds : float64, shape (2, A)
+    bounds : int64, shape (2, A)
         First and last voxel of the source, in the frame of `matrix`.
     strides : int64, shape (A,)
         Of the flattened source, in voxels.
     border : int
         CLAMP, FILL or REFLECT.
-    index, near : uint32, shape (H, W)
-    fraction : float32, shape (A, H, W)
-    outside : bool, shape (H, W)
+    index, near : uint32, shape (H * W,)
+    fraction : float32, shape (A, H * W)
+    outside : bool, shape (H * W,)
         Written for FILL alone.
     """
-    axes, height, width = fraction.shape
-    at = np.empty((axes, width), np.float32)
-    knots = np.empty((axes, max(field.shape[2], 1)), np.float32)
-    count = 0
+    axes, width = len(fraction), index.size // height
+    straight = lookup[0, 1] == 0 and lookup[1, 0] == 0
+    wide = np.zeros((axes, field.shape[1], width if straight else 0), np.float32)
+    for axis in range(axes):
+        for y in range(wide.shape[1]):
+            _interpolate(field[axis, y], lookup[1], wide[axis, y])
     for j in range(height):
+        start, stop = j * width, (j + 1) * width
         for axis in range(axes):
-            _line(matrix[axis], j, at[axis])
-        if first_divided < axes:
-            _divide(matrix[axes], j, at[first_divided:])
-        if field.shape[1] > 0:
-            if lookup[0, 1] == 0:
-                _displace_row(field, lookup, j, knots, at)
-            else:
-                _displace(field, lookup, j, at)
-        if border == FILL:
-            count += _mark(at, bounds, outside[j])
-        _find(at, bounds, strides, border, index[j], near[j], fraction[:, j])
+            at = fraction[axis, start:stop]
+            _line(matrix[axis], j, at)
+            if axis >= first_divided:
+                _divide(matrix[axes], j, at)
+            if field.shape[1] > 0 and straight:
+                _displace_row(wide[axis], lookup[0], j, at)
+            elif field.shape[1] > 0:
+                _displace(field[axis], lookup, j, at)
+    count = _mark(fraction, bounds, outside) if border == FILL else 0
+    origin = np.uint32(-np.sum(bounds[0] * strides))
+    index[:] = origin
+    near[:] = origin
+    for axis in range(axes):
+        first, last = bounds[0, axis], bounds[1, axis]
+        if border == REFLECT and last > first:
+            _reflect(fraction[axis], first, last)
+        _find(fraction[axis], first, last, strides[axis], index, near)
     return count
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _line(row: Array, j: int, at: Array) -> None:
-    start, step = np.float32(row[0] * j + row[2]), np.float32(row[1])
+def _line(matrix: Array, j: int, at: Array) -> None:
+    start, step = np.float32(matrix[0] * j + matrix[2]), np.float32(matrix[1])
     for i in range(at.size):
         at[i] = start + step * np.float32(i)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _divide(row: Array, j: int, at: Array) -> None:
-    start, step = np.float32(row[0] * j + row[2]), np.float32(row[1])
-    for i in range(at.shape[1]):
-        inverse = np.float32(1) / (start + step * np.float32(i))
-        for axis in range(at.shape[0]):
-            at[axis, i] *= inverse
+def _divide(matrix: Array, j: int, at: Array) -> None:
+    start, step = np.float32(matrix[0] * j + matrix[2]), np.float32(matrix[1])
+    for i in range(at.size):
+        at[i] /= start + step * np.float32(i)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _displace_row(field: Array, lookup: Array, j: int, knots: Array, at: Array) -> None:
-    """Where the row runs along a row of control points: join the two nearest rows first."""
-    axes, rows, columns = field.shape
-    v = min(max(lookup[0, 0] * j + lookup[0, 2], 0.0), rows - 1.0)
-    low = min(int(v), max(rows - 2, 0))
-    high = min(low + 1, rows - 1)
-    ty = np.float32(v - low)
-    for axis in range(axes):
-        for k in range(columns):
-            knots[axis, k] = field[axis, low, k] + (field[axis, high, k] - field[axis, low, k]) * ty
-    start = np.float32(lookup[1, 0] * j + lookup[1, 2])
-    step = np.float32(lookup[1, 1])
-    last, top = np.float32(columns - 1), np.int32(max(columns - 2, 0))
-    ahead = np.int32(min(1, columns - 1))
-    for axis in range(axes):
-        line, knot = at[axis], knots[axis]
-        for i in range(line.size):
-            u = min(max(start + step * np.float32(i), np.float32(0)), last)
-            left = min(np.int32(u), top)
-            line[i] += knot[left] + (knot[left + ahead] - knot[left]) * (u - np.float32(left))
+def _interpolate(knots: Array, lookup: Array, out: Array) -> None:
+    """Widen a row of control points to one value a column."""
+    last = knots.size - 1
+    for i in range(out.size):
+        u = min(max(lookup[1] * i + lookup[2], 0.0), float(last))
+        x = min(int(u), max(last - 1, 0))
+        x1 = min(x + 1, last)
+        out[i] = knots[x] + (knots[x1] - knots[x]) * np.float32(u - x)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _displace_row(wide: Array, lookup: Array, j: int, at: Array) -> None:
+    """Where rows run along the control points: between two rows that are wide already."""
+    last = len(wide) - 1
+    v = min(max(lookup[0] * j + lookup[2], 0.0), float(last))
+    y = min(int(v), max(last - 1, 0))
+    upper, lower, t = wide[y], wide[min(y + 1, last)], np.float32(v - y)
+    for i in range(at.size):
+        at[i] += upper[i] + (lower[i] - upper[i]) * t
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _displace(field: Array, lookup: Array, j: int, at: Array) -> None:
-    axes, rows, columns = field.shape
-    for i in range(at.shape[1]):
+    rows, columns = field.shape
+    for i in range(at.size):
         v = min(max(lookup[0, 0] * j + lookup[0, 1] * i + lookup[0, 2], 0.0), rows - 1.0)
         u = min(max(lookup[1, 0] * j + lookup[1, 1] * i + lookup[1, 2], 0.0), columns - 1.0)
         y, x = min(int(v), max(rows - 2, 0)), min(int(u), max(columns - 2, 0))
         y1, x1 = min(y + 1, rows - 1), min(x + 1, columns - 1)
         ty, tx = np.float32(v - y), np.float32(u - x)
-        for axis in range(axes):
-            knot = field[axis]
-            upper = knot[y, x] + (knot[y, x1] - knot[y, x]) * tx
-            lower = knot[y1, x] + (knot[y1, x1] - knot[y1, x]) * tx
-            at[axis, i] += upper + (lower - upper) * ty
+        upper = field[y, x] + (field[y, x1] - field[y, x]) * tx
+        lower = field[y1, x] + (field[y1, x1] - field[y1, x]) * tx
+        at[i] += upper + (lower - upper) * ty
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _mark(at: Array, bounds: Array, outside: Array) -> int:
     outside[:] = False
-    for axis in range(at.shape[0]):
+    for axis in range(len(at)):
+        line = at[axis]
         low, high = np.float32(bounds[0, axis] - 0.5), np.float32(bounds[1, axis] + 0.5)
         for i in range(outside.size):
-            outside[i] |= (at[axis, i] < low) | (at[axis, i] >= high)
+            outside[i] |= (line[i] < low) | (line[i] >= high)
     count = 0
     for i in range(outside.size):
         count += outside[i]
@@ -152,48 +159,40 @@ def _mark(at: Array, bounds: Array, outside: Array) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _find(
-    at: Array,
-    bounds: Array,
-    strides: Array,
-    border: int,
-    index: Array,
-    near: Array,
-    fraction: Array,
-) -> None:
-    index[:] = 0
-    near[:] = 0
-    for axis in range(at.shape[0]):
-        line, part = at[axis], fraction[axis]
-        low, high = np.float32(bounds[0, axis]), np.float32(bounds[1, axis])
-        if border == REFLECT and high > low:
-            _reflect(line, low, high)
-        top = max(high - np.float32(1), low)
-        stride = np.int32(strides[axis])
-        first = np.int32(bounds[0, axis])
-        for i in range(line.size):
-            position = min(max(line[i], low), high)
-            floor = min(np.floor(position), top)
-            part[i] = position - floor
-            below = np.int32(floor) - first
-            index[i] += np.uint32(below * stride)
-            nearer = below + np.int32(part[i] >= np.float32(0.5))
-            near[i] += np.uint32(nearer * stride)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _reflect(line: Array, low: float, high: float) -> None:
+def _reflect(at: Array, first: int, last: int) -> None:
     """Mirror what is beyond; what is inside stays as it is, to the last bit."""
+    low, high = np.float32(first), np.float32(last)
     width = high - low
-    for i in range(line.size):
-        position = line[i]
+    for i in range(at.size):
+        position = at[i]
         position = low + low - position if position < low else position
         position = high + high - position if position > high else position
         if position < low:
-            t = abs(line[i] - low)
+            t = abs(at[i] - low)
             t -= np.floor(t / (width + width)) * (width + width)
             position = low + (width - abs(t - width))
-        line[i] = position
+        at[i] = position
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _find(at: Array, first: int, last: int, stride: int, index: Array, near: Array) -> None:
+    """Clamp positions along one axis, add what they are to the indices, leave the fraction.
+
+    As no position inside is negative, cutting the decimals off is rounding down.
+    """
+    low, high, half = np.float32(max(first, 0)), np.float32(last), np.float32(0.5)
+    top = np.int32(max(last - 1, first))
+    pitch = np.uint32(stride)
+    for i in range(at.size):
+        position = at[i]
+        position = low if position < low else position
+        position = high if position > high else position
+        floor = np.int32(position)
+        floor = top if floor > top else floor
+        at[i] = position - np.float32(floor)
+        index[i] = np.uint32(index[i] + np.uint32(np.uint32(floor) * pitch))
+        closest = np.uint32(np.int32(position + half))
+        near[i] = np.uint32(near[i] + np.uint32(closest * pitch))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)

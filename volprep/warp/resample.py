@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,22 +10,14 @@ import numpy.typing as npt
 
 from volprep.compute import run_units
 from volprep.geometry import Box, Shape3
-from volprep.kernels import warp as kernels
-from volprep.warp.map import TOLERANCE, Border, CoordinateMap, check_inside, clipped, mirrored
+from volprep.warp.bands import Band, BandReader, Layer
+from volprep.warp.map import Border, CoordinateMap, check_inside, clipped, mirrored
 
 __all__ = ["resample"]
 
 Array = npt.NDArray[Any]
 
-_BORDERS: dict[Border, int] = {
-    "raise": kernels.CLAMP,
-    "fill": kernels.FILL,
-    "reflect": kernels.REFLECT,
-}
-
-# A band's tables and the rows it reads should stay in the second-level cache.
-_BAND_VOXELS = 16384
-
+# What the kernels are compiled for; anything else becomes float32 first.
 _IMAGE_DTYPES = (np.uint8, np.uint16, np.float32)
 
 
@@ -93,212 +84,33 @@ def resample(
     if border == "raise":
         check_inside(coordinates.source_box(shape), block)
     image, labels, block = _readable(coordinates, shape, image, labels, block, border)
-    reader = _Reader(coordinates, shape, block, border)
     image_out, labels_out = _targets(image, labels, shape, out)
+    layers: list[Layer] = []
+    if image is not None and image_out is not None:
+        pairs = zip(image, image_out, strict=True)
+        layers = [Layer(source, target, True, fill) for source, target in pairs]
+    for label, label_out in zip(labels, labels_out, strict=True):
+        layers += _label_layers(label, label_out, label_fill)
+    reader = BandReader(coordinates, shape, block, border)
 
-    def read(band: _Band) -> None:
-        table = reader.table(band)
-        if image is not None and image_out is not None:
-            reader.read_image(band, table, image, image_out, fill)
-        for label, label_out in zip(labels, labels_out, strict=True):
-            reader.read_label(band, table, label, label_out, label_fill)
+    def read(bands: Sequence[Band]) -> None:
+        room = reader.new_table()
+        for band in bands:
+            table = reader.fill(room, band)
+            for layer in layers:
+                reader.read(band, table, layer)
 
-    for _ in run_units(read, reader.bands(threads), workers=threads):
+    for _ in run_units(read, reader.shares(threads), workers=threads):
         pass
     return image_out, labels_out
 
 
-@dataclass(frozen=True)
-class _Band:
-    """Rows of some sections, all of which are read through one table."""
-
-    sections: npt.NDArray[np.int64]
-    rows: range
-
-
-@dataclass(frozen=True)
-class _Table:
-    """What `volprep.kernels.warp.table` fills, flat, and how many voxels lie outside."""
-
-    index: npt.NDArray[np.uint32]
-    near: npt.NDArray[np.uint32]
-    fraction: npt.NDArray[np.float32]
-    outside: npt.NDArray[np.bool_]
-    count: int
-
-
-class _Reader:
-    """One map over one block: which bands there are, and how each is read."""
-
-    def __init__(
-        self, coordinates: CoordinateMap, shape: Shape3, block: Box, border: Border
-    ) -> None:
-        frame = coordinates.source_box(shape).start
-        self.map = coordinates.relative_to(frame)
-        self.shape, self.border = shape, border
-        self.first = np.subtract(block.start, frame)
-        self.last = self.first + block.shape - 1
-        _, y, x = block.shape
-        self.strides = np.array([y * x, x, 1])
-        self.steps = np.where(np.array(block.shape) > 1, self.strides, 0)
-        self.flat = coordinates.keeps_sections
-        self.axes = slice(1, 3) if self.flat else slice(0, 3)
-        self.depth = coordinates.section_depths(shape[0])
-        if self.flat:
-            self.planes, self.between, self.plane, self.lost = self._find_planes()
-
-    def _find_planes(
-        self,
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64], Array]:
-        """For each section the source sections about it, how far between, the nearest, if none."""
-        z = self.map.matrix[0, 0] * self.depth + self.map.matrix[0, 3] - self.first[0]
-        z = np.where(np.abs(z - np.rint(z)) < TOLERANCE, np.rint(z), z)
-        last = float(self.last[0] - self.first[0])
-        lost = (z < -0.5) | (z >= last + 0.5) if self.border == "fill" else np.zeros(z.shape, bool)
-        if self.border == "reflect" and last > 0:
-            z = last - np.abs(np.abs(z) % (2 * last) - last)
-        z = np.clip(z, 0, last)
-        low = np.floor(z).astype(np.int64)
-        planes = np.stack([low, np.minimum(low + 1, int(last))])
-        return planes, (z - low).astype(np.float32), np.floor(z + 0.5).astype(np.int64), lost
-
-    def bands(self, threads: int) -> list[_Band]:
-        """All the work, in at least `threads` pieces where there is as much."""
-        height, width = self.shape[1:]
-        step = max(1, _BAND_VOXELS // width)
-        rows = [range(height)[start : start + step] for start in range(0, height, step)]
-        groups = list(self._groups())
-        if len(groups) * len(rows) < threads:
-            pieces = -(-threads // len(rows))
-            groups = [part for g in groups for part in np.array_split(g, pieces) if part.size]
-        return [_Band(group, band) for group in groups for band in rows]
-
-    def _groups(self) -> Iterator[npt.NDArray[np.int64]]:
-        """Sections that share their in-plane positions."""
-        every = np.arange(self.shape[0])
-        grid, moves = self.map.displacement, self.map.section_moves
-        if not self.flat or (grid is not None and grid.shape[1] > 1):
-            yield from every[:, None]
-        elif moves is None:
-            yield every
-        else:
-            own = moves[np.minimum(every, len(moves) - 1)].reshape(len(every), -1)
-            _, number = np.unique(own, axis=0, return_inverse=True)
-            for n in range(number.max() + 1):
-                yield np.flatnonzero(number.ravel() == n)
-
-    def table(self, band: _Band) -> _Table:
-        """Where the voxels of a band lie."""
-        section = int(band.sections[0])
-        move = np.eye(3)
-        if self.map.section_moves is not None:
-            moves = self.map.section_moves
-            move[:2] = moves[min(section, len(moves) - 1)]
-        move[:, 2] += move[:, 0] * band.rows.start
-        full = self.map.matrix
-        plane = np.stack([full[:, 1], full[:, 2], full[:, 0] * self.depth[section] + full[:, 3]], 1)
-        axes = self.axes.stop - self.axes.start
-        height, width = len(band.rows), self.shape[2]
-        made = _Table(
-            index=np.empty((height, width), np.uint32),
-            near=np.empty((height, width), np.uint32),
-            fraction=np.empty((axes, height, width), np.float32),
-            outside=np.empty((height, width), np.bool_),
-            count=0,
-        )
-        count = kernels.table(
-            np.ascontiguousarray((plane @ move)[self.axes.start :]),
-            axes if self.map.is_affine else int(self.map.lock_z and not self.flat),
-            self._field(self.depth[section])[self.axes],
-            move[:2] / np.array(self.map.grid_spacing)[1:, None],
-            np.stack([self.first, self.last])[:, self.axes].astype(np.float64),
-            self.strides[self.axes],
-            _BORDERS[self.border],
-            made.index,
-            made.near,
-            made.fraction,
-            made.outside,
-        )
-        return replace(
-            made,
-            index=made.index.reshape(-1),
-            near=made.near.reshape(-1),
-            fraction=made.fraction.reshape(axes, -1),
-            outside=made.outside.reshape(-1),
-            count=count,
-        )
-
-    def _field(self, depth: float) -> npt.NDArray[np.float32]:
-        """The control points of one section."""
-        grid = self.map.displacement
-        if grid is None:
-            return np.empty((3, 0, 1), np.float32)
-        last = grid.shape[1] - 1
-        z = min(max(depth / self.map.grid_spacing[0], 0.0), float(last))
-        low = min(int(z), max(last - 1, 0))
-        part = np.float32(z - low)
-        return grid[:, low] * (1 - part) + grid[:, min(low + 1, last)] * part
-
-    def read_image(
-        self,
-        band: _Band,
-        table: _Table,
-        image: Array,
-        out: npt.NDArray[np.float32],
-        fill: float,
-    ) -> None:
-        """Interpolate a band of every channel."""
-        start = band.rows.start * self.shape[2]
-        stop = start + table.index.size
-        for source, target in zip(image, out.reshape(len(image), self.shape[0], -1), strict=True):
-            if self.flat:
-                kernels.linear_plane(
-                    source.reshape(len(source), -1),
-                    self.planes[:, band.sections],
-                    self.between[band.sections],
-                    self.steps[1:],
-                    table.index,
-                    table.fraction,
-                    band.sections,
-                    start,
-                    target,
-                )
-            else:
-                kernels.linear_volume(
-                    source.reshape(-1),
-                    self.steps,
-                    table.index,
-                    table.fraction,
-                    target[band.sections[0], start:stop],
-                )
-            self._fill(band, table, target[:, start:stop], fill)
-
-    def read_label(self, band: _Band, table: _Table, label: Array, out: Array, fill: int) -> None:
-        """Copy a band of the nearest voxels, as bits."""
-        start = band.rows.start * self.shape[2]
-        width = f"u{label.dtype.itemsize}"
-        flat = (
-            -1,
-            label.shape[-3] if self.flat else 1,
-            self.strides[0] * (1 if self.flat else label.shape[-3]),
-        )
-        sources, targets = (
-            label.reshape(flat),
-            out.reshape(-1, self.shape[0], self.shape[1] * self.shape[2]),
-        )
-        planes = self.plane[band.sections] if self.flat else np.zeros(1, np.int64)
-        for source, target in zip(sources, targets, strict=True):
-            kernels.nearest(
-                source.view(width), planes, table.near, band.sections, start, target.view(width)
-            )
-            self._fill(band, table, target[:, start : start + table.near.size], fill)
-
-    def _fill(self, band: _Band, table: _Table, target: Array, fill: float) -> None:
-        if table.count:
-            for section in band.sections:
-                target[section, table.outside] = fill
-        if self.flat and self.lost[band.sections].any():
-            target[band.sections[self.lost[band.sections]]] = fill
+def _label_layers(label: Array, out: Array, fill: int) -> list[Layer]:
+    """The channels of a label as unsigned integers of the same bits."""
+    bits = np.dtype(f"u{label.dtype.itemsize}")
+    value = np.asarray(fill, label.dtype).view(bits)[()]
+    sources, targets = (array.reshape(-1, *array.shape[-3:]).view(bits) for array in (label, out))
+    return [Layer(s, t, False, value) for s, t in zip(sources, targets, strict=True)]
 
 
 def _common_shape(image: Array | None, labels: Sequence[Array]) -> Shape3:
@@ -307,6 +119,8 @@ def _common_shape(image: Array | None, labels: Sequence[Array]) -> Shape3:
     for label in labels:
         if label.ndim not in (3, 4):
             raise ValueError(f"label: shape {label.shape}, wanted (Z, Y, X) or (C, Z, Y, X)")
+        if label.dtype.itemsize not in (1, 2, 4, 8):
+            raise ValueError(f"label: dtype {label.dtype}, wanted one of 1, 2, 4 or 8 bytes")
     shapes = {_three(array.shape[-3:]) for array in (image, *labels) if array is not None}
     if len(shapes) != 1:
         raise ValueError(f"image and labels: wanted one shape (Z, Y, X), found {sorted(shapes)}")
