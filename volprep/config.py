@@ -116,6 +116,7 @@ class CaseConfig(_Section):
     skeletons: Path | None = Field(None, description="Ready skeletons (.skeletons.npz or .trch).")
     image_key: str | None = Field(None, description="Dataset inside the image's HDF5 or Zarr.")
     label_key: str | None = Field(None, description="Dataset inside the label's HDF5 or Zarr.")
+    mask_key: str | None = Field(None, description="Dataset inside the mask's HDF5 or Zarr.")
     axes: str | None = Field(None, description="Axes of the image file, such as CZYX.")
     label_axes: str | None = Field(None, description="Axes of the label file, such as ZYX.")
     spacing: Spacing = Field(None, description="(z, y, x) in µm, or a text such as '50, 4, 4 nm'.")
@@ -136,10 +137,11 @@ class DataConfig(_Section):
     mask_dir: str | None = Field(None, description="Name of the valid-mask folder under root.")
     image_key: str | None = Field(None, description="Image dataset inside HDF5 or Zarr files.")
     label_key: str | None = Field(None, description="Label dataset inside HDF5 or Zarr files.")
+    mask_key: str | None = Field(None, description="Valid mask inside HDF5 or Zarr files.")
     axes: str | None = Field(None, description="Axes of the image files, such as CZYX or YXC.")
     label_axes: str | None = Field(None, description="Axes of the label files.")
     spacing: Spacing = Field(
-        None, description="(z, y, x) in µm for files that carry none; '50, 4, 4 nm' works too."
+        None, description="(z, y, x) in µm, over what files say; '50, 4, 4 nm' works too."
     )
     cases: list[CaseConfig] = Field(
         default_factory=list, description="Cases by hand, instead of root."

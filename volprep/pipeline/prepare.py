@@ -19,7 +19,7 @@ from volprep.cases import Case, Cases
 from volprep.compute import default_workers, run_units
 from volprep.config import Config, TrainingConfig, canonical_json, dump_yaml
 from volprep.errors import DataCheckError, PlanError, StoreError, VolprepError
-from volprep.findings import raise_on_errors
+from volprep.findings import Finding, raise_on_errors
 from volprep.fingerprint import Fingerprint
 from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.pipeline import stages
@@ -67,6 +67,7 @@ class _Decisions:
     fingerprint: Fingerprint
     plan: Plan
     splits: Splits
+    audit: tuple[Finding, ...]
     settings: Preprocessing
     normalisation: Normalisation
     of_case: Mapping[str, Normalisation]
@@ -121,11 +122,12 @@ def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = sil
 
 def _decide(config: Config, cases: Cases, reporter: Reporter) -> _Decisions:
     plan, splits, fingerprint, classes = stages.decide(config, cases, reporter)
-    findings = audit_splits(splits, cases.items, patch=plan.patch_size, content=False)
-    raise_on_errors(findings)
+    workers = config.compute.workers
+    audit = audit_splits(splits, cases.items, patch=plan.patch_size, workers=workers)
+    raise_on_errors(audit)
     common, of_case = stages.normalisations(config, fingerprint)
     return _Decisions(
-        config, cases, fingerprint, plan, splits,
+        config, cases, fingerprint, plan, splits, tuple(audit),
         stages.preprocessing(config, plan), common, of_case, classes,
     )  # fmt: skip
 
@@ -340,7 +342,8 @@ def _describe(
     write_text(partial / "config.resolved.yaml", dump_yaml(config))
     write_json(partial / "fingerprint.json", decided.fingerprint.to_dict())
     write_text(partial / "plan.yaml", dump_yaml(decided.plan.to_dict()))
-    write_json(partial / "splits.json", decided.splits.to_dict())
+    audit = [finding.to_dict() for finding in decided.audit]
+    write_json(partial / "splits.json", {**decided.splits.to_dict(), "audit": audit})
     write_text(partial / "train.yaml", dump_yaml(training))
     shutil.rmtree(partial / "volumes", ignore_errors=True)
     files = sorted({path for case in decided.cases for path in case.paths()})

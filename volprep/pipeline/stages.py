@@ -17,6 +17,7 @@ from volprep.cases import Case, Cases, cases_from_entries, find_cases
 from volprep.checks import Report, examine_cases
 from volprep.config import Config, PlanConfig, load_config, parse_spacing, with_values
 from volprep.errors import ConfigError, PlanError, SourceError
+from volprep.findings import Finding
 from volprep.fingerprint import (
     Fingerprint,
     FingerprintInput,
@@ -30,7 +31,7 @@ from volprep.pipeline.cut import PreparedCase, Site, read_patch
 from volprep.preprocess import Normalisation, Preprocessing, case_layout
 from volprep.sampling import ForegroundIndex, Rejection
 from volprep.sources import stem_of
-from volprep.splits import SplitPart, Splits, make_splits
+from volprep.splits import SplitPart, Splits, make_splits, splits_blocks
 
 __all__ = [
     "Reporter",
@@ -121,6 +122,7 @@ def list_cases(config: Config) -> Cases:
         mask_dir=data.mask_dir,
         image_key=data.image_key,
         label_key=data.label_key,
+        mask_key=data.mask_key,
         axes=data.axes,
         label_axes=data.label_axes,
         slices=data.slices,
@@ -136,14 +138,23 @@ def check(
     headers_only: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Everything that is wrong or doubtful about the cases."""
-    return examine_cases(
+    """Everything that is wrong or doubtful about the cases, and about their split."""
+    splits: Splits | None = None
+    impossible: tuple[Finding, ...] = ()
+    if not splits_blocks(cases.items, kind=config.split.kind):
+        try:
+            splits = _split(config, cases, None, None)
+        except PlanError as error:
+            impossible = (Finding("error", "split-impossible", str(error)),)
+    report = examine_cases(
         cases,
         headers_only=headers_only,
         label_kind=config.data.label_kind,
+        splits=splits,
         workers=config.compute.workers,
         progress=progress,
     )
+    return dataclasses.replace(report, findings=(*impossible, *report.findings))
 
 
 def voxel_count(cases: Cases) -> int:
@@ -189,8 +200,7 @@ def decide(
     twice: as a whole for its plan, since the blocks that are held out follow from
     the patch, then in its training blocks. Classes are those of all labels.
     """
-    blocks = config.split.kind == "blocks" or (config.split.kind == "auto" and len(cases) == 1)
-    if blocks:
+    if splits_blocks(cases.items, kind=config.split.kind):
         whole = measure(config, cases, [SplitPart(c.name) for c in cases], reporter, "fingerprint")
         classes = _classes(config, [whole])
         plan, splits = _plan_blocks(config, cases, whole, classes)
