@@ -439,12 +439,15 @@ def _look(
     flat = (1,) * (3 - len(grid))
     cells, patch = (*flat, *grid), (*flat, *patch_size)
     values: list[Sequence[float]] = []
-    for z, y in itertools.product(range(cells[0]), range(cells[1])):
-        start = (z * patch[0], y * patch[1], 0)
+    # Where patches are one voxel thick the grid has a cell after the last voxel: look at that.
+    starts = [
+        [min(cell * p, n - 1) for cell in range(count)]
+        for count, p, n in zip(cells, patch, box.shape, strict=True)
+    ]
+    for z, y in itertools.product(*starts[:2]):
         size = (2 * patch[0], 2 * patch[1], box.shape[2])
-        rows = volume.read(Box.at(start, size).clip(box.shape).shift(box.start))[channel]
-        starts = range(0, cells[2] * patch[2], patch[2])
-        values += [measure(rows[..., x : x + 2 * patch[2]]) for x in starts]
+        rows = volume.read(Box.at((z, y, 0), size).clip(box.shape).shift(box.start))[channel]
+        values += [measure(rows[..., x : x + 2 * patch[2]]) for x in starts[2]]
         if progress is not None:
             progress(cells[2])
     return np.array(values, np.float64).T.reshape(-1, *grid)
