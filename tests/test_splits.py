@@ -149,6 +149,16 @@ def test_a_block_leaves_a_patch_on_both_sides_and_a_gap_between(shape, patch, ha
     assert again.patch_limit is None, "a patch within the limit needs no further one"
 
 
+def test_the_limit_is_the_patch_shrunk_along_the_cut():
+    splits = make_splits([a_case("v")], shapes={"v": (31, 61, 57)}, patch=(32, 64, 64))
+    assert splits.patch_limit == (10, 64, 64)
+    assert splits.gap == (10, 0, 0)
+    assert sorted(p.box.shape[0] for p in (*splits.train, *splits.val)) == [10, 11]
+    assert "at most 10 voxels along z" in splits.notices[1]
+    unknown = make_splits([a_case("v")], shapes={"v": (31, 61, 57)})
+    assert unknown.patch_limit == (31, 20, 57)
+
+
 def test_a_block_is_about_the_share_that_was_asked_for():
     splits = make_splits(
         [a_case("v")], shapes={"v": (100, 512, 1000)}, patch=(16, 64, 64), fraction=0.25

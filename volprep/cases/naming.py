@@ -193,5 +193,8 @@ def _role_in(stem: str) -> re.Match[str] | None:
 def _visible(folder: Path | None) -> list[Path]:
     if folder is None or not folder.is_dir():
         return []
-    paths = (path for path in folder.iterdir() if not path.name.startswith("."))
+    try:
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise SourceError(folder, f"cannot be listed ({error})", "check its permissions") from error
     return sorted(paths, key=lambda path: natural_key(path.name))

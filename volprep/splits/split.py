@@ -42,8 +42,8 @@ class Splits:
     gap : tuple of int
         Voxels (Z, Y, X) between blocks of one volume; 0 along axes that are not cut.
     patch_limit : tuple of int or None
-        The largest patch (Z, Y, X) that the blocks and the gap between them
-        hold, where the patch that was asked for is larger; else None.
+        Where the blocks and the gap between them do not hold the patch that was
+        asked for: that patch, shrunk along the axes that are cut; else None.
     groups : dict of str to str
         The group of each case that has one.
     notices : tuple of str
@@ -268,7 +268,7 @@ def _split_blocks(
             f"is held out, with a gap of {division.gap}"
         )
         if cut.patch is None or division.patch < cut.patch[axis]:
-            limits.append(along(shape, axis, division.patch))
+            limits.append(along(cut.patch or shape, axis, division.patch))
             notices.append(
                 f"{case.name}: too small for two patches and a gap; a patch may have at most "
                 f"{division.patch} voxels along {AXES[axis]}"
