@@ -1,0 +1,194 @@
+"""Statistics of floating point and wide integer intensities, in a few passes of fixed memory.
+
+A float64 read as its bits (the sign turned) is a whole number in the same order.
+The first pass counts values by the first 20 of those bits, each further pass by
+the next 15, only inside the bins that hold a wanted percentile. float32 takes two
+passes, integers of up to 22 bits as well, float64 four. Nothing is approximated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.fingerprint.counts import EMPTY, interpolate, named, ranks
+from volprep.fingerprint.facts import Statistics
+
+__all__ = ["COARSE_BITS", "FINE_BITS", "Moments", "Search", "finite_values", "key_values"]
+
+Array = npt.NDArray[Any]
+Keys = npt.NDArray[np.uint64]
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+#: Bits told apart in the first pass, as in `volprep.kernels.histogram`, and in each further
+#: one: together those of a float32.
+COARSE_BITS, FINE_BITS = 20, 15
+#: Integers up to this size are summed exactly, and their squares too.
+_WIDEST = 2**32
+
+
+@dataclass
+class Moments:
+    """Count, mean, spread and range of values that come in parts.
+
+    Means and squared deviations of the parts are merged as Chan, Golub and LeVeque do;
+    of integers up to 32 bits, the exact sums are kept as well and win.
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    deviations: float = 0.0
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    total: int | None = 0
+    squares: int | None = 0
+
+    def add(self, values: Array, floats: Floats) -> None:
+        """Take in finite values, in their own dtype and as float64."""
+        if not values.size:
+            return
+        mean = float(floats.mean())
+        away = floats - mean
+        away *= away
+        low, high = float(floats.min()), float(floats.max())
+        exact = values.dtype.kind in "iu" and max(abs(low), abs(high)) < _WIDEST
+        total, squares = _sums(values) if exact else (None, None)
+        self.merge(Moments(values.size, mean, float(away.sum()), low, high, total, squares))
+
+    def merge(self, other: Moments) -> None:
+        """Take in what others are the moments of."""
+        if not other.count:
+            return
+        n = self.count + other.count
+        gap = other.mean - self.mean
+        self.mean += gap * (other.count / n)
+        self.deviations += other.deviations + gap * gap * (self.count / n) * other.count
+        self.count = n
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        self.total = _added(self.total, other.total)
+        self.squares = _added(self.squares, other.squares)
+
+    def statistics(self, percentiles: Sequence[float], found: Floats) -> Statistics:
+        """The moments as facts, with the percentiles that were searched for."""
+        n = self.count
+        if not n:
+            return EMPTY
+        mean, variance = self.mean, self.deviations / n
+        if self.total is not None and self.squares is not None:
+            mean = self.total / n
+            variance = (n * self.squares - self.total * self.total) / (n * n)
+        return Statistics(
+            n, mean, math.sqrt(variance), self.minimum, self.maximum, named(percentiles, found)
+        )
+
+
+@dataclass
+class Search:
+    """The values at given places among values that can be counted, but not kept.
+
+    Parameters
+    ----------
+    percentiles : sequence of float
+        0 to 100.
+    shared : bool
+        The counts are weights that add up over images; places are shares of their sum,
+        and a percentile is the smallest value that reaches its share. Otherwise
+        percentiles lie between two ranks, as numpy's do.
+    """
+
+    percentiles: Sequence[float]
+    shared: bool = False
+    prefixes: Keys = field(default_factory=lambda: np.zeros(0, np.uint64))
+    bits: int = 0
+    _rest: Array = field(default_factory=lambda: np.zeros(0))
+    _share: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def start(self, counts: Array) -> None:
+        """Choose bins by the counts of the first bits of the keys."""
+        (bins,) = np.nonzero(counts)
+        if not bins.size:
+            return
+        often = counts[bins]
+        if self.shared:
+            self._rest = np.array(self.percentiles) / 100 * often.sum()
+        else:
+            low, high, self._share = ranks(int(often.sum()), self.percentiles)
+            self._rest = np.concatenate([low, high])
+        place = self._descend(np.broadcast_to(often, (self._rest.size, often.size)))
+        self.prefixes = bins[place].astype(np.uint64)
+        self.bits = COARSE_BITS
+
+    def step(self, prefixes: Keys, counts: Array, width: int) -> None:
+        """Go on by the counts of the next `width` bits, for each of the ascending `prefixes`."""
+        if not self.prefixes.size:
+            return
+        rows = np.searchsorted(prefixes, self.prefixes)
+        place = self._descend(counts[rows])
+        self.prefixes = (self.prefixes << np.uint64(width)) | place.astype(np.uint64)
+        self.bits += width
+
+    def values(self) -> Floats:
+        """The percentiles, once every bit in use is known."""
+        if not self.prefixes.size:
+            return np.zeros(0)
+        found = key_values(self.prefixes, self.bits)
+        if self.shared:
+            return found
+        low, high = np.split(found, 2)
+        return interpolate(low, high, self._share)
+
+    def _descend(self, counts: Array) -> Counts:
+        """For each row of counts the bin that holds its place; the rest is what lies before."""
+        places = np.empty(len(counts), np.int64)
+        for i, row in enumerate(counts):
+            cumulative = np.cumsum(row)
+            if self.shared:
+                wanted = max(self._rest[i] * (1 - 1e-12), np.finfo(float).tiny)
+                place = int(np.searchsorted(cumulative, wanted, side="left"))
+                place = min(place, int(np.flatnonzero(row)[-1]))
+            else:
+                place = int(np.searchsorted(cumulative, self._rest[i], side="right"))
+            places[i] = place
+            if place:
+                self._rest[i] -= cumulative[place - 1]
+        return places
+
+
+def finite_values(values: Array) -> tuple[Array, Floats]:
+    """Those that are finite in their own dtype, and as float64 without negative zeros."""
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+        if not finite.all():
+            values = values[finite]
+    return values, values.astype(np.float64) + 0.0
+
+
+def key_values(prefixes: Keys, bits: int) -> Floats:
+    """The values whose keys begin with `bits` given bits, the others being those of no use."""
+    shift = 64 - bits
+    keys = prefixes << np.uint64(shift)
+    positive = (keys >> np.uint64(63)).astype(bool)
+    unused = np.uint64((1 << shift) - 1)
+    raw = np.where(positive, keys ^ np.uint64(1 << 63), ~(keys | unused))
+    return raw.view(np.float64)
+
+
+def _added(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a + b
+
+
+def _sums(values: Array) -> tuple[int, int]:
+    """Sum and sum of squares of at most 2**22 integers of up to 32 bits and a sign."""
+    wide = values.astype(np.int64)
+    high, low = wide >> 16, wide & 0xFFFF
+    squares = (
+        (int((high * high).sum()) << 32) + (int((high * low).sum()) << 17) + int((low * low).sum())
+    )
+    return int(wide.sum()), squares
