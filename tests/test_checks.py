@@ -164,7 +164,7 @@ def test_spacings_that_are_unknown_absurd_or_contradict_each_other(tmp_path):
         a_spaced_case(tmp_path, "same", (0.3, 0.1, 0.1), (0.301, 0.1, 0.1)),
     ]
     findings = check_cases(cases)
-    assert only(findings, "unknown-spacing").message.endswith("(also in also)")
+    assert only(findings, "unknown-spacing").message.endswith("(and so in 1 more: also)")
     assert only(findings, "absurd-spacing").case == "absurd"
     mismatch = only(findings, "spacing-mismatch")
     assert mismatch.case == "differs"
@@ -264,6 +264,26 @@ def test_objects_that_are_small_or_cut_are_counted(tmp_path):
     assert "2 of 4 objects touch the faces" in only(findings, "cut-objects").message
     dense = check_cases([a_case(tmp_path, label=LABEL + np.uint16(1))])
     assert "no-background" in kinds(dense)
+
+
+def test_many_findings_of_one_kind_become_one(tmp_path):
+    labels = [LABEL.copy() for _ in range(5)]
+    for size, label in enumerate(labels, 1):
+        label[3, 0, :size] = 7
+    cases = [a_case(tmp_path, str(n), IMAGE + n, each) for n, each in enumerate(labels)]
+    findings = check_cases(cases)
+    assert "(and so in 4 more: 1, 2, 3, ...)" in only(findings, "cut-objects").message
+    assert "1 of 3 objects" in only(findings, "cut-objects").message
+    apart = check_cases([a_case(tmp_path, n, IMAGE, LABEL[:, :k]) for n, k in (("x", 3), ("y", 4))])
+    assert [f.case for f in apart if f.kind == "shape-mismatch"] == ["x", "y"]
+
+
+def test_the_audit_of_splits_leaves_unreadable_cases_to_their_own_error(tmp_path):
+    cases = [a_case(tmp_path, "a"), Case("gone", (FileRef(tmp_path / "gone.tif"),))]
+    splits = Splits("cases", (SplitPart("a"),), (SplitPart("gone"),))
+    for headers_only in (True, False):
+        found = check_cases(cases, splits=splits, headers_only=headers_only)
+        assert [(f.case, f.kind) for f in found if f.level == "error"] == [("gone", "unreadable")]
 
 
 def test_the_same_image_twice_is_found_and_on_both_sides_is_an_error(tmp_path):

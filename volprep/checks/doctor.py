@@ -19,6 +19,8 @@ from volprep.splits import Splits, audit_splits
 __all__ = ["Report", "check_cases", "examine_cases"]
 
 _LEVELS = ("error", "warning", "info")
+#: So many findings of one kind are told apart; more become one.
+_APART = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,11 @@ def examine_cases(
     findings += _between(facts)
     report = Report(facts, ())
     if splits is not None:
-        readable = [each.case for each in facts if each.image is not None]
-        findings += audit_splits(
-            splits, readable, patch=patch, halo=halo, hashes=report.hashes,
+        audit = audit_splits(
+            splits, tuple(cases), patch=patch, halo=halo, hashes=report.hashes,
             content=not headers_only, workers=workers,
         )  # fmt: skip
+        findings += audit
     findings = sorted(_merged(findings), key=lambda finding: _LEVELS.index(finding.level))
     return Report(facts, tuple(findings))
 
@@ -129,15 +131,20 @@ def _notices(cases: Cases | Sequence[Case]) -> tuple[str, ...]:
 def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
     """One finding in place of several that say the same of different cases; errors stay apart."""
     alike: dict[tuple[object, ...], list[Finding]] = {}
+    several: dict[tuple[object, ...], set[str]] = {}
+    for finding in findings:
+        several.setdefault((finding.level, finding.kind), set()).add(finding.message)
     for index, finding in enumerate(findings):
-        own = index if finding.level == "error" or finding.case is None else None
-        alike.setdefault((own, finding.kind, finding.message), []).append(finding)
+        apart = index if finding.level == "error" or finding.case is None else None
+        many = len(several[finding.level, finding.kind]) > _APART and finding.kind != "note"
+        words = None if many else finding.message
+        alike.setdefault((apart, finding.level, finding.kind, words), []).append(finding)
     for first, *others in alike.values():
-        names = dict.fromkeys(finding.case for finding in others if finding.case != first.case)
+        names = list(dict.fromkeys(f.case for f in others if f.case not in (None, first.case)))
         if names:
-            more = ", ".join(str(name) for name in list(names)[:3])
-            tail = f", ... ({len(names)} more)" if len(names) > 3 else ""
-            yield replace(first, message=f"{first.message} (also in {more}{tail})")
+            more = ", ".join(str(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+            tail = f"(and so in {len(names)} more: {more})"
+            yield replace(first, message=f"{first.message} {tail}")
         else:
             yield first
 

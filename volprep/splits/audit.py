@@ -45,9 +45,9 @@ def audit_splits(
     content : bool
         Compare the images voxel by voxel (through `content_hash`), not only by path.
     hashes : mapping of str to str
-        Hashes of all images, where they are known already; else images of one
-        shape and dtype are read: the middle plane first, all of it where that
-        is the same.
+        Content hashes that are known already; cases without one are not compared.
+        None reads images of one shape and dtype: the middle plane first, all of
+        it where that is the same.
     workers : int or None
         Threads that read; None takes every processor.
 
@@ -61,7 +61,7 @@ def audit_splits(
         *_audit_boxes(splits, patch, halo),
         *_audit_groups(splits),
         *_audit_files(splits, cases),
-        *(_audit_content(splits, cases, hashes or {}, workers) if content else []),
+        *(_audit_content(splits, cases, hashes, workers) if content else []),
     ]
 
 
@@ -176,13 +176,13 @@ def _audit_files(splits: Splits, cases: Sequence[Case]) -> list[Finding]:
 
 
 def _audit_content(
-    splits: Splits, cases: Sequence[Case], hashes: Mapping[str, str], workers: int | None
+    splits: Splits, cases: Sequence[Case], hashes: Mapping[str, str] | None, workers: int | None
 ) -> list[Finding]:
     sides = _sides(splits)
     used = [case for case in cases if case.name in sides]
     if len(used) < 2 or not splits.val:
         return []
-    found, findings = _hash_all(used, hashes, workers)
+    found, findings = _hash_all(used, workers) if hashes is None else (hashes, [])
     seen: dict[str, list[str]] = {}
     for case in (case for case in used if case.name in found):
         alike = seen.setdefault(found[case.name], [])
@@ -199,7 +199,7 @@ def _audit_content(
 
 
 def _hash_all(
-    cases: Sequence[Case], known: Mapping[str, str], workers: int | None
+    cases: Sequence[Case], workers: int | None
 ) -> tuple[Mapping[str, str], list[Finding]]:
     """Content hashes of the images that could be alike: of one shape, dtype and middle plane."""
     volumes: dict[str, Volume] = {}
@@ -209,8 +209,6 @@ def _hash_all(
             volumes[case.name] = case.open_image()
         except SourceError as error:
             findings.append(_unreadable(case.name, error))
-    if volumes.keys() <= known.keys():
-        return known, findings
     kinds = Counter((volume.shape, volume.dtype) for volume in volumes.values())
     similar = {n: v for n, v in volumes.items() if kinds[v.shape, v.dtype] > 1}
     glances, unread = _hash_each(_middle_hash, similar, workers)
