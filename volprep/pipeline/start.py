@@ -17,6 +17,7 @@ from volprep.pipeline.stages import list_cases, load_target
 __all__ = ["LabelGuess", "guess_label_kind", "start", "starting_yaml"]
 
 LabelKind = Literal["instances", "classes"]
+_ONE: dict[LabelKind, str] = {"instances": "instance", "classes": "class"}
 #: More classes than this are taken for instances.
 MANY = 64
 
@@ -150,7 +151,7 @@ def starting_yaml(
         "patching:",
         "  name: random  # or sequential (a grid), stratified",
         "  # patches_per_case: 64  # if not given, as many as cover each case twice",
-        f"  foreground: {{p: 0.33, per: {guess.kind.removesuffix('es').removesuffix('s')}}}"
+        f"  foreground: {{p: 0.33, per: {_ONE[guess.kind]}}}"
         "  # share of patches drawn around labels",
         "",
         "augment: []  # a list such as [flip, rotate, {elastic: {p: 0.3}}]; train.yaml carries it",
