@@ -110,7 +110,8 @@ def weighted_percentiles(weights: Weights, lowest: int, percentiles: Sequence[fl
     wanted = np.array(percentiles) / 100 * cumulative[-1]
     # A share that is reached exactly must not be missed by a rounding.
     place = np.searchsorted(cumulative, wanted * (1 - 1e-12), side="left")
-    return (bins[np.minimum(place, bins.size - 1)] + lowest).astype(np.float64)
+    found: Weights = (bins[np.minimum(place, bins.size - 1)] + lowest).astype(np.float64)
+    return found
 
 
 def ranks(n: int, percentiles: Sequence[float]) -> tuple[Counts, Counts, Weights]:

@@ -114,7 +114,7 @@ def measure_wide(
     return Measured(
         cases=facts,
         pooled=pools.statistics(found, facts),
-        histograms=pools.histograms(),
+        histograms=pools.histograms(found),
         sizes=[case.sizes for case in found if case.sizes is not None],
     )
 
@@ -207,12 +207,15 @@ class _Pools:
             by_voxel[_REGIONS[r]], by_image[_REGIONS[r]] = tuple(voxels), tuple(images)
         return {"voxel": by_voxel, "image": by_image}
 
-    def histograms(self) -> tuple[Histogram, ...]:
-        """For drawing, from the first counts; bins of those are 1/256 of a value wide."""
+    def histograms(self, cases: Sequence[_Case]) -> tuple[Histogram, ...]:
+        """For drawing, from the first counts, which are known to 1/256 of a value."""
         drawn = []
-        for regions in self._coarse:
+        for c, regions in enumerate(self._coarse):
             bins = np.flatnonzero(regions[_ALL][0])
             values = key_values(bins.astype(np.uint64), COARSE_BITS)
+            if bins.size:
+                values[0] = min(case.moments[c][_ALL].minimum for case in cases)
+                values[-1] = max(case.moments[c][_ALL].maximum for case in cases)
             drawn.append(histogram(values, regions[_ALL][0][bins]))
         return tuple(drawn)
 
