@@ -185,8 +185,6 @@ def _made(kind: type[Transform], parameters: Mapping[str, Any], where: str) -> T
     except ValueError as error:
         own = f"{kind.name}."
         raise ConfigError(f"{where}.{str(error).removeprefix(own)}") from error
-    except TypeError as error:
-        raise ConfigError(f"{where}: {dict(parameters)!r}; a value is of the wrong kind") from error
 
 
 def _block(spec: Mapping[str, Any], where: str) -> Mapping[str, Any]:

@@ -51,7 +51,10 @@ def required_shape(
     for stage in ("sections", "displacement", "linear"):
         for transform in reversed(acting):
             if transform.stage == stage:
-                reach = transform.reach(reach, shape, step)
+                farther = transform.reach(reach, shape, step)
+                # It may also stay out, and then a magnifying one does not help.
+                pairs = zip(reach.as_tuple(), farther.as_tuple(), strict=True)
+                reach = Reach(*(max(a, b) for a, b in pairs))
     wanted = [_evenly_larger(n, 2 * r) for n, r in zip(shape, reach.as_tuple(), strict=True)]
     return wanted[0], wanted[1], wanted[2]
 

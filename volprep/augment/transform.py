@@ -104,10 +104,10 @@ class Transform:
         cls.name = snake_case(cls.__name__)
 
     def __post_init__(self) -> None:
+        for own in dataclasses.fields(self):
+            self._check_kind(own.name, own.default)
         self.require(0 <= self.p <= 1, "p", "a probability, 0 to 1")
-        self.require(isinstance(self.enabled, bool), "enabled", "true or false")
-        if isinstance(self.skip_targets, str):
-            raise ValueError(f"{self.name}.skip_targets: {self.skip_targets!r}; wanted a list")
+        self.require(not isinstance(self.skip_targets, str), "skip_targets", "a list of names")
         object.__setattr__(self, "skip_targets", tuple(self.skip_targets))
         for name, kind in (self.additional_targets or {}).items():
             if kind not in ("img", "mask", "points"):
@@ -116,16 +116,30 @@ class Transform:
                     "wanted 'img', 'mask' or 'points'"
                 )
 
+    def _check_kind(self, parameter: str, default: object) -> None:
+        """A value must be of the kind of its default."""
+        found = getattr(self, parameter)
+        number = isinstance(found, (int, float)) and not isinstance(found, bool)
+        if isinstance(default, bool):
+            self.require(isinstance(found, bool), parameter, "true or false")
+        elif isinstance(default, int):
+            self.require(number and found == int(found), parameter, "a whole number")
+        elif isinstance(default, float):
+            self.require(number, parameter, "a number")
+        elif isinstance(default, str):
+            self.require(isinstance(found, str), parameter, "a word")
+
     def require(self, holds: bool, parameter: str, wanted: str) -> None:
         """Refuse a parameter that makes no sense."""
         if not holds:
             found = getattr(self, parameter)
-            raise ValueError(f"{self.name}.{parameter}: {found!r}; wanted {wanted}")
+            raise ValueError(f"{self.name}.{parameter}: found {found!r}; wanted {wanted}")
 
     def set_interval(self, parameter: str, lowest: float, highest: float = np.inf) -> None:
         """Turn a number or a pair into an interval (low, high) and check it."""
         low, high = interval(getattr(self, parameter), f"{self.name}.{parameter}")
-        self.require(lowest <= low <= high <= highest, parameter, f"{lowest:g} to {highest:g}")
+        wanted = f"{lowest:g} or more" if highest == np.inf else f"{lowest:g} to {highest:g}"
+        self.require(lowest <= low <= high <= highest, parameter, f"{wanted}, the lower first")
         object.__setattr__(self, parameter, (low, high))
 
     def parameters(self) -> dict[str, Any]:
@@ -202,7 +216,7 @@ def interval(value: Any, where: str) -> tuple[float, float]:
         return float(value), float(value)
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
         return float(value[0]), float(value[1])
-    raise ValueError(f"{where}: {value!r}; wanted a number, or two: [low, high]")
+    raise ValueError(f"{where}: found {value!r}; wanted a number, or two: [low, high]")
 
 
 def between(rng: Generator, bounds: tuple[float, float] | float) -> float:
