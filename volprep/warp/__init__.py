@@ -6,5 +6,30 @@ reads images and labels through it, `draw_warp` draws one that fits.
 
 from volprep.warp.map import Border, CoordinateMap, WarpingOOBError
 from volprep.warp.resample import resample
+from volprep.warp.slice import warp_slice
+from volprep.warp.transform import (
+    WarpDraw,
+    draw_displacement,
+    draw_warp,
+    get_warped_coord_transform,
+    map_of_transform,
+    rotate_x,
+    rotate_y,
+    rotate_z,
+)
 
-__all__ = ["Border", "CoordinateMap", "WarpingOOBError", "resample"]
+__all__ = [
+    "Border",
+    "CoordinateMap",
+    "WarpDraw",
+    "WarpingOOBError",
+    "draw_displacement",
+    "draw_warp",
+    "get_warped_coord_transform",
+    "map_of_transform",
+    "resample",
+    "rotate_x",
+    "rotate_y",
+    "rotate_z",
+    "warp_slice",
+]
