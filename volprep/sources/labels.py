@@ -92,13 +92,13 @@ class LabelVolume(Volume):
             if block.min() < 0:
                 self._refuse(block, box, block < 0, "a negative label")
             return block.view(self.dtype)
-        limit = float(np.iinfo(self.dtype).max) + 1
+        limit = float(np.iinfo(self.dtype).max) + 1  # a power of two, exact in every float
         if not bool(np.isfinite(block).all()):
             self._refuse(block, box, ~np.isfinite(block), "a label that is no number")
         if block.min() < 0:
             self._refuse(block, box, block < 0, "a negative label")
-        if block.max() >= limit:
-            self._refuse(block, box, block >= limit, f"a label beyond {self.dtype}")
+        if float(block.max()) >= limit:
+            self._refuse(block, box, block == block.max(), f"a label beyond {self.dtype}")
         ids = block.astype(self.dtype)
         if not np.array_equal(ids, block):
             self._refuse(block, box, ids != block, "a label with a fraction")

@@ -16,6 +16,7 @@ from volprep.sources.base import Array, Volume, reading
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.names import SUFFIXES, natural_key
 from volprep.sources.pictures import PictureHeader, decode_picture, picture_header
+from volprep.sources.tiffheaders import read_pages, spacing_of
 
 __all__ = ["open_source", "slice_files"]
 
@@ -118,7 +119,7 @@ def _header(file: Path, *, labels: bool) -> tuple[PictureHeader, Spacing3 | None
         header = picture_header(file, labels=labels)
         return header, None, (*header.notes, "no spacing stored")
     with reading(file, "TIFF file"):
-        pages = tiff.read_pages(file)
+        pages = read_pages(file)
     planes = len(pages.offsets) if pages.page == pages.shape else 0
     if planes != 1 or len(pages.shape) - pages.interleaved != 2:
         raise SourceError(
@@ -128,7 +129,7 @@ def _header(file: Path, *, labels: bool) -> tuple[PictureHeader, Spacing3 | None
         )
     y, x = pages.shape[:2]
     samples = pages.shape[2] if pages.interleaved else 1
-    spacing, notes = tiff.spacing_of(pages, flat=True)
+    spacing, notes = spacing_of(pages, flat=True)
     return PictureHeader(y, x, samples, pages.dtype.newbyteorder("=")), spacing, notes
 
 

@@ -2,104 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import mmap
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from volprep.errors import SourceError
-from volprep.geometry import Box, Spacing3
+from volprep.geometry import Box
 from volprep.sources.array import MappedVolume
 from volprep.sources.axes import Layout, fitting_axes
 from volprep.sources.base import Array, Volume, map_file, reading
 from volprep.sources.chunked import ChunkedVolume, Index
-from volprep.sources.tiffmeta import Resolution, read_spacing
+from volprep.sources.tiffheaders import DEFLATE, NO_PREDICTOR, Pages, read_pages, spacing_of
 
-__all__ = ["Pages", "open_source", "read_pages", "spacing_of"]
+__all__ = ["open_source"]
 
-_PLAIN, _DEFLATE = 1, (8, 32946)
-_NO_PREDICTOR, _HORIZONTAL = 1, 2
+_HORIZONTAL = 2
 _UNSAID = "QI"  # tifffile's letters for an axis that the file does not name
-_MOST = 1500  # times that deflate, LZW and PackBits can shrink a block
-_BOUNDED = (_PLAIN, 5, *_DEFLATE, 32773)
-
-
-@dataclass(frozen=True)
-class Pages:
-    """Pages of one shape and coding, in the order of the leading axes of a stored array.
-
-    Attributes
-    ----------
-    axes, shape, dtype
-        Of the stored array, in the byte order of the file.
-    page : tuple of int
-        Shape of one page: the last axes of `shape`.
-    block : tuple of int
-        Shape of one strip or tile, with the axes of a page.
-    offsets, counts : ndarray, int64, shape (pages, blocks)
-        Where each strip or tile lies in its file; a count of 0 is a block of zeros.
-    files : tuple of Path
-        All files of the series; most have one.
-    file_of : ndarray or None
-        For each page the index of its file; None where there is one.
-    keyframe : int
-        Index of a page that all others are coded like.
-    compression, predictor : int
-        As in the TIFF tags.
-    tiled, interleaved : bool
-        Whether blocks are tiles, and samples the last axis of a page.
-    regular : bool
-        Whether a decompressed block is its voxels, in the byte order of the file.
-    description, resolution, spacing, notes
-        What is said of the voxel size, and what was doubtful.
-    """
-
-    axes: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    page: tuple[int, ...]
-    block: tuple[int, ...]
-    offsets: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
-    files: tuple[Path, ...]
-    file_of: npt.NDArray[np.int64] | None
-    keyframe: int
-    compression: int
-    predictor: int
-    tiled: bool
-    interleaved: bool
-    regular: bool
-    description: str
-    resolution: Resolution | None
-    spacing: Spacing3 | None
-    notes: tuple[str, ...]
-
-    @property
-    def page_bytes(self) -> int:
-        """Of one decoded page."""
-        return math.prod(self.page) * self.dtype.itemsize
-
-    @property
-    def mappable(self) -> bool:
-        """Whether each page lies in its file as it is, in one piece."""
-        if not self.regular or (self.compression, self.predictor) != (_PLAIN, _NO_PREDICTOR):
-            return False
-        if self.tiled and self.block[-1 - self.interleaved] != self.page[-1 - self.interleaved]:
-            return False
-        joined = self.offsets[:, :-1] + self.counts[:, :-1] == self.offsets[:, 1:]
-        return bool(joined.all() and (self.counts.sum(axis=1) == self.page_bytes).all())
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """How many blocks a page has along each of its axes."""
-        return tuple(-(-n // b) for n, b in zip(self.page, self.block, strict=True))
 
 
 class TiffMapped(MappedVolume):
@@ -151,9 +74,11 @@ class _Reader:
     """Descriptors of the files of a series, and tifffile's decoder for their blocks."""
 
     def __init__(self, pages: Pages) -> None:
-        self.descriptors = [os.open(file, os.O_RDONLY) for file in pages.files]
+        self.descriptors: list[int] = []
         self._pages = pages
         self._decode: Callable[..., Any] | None = None
+        for file in pages.files:
+            self.descriptors.append(os.open(file, os.O_RDONLY))
 
     def __del__(self) -> None:
         for descriptor in self.descriptors:
@@ -190,10 +115,10 @@ class TiffBlocks(ChunkedVolume):
         block = (*(1,) * self._lead, *pages.block)
         super().__init__(path, layout, pages.dtype, block=block, **rest)
         self._pages = pages
-        coded = pages.predictor == _NO_PREDICTOR or (
+        coded = pages.predictor == NO_PREDICTOR or (
             pages.predictor == _HORIZONTAL and pages.dtype.kind in "iu" and pages.dtype.isnative
         )
-        self._simple = pages.regular and pages.compression in _DEFLATE and coded
+        self._simple = pages.regular and pages.compression in DEFLATE and coded
 
     def _open(self) -> _Reader:
         return _Reader(self._pages)
@@ -251,205 +176,34 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
         raise SourceError(path, f"holds pages, not a dataset {key!r}", "leave out the key")
     with reading(path, "TIFF file"):
         pages = read_pages(path)
-    own, unsaid = _depth_axis(pages.axes)
-    letters = own if axes is None else fitting_axes(axes, pages.axes)
-    notes = unsaid if axes is None else ()
+    if axes is None:
+        letters, notes = _depth_axis(path, pages)
+    else:
+        letters, notes = fitting_axes(axes, pages.axes), ()
     layout = Layout.of(path, letters, pages.shape)
     with reading(path, "TIFF file"):
         spacing, doubts = spacing_of(pages, flat=layout.ndim_spatial == 2)
     rest: dict[str, Any] = {"spacing": spacing, "notes": (*pages.notes, *notes, *doubts)}
     if pages.mappable:
-        if _consecutive(pages):
+        if pages.consecutive:
             return TiffMapped(path, layout, pages, **rest)
         if len(pages.files) == 1:
             return TiffMappedPages(path, layout, pages, **rest)
     return TiffBlocks(path, layout, pages, **rest)
 
 
-def spacing_of(pages: Pages, *, flat: bool) -> tuple[Spacing3 | None, tuple[str, ...]]:
-    """What the headers say of the voxel size, and what is doubtful about it."""
-    if pages.spacing is not None:
-        return pages.spacing, ()
-    return read_spacing(pages.description, pages.resolution, flat=flat)
-
-
-def read_pages(path: Path) -> Pages:
-    """Read and check the headers of a TIFF file: the first image series in it.
-
-    Raises
-    ------
-    SourceError
-        If pages are missing, differ, or lie beyond the end of the file.
-    """
-    pages = _pages_by_tifffile(path)
-    _check_bytes(path, pages)
-    return pages
-
-
-def _pages_by_tifffile(path: Path) -> Pages:
-    from tifffile import TiffFile
-
-    with TiffFile(path) as file:
-        series = file.series[0]
-        keyframe = series.keyframe
-        if series.dtype is None:
-            raise SourceError(path, "holds voxels of an unknown type", "save integers or floats")
-        dtype = np.dtype(file.byteorder + series.dtype.char)
-        shape, axes = _without_ones(series.shape, series.axes, keep=len(keyframe.shape))
-        if shape[len(shape) - len(keyframe.shape) :] != tuple(keyframe.shape):
-            raise SourceError(
-                path, f"pages of {keyframe.shape} do not make {shape}", "save it anew"
-            )
-        _check_planes(path, file, shape)
-        files: tuple[Path, ...] = (path,)
-        file_of = None
-        start = series.dataoffset
-        if start is not None:
-            count = math.prod(shape[: len(shape) - len(keyframe.shape)])
-            size = math.prod(keyframe.shape) * dtype.itemsize
-            offsets = (start + size * np.arange(count, dtype=np.int64))[:, None]
-            counts = np.full_like(offsets, size)
-            block = tuple(keyframe.shape)
-        else:
-            frames = _frames(path, series, keyframe)
-            offsets = np.array([frame.dataoffsets for frame in frames], np.int64)
-            counts = np.array([frame.databytecounts for frame in frames], np.int64)
-            files, file_of = _files(path, frames)
-            block = (*(1,) * (len(keyframe.chunked) - len(keyframe.chunks)), *keyframe.chunks)
-        return Pages(
-            axes=axes,
-            shape=shape,
-            dtype=dtype,
-            page=tuple(keyframe.shape),
-            block=block,
-            offsets=offsets,
-            counts=counts,
-            files=files,
-            file_of=file_of,
-            keyframe=keyframe.index,
-            compression=int(keyframe.compression),
-            predictor=int(keyframe.predictor),
-            tiled=keyframe.is_tiled,
-            interleaved=keyframe.planarconfig == 1 and keyframe.samplesperpixel > 1,
-            regular=_regular(keyframe),
-            description=file.ome_metadata or keyframe.description or file.pages[0].description,
-            resolution=_resolution(keyframe),
-            spacing=_lsm_spacing(file),
-            notes=_doubts(file, series),
-        )
-
-
-def _without_ones(shape: Sequence[int], axes: str, keep: int) -> tuple[tuple[int, ...], str]:
-    """Shape and axes without leading axes of length 1, but for Z and those of a page."""
-    first = len(shape) - keep
-    kept = [i for i, a in enumerate(axes) if i >= first or shape[i] > 1 or a == "Z"]
-    return tuple(int(shape[i]) for i in kept), "".join(axes[i] for i in kept)
-
-
-def _check_planes(path: Path, file: Any, shape: Sequence[int]) -> None:
-    """Refuse an ImageJ file that holds fewer planes than it says (tifffile reads what is left)."""
-    fields = file.imagej_metadata or {}
-    told = math.prod(int(fields.get(name, 1)) for name in ("channels", "slices", "frames"))
-    there = math.prod(shape) // math.prod(file.pages[0].shape[:2])
-    if told > there:
-        raise SourceError(
-            path, f"is cut short: {there} of {told} planes are there", "copy or save it again"
-        )
-
-
-def _frames(path: Path, series: Any, keyframe: Any) -> list[Any]:
-    """The pages of a series; refused where some are missing or coded otherwise."""
-    frames = list(series)
-    missing = [i for i, frame in enumerate(frames) if frame is None]
-    if missing:
+def _depth_axis(path: Path, pages: Pages) -> tuple[str, tuple[str, ...]]:
+    """The axes of a file; the one axis that it does not name is read as depth, and noted."""
+    unsaid = [a for a in pages.axes if a in _UNSAID]
+    if len(unsaid) > 1:
         raise SourceError(
             path,
-            f"{len(missing)} of {len(frames)} pages are missing, the first is page {missing[0]}",
-            "give the file whole, with the files beside it that it names",
+            f"has shape {'×'.join(map(str, pages.shape))} and does not name its axes",
+            "say which they are, such as `axes: CZYX` or `axes: ZCYX`",
         )
-    if any(frame.keyframe.hash != keyframe.hash for frame in frames):
-        raise SourceError(path, "its pages differ in size or coding", "save them as one stack")
-    return frames
-
-
-def _files(path: Path, frames: Sequence[Any]) -> tuple[tuple[Path, ...], Any]:
-    """The files that the pages lie in, and for each page which one."""
-    names = [frame.parent.filehandle.path for frame in frames]
-    if len(set(names)) == 1 and Path(names[0]) == path.absolute():
-        return (path,), None
-    unique = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return tuple(map(Path, unique)), np.array([unique[name] for name in names], np.int64)
-
-
-def _regular(keyframe: Any) -> bool:
-    """Whether a decompressed block is its voxels, in the byte order of the file."""
-    return (
-        keyframe.bitspersample in (8, 16, 32, 64)
-        and keyframe.sampleformat in (1, 2, 3)
-        and keyframe.fillorder == 1
-        and not keyframe.is_subsampled
-    )
-
-
-def _resolution(keyframe: Any) -> Resolution | None:
-    if 282 not in keyframe.tags or 283 not in keyframe.tags:
-        return None
-    x, y = keyframe.resolution
-    return Resolution(float(x), float(y), int(keyframe.resolutionunit))
-
-
-def _lsm_spacing(file: Any) -> Spacing3 | None:
-    """Zeiss LSM files give metres."""
-    if not file.is_lsm:
-        return None
-    fields = file.lsm_metadata or {}
-    z, y, x = (1e6 * float(fields.get(f"VoxelSize{a}", 0)) for a in "ZYX")
-    return (z, y, x) if min(z, y, x) > 0 else None
-
-
-def _doubts(file: Any, series: Any) -> tuple[str, ...]:
-    notes = []
-    if len(file.series) > 1:
-        notes.append(f"holds {len(file.series)} images: the first is read")
-    if file.is_ome and series.kind != "ome":
-        notes.append("its OME metadata do not fit its pages: pages are read in their order")
-    return tuple(notes)
-
-
-def _depth_axis(axes: str) -> tuple[str, tuple[str, ...]]:
-    """Read the one axis that a file does not name as depth, and say so."""
-    unsaid = [a for a in axes if a in _UNSAID]
-    if len(unsaid) != 1 or "Z" in axes:
-        return axes, ()
-    return axes.replace(unsaid[0], "Z"), (f"page axis {unsaid[0]} read as Z",)
-
-
-def _check_bytes(path: Path, pages: Pages) -> None:
-    """Refuse blocks that lie beyond their file, or could not hold what the header promises."""
-    sizes = np.array([file.stat().st_size for file in pages.files], np.int64)
-    size = sizes[0] if pages.file_of is None else sizes[pages.file_of][:, None]
-    beyond = (pages.offsets + pages.counts > size) & (pages.counts > 0)
-    if beyond.any() or (pages.offsets < 0).any() or (pages.counts < 0).any():
-        page = int(np.argmax(beyond.any(axis=1)))
-        raise SourceError(
-            path,
-            f"is cut short: page {page} of {len(pages.offsets)} lies beyond the end of the file",
-            "copy or save it again",
-        )
-    most = pages.counts.sum(axis=1) * _MOST
-    wanted = pages.page_bytes if pages.regular else 0
-    if pages.compression in _BOUNDED and ((most > 0) & (most < wanted)).any():
-        raise SourceError(
-            path,
-            f"a page of {wanted} bytes cannot come from {int(most.min()) // _MOST} bytes",
-            "its header or its data are damaged; save it again",
-        )
-
-
-def _consecutive(pages: Pages) -> bool:
-    """Whether all pages lie in one file, one right after the other."""
-    starts = pages.offsets[:, 0]
-    return len(pages.files) == 1 and bool((np.diff(starts) == pages.page_bytes).all())
+    if not unsaid or "Z" in pages.axes:
+        return pages.axes, ()
+    return pages.axes.replace(unsaid[0], "Z"), (f"page axis {unsaid[0]} read as Z",)
 
 
 def _ravel(index: Sequence[int], shape: Sequence[int]) -> int:

@@ -140,9 +140,9 @@ def _shaped_steps(
             unit = str(fields.get(f"PhysicalSize{axis}Unit", "µm"))
             steps.append(None if size is None else to_micrometres(size, unit))
         return (steps[0], steps[1], steps[2]), ()
-    unit, depth = fields.get("unit"), _number(fields.get("spacing"))
-    if isinstance(unit, str) and to_micrometres(1.0, unit) is not None:
-        as_imagej = {"unit": unit, "spacing": "" if depth is None else str(depth)}
+    named, depth = fields.get("unit"), _number(fields.get("spacing"))
+    if isinstance(named, str) and to_micrometres(1.0, named) is not None:
+        as_imagej = {"unit": named, "spacing": "" if depth is None else str(depth)}
         return _imagej_steps(as_imagej, resolution)
     steps_xy, notes = _tag_steps(resolution)
     if depth is not None:
