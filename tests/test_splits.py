@@ -165,6 +165,7 @@ def test_a_block_is_about_the_share_that_was_asked_for():
     )
     assert splits.gap == (0, 0, 64)
     assert splits.val[0].box.shape == (100, 512, 234)
+    assert "with a gap of 64; 70% of the volume is for training" in splits.notices[0]
 
 
 def test_folds_of_one_volume_validate_every_voxel_once():

@@ -61,9 +61,14 @@ class Division:
         return bool(self.train) and self.val[1] - self.val[0] >= self.patch
 
     @property
+    def trained(self) -> int:
+        """Voxels along the axis that are for training."""
+        return sum(stop - start for start, stop in self.train)
+
+    @property
     def kept(self) -> int:
-        """Voxels that are not lost to the gap."""
-        return sum(stop - start for start, stop in (self.val, *self.train))
+        """Voxels along the axis that are not lost to the gap."""
+        return self.val[1] - self.val[0] + self.trained
 
 
 def divide(name: str, shape: Shape3, draw: Draw, cut: Cut, at_end: bool) -> Division:

@@ -265,7 +265,8 @@ def _split_blocks(
         gaps.append(along((0, 0, 0), axis, division.gap))
         notices.append(
             f"{case.name}: {AXES[axis]} {division.val[0]} to {division.val[1]} of {shape[axis]} "
-            f"is held out, with a gap of {division.gap}"
+            f"is held out, with a gap of {division.gap}; {division.trained / shape[axis]:.0%} of "
+            "the volume is for training"
         )
         if cut.patch is None or division.patch < cut.patch[axis]:
             limits.append(along(cut.patch or shape, axis, division.patch))
