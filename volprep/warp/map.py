@@ -231,7 +231,7 @@ class CoordinateMap:
             section_moves=moves,
         )
 
-    def relative_to(self, origin: Sequence[int]) -> CoordinateMap:
+    def relative_to(self, origin: Sequence[float]) -> CoordinateMap:
         """The same map with source positions counted from `origin`."""
         matrix = self.matrix.copy()
         z, y, x = origin

@@ -270,21 +270,24 @@ def map_of_transform(matrix: npt.ArrayLike) -> CoordinateMap:
     forward = np.asarray(matrix, np.float64)
     if forward.shape != (4, 4) or not np.isfinite(forward).all():
         raise ValueError(f"M: shape {forward.shape}, wanted a finite (4, 4) matrix")
-    if np.linalg.matrix_rank(forward) < 4:
-        raise ValueError("M: cannot be inverted, two voxels of the source share a place")
+    affine = not forward[3, :3].any()
+    if affine and forward[3, 3]:
+        forward = forward / forward[3, 3]
     z_row = _locked_z(forward)
     backward = np.zeros((4, 4))
-    if z_row is None:
-        backward[:] = np.linalg.inv(forward)
-    else:
-        backward[1:, 1:] = np.linalg.inv(forward[1:, 1:])
-    if not forward[3, :3].any():
-        backward[3, :3] = 0
-    if backward[3, 3]:
+    part = slice(0 if z_row is None else 1, 4)
+    try:
+        backward[part, part] = np.linalg.inv(forward[part, part])
+    except np.linalg.LinAlgError as error:
+        raise ValueError("M: cannot be inverted, two source voxels share a place") from error
+    if affine:
+        backward[3] = 0, 0, 0, 1
+    elif backward[3, 3]:
         backward /= backward[3, 3]
     if z_row is not None:
-        backward[0, 0], backward[0, 3] = 1 / z_row[0], -z_row[1] / z_row[0]
-    return CoordinateMap(backward, lock_z=z_row is not None and bool(forward[3, 1:3].any()))
+        slope, offset = z_row
+        backward[0, 0], backward[0, 3] = 1 / slope, -offset / slope
+    return CoordinateMap(backward, lock_z=z_row is not None and not affine)
 
 
 def rotate_z(angle: float) -> Floats:
@@ -381,13 +384,11 @@ def _draw_rotation(rng: np.random.Generator, amount: float, lock_z: bool) -> Flo
 
 def _locked_z(forward: Floats) -> tuple[float, float] | None:
     """Slope and offset of z where a matrix moves z by nothing else; None where it does."""
-    if forward[1:, 0].any():
+    if forward[1:, 0].any() or not forward[0, 0]:
         return None
     mixing, divisor = forward[0, 1:3], forward[3, 1:3]
     if not divisor.any():
-        return (
-            None if mixing.any() else (forward[0, 0] / forward[3, 3], forward[0, 3] / forward[3, 3])
-        )
+        return None if mixing.any() else (forward[0, 0], forward[0, 3])
     # Moving the patch's corner to its place adds a multiple of the divisor to z.
     share = float(mixing @ divisor / (divisor @ divisor))
     if np.abs(mixing - share * divisor).max() > 1e-4 * np.abs(mixing).max():
@@ -415,21 +416,19 @@ class _Fit:
         to_centre = np.eye(4)
         to_centre[:3, 3] = (np.array(self.patch) - 1) / 2
         matrix = to_centre @ linear
-        coordinates = self._with_displacement(matrix)
+        coordinates = map_of_transform(matrix)
+        if self.displacement is not None:
+            z, y, x = (float(s) for s in self.grid_spacing)
+            coordinates = replace(
+                coordinates, displacement=self.displacement, grid_spacing=(z, y, x)
+            )
         interval = self._interval(coordinates)
         if interval is None:
             return None
-        shift = np.eye(4)
         corner = coordinates.source_points(np.zeros((1, 3)))[0]
-        shift[:3, 3] = -_draw_position(rng, *interval, corner)
-        return self._with_displacement(matrix @ shift), matrix @ shift
-
-    def _with_displacement(self, matrix: Floats) -> CoordinateMap:
-        coordinates = map_of_transform(matrix)
-        if self.displacement is None:
-            return coordinates
-        z, y, x = (float(s) for s in self.grid_spacing)
-        return replace(coordinates, displacement=self.displacement, grid_spacing=(z, y, x))
+        origin = np.eye(4)
+        origin[:3, 3] = -_draw_position(rng, *interval, corner)
+        return coordinates.relative_to(origin[:3, 3].tolist()), matrix @ origin
 
     def _interval(self, coordinates: CoordinateMap) -> tuple[Floats, Floats] | None:
         """Lowest and highest shift for which everything lies inside."""
