@@ -57,12 +57,13 @@ class StratifiedPatching:
     With ``uniform=True`` the patch slides over every position that touches the
     sample and is pushed back inside where it sticks out, and the number of patches
     is the smallest with which an inner voxel is seen at least once in an epoch. A
-    voxel with at least `patch_size` - 1 voxels between it and the border (of the
-    sample, or of any excluded cell) on every axis is then seen c times on average,
-    the same for all of them: ``c = n_patches * prod(patch) / W`` with W the number
-    of positions, weighted by their probabilities, and ``1 <= c < 1 + prod(patch) / W``.
-    A voxel within a patch of the sample's border on k axes (and far from excluded
-    cells) is seen between c and 2**k c times. `expected_coverage` computes the map.
+    voxel that lies at least a patch from the border (of the sample, or of any
+    excluded cell) on every axis is then seen c times on average, the same for all of
+    them: ``c = n_patches * prod(patch) / W`` with W the number of positions, weighted
+    by their probabilities, and ``1 <= c < 1 + prod(patch) / W``. Nearer to the sample's
+    border, far from excluded cells, it is seen at least c times and at most, for each
+    axis, twice as often near one face and three times near both. `expected_coverage`
+    computes the map.
 
     After CAREamics' `StratifiedPatching`: the same grid, the same numbers of patches,
     starts with the same probabilities. Differs: the pieces of a line take the place of
