@@ -390,7 +390,8 @@ def _locked_z(forward: Floats) -> tuple[float, float] | None:
     if not divisor.any():
         return None if mixing.any() else (forward[0, 0], forward[0, 3])
     # Moving the patch's corner to its place adds a multiple of the divisor to z.
-    share = float(mixing @ divisor / (divisor @ divisor))
+    unit = divisor / np.abs(divisor).max()
+    share = float(mixing / np.abs(divisor).max() @ unit / (unit @ unit))
     if np.abs(mixing - share * divisor).max() > 1e-4 * np.abs(mixing).max():
         return None
     return forward[0, 0], float(forward[0, 3] - share * forward[3, 3] + share)
