@@ -234,8 +234,9 @@ def _encode(patch: npt.NDArray[Any], spec: ArraySpec) -> bytes:
     raw = np.ascontiguousarray(patch, spec.dtype.newbyteorder("<"))
     data: bytes | bytearray = raw.tobytes()
     if spec.compression != "none":
+        # The array and not its bytes: of bytes the codec takes the type size to be 1.
         data = imagecodecs.blosc_encode(
-            data,
+            raw,
             level=5 if spec.compression == "lz4" else 3,
             compressor=spec.compression,
             shuffle="shuffle",
