@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from volprep.geometry import Box
-from volprep.warp import Border, CoordinateMap, resample
+from volprep.warp import Border, CoordinateMap, WarpingOOBError, resample
 
 Array = npt.NDArray[Any]
 
@@ -147,3 +148,217 @@ def test_the_block_that_is_named_is_all_that_is_needed(
     )
     np.testing.assert_array_equal(part, whole)
     np.testing.assert_array_equal(some, ids)
+
+
+@given(maps(), st.integers(2, 5))
+def test_threads_change_nothing(coordinates: CoordinateMap, threads: int) -> None:
+    image, label = volumes()
+    one, (ids,) = resample(coordinates, PATCH, image, [label], border="reflect")
+    more, (same,) = resample(coordinates, PATCH, image, [label], border="reflect", threads=threads)
+    np.testing.assert_array_equal(more, one)
+    np.testing.assert_array_equal(same, ids)
+
+
+def test_bands_of_a_large_patch_join_without_a_seam() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((1, 3, 300, 310), dtype=np.float32)
+    label = rng.integers(0, 99, (3, 300, 310))
+    grid = rng.normal(0, 1, (3, 2, 5, 5)) * [[[[0.1]]], [[[3]]], [[[3]]]]
+    coordinates = CoordinateMap.elastic(grid, (2, 70, 70)).then(
+        CoordinateMap.linear(turn(0.3), output_centre=(1, 150, 150), source_centre=(1, 150, 150))
+    )
+    found, (ids,) = resample(coordinates, (3, 290, 280), image, [label], border="fill")
+    wanted, wanted_ids = slow_resample(coordinates, (3, 290, 280), image, label, "fill")
+    at = coordinates.source_points(np.array(list(np.ndindex(3, 290, 280)), float))
+    clear = np.all(np.abs(at % 1 - 0.5) > 1e-3, 1).reshape(3, 290, 280)
+    assert found is not None
+    np.testing.assert_allclose(found[0][clear], wanted[0][clear], atol=2e-4)
+    np.testing.assert_array_equal(ids[clear], wanted_ids[clear])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", ">u2", "uint32", "float64", "bool"])
+@pytest.mark.parametrize("tilt", [0.0, 0.2])
+def test_images_of_any_dtype_become_float32(dtype: str, tilt: float) -> None:
+    image = (volumes()[0] * 250).astype(dtype)
+    label = volumes()[1]
+    coordinates = CoordinateMap.linear(
+        turn(0.4) @ turn(tilt, (0, 1)), output_centre=(3, 6, 7), source_centre=(6, 17, 18)
+    )
+    found, _ = resample(coordinates, PATCH, image, [label])
+    wanted, _ = slow_resample(coordinates, PATCH, image, label)
+    assert found is not None
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "linear", [np.eye(3), np.diag([-1, -1, 1]), np.eye(3)[[0, 2, 1]], np.eye(3)[[1, 2, 0]]]
+)
+def test_flips_and_swaps_copy_every_bit(linear: Array) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 1e3, (1, 9, 9, 9)).astype(np.float32)
+    label = rng.integers(0, 2**64 - 1, (9, 9, 9), np.uint64)
+    coordinates = CoordinateMap.linear(linear, output_centre=(4, 4, 4), source_centre=(4, 4, 4))
+    found, (ids,) = resample(coordinates, (9, 9, 9), image, [label])
+    at = tuple(coordinates.source_points(np.array(list(np.ndindex(9, 9, 9)))).astype(int).T)
+    assert found is not None
+    np.testing.assert_array_equal(found.ravel(), image[0][at])
+    np.testing.assert_array_equal(ids.ravel(), label[at])
+
+
+def test_a_single_section_can_be_warped() -> None:
+    image, label = volumes()
+    flat, ids = image[:, :1], label[:1]
+    coordinates = CoordinateMap.linear(
+        turn(0.4), output_centre=(0, 5, 5), source_centre=(0, 17, 18)
+    )
+    found, (some,) = resample(coordinates, (1, 12, 12), flat, [ids])
+    wanted, wanted_ids = slow_resample(coordinates, (1, 12, 12), flat, ids)
+    assert found is not None
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_array_equal(some, wanted_ids)
+
+
+def test_labels_of_several_widths_and_channels_go_together() -> None:
+    image, label = volumes()
+    masks = np.stack([label > 2**63, label < 2**62])
+    coordinates = CoordinateMap.linear(turn(0.4), source_centre=(2, 8, 9))
+    _, (ids, several) = resample(coordinates, PATCH, None, [label, masks])
+    _, (same,) = resample(coordinates, PATCH, image, [label])
+    np.testing.assert_array_equal(ids, same)
+    np.testing.assert_array_equal(several, np.stack([ids > 2**63, ids < 2**62]))
+
+
+def test_results_can_go_where_the_caller_says() -> None:
+    image, label = volumes()
+    coordinates = CoordinateMap.linear(turn(0.4), source_centre=(2, 8, 9))
+    wanted, (ids,) = resample(coordinates, PATCH, image, [label])
+    into = (np.empty((2, *PATCH), np.float32), [np.empty(PATCH, np.uint64)])
+    found, labels = resample(coordinates, PATCH, image, [label], out=into)
+    assert found is into[0]
+    assert labels[0] is into[1][0]
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(labels[0], ids)
+    with pytest.raises(ValueError, match=r"out: .* for the label"):
+        resample(coordinates, PATCH, image, [label], out=(into[0], [np.empty(PATCH, np.int64)]))
+    with pytest.raises(ValueError, match="contiguous"):
+        resample(
+            coordinates, PATCH, image, out=(np.empty((2, 7, 12, 30), np.float32)[..., ::2], [])
+        )
+
+
+def test_a_fill_value_takes_the_label_s_own_dtype() -> None:
+    image, label = volumes()
+    signed = (label % 100).astype(np.int16)
+    coordinates = CoordinateMap.linear(np.eye(3), source_centre=(-3, 0, 0))
+    found, (ids,) = resample(
+        coordinates, PATCH, image, [signed], border="fill", fill=0.5, label_fill=-1
+    )
+    assert found is not None
+    assert np.all(found[:, :3] == 0.5)
+    assert np.all(ids[:3] == -1)
+    np.testing.assert_array_equal(ids[3:], signed[:4, :12, :15])
+
+
+def test_reading_outside_is_refused() -> None:
+    image, label = volumes()
+    for shift in ((-1, 0, 0), (0, 23, 0), (0, 0, 22.5)):
+        coordinates = CoordinateMap.linear(np.eye(3), source_centre=shift)
+        with pytest.raises(WarpingOOBError, match="the source holds"):
+            resample(coordinates, PATCH, image, [label])
+        with pytest.raises(WarpingOOBError):
+            coordinates.source_block(PATCH, SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("linear", "elastic"), ("elastic", "linear"), ("sections", "linear"), ("flip", "sections"),
+     ("sections", "sections"), ("plane", "sections"), ("perspective", "plane")],
+)  # fmt: skip
+def test_one_map_after_another_is_their_composition(first: str, second: str) -> None:
+    rng = np.random.default_rng(0)
+    tilted = np.eye(4)
+    tilted[3, 1:3] = 0.002, -0.001
+    kinds = {
+        "linear": CoordinateMap.linear(turn(0.3) @ turn(0.2, (0, 1)), source_centre=(2, 3, 4)),
+        "plane": CoordinateMap.linear(
+            turn(0.3) * [1, 1.1, 0.9], output_centre=(3, 5, 7), source_centre=(3, 5, 7)
+        ),
+        "flip": CoordinateMap.linear(
+            np.diag([-1, 1, -1]), output_centre=(3, 5, 7), source_centre=(3, 5, 7)
+        ),
+        "perspective": CoordinateMap(tilted, lock_z=True),
+        "elastic": CoordinateMap.elastic(rng.normal(0, 0.3, (3, 4, 5, 5)), (4, 6, 6)),
+        "sections": CoordinateMap.sections(
+            shifts=rng.normal(0, 2, (7, 2)), angles=rng.normal(0, 0.1, 7),
+            index=[0, 1, 2, 4, 5, 6, 7], centre=(5.5, 7),
+        ),
+    }  # fmt: skip
+    one, two = kinds[first], kinds[second]
+    points = rng.uniform(0, 1, (60, 3)) * (np.array(PATCH) - 1)
+    points[:, 0] = np.rint(points[:, 0])
+    exact = two.source_points(one.source_points(points))
+    # A displacement that is turned is sampled anew, between control points only.
+    bound = 0.25 if second == "elastic" else 1e-6
+    np.testing.assert_allclose(one.then(two).source_points(points), exact, atol=bound)
+
+
+def test_maps_that_no_single_map_can_join_are_refused() -> None:
+    sections = CoordinateMap.sections(angles=[0, 0.1, 0.1])
+    tilt = CoordinateMap.linear(turn(0.2, (0, 1)))
+    with pytest.raises(ValueError, match="put the map with sections first"):
+        tilt.then(sections)
+    elastic = CoordinateMap.elastic(np.ones((3, 1, 2, 2)) * [[[[0]]], [[[1]]], [[[1]]]], (1, 9, 9))
+    with pytest.raises(ValueError, match="without a displacement"):
+        elastic.then(sections)
+    locked = np.eye(4)
+    locked[3, 1] = 0.001
+    with pytest.raises(ValueError, match="locks z"):
+        CoordinateMap(locked, lock_z=True).then(tilt)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"matrix": np.eye(3)}, r"wanted \(4, 4\)"),
+        ({"matrix": np.full((4, 4), np.nan)}, "nan"),
+        ({"matrix": CoordinateMap.linear(turn(0.1, (0, 1))).matrix, "lock_z": True}, "mixes z"),
+        ({"matrix": np.eye(4), "displacement": np.zeros((2, 1, 1, 1))}, "displacement: shape"),
+        ({"matrix": np.eye(4), "displacement": np.full((3, 1, 1, 1), np.inf)}, "inf"),
+        (
+            {
+                "matrix": np.eye(4),
+                "displacement": np.zeros((3, 1, 1, 1)),
+                "grid_spacing": (0, 1, 1),
+            },
+            "positive",
+        ),
+        ({"matrix": np.eye(4), "section_moves": np.zeros((3, 2, 2))}, "section_moves: shape"),
+        ({"matrix": np.eye(4), "section_index": np.array([0, 2, 1])}, "one direction"),
+    ],
+)
+def test_a_map_that_makes_no_sense_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CoordinateMap(**arguments)
+
+
+def test_a_perspective_through_infinity_is_refused() -> None:
+    matrix = np.eye(4)
+    matrix[3, 2] = -0.1
+    with pytest.raises(ValueError, match="infinity"):
+        CoordinateMap(matrix).source_box(PATCH)
+
+
+def test_points_on_deleted_sections_fall_between_their_neighbours() -> None:
+    coordinates = CoordinateMap.sections(index=[0, 1, 4, 5], shifts=np.eye(4, 2) * 3)
+    found = coordinates.inverse_points([[1, 5, 5], [4, 5, 5], [2.5, 5, 5], [7, 5, 5]])
+    np.testing.assert_allclose(found[:, 0], [1, 2, 1.5, 5])
+    np.testing.assert_allclose(found[0], [1, 5, 2])
+
+
+def test_arrays_of_different_shapes_are_refused() -> None:
+    image, label = volumes()
+    with pytest.raises(ValueError, match="wanted one shape"):
+        resample(CoordinateMap.identity(), PATCH, image, [label[1:]])
+    with pytest.raises(ValueError, match=r"wanted \(C, Z, Y, X\)"):
+        resample(CoordinateMap.identity(), PATCH, label)

@@ -217,9 +217,9 @@ class CoordinateMap:
         Raises
         ------
         ValueError
-            If `other` moves single sections and this map does not take
-            sections to sections, or a perspective that locks z meets a matrix
-            that moves z. Put maps of single sections first.
+            If `other` moves single sections and this map does not take whole
+            sections to whole sections or displaces, or a perspective that locks
+            z meets a matrix that moves z. Put maps of single sections first.
         """
         matrix, lock_z = _compose_matrices(self, other)
         index, moves = _compose_sections(self, other)
@@ -298,7 +298,7 @@ class CoordinateMap:
     def source_extent(self, out_shape: Sequence[int]) -> tuple[Floats, Floats]:
         """The lowest and highest source position of an output, (Z, Y, X) each, before rounding."""
         z, y, x = (int(n) for n in out_shape[-3:])
-        sections = range(z) if self._has_sections else (0, z - 1)
+        sections = range(z) if self.described_sections else (0, z - 1)
         corners = np.array(
             [(k, j, i) for k in sections for j in (0, y - 1) for i in (0, x - 1)], np.float64
         )
@@ -339,12 +339,14 @@ class CoordinateMap:
         return self._place(sections)[:, 0]
 
     @property
-    def _has_sections(self) -> bool:
-        return self.section_index is not None or self.section_moves is not None
+    def described_sections(self) -> int:
+        """How many output sections have a place or a motion of their own; 0 for none."""
+        tables = (self.section_index, self.section_moves)
+        return max((len(table) for table in tables if table is not None), default=0)
 
     def _place(self, points: Floats) -> Floats:
         """Step 1: output position to the position that matrix and displacement work on."""
-        if not self._has_sections:
+        if not self.described_sections:
             return points
         placed = points.copy()
         if self.section_moves is not None:
@@ -356,7 +358,7 @@ class CoordinateMap:
         return placed
 
     def _unplace(self, points: Floats) -> Floats:
-        if not self._has_sections:
+        if not self.described_sections:
             return points
         output = points.copy()
         if self.section_index is not None:
@@ -516,45 +518,34 @@ def _compose_matrices(first: CoordinateMap, second: CoordinateMap) -> tuple[Floa
 def _compose_sections(
     first: CoordinateMap, second: CoordinateMap
 ) -> tuple[npt.NDArray[np.int64] | None, Floats | None]:
-    if not second._has_sections:
+    if not second.described_sections:
         return first.section_index, first.section_moves
     z_step, z_start = first.matrix[0, 0], first.matrix[0, 3]
-    if not (first.keeps_sections and first.is_affine and abs(z_step) == 1 and z_start % 1 == 0):
+    if (
+        not (first._matrix_keeps_sections and first.is_affine and abs(z_step) == 1)
+        or z_start != np.rint(z_start)
+        or first.displacement is not None
+    ):
         raise ValueError(
-            "single sections can be moved only after a map that takes sections to sections; "
-            "put the map with sections first"
+            "single sections can be moved only after a map that takes whole sections to whole "
+            "sections, without a displacement; put the map with sections first"
         )
-    described = len(
-        second.section_index if second.section_moves is None else second.section_moves  # type: ignore[arg-type]
-    )
-    if first._has_sections:
-        own = first.section_index if first.section_index is not None else None
-        depth = len(first.section_moves if own is None else own)  # type: ignore[arg-type]
-        through = np.arange(depth) if own is None else own
-    else:
-        depth = int(described - z_start if z_step == 1 else z_start + 1)
-        through = np.arange(max(depth, 1))
-    reached = np.clip(through * z_step + z_start, 0, described - 1).astype(np.int64)
-    index = through
+    depth = first.described_sections
+    if not depth:
+        depth = max(1, int(second.described_sections - z_start if z_step == 1 else z_start + 1))
+    through = first.section_depths(depth)
+    between = through * z_step + z_start
+    index, moves = first.section_index, first.section_moves
     if second.section_index is not None:
-        index = np.rint((second.section_index[reached] - z_start) / z_step).astype(np.int64)
-    moves = first.section_moves
+        number = np.arange(len(second.section_index), dtype=np.float64)
+        reached = _lookup(between, number, second.section_index.astype(np.float64))
+        index = np.rint((reached - z_start) / z_step).astype(np.int64)
     if second.section_moves is not None:
-        if first.displacement is not None and not _only_shifts(second.section_moves):
-            raise ValueError(
-                "sections cannot be turned after a displacement; put the map with sections first"
-            )
-        plane = first.matrix[1:3, 1:]
-        square = np.vstack([plane, (0, 0, 1)])
-        moves = (np.linalg.inv(square) @ _square(second.section_moves[reached]) @ square)[:, :2]
-        if first.section_moves is not None:
-            moves = (_square(moves) @ _square(first.section_moves))[:, :2]
-    changed = second.section_index is not None or first.section_index is not None
-    return (index if changed else None), moves
-
-
-def _only_shifts(moves: Floats) -> bool:
-    return bool(np.all(moves[:, :, :2] == np.eye(2)))
+        own = second.section_moves[_nearest_section(between, len(second.section_moves))]
+        plane = _square(first.matrix[None, 1:3, 1:])
+        moved = np.linalg.inv(plane) @ _square(own) @ plane
+        moves = (moved if moves is None else moved @ _square(moves))[:, :2]
+    return index, moves
 
 
 def _square(moves: Floats) -> Floats:
