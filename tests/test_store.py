@@ -148,3 +148,17 @@ def test_case_array_is_written_and_read_by_boxes(tmp_path: Path) -> None:
         volume.write(box, data[(slice(None), *box.slices)])
     np.testing.assert_array_equal(volume.read(Box((3, 1, 2), (8, 8, 6))), data[:, 3:8, 1:8, 2:6])
     assert volume.spacing == (3, 1, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.int64])
+def test_any_zarr_reader_opens_a_case_array(tmp_path: Path, dtype: type) -> None:
+    import zarr
+
+    data = (np.random.default_rng(0).random((2, 9, 21, 7)) * 100).astype(dtype)
+    volume = create_case_array(tmp_path / "v.zarr", data.shape, dtype, chunks=(4, 8, 8))
+    for start, stop in (((0, 0, 0), (8, 21, 7)), ((8, 0, 0), (9, 8, 7)), ((8, 8, 0), (9, 21, 7))):
+        box = Box(start, stop)
+        volume.write(box, data[(slice(None), *box.slices)])
+    data[:, 2:6, 3:9, 1:5] += 1
+    volume.write(Box((2, 3, 1), (6, 9, 5)), data[:, 2:6, 3:9, 1:5])
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "v.zarr", mode="r")[:], data)

@@ -235,7 +235,8 @@ def _encode(patch: npt.NDArray[Any], spec: ArraySpec) -> bytes:
     data: bytes | bytearray = raw.tobytes()
     if spec.compression != "none":
         # The array and not its bytes: of bytes the codec takes the type size to be 1.
-        data = imagecodecs.blosc_encode(
+        encode: Any = imagecodecs.blosc_encode
+        data = encode(
             raw,
             level=5 if spec.compression == "lz4" else 3,
             compressor=spec.compression,

