@@ -171,6 +171,20 @@ def test_objects_that_transform_themselves_are_points_too() -> None:
     assert result["c"] == {}
 
 
+def test_skeletons_stay_skeletons() -> None:
+    from volprep.skeletons import Skeletons
+
+    points = {7: np.array([[3.0, 30, 31], [2, 28, 33]]), 2**63: np.array([[1.0, 2, 3]])}
+    skeletons = Skeletons.from_points(points, {7: np.array([[0, 1]])})
+    compose = Compose(spatial(), SIZE, {"skeleton": "points", "plain": "points"})
+    data = {"image": sample()["image"], "skeleton": skeletons, "plain": points}
+    result = compose(data, sample_generator(1))
+    assert isinstance(result["skeleton"], Skeletons)
+    np.testing.assert_array_equal(result["skeleton"].edges, skeletons.edges)
+    for instance in points:
+        np.testing.assert_array_equal(result["skeleton"][instance], result["plain"][instance])
+
+
 def test_a_replay_repeats_a_draw_even_through_json() -> None:
     compose = Compose(everything(), SIZE, TARGETS)
     data = sample()

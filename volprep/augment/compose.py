@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,15 @@ Array = npt.NDArray[Any]
 Sample = dict[str, Any]
 Range = tuple[float, float]
 Step = tuple[Transform, Values]
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """Points that move themselves, such as `volprep.skeletons.Skeletons`."""
+
+    def transform(self, points_fn: Callable[..., Any]) -> Any:
+        """The same with every point sent through a function of (N, 3)."""
+        ...
 
 
 class Compose:
@@ -494,8 +503,8 @@ def _check_names(sample: Mapping[str, Any], targets: Mapping[str, TargetType]) -
 
 
 def _move_points(points: Any, move: Callable[[npt.ArrayLike], npt.NDArray[np.float32]]) -> Any:
-    """A dict of point arrays, all through one call; or whatever can transform itself."""
-    if not isinstance(points, Mapping):
+    """Whatever can transform itself, or a dict of point arrays, all through one call."""
+    if isinstance(points, Movable):
         return points.transform(move)
     arrays = [np.asarray(value).reshape(-1, 3) for value in points.values()]
     if not arrays:
@@ -505,6 +514,7 @@ def _move_points(points: Any, move: Callable[[npt.ArrayLike], npt.NDArray[np.flo
 
 
 def _with_copy(points: Any, pasted: Pasted) -> Any:
+    """The points and those of the copy, as a dict."""
     if not isinstance(points, Mapping):
         raise ValueError(
             "copy_paste: a copy needs points of its own; give points as a dict of id to (N, 3)"
