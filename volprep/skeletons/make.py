@@ -1,0 +1,303 @@
+"""From labels to skeletons: one for every connected component of every instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.compute import run_units
+from volprep.errors import MissingDependencyError
+from volprep.geometry import Spacing3
+from volprep.kernels import runs as run_kernels
+from volprep.kernels import thinning
+from volprep.skeletons.labels import as_unsigned
+from volprep.skeletons.points import Skeletons
+
+__all__ = ["Component", "Method", "Trace", "find_components", "skeletonize", "trace_component"]
+
+Method = Literal["lee", "teasar"]
+IntArray = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A connected piece of one instance, as runs ``(z, y, x, stop)``, line by line."""
+
+    instance: int
+    runs: IntArray
+
+    @property
+    def voxels(self) -> int:
+        """How many voxels it has."""
+        return int((self.runs[:, 3] - self.runs[:, 2]).sum(dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The skeleton of one component.
+
+    Attributes
+    ----------
+    instance : int
+        The label.
+    points : array, shape (N, 3), int64
+        (Z, Y, X) voxels of the component, in the order of the volume; at least one.
+    edges : array, shape (E, 2), int64
+        Pairs of rows of `points` that are linked.
+    radii : array, shape (N,), float32
+        Distance to the nearest voxel centre outside the component.
+    voxels : int
+        The size of the component.
+    fell_back : bool
+        Whether the method gave a single point or none, and the point is the voxel
+        that lies deepest in the component.
+    """
+
+    instance: int
+    points: npt.NDArray[np.int64]
+    edges: npt.NDArray[np.int64]
+    radii: npt.NDArray[np.float32]
+    voxels: int
+    fell_back: bool
+
+
+def skeletonize(
+    labels: npt.NDArray[Any],
+    *,
+    spacing: Spacing3 | None = None,
+    method: Method = "lee",
+    workers: int | None = 1,
+) -> Skeletons:
+    """Make one skeleton for every connected component of every instance.
+
+    Parameters
+    ----------
+    labels : array of int, shape (Z, Y, X)
+        Instance ids up to 2**64 - 1, 0 is background. Voxels of one id are connected
+        by faces, edges and corners.
+    spacing : tuple of float or None
+        (Z, Y, X) size of a voxel, for the radii and for ``teasar``. None measures
+        in voxels.
+    method : {'lee', 'teasar'}
+        ``lee`` peels the object down to lines. ``teasar`` needs the extra ``teasar``.
+    workers : int or None
+        Threads; None takes every processor.
+
+    Returns
+    -------
+    Skeletons
+        Points are voxels of their own instance; instances have at least one each.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `labels` is not (Z, Y, X), not of integers, or has negative ids.
+    MissingDependencyError
+        If `method` is ``teasar`` and kimimaro is not installed.
+
+    Notes
+    -----
+    After SKOOTS' `calculate_skeletons`, which loses the last plane of every object,
+    moves points outside their objects when it rescales, and leaves out components.
+
+    ``lee`` gives what `skimage.morphology.skeletonize` gives for each component on its
+    own, cavities filled (Lee's method keeps the sheets around them), with two
+    differences. scikit-image can remove an object whole; here one voxel is kept. Points
+    that fall into a filled cavity move to the nearest voxel of the object. Where one
+    voxel is left, the one deepest inside the object takes its place. The faces of the
+    volume count as borders.
+    """
+    check_method(method)
+    trace = partial(trace_component, spacing=spacing, method=method)
+    backend: Literal["threads", "serial"] = "threads" if method == "lee" else "serial"
+    return gather(run_units(trace, find_components(labels), backend=backend, workers=workers))
+
+
+def gather(traces: Iterable[Trace]) -> Skeletons:
+    """Put the traces of all components together, by instance and then in their own order."""
+    ordered = sorted(traces, key=lambda trace: trace.instance)
+    counts: dict[int, int] = {}
+    for trace in ordered:
+        counts[trace.instance] = counts.get(trace.instance, 0) + len(trace.points)
+    first = np.cumsum([0, *(len(trace.points) for trace in ordered)])
+    return Skeletons(
+        np.fromiter(counts, np.uint64, len(counts)),
+        np.cumsum([0, *counts.values()], dtype=np.int64),
+        _join([trace.points for trace in ordered], np.float32, (0, 3)),
+        _join([t.edges + n for t, n in zip(ordered, first[:-1], strict=True)], np.int64, (0, 2)),
+        _join([trace.radii for trace in ordered], np.float32, (0,)),
+    )
+
+
+def find_components(labels: npt.NDArray[Any]) -> Iterator[Component]:
+    """Walk the connected components of an array of labels (Z, Y, X), in its order."""
+    ids, runs = list_runs(labels)
+    return split_runs(ids, runs)
+
+
+def list_runs(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint64], IntArray]:
+    """Every run of one label along x: its id (R,), and ``(z, y, x, stop)`` (R, 4)."""
+    unsigned = np.ascontiguousarray(as_unsigned(labels))
+    count = run_kernels.count_runs(unsigned)
+    ids, runs = np.empty(count, np.uint64), np.empty((count, 4), np.int32)
+    run_kernels.find_runs(unsigned, ids, runs)
+    return ids, runs
+
+
+def split_runs(ids: npt.NDArray[np.uint64], runs: IntArray) -> Iterator[Component]:
+    """Sort runs (line by line) into connected components."""
+    number = np.empty(len(runs), np.int32)
+    count = run_kernels.join_runs(runs, ids, True, number)
+    order = np.argsort(number, kind="stable")
+    ends = np.cumsum(np.bincount(number, minlength=count))
+    for start, end in zip(np.concatenate(([0], ends[:-1])), ends, strict=True):
+        rows = order[start:end]
+        yield Component(int(ids[rows[0]]), runs[rows])
+
+
+def trace_component(
+    component: Component, *, spacing: Spacing3 | None = None, method: Method = "lee"
+) -> Trace:
+    """Make the skeleton of one component; parameters as for `skeletonize`."""
+    runs = component.runs
+    start = runs.min(axis=0)[:3].astype(np.int64) - 1  # one free voxel on every side
+    size = runs.max(axis=0)[[0, 1, 3]] - start + np.array([2, 2, 1])
+    shape = (int(size[0]), int(size[1]), int(size[2]))
+    local = (runs - start[[0, 1, 2, 2]]).astype(np.int32)
+    scale = np.asarray((1, 1, 1) if spacing is None else spacing, np.float64)
+    cavities = _find_cavities(local, shape)
+    solid = np.concatenate((local, cavities))
+    tracer = _TRACERS[method]
+    voxels, edges = tracer(solid, shape, scale)
+    mask = _paint(local, shape)
+    if len(cavities):
+        voxels, edges = _pull_inside(voxels, edges, mask, cavities, scale)
+        run_kernels.paint_runs(cavities, mask)
+    fell_back = len(voxels) < 2
+    if fell_back:
+        voxels = _deepest_voxel(_paint(local, shape), scale)
+        edges = np.empty((0, 2), np.int64)
+    radii = np.empty(len(voxels), np.float32)
+    thinning.measure_clearance(mask, voxels, edges, scale, radii)
+    points = voxels + start
+    return Trace(component.instance, points, edges, radii, component.voxels, fell_back)
+
+
+Traced = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+def _trace_lee(solid: IntArray, shape: tuple[int, int, int], _: npt.NDArray[np.float64]) -> Traced:
+    mask = _paint(solid, shape).ravel()
+    stride_z, stride_y = shape[1] * shape[2], shape[2]
+    sides = np.array([-stride_y, stride_y, 1, -1, stride_z, -stride_z])
+    flat = shape[0] == 3  # one slice is thinned in its plane
+    thinning.thin(mask, solid, stride_z, stride_y, sides[: 4 if flat else 6])
+    left = np.flatnonzero(mask)
+    nothing = np.empty((0, 2), np.int64)
+    count = thinning.link_voxels(mask, left, stride_z, stride_y, nothing)
+    edges = np.empty((count, 2), np.int64)
+    thinning.link_voxels(mask, left, stride_z, stride_y, edges)
+    return np.stack(np.unravel_index(left, shape), axis=1), edges
+
+
+def _trace_teasar(
+    solid: IntArray, shape: tuple[int, int, int], scale: npt.NDArray[np.float64]
+) -> Traced:
+    import kimimaro
+
+    found = kimimaro.skeletonize(
+        _paint(solid, shape),
+        teasar_params={"scale": 1.5, "const": 10 * float(scale.min()), "max_paths": None},
+        anisotropy=tuple(scale),
+        dust_threshold=0,
+        progress=False,
+        parallel=1,
+    )
+    if 1 not in found:
+        return np.empty((0, 3), np.int64), np.empty((0, 2), np.int64)
+    voxels = np.rint(found[1].vertices / scale).astype(np.int64)
+    return voxels, found[1].edges.astype(np.int64)
+
+
+_TRACERS: dict[str, Callable[[IntArray, tuple[int, int, int], npt.NDArray[np.float64]], Traced]] = {
+    "lee": _trace_lee,
+    "teasar": _trace_teasar,
+}
+
+
+def _find_cavities(runs: IntArray, shape: tuple[int, int, int]) -> IntArray:
+    """Runs of the free voxels that no path by faces leads out from."""
+    gaps = np.empty((shape[0] * shape[1] + len(runs), 4), np.int32)
+    gaps = gaps[: run_kernels.find_gaps(runs, shape, gaps)]
+    number = np.empty(len(gaps), np.int32)
+    run_kernels.join_runs(gaps, np.zeros(len(gaps), np.uint64), False, number)
+    return np.asarray(gaps[number != 0])  # the first gap lies in the margin
+
+
+def _paint(runs: IntArray, shape: tuple[int, int, int]) -> Mask:
+    mask = np.zeros(shape, np.uint8)
+    run_kernels.paint_runs(runs, mask)
+    return mask
+
+
+def _pull_inside(
+    voxels: npt.NDArray[np.int64],
+    edges: npt.NDArray[np.int64],
+    mask: Mask,
+    cavities: IntArray,
+    scale: npt.NDArray[np.float64],
+) -> Traced:
+    """Move skeleton voxels that lie in a cavity to the nearest voxel of the object."""
+    lost = mask[tuple(voxels.T)] == 0
+    if not lost.any():
+        return voxels, edges
+    from scipy.spatial import cKDTree
+
+    shore = _shore(mask, cavities)
+    _, nearest = cKDTree(shore * scale).query(voxels[lost] * scale)
+    moved = voxels.copy()
+    moved[lost] = shore[nearest]
+    unique, place = np.unique(moved, axis=0, return_inverse=True)
+    links = np.sort(place.reshape(-1)[edges], axis=1)
+    return unique, np.unique(links[links[:, 0] != links[:, 1]], axis=0)
+
+
+def _shore(mask: Mask, cavities: IntArray) -> npt.NDArray[np.int64]:
+    """The voxels of the object that touch a cavity."""
+    length = (cavities[:, 3] - cavities[:, 2]).astype(np.int64)
+    line = np.repeat(cavities[:, :3].astype(np.int64), length, axis=0)
+    line[:, 2] += np.arange(len(line)) - np.repeat(np.cumsum(length) - length, length)
+    around = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    near = (line[:, None] + around).reshape(-1, 3)
+    flat = np.unique(np.ravel_multi_index(tuple(near.T), mask.shape))
+    return np.stack(np.unravel_index(flat[mask.ravel()[flat] != 0], mask.shape), axis=1)
+
+
+def _deepest_voxel(mask: Mask, scale: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """The voxel furthest from the border, the first of several, as (1, 3)."""
+    from scipy.ndimage import distance_transform_edt
+
+    depth = distance_transform_edt(mask, sampling=scale)
+    return np.stack(np.unravel_index([int(np.argmax(depth))], mask.shape), axis=1)
+
+
+def check_method(method: str) -> None:
+    if method not in get_args(Method):
+        raise ValueError(f"method is {method!r}, wanted one of {', '.join(get_args(Method))}")
+    if method == "teasar":
+        try:
+            import kimimaro  # noqa: F401
+        except ImportError:
+            raise MissingDependencyError("kimimaro", "teasar") from None
+
+
+def _join(
+    parts: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike, empty: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    return np.concatenate(parts).astype(dtype) if parts else np.empty(empty, dtype)

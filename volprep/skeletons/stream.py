@@ -1,0 +1,371 @@
+"""Skeletons of volumes that are larger than memory: a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.compute import Backend, run_units
+from volprep.geometry import Box, Shape3, Spacing3, VolumeLike, aligned_blocks
+from volprep.skeletons.bake import PointTable, Target, bake_block, check_anisotropy
+from volprep.skeletons.make import (
+    Component,
+    Method,
+    Trace,
+    check_method,
+    gather,
+    list_runs,
+    split_runs,
+    trace_component,
+)
+from volprep.skeletons.paint import paint_block
+from volprep.skeletons.points import Skeletons
+
+__all__ = ["bake_volume", "paint_volume", "skeletonize_volume", "trace_volume"]
+
+Progress = Callable[[int], None]
+Write = Callable[[Box, npt.NDArray[Any]], None]
+
+_RUNS = 1 << 23  # runs of labels in memory at a time: 24 bytes each, and as much to sort them
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one pass over the blocks tells of the instances, by ascending id.
+
+    Attributes
+    ----------
+    ids : array, shape (K,), uint64
+    runs, voxels : array, shape (K,), int64
+        How many runs along x and how many voxels an instance has.
+    low, high : array, shape (K, 3), int64
+        The box around it, `high` exclusive.
+    """
+
+    ids: npt.NDArray[np.uint64]
+    runs: npt.NDArray[np.int64]
+    voxels: npt.NDArray[np.int64]
+    low: npt.NDArray[np.int64]
+    high: npt.NDArray[np.int64]
+
+    def box(self, rows: npt.NDArray[np.intp]) -> Box:
+        """The box around some instances."""
+        return Box(
+            tuple(self.low[rows].min(axis=0).tolist()), tuple(self.high[rows].max(axis=0).tolist())
+        )
+
+
+def skeletonize_volume(
+    volume: VolumeLike,
+    *,
+    spacing: Spacing3 | None = None,
+    method: Method = "lee",
+    block: Shape3 = (256, 256, 256),
+    workers: int | None = 1,
+    progress: Progress | None = None,
+) -> Skeletons:
+    """Make the skeletons of a volume of labels without loading it whole.
+
+    Parameters
+    ----------
+    volume : VolumeLike
+        Instance ids in one channel.
+    spacing : tuple of float or None
+        (Z, Y, X) size of a voxel. None takes the volume's own, or else measures in voxels.
+    method : {'lee', 'teasar'}
+        As for `skeletonize`.
+    block : tuple of int
+        (Z, Y, X) voxels to read at a time.
+    workers : int or None
+        Threads; None takes every processor.
+    progress : callable or None
+        Called with the number of voxels done since the last call; they add up to twice
+        the volume, once for finding the objects and once for thinning them.
+
+    Returns
+    -------
+    Skeletons
+        The same as `skeletonize` gives for the whole array, whatever the blocks: a
+        component that crosses blocks is one component.
+
+    Notes
+    -----
+    One pass over the blocks finds the box and the size of every instance. Then the
+    instances are taken in groups: the blocks that a group touches are read again, its
+    runs of labels are joined to components, and the components are thinned one by one.
+    Memory holds a group's runs and, for each thread, one byte for each voxel of the box
+    around one component.
+    """
+    return gather(
+        trace_volume(
+            volume,
+            spacing=spacing,
+            method=method,
+            block=block,
+            workers=workers,
+            progress=progress,
+        )
+    )
+
+
+def trace_volume(
+    volume: VolumeLike,
+    *,
+    spacing: Spacing3 | None = None,
+    method: Method = "lee",
+    block: Shape3 = (256, 256, 256),
+    workers: int | None = 1,
+    progress: Progress | None = None,
+    runs_at_once: int = _RUNS,
+) -> Iterator[Trace]:
+    """Walk the skeletons of a volume's components; parameters as for `skeletonize_volume`.
+
+    All the components of one instance come in one group, which has at most
+    `runs_at_once` runs (or one instance).
+    """
+    check_method(method)
+    report = progress or (lambda _count: None)
+    shape = _label_shape(volume)
+    survey = survey_volume(volume, block=block, workers=workers, progress=report)
+    trace = partial(
+        trace_component,
+        spacing=volume.spacing if spacing is None else spacing,
+        method=method,
+    )
+    backend: Backend = "threads" if method == "lee" else "serial"
+    left = int(np.prod(shape))
+    for rows in _group(survey, runs_at_once):
+        components = _read_group(
+            volume, survey.ids[np.sort(rows)], survey.box(rows), block, workers
+        )
+        for found in run_units(trace, components, backend=backend, workers=workers):
+            report(found.voxels)
+            left -= found.voxels
+            yield found
+    report(left)
+
+
+def survey_volume(
+    volume: VolumeLike,
+    *,
+    block: Shape3 = (256, 256, 256),
+    workers: int | None = 1,
+    progress: Progress | None = None,
+) -> Survey:
+    """Find the size of every instance and the box around it, in one pass over the blocks."""
+
+    def look(box: Box) -> tuple[Survey, int]:
+        ids, runs = list_runs(volume.read(box)[0])
+        return _survey_runs(ids, runs, box.start), box.size
+
+    parts: list[Survey] = []
+    boxes = aligned_blocks(_label_shape(volume), block)
+    for part, size in run_units(look, boxes, workers=workers):
+        parts.append(part)
+        if sum(len(p.ids) for p in parts) > 4 * len(parts[0].ids) + 1_000_000:
+            parts = [_merge(parts)]
+        if progress is not None:
+            progress(size)
+    return _merge(parts)
+
+
+def bake_volume(
+    labels: VolumeLike,
+    skeletons: Skeletons,
+    write: Write,
+    *,
+    anisotropy: Spacing3 | None = None,
+    average: bool = True,
+    target: Target = "position",
+    block: Shape3 = (128, 128, 128),
+    skip: Callable[[Box], bool] | None = None,
+    workers: int | None = 1,
+    progress: Progress | None = None,
+) -> None:
+    """Bake a volume of labels block by block; see `bake_skeleton`.
+
+    Parameters
+    ----------
+    labels : VolumeLike
+        Instance ids in one channel; a block is read with one voxel around it.
+    skeletons : Skeletons
+        Of every instance, in the volume's voxels.
+    write : callable
+        Takes a block's `Box` and its field (3, Z, Y, X) float32. It is called in one
+        thread, in the order of the blocks.
+    anisotropy : tuple of float or None
+        (Z, Y, X). None takes the volume's spacing, or else (1, 1, 1).
+    average, target
+        As for `bake_skeleton`.
+    block : tuple of int
+        (Z, Y, X) voxels to bake at a time.
+    skip : callable or None
+        Tells of a block's `Box` whether it is there already.
+    workers : int or None
+        Threads; None takes every processor.
+    progress : callable or None
+        Called with the number of voxels done since the last call.
+
+    Raises
+    ------
+    ValueError
+        If an instance has no skeleton; the message names it.
+    """
+    shape = _label_shape(labels)
+    table = PointTable.of(skeletons)
+    weights = check_anisotropy(anisotropy or labels.spacing or (1.0, 1.0, 1.0))
+
+    def bake(box: Box) -> npt.NDArray[Any]:
+        read = (box.grow(1) if average else box).clip(shape)
+        out = np.empty((3, *box.shape), np.float32)
+        bake_block(
+            labels.read(read)[0],
+            read,
+            box,
+            table,
+            weights=weights,
+            average=average,
+            target=target,
+            out=out,
+        )
+        return out
+
+    _write_blocks(bake, shape, block, write, skip, workers, progress)
+
+
+def paint_volume(
+    shape: Shape3,
+    skeletons: Skeletons,
+    write: Write,
+    *,
+    radius: float = 7,
+    flank_radius: float = 3,
+    dtype: npt.DTypeLike = np.uint8,
+    block: Shape3 = (128, 128, 128),
+    skip: Callable[[Box], bool] | None = None,
+    workers: int | None = 1,
+    progress: Progress | None = None,
+) -> None:
+    """Paint the skeleton mask of a volume (Z, Y, X) block by block; see `skeleton_to_mask`.
+
+    `write` takes a block's `Box` and its mask (1, Z, Y, X); the other parameters are
+    those of `skeleton_to_mask` and `bake_volume`.
+    """
+    points = skeletons.points[np.argsort(skeletons.points[:, 0], kind="stable")]
+    reach = max(radius, flank_radius) + 2
+
+    def paint(box: Box) -> npt.NDArray[Any]:
+        out = np.zeros(box.shape, dtype)
+        first, last = np.searchsorted(points[:, 0], (box.start[0] - reach, box.stop[0] + reach))
+        paint_block(points[first:last], box, out, radius=radius, flank_radius=flank_radius)
+        return out[None]
+
+    _write_blocks(paint, shape, block, write, skip, workers, progress)
+
+
+def _write_blocks(
+    make: Callable[[Box], npt.NDArray[Any]],
+    shape: Shape3,
+    block: Shape3,
+    write: Write,
+    skip: Callable[[Box], bool] | None,
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    def one(box: Box) -> tuple[Box, npt.NDArray[Any] | None]:
+        return box, None if skip is not None and skip(box) else make(box)
+
+    for box, field in run_units(one, aligned_blocks(shape, block), workers=workers):
+        if field is not None:
+            write(box, field)
+        if progress is not None:
+            progress(box.size)
+
+
+def _label_shape(volume: VolumeLike) -> Shape3:
+    channels, z, y, x = volume.shape
+    if channels != 1:
+        raise ValueError(f"labels have {channels} channels, wanted one")
+    return z, y, x
+
+
+def _survey_runs(ids: npt.NDArray[np.uint64], runs: npt.NDArray[np.int32], start: Shape3) -> Survey:
+    low = runs[:, :3] + np.array(start, np.int64)
+    high = runs[:, [0, 1, 3]] + np.array(start, np.int64) + (1, 1, 0)
+    return _reduce(ids, np.ones(len(ids), np.int64), high[:, 2] - low[:, 2], low, high)
+
+
+def _merge(parts: list[Survey]) -> Survey:
+    return _reduce(
+        np.concatenate([p.ids for p in parts] or [np.empty(0, np.uint64)]),
+        np.concatenate([p.runs for p in parts] or [np.empty(0, np.int64)]),
+        np.concatenate([p.voxels for p in parts] or [np.empty(0, np.int64)]),
+        np.concatenate([p.low for p in parts] or [np.empty((0, 3), np.int64)]),
+        np.concatenate([p.high for p in parts] or [np.empty((0, 3), np.int64)]),
+    )
+
+
+def _reduce(
+    ids: npt.NDArray[np.uint64],
+    runs: npt.NDArray[np.int64],
+    voxels: npt.NDArray[np.int64],
+    low: npt.NDArray[np.int64],
+    high: npt.NDArray[np.int64],
+) -> Survey:
+    """Put rows of the same id together."""
+    if len(ids) == 0:
+        return Survey(ids, runs, voxels, low, high)
+    order = np.argsort(ids, kind="stable")
+    unique, first = np.unique(ids[order], return_index=True)
+    return Survey(
+        unique,
+        np.add.reduceat(runs[order], first),
+        np.add.reduceat(voxels[order], first),
+        np.minimum.reduceat(low[order], first),
+        np.maximum.reduceat(high[order], first),
+    )
+
+
+def _group(survey: Survey, most: int) -> Iterator[npt.NDArray[np.intp]]:
+    """Rows of the survey, those that begin near one another together, `most` runs at a time."""
+    order = np.lexsort(survey.low.T[::-1])
+    group: list[int] = []
+    held = 0
+    for row in order:
+        if group and held + survey.runs[row] > most:
+            yield np.array(group)
+            group, held = [], 0
+        group.append(int(row))
+        held += int(survey.runs[row])
+    if group:
+        yield np.array(group)
+
+
+def _read_group(
+    volume: VolumeLike,
+    ids: npt.NDArray[np.uint64],
+    within: Box,
+    block: Shape3,
+    workers: int | None,
+) -> Iterator[Component]:
+    """The components of some instances, from the blocks that touch the box around them."""
+
+    def read(box: Box) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
+        found, runs = list_runs(volume.read(box)[0])
+        place = np.searchsorted(ids, found)
+        mine = ids[np.minimum(place, len(ids) - 1)] == found
+        z, y, x = box.start
+        return found[mine], runs[mine] + np.array([z, y, x, x], np.int32)
+
+    boxes = (b for b in aligned_blocks(volume.shape, block) if b.overlaps(within))
+    parts = list(run_units(read, boxes, workers=workers))
+    labels = np.concatenate([part[0] for part in parts])
+    runs = np.concatenate([part[1] for part in parts])
+    del parts
+    order = np.lexsort((runs[:, 2], runs[:, 1], runs[:, 0]))
+    return split_runs(labels[order], runs[order])
