@@ -35,9 +35,9 @@ def block(inputs: int, outputs: int, stride: Sequence[int]) -> nn.Sequential:
 class TinyUNet(nn.Module):
     """A U-Net with the strides of the generated training config, and few features."""
 
-    def __init__(self, channels: int, strides: Sequence[Sequence[int]], base: int = 8) -> None:
+    def __init__(self, channels: int, strides: Sequence[Sequence[int]], base: int = 4) -> None:
         super().__init__()
-        width = [min(base * 2**i, 32) for i in range(len(strides))]
+        width = [min(base * 2**i, 16) for i in range(len(strides))]
         self.down = nn.ModuleList(
             block(i, o, s) for i, o, s in zip([channels, *width], width, strides, strict=False)
         )
@@ -74,7 +74,7 @@ def main() -> int:
     print("one batch:", ", ".join(f"{k} {s}" for k, s in shapes.items()))
     training = loader.dataset.training
     model = TinyUNet(training["n_channels"], training["strides"])
-    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     losses: list[float] = []
     start = time.perf_counter()
     for batch in islice(chain.from_iterable(repeat(loader)), args.steps):

@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         rng = np.random.default_rng(number)
         label = np.zeros((16, 48, 48), np.uint16)
-        for i in range(1, 12):
+        for i in range(1, 12 + number):
             z, y, x = (int(rng.integers(0, n - 4)) for n in label.shape)
             label[z : z + 4, y : y + 7, x : x + 7] = i
         image = (rng.integers(0, 99, label.shape) + 100 * (label > 0)).astype(np.uint8)

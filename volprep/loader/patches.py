@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from volprep.augment import Compose, transforms_from_config
 from volprep.errors import StoreError
 from volprep.preprocess import Normalisation
 from volprep.randomness import sample_generator
@@ -34,9 +35,11 @@ class PatchDataset(Dataset[Sample]):
         What a sample is cut to: the plan's patch size, nothing (the stored
         patch, which for training is larger, so that rotations have something to
         turn), or a size. Training patches are cut at random, others centred.
-    transform : callable or None
-        ``transform(sample, generator) -> sample`` on numpy arrays, before the
-        sample is cut; see `volprep.augment.Compose`.
+    augment : bool or callable
+        True applies the augmentations that the training config lists, to whole
+        stored patches, of which it cuts what it needs. A callable is called as
+        ``augment(sample, generator)`` on numpy arrays; `volprep.augment.Compose`
+        is one.
     normalise : bool
         Whether the image comes as the training config says (float32), or as it
         is stored (in its own dtype).
@@ -72,7 +75,7 @@ class PatchDataset(Dataset[Sample]):
         split: Literal["train", "val"] = "train",
         *,
         patch_size: Literal["plan"] | Sequence[int] | None = "plan",
-        transform: SampleTransform | None = None,
+        augment: bool | SampleTransform = False,
         normalise: bool = True,
         class_index: bool = False,
         seed: int | None = None,
@@ -81,7 +84,6 @@ class PatchDataset(Dataset[Sample]):
         self.training: Mapping[str, Any] = self.store.manifest["training"]
         self.cases: list[str] = self.store.manifest["cases"]
         self.split = split
-        self.transform = transform
         self.normalise = normalise
         self.epoch = 0
         self.seed = self.training["seed"] if seed is None else seed
@@ -94,6 +96,7 @@ class PatchDataset(Dataset[Sample]):
             for name, values in self.training["case_normalisation"].items()
         }
         self._classes = self._class_values() if class_index else None
+        self._augment = self._compose() if augment is True else augment or None
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -108,8 +111,8 @@ class PatchDataset(Dataset[Sample]):
             number += len(self)
         rng = sample_generator(self.seed, epoch, number)
         sample = self._read(number)
-        if self.transform is not None:
-            sample = self.transform(sample, rng)
+        if self._augment is not None:
+            sample = {**sample, **self._augment(self._arrays(sample), rng)}
         sample = self._cut(sample, rng)
         return {name: _tensor(value) for name, value in sample.items()}
 
@@ -128,6 +131,20 @@ class PatchDataset(Dataset[Sample]):
             "pad": np.stack([row[4:7], row[7:10]], axis=1),
             "index": number,
         }
+
+    def _arrays(self, sample: Sample) -> Sample:
+        return {name: sample[name] for name in self._reader.names}
+
+    def _compose(self) -> SampleTransform | None:
+        """The augmentations of the training config; None where it lists none."""
+        transforms = transforms_from_config(self.training["augment"])
+        if not transforms:
+            return None
+        size = self.patch_size or self._reader.spec("image").patch_shape[1:]
+        masks: dict[str, Literal["img", "mask", "points"]] = {
+            name: "mask" for name in self._reader.names if name != "image"
+        }
+        return Compose(transforms, size, masks, spacing=self.training["spacing"])
 
     def _integers(self, label: npt.NDArray[Any], number: int) -> npt.NDArray[np.int64]:
         if label.dtype == np.uint64 and label.size and label.max() > np.iinfo(np.int64).max:
@@ -202,6 +219,7 @@ def dataloader(
     batch_size: int | None = None,
     num_workers: int = 0,
     shuffle: bool | None = None,
+    augment: bool | SampleTransform | None = None,
     start_epoch: int = 0,
     pin_memory: bool = False,
     multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
@@ -220,6 +238,9 @@ def dataloader(
         Processes; the batches are the same for any number.
     shuffle : bool or None
         None shuffles training patches only.
+    augment : bool, callable or None
+        As of `PatchDataset`; None applies the training config's list to training
+        patches only.
     start_epoch : int
         Each pass over the loader is one epoch, counted from here.
     pin_memory, multiprocessing_context
@@ -232,7 +253,8 @@ def dataloader(
     torch.utils.data.DataLoader
         Of batches: a dict of tensors with a leading batch axis.
     """
-    dataset = PatchDataset(path, split, **options)
+    chosen = split == "train" if augment is None else augment
+    dataset = PatchDataset(path, split, augment=chosen, **options)
     dataset.set_epoch(start_epoch)
     return DataLoader(
         dataset,

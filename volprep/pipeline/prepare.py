@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 import volprep
+from volprep.augment import transforms_from_config
 from volprep.autoconfig import Plan
 from volprep.cases import Case, Cases
 from volprep.compute import default_workers, run_units
@@ -101,6 +102,7 @@ def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = sil
         first one was.
     """
     out = config.output.dir
+    transforms_from_config(config.augment)  # a mistake there is told before anything is read
     cases = stages.list_cases(config)
     key = _run_key(config, cases)
     done = _already_there(out, key, overwrite=overwrite)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from volprep.augment import required_shape, transforms_from_config
 from volprep.autoconfig import Plan, choose_target_spacing, make_plan
 from volprep.cases import Case, Cases, cases_from_entries, find_cases
 from volprep.checks import Report, examine_cases
@@ -25,7 +26,7 @@ from volprep.fingerprint import (
     Statistics,
     compute_fingerprint,
 )
-from volprep.geometry import Box, Shape3, three
+from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.headers import list_volumes
 from volprep.pipeline.cut import PreparedCase, Site, read_patch
 from volprep.preprocess import Normalisation, Preprocessing, case_layout
@@ -180,12 +181,10 @@ def measure(
     """The fingerprint of some cases, or blocks of them."""
     named = [(cases.named(part.case), part.box) for part in parts]
     inputs = [
-        FingerprintInput(
-            case.name, case.open_image, case.open_label if case.label else None, box=box
-        )
+        FingerprintInput(case.name, case.open_image, _label_opener(case), box=box)
         for case, box in named
     ]
-    with reporter(title, _voxels(named), "voxels") as advance:
+    with reporter(title, len(named), "cases") as advance:
         return compute_fingerprint(inputs, workers=config.compute.workers, progress=advance)
 
 
@@ -332,13 +331,9 @@ def _plan_arguments(section: PlanConfig) -> dict[str, Any]:
     return dict(section.model_dump())
 
 
-def _voxels(named: Sequence[tuple[Case, Box | None]]) -> int:
-    total = 0
-    for case, box in named:
-        shape = case.open_image().shape
-        spatial = Box.whole(shape).size if box is None else box.size
-        total += spatial * (shape[0] + (case.label is not None))
-    return total
+def _label_opener(case: Case) -> Callable[[], VolumeLike] | None:
+    label = case.label
+    return None if label is None else lambda: label.open_labels()
 
 
 def _classes(config: Config, measured: Sequence[Fingerprint]) -> tuple[int, ...] | None:
@@ -377,7 +372,7 @@ def _plan(
     arguments = _plan_arguments(config.plan)
     if limit is not None and arguments["patch_size"] is None:
         arguments["patch_size"] = limit
-    return make_plan(
+    plan = make_plan(
         fingerprint.median_shape,
         spacing=fingerprint.median_spacing,
         target_spacing=target,
@@ -385,6 +380,18 @@ def _plan(
         n_classes=config.data.n_classes or (len(classes) if classes else 2),
         n_images=len(cases),
         **arguments,
+    )
+    transforms = transforms_from_config(config.augment)
+    if not transforms or config.plan.aug_patch_size is not None:
+        return plan
+    names = ", ".join(transform.name for transform in transforms)
+    return dataclasses.replace(
+        plan,
+        aug_patch_size=required_shape(transforms, plan.patch_size, plan.spacing),
+        reasons={
+            **plan.reasons,
+            "aug_patch_size": f"holds all that these may read: {names}",
+        },
     )
 
 
