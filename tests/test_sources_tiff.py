@@ -418,7 +418,7 @@ def test_a_moved_file_is_an_error_when_it_is_read(tmp_path: Path) -> None:
 def check_headers(path: Path) -> None:
     """The quick reading of headers says what tifffile says, or leaves it to tifffile."""
     with path.open("rb") as file:
-        quick = tiffheaders._quick(path, Directories(path, file.read()))
+        quick = tiffheaders._quick(path, Directories(path, file.fileno()))
     slow = tiffheaders._by_tifffile(path)
     if quick is None:
         return

@@ -20,7 +20,16 @@ from volprep.errors import SourceError, VolprepError
 from volprep.geometry import Box, Shape3, Spacing3
 from volprep.sources.axes import Layout
 
-__all__ = ["SLAB_BYTES", "Array", "Volume", "map_file", "native_dtype", "reading"]
+__all__ = [
+    "SLAB_BYTES",
+    "Array",
+    "Volume",
+    "map_file",
+    "native_dtype",
+    "open_descriptor",
+    "read_at",
+    "reading",
+]
 
 Array = npt.NDArray[Any]
 
@@ -65,6 +74,23 @@ def native_dtype(path: str | Path, dtype: npt.DTypeLike) -> np.dtype[Any]:
             path, f"holds {kind}", "give integers or floating point numbers up to 64 bits"
         )
     return kind.newbyteorder("=")
+
+
+def open_descriptor(path: str | Path) -> int:
+    """Open a file for `read_at`."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+
+_SEEK = threading.Lock()
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Up to `size` bytes from an offset of an open file, whatever other threads read of it."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    with _SEEK:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
 
 
 def map_file(path: Path, dtype: np.dtype[Any], shape: Sequence[int], offset: int) -> Array:

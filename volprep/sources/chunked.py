@@ -7,7 +7,7 @@ import os
 import threading
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from volprep.geometry import Box
 from volprep.sources.axes import Layout
-from volprep.sources.base import Array, Volume
+from volprep.sources.base import SLAB_BYTES, Array, Volume
 
 __all__ = ["CACHE", "BlockCache", "ChunkedVolume", "Index"]
 
@@ -71,6 +71,8 @@ class BlockCache:
         self._bytes = 0
 
 
+_LAYER_BYTES = 2**30
+
 CACHE = BlockCache(256 * 2**20)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=CACHE.clear)
@@ -102,6 +104,34 @@ class ChunkedVolume(Volume):
         """Let go of the open file and of decoded blocks."""
         super().close()
         CACHE.drop(self._owner_key)
+
+    def slabs(
+        self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
+    ) -> Iterator[tuple[Box, Array]]:
+        """As `Volume.slabs`; no block is decoded twice, whatever the depth.
+
+        Where slabs do not follow the blocks, one layer of blocks is held beside them.
+        """
+        _, nz, ny, nx = self.shape
+        layer = self.chunks[0]
+        layer_bytes = self.shape[0] * layer * ny * nx * self.dtype.itemsize
+        aligned = depth is None or depth % layer == 0 or layer >= nz <= depth
+        if aligned or layer_bytes > _LAYER_BYTES:
+            yield from super().slabs(depth, max_bytes=max_bytes)
+            return
+        first, held = nz, np.empty(0, self.dtype)
+        for box in self.slab_boxes(depth):
+            parts = []
+            z, stop = box.start[0], box.stop[0]
+            while z < stop:
+                if not first <= z < first + layer:
+                    first = z // layer * layer
+                    del held
+                    held = self.read(Box((first, 0, 0), (min(first + layer, nz), ny, nx)))
+                end = min(stop, first + layer)
+                parts.append(held[:, z - first : end - first])
+                z = end
+            yield box, parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     @abstractmethod
     def _decode(self, index: Index, out: Array | None) -> Array:

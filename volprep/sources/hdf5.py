@@ -16,7 +16,14 @@ from volprep.errors import SourceError
 from volprep.geometry import Spacing3
 from volprep.sources.array import MappedVolume, default_axes
 from volprep.sources.axes import Layout
-from volprep.sources.base import Array, Volume, map_file, reading
+from volprep.sources.base import (
+    Array,
+    Volume,
+    map_file,
+    open_descriptor,
+    read_at,
+    reading,
+)
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.keys import choose_key
 
@@ -69,7 +76,7 @@ class Hdf5Volume(ChunkedVolume):
         import h5py
 
         file = h5py.File(self.path, "r", locking="best-effort")
-        return _File(file, file[self.key], os.open(self.path, os.O_RDONLY))
+        return _File(file, file[self.key], open_descriptor(self.path))
 
     def _decode(self, index: Index, out: Array | None) -> Array:
         handle: _File = self._opened()
@@ -79,7 +86,7 @@ class Hdf5Volume(ChunkedVolume):
             cut = tuple(slice(a, a + b) for a, b in zip(start, self._block, strict=True))
             block: Array = handle.dataset[cut]
             return block
-        packed = os.pread(handle.descriptor, place[1], place[0])
+        packed = read_at(handle.descriptor, place[1], place[0])
         target = np.empty(self._block, self._stored_dtype)
         if out is not None and out.shape == self._block:
             target = out

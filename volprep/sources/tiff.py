@@ -15,7 +15,14 @@ from volprep.errors import SourceError
 from volprep.geometry import Box
 from volprep.sources.array import MappedVolume
 from volprep.sources.axes import Layout, fitting_axes
-from volprep.sources.base import Array, Volume, map_file, reading
+from volprep.sources.base import (
+    Array,
+    Volume,
+    map_file,
+    open_descriptor,
+    read_at,
+    reading,
+)
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.tiffheaders import DEFLATE, NO_PREDICTOR, Pages, read_pages, spacing_of
 
@@ -78,7 +85,7 @@ class _Reader:
         self._pages = pages
         self._decode: Callable[..., Any] | None = None
         for file in pages.files:
-            self.descriptors.append(os.open(file, os.O_RDONLY))
+            self.descriptors.append(open_descriptor(file))
 
     def __del__(self) -> None:
         for descriptor in self.descriptors:
@@ -89,7 +96,7 @@ class _Reader:
         pages = self._pages
         size, start = int(pages.counts[number, segment]), int(pages.offsets[number, segment])
         file = 0 if pages.file_of is None else int(pages.file_of[number])
-        data = os.pread(self.descriptors[file], size, start)
+        data = read_at(self.descriptors[file], size, start)
         if len(data) < size:
             raise EOFError(f"page {number} is cut short")
         return data

@@ -7,7 +7,6 @@ pyramid) are read from the directories directly; everything else as tifffile see
 from __future__ import annotations
 
 import math
-import mmap
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,14 +125,16 @@ def read_pages(path: Path) -> Pages:
         If pages are missing, differ, or lie beyond the end of the file.
     """
     with path.open("rb") as file:
-        view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    directories = Directories(path, view)
+        pages = _read(path, Directories(path, file.fileno()))
+    _check_bytes(path, pages)
+    return pages
+
+
+def _read(path: Path, directories: Directories) -> Pages:
     if len(directories) > 1 or directories.first(259) not in ((), (PLAIN,)):
         samples = max(directories.first(277), default=1)
         _check_planes(path, directories.text(270), len(directories) * samples)
-    pages = _quick(path, directories) or _by_tifffile(path)
-    _check_bytes(path, pages)
-    return pages
+    return _quick(path, directories) or _by_tifffile(path)
 
 
 def spacing_of(pages: Pages, *, flat: bool) -> tuple[Spacing3 | None, tuple[str, ...]]:

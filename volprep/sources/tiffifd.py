@@ -7,7 +7,7 @@ in a few array operations, at a tenth of the cost of parsing each page.
 
 from __future__ import annotations
 
-import mmap
+import os
 import struct
 from collections.abc import Collection
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.errors import SourceError
+from volprep.sources.base import read_at
 
 __all__ = ["Directories"]
 
@@ -26,6 +27,7 @@ _CHARACTERS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "I", 6: "b", 7: "B", 8: "h", 9
                12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}  # fmt: skip
 _RATIONAL = 5
 _MOST_PAGES = 10**7
+_USUAL_BYTES = 512  # holds most directories
 
 Array = npt.NDArray[Any]
 
@@ -37,8 +39,8 @@ class Directories:
     ----------
     path : Path
         For messages.
-    data : bytes-like
-        The whole file.
+    descriptor : int
+        The open file; read from at any place, not needed any more afterwards.
 
     Raises
     ------
@@ -48,13 +50,15 @@ class Directories:
         If the file is no TIFF.
     """
 
-    def __init__(self, path: Path, data: bytes | mmap.mmap) -> None:
-        self._path, self._data = path, data
-        order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
-        if order is None:
-            raise ValueError("no TIFF header")
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path, self._file = path, descriptor
+        self._size = os.fstat(descriptor).st_size
+        head = read_at(descriptor, 16, 0)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2])
+        if order is None or len(head) < 8:
+            raise ValueError("no TIFF header" if head else "it is empty")
         self.order = order
-        (magic,) = struct.unpack_from(f"{order}H", data, 2)
+        (magic,) = struct.unpack_from(f"{order}H", head, 2)
         if magic not in (42, 43):
             raise ValueError(f"TIFF of version {magic}")
         self._wide = 8 if magic == 43 else 4
@@ -63,12 +67,12 @@ class Directories:
         unsigned = f"{order}u{self._wide}"
         fields = [("tag", f"{order}u2"), ("type", f"{order}u2"), ("count", unsigned)]
         self._entry = np.dtype([*fields, ("value", f"V{self._wide}")])
-        self._places = self._walk()
+        self._pages = self._walk(*self._offset.unpack_from(head, self._wide))
         self._first = self._read_first()
-        self._groups = self._alike() if len(self._places) > 1 else []
+        self._groups = self._alike() if len(self._pages) > 1 else []
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._pages)
 
     @property
     def tags(self) -> frozenset[int]:
@@ -77,7 +81,7 @@ class Directories:
 
     def repeats(self) -> bool:
         """Whether the first page has a tag twice."""
-        return len(self._first) < self._places[0][1]
+        return len(self._first) * self._entry.itemsize < len(self._pages[0])
 
     def first(self, tag: int) -> tuple[Any, ...]:
         """The numbers of a tag of the first page; empty where it is not there."""
@@ -86,10 +90,10 @@ class Directories:
             return ()
         count *= 2 if kind == _RATIONAL else 1
         numbers = struct.Struct(f"{self.order}{count}{_CHARACTERS[kind]}")
-        if numbers.size > self._wide:
-            (place,) = self._offset.unpack_from(self._data, place)
-            self._check_end(place + numbers.size)
-        return numbers.unpack_from(self._data, place)
+        if numbers.size <= self._wide:
+            return numbers.unpack_from(self._pages[0], place)
+        (start,) = self._offset.unpack_from(self._pages[0], place)
+        return numbers.unpack(self._bytes(start, numbers.size))
 
     def text(self, tag: int) -> str:
         """A tag of the first page that holds text."""
@@ -128,57 +132,55 @@ class Directories:
 
     def _read_first(self) -> dict[int, tuple[int, int, int]]:
         """Tag to type, count and place of the value, of the first page."""
-        start, count = self._places[0]
-        width = self._entry.itemsize
         fields = struct.Struct(self.order + "HH" + ("Q" if self._wide == 8 else "I"))
-        found = {}
-        for at in range(start, start + count * width, width):
-            tag, kind, number = fields.unpack_from(self._data, at)
-            found[tag] = (kind, number, at + fields.size)
+        page, found = self._pages[0], {}
+        for at in range(0, len(page), self._entry.itemsize):
+            tag, kind, count = fields.unpack_from(page, at)
+            found[tag] = (kind, count, at + fields.size)
         return found
 
-    def _check_end(self, end: int) -> None:
-        if end > len(self._data):
+    def _bytes(self, start: int, size: int) -> bytes:
+        data = read_at(self._file, size, start) if start + size <= self._size else b""
+        if len(data) < size:
             raise SourceError(
                 self._path, "is cut short: a tag lies beyond its end", "copy or save it again"
             )
+        return data
 
-    def _walk(self) -> list[tuple[int, int]]:
-        """(offset of the entries, their number) of each directory."""
-        data, size, width = self._data, len(self._data), self._entry.itemsize
-        number, after = self._number, self._offset
-        (at,) = after.unpack_from(data, self._wide)
-        places: list[tuple[int, int]] = []
+    def _walk(self, at: int) -> list[bytes]:
+        """The entries of every directory from offset `at` on."""
+        number, after, width = self._number, self._offset, self._entry.itemsize
+        pages: list[bytes] = []
         seen: set[int] = set()
         while at:
-            if at in seen or len(places) > _MOST_PAGES:
+            if at in seen or len(pages) > _MOST_PAGES:
                 raise SourceError(self._path, "its pages run in a circle", "save it again")
             seen.add(at)
-            start = at + number.size
-            count = number.unpack_from(data, at)[0] if start <= size else size
-            end = start + count * width
-            if end + after.size > size:
+            data = read_at(self._file, _USUAL_BYTES, at) if at < self._size else b""
+            count = number.unpack_from(data)[0] if len(data) > number.size else self._size
+            end = number.size + count * width
+            if end + after.size > len(data) and at + end + after.size <= self._size:
+                data = read_at(self._file, end + after.size, at)
+            if end + after.size > len(data):
                 raise SourceError(
                     self._path,
-                    f"is cut short: the header of page {len(places)} lies beyond its end",
+                    f"is cut short: the header of page {len(pages)} lies beyond its end",
                     "copy or save it again",
                 )
-            places.append((start, count))
+            pages.append(data[number.size : end])
             (at,) = after.unpack_from(data, end)
-        if not places or not all(count for _, count in places):
+        if not all(pages) or not pages:
             raise SourceError(self._path, "holds no pages", "save it again")
-        return places
+        return pages
 
     def _alike(self) -> list[tuple[Array, Array]]:
         """Pages with equally many entries together: their numbers and entries."""
-        counts = np.array([count for _, count in self._places])
+        sizes = np.array([len(page) for page in self._pages])
         groups = []
-        for count in np.unique(counts):
-            pages = np.flatnonzero(counts == count)
-            width = int(count) * self._entry.itemsize
-            starts = [self._places[page][0] for page in pages.tolist()]
-            raw = b"".join(self._data[start : start + width] for start in starts)
-            groups.append((pages, np.frombuffer(raw, self._entry).reshape(len(pages), -1)))
+        for size in np.unique(sizes):
+            numbers = np.flatnonzero(sizes == size)
+            raw = b"".join(self._pages[number] for number in numbers.tolist())
+            groups.append((numbers, np.frombuffer(raw, self._entry).reshape(len(numbers), -1)))
         return groups
 
     def _values(self, entries: Array, tag: int) -> Array | None:
@@ -197,6 +199,6 @@ class Directories:
         if count * code.itemsize <= self._wide:
             return raw.view(code)[:, :count]
         starts = raw.view(f"{self.order}u{self._wide}")[:, 0].tolist()
-        self._check_end(max(starts) + count * code.itemsize)
-        rows = [np.frombuffer(self._data, code, count, start) for start in starts]
-        return np.array(rows)
+        size = count * code.itemsize
+        rows = b"".join([self._bytes(start, size) for start in starts])
+        return np.frombuffer(rows, code).reshape(len(starts), count)
