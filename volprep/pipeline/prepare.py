@@ -109,6 +109,7 @@ def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = sil
     if done is not None:
         return done
     raise_on_errors(stages.check(config, cases, headers_only=True).findings)
+    cases = stages.without_duplicates(config, cases)
     partial = _working_folder(out, key)
     try:
         decided = _decide(config, cases, reporter)

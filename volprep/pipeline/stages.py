@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -32,7 +33,7 @@ from volprep.pipeline.cut import PreparedCase, Site, read_patch
 from volprep.preprocess import Normalisation, Preprocessing, case_layout
 from volprep.sampling import ForegroundIndex, Rejection
 from volprep.sources import stem_of
-from volprep.splits import SplitPart, Splits, make_splits, splits_blocks
+from volprep.splits import SplitPart, Splits, find_duplicates, make_splits, splits_blocks
 
 __all__ = [
     "Reporter",
@@ -49,6 +50,8 @@ __all__ = [
     "plan_of_shape",
     "preprocessing",
 ]
+
+log = logging.getLogger(__name__)
 
 #: ``reporter(title, total, unit)`` is entered for a stage and gives ``advance(n)``.
 Reporter = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
@@ -142,9 +145,13 @@ def check(
     """Everything that is wrong or doubtful about the cases, and about their split."""
     splits: Splits | None = None
     impossible: tuple[Finding, ...] = ()
-    if not splits_blocks(cases.items, kind=config.split.kind):
+    distinct = cases
+    if not headers_only:
+        with contextlib.suppress(SourceError):  # which the report names
+            distinct = without_duplicates(config, cases)
+    if not splits_blocks(distinct.items, kind=config.split.kind):
         try:
-            splits = _split(config, cases, None, None)
+            splits = _split(config, distinct, None, None)
         except PlanError as error:
             impossible = (Finding("error", "split-impossible", str(error)),)
     report = examine_cases(
@@ -156,6 +163,25 @@ def check(
         progress=progress,
     )
     return dataclasses.replace(report, findings=(*impossible, *report.findings))
+
+
+def without_duplicates(config: Config, cases: Cases) -> Cases:
+    """The cases but for exact copies of others, each of which is logged and becomes a notice.
+
+    A copy adds nothing to training, and would leak if it were validated on.
+    """
+    twins = find_duplicates(cases.items, config.compute.workers) if len(cases) > 1 else {}
+    notices = [
+        f"{name} is left out: image and label are those of {original}, voxel for voxel"
+        for name, original in twins.items()
+    ]
+    for notice in notices:
+        log.warning(notice)
+    return dataclasses.replace(
+        cases,
+        items=tuple(case for case in cases if case.name not in twins),
+        notices=(*cases.notices, *notices),
+    )
 
 
 def voxel_count(cases: Cases) -> int:

@@ -18,8 +18,8 @@ __all__ = ["LabelGuess", "guess_label_kind", "start", "starting_yaml"]
 
 LabelKind = Literal["instances", "classes"]
 _ONE: dict[LabelKind, str] = {"instances": "instance", "classes": "class"}
-#: More classes than this are taken for instances.
-MANY = 64
+#: More values than this are taken for instances.
+MANY = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from volprep.sources import Volume
 from volprep.splits.blocks import AXES
 from volprep.splits.split import Splits
 
-__all__ = ["audit_splits", "canonical_boxes", "content_hash"]
+__all__ = ["audit_splits", "canonical_boxes", "content_hash", "find_duplicates"]
 
 _BAND_BYTES = 32 * 2**20
 
@@ -196,6 +196,41 @@ def _audit_content(
             findings.append(Finding("error", "split-same-image", message, case.name, path))
         alike.append(case.name)
     return findings
+
+
+def find_duplicates(cases: Sequence[Case], workers: int | None = None) -> dict[str, str]:
+    """Cases that add nothing: image, label and mask are those of another, voxel for voxel.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    workers : int or None
+        Threads that read; None takes every processor.
+
+    Returns
+    -------
+    dict of str to str
+        Each duplicate's name, and the first case that holds the same.
+
+    Raises
+    ------
+    SourceError
+        If a label that must be compared cannot be read.
+
+    Notes
+    -----
+    One middle plane of each image is read, and whole images only where those agree.
+    """
+    digests, _ = _hash_all(cases, workers)
+    first: dict[tuple[str | None, ...], str] = {}
+    twins: dict[str, str] = {}
+    for case in (case for case in cases if case.name in digests):
+        beside = (case.open_label(), case.open_mask())
+        labels = (None if volume is None else content_hash(volume) for volume in beside)
+        original = first.setdefault((digests[case.name], *labels), case.name)
+        if original != case.name:
+            twins[case.name] = original
+    return twins
 
 
 def _hash_all(
