@@ -567,5 +567,5 @@ def test_real_neurons_keep_their_ids(real_data: Callable[[str], Path]) -> None:
 def test_motion_blur_missing_parts_and_all_else_have_words() -> None:
     compose = Compose([MotionBlur(p=1), MissingParts(p=1)], SIZE)
     words = compose.describe(compose.draw(sample_generator(0)))
-    assert words[0].startswith("motion blur in sections")
-    assert words[1].startswith("missing parts in sections")
+    assert words[0].startswith("motion blur, 11 px along ")
+    assert words[1].startswith("missing parts, ")

@@ -79,7 +79,7 @@ class MissingParts(IntensityTransform):
     def describe(self, values: Values) -> str:
         """The sections and the width of the bands."""
         sections = ", ".join(str(band[0]) for band in values["bands"])
-        return f"missing parts in sections {sections}, {2 * values['half_width'] + 1} px wide"
+        return f"missing parts, {2 * values['half_width'] + 1} px wide, in sections {sections}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class MotionBlur(IntensityTransform):
     def describe(self, values: Values) -> str:
         """The sections, the axis and the size."""
         sections = ", ".join(str(n) for n in values["sections"])
-        return f"motion blur in sections {sections}, {self.kernel_size} px along {values['axis']}"
+        return f"motion blur, {self.kernel_size} px along {values['axis']}, in sections {sections}"
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class CutBlur(IntensityTransform):
 
     def describe(self, values: Values) -> str:
         """The cuboid and the ratio."""
-        return f"cut-blur ×{values['ratio']:.2g} in {_box_words(values['box'])}"
+        return f"cut-blur ×{values['ratio']:.2g}: {_box_words(values['box'])}"
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class CutNoise(IntensityTransform):
 
     def describe(self, values: Values) -> str:
         """The cuboid and the strength."""
-        return f"cut-noise ±{self.scale:.0%} of the range in {_box_words(values['box'])}"
+        return f"cut-noise ±{self.scale:.0%} of the range: {_box_words(values['box'])}"
 
 
 def _cuboid(rng: Generator, shape: Shape3, ratio: float) -> list[list[int]]:
@@ -240,4 +240,4 @@ def _box(corners: Sequence[Sequence[int]]) -> Box:
 
 def _box_words(corners: Sequence[Sequence[int]]) -> str:
     pairs = zip("zyx", *corners, strict=True)
-    return " ".join(f"{axis} {a} to {b - 1}" for axis, a, b in pairs)
+    return ", ".join(f"{axis} {a}–{b - 1}" for axis, a, b in pairs)

@@ -391,6 +391,5 @@ def _seed(values: Values, program: Program) -> tuple[int, int]:
 
 
 def _range_words(numbers: list[float]) -> str:
-    if len(numbers) == 1:
-        return f"{numbers[0]:.2f}"
-    return f"{np.min(numbers):.2f} to {np.max(numbers):.2f}"
+    low, high = (round(float(n), 2) + 0.0 for n in (np.min(numbers), np.max(numbers)))
+    return f"{low:.2f}" if len(numbers) == 1 else f"{low:.2f} to {high:.2f}"

@@ -440,7 +440,7 @@ class MisAlignment(SpatialTransform):
         if "angle" in values:
             return f"misalignment: {what}, turned {values['angle']:.2g}°"
         (y0, x0), (y1, x1) = values["shifts"]
-        return f"misalignment: {what} by ({y1 - y0:+d}, {x1 - x0:+d}) px"
+        return f"misalignment: {what} by y {y1 - y0:d}, x {x1 - x0:d} px"
 
 
 def _turn(axis: int, degrees: float) -> Floats:
