@@ -16,7 +16,7 @@ from sources_checks import arrays, check_block, check_volume, folder
 from volprep.errors import SourceError
 from volprep.geometry import Box
 from volprep.sources import list_datasets, open_labels, open_volume
-from volprep.sources.hdf5 import Hdf5Mapped
+from volprep.sources.array import FileVolume
 
 STORAGE: list[dict[str, Any]] = [
     {},
@@ -38,7 +38,7 @@ def test_datasets_read_back(data: st.DataObject, storage: dict[str, Any], order:
             stored = array.astype(array.dtype.newbyteorder(order))
             file.create_dataset("raw", data=stored, **storage | {"chunks": chunks or None})
         volume = open_volume(place / "a.h5")
-        assert isinstance(volume, Hdf5Mapped) == (not storage)
+        assert isinstance(volume, FileVolume) == (not storage)
         check_volume(volume, array[None], data)
 
 

@@ -17,7 +17,8 @@ from sources_checks import NUMBERS, Array, arrays, boxes, check_block, check_vol
 from volprep.errors import SourceError
 from volprep.geometry import Box
 from volprep.sources import open_labels, open_volume, tiffheaders
-from volprep.sources.tiff import TiffBlocks, TiffMapped, TiffMappedPages
+from volprep.sources.array import FileVolume
+from volprep.sources.tiff import TiffBlocks, TiffMappedPages
 from volprep.sources.tiffifd import Directories
 
 WITH_PREDICTOR = ["uint8", "uint16", "uint32", "int16"]
@@ -136,8 +137,8 @@ def test_volumetric_tiles_read_back(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("coding", "kind"),
     [
-        ({}, TiffMapped),
-        ({"byteorder": ">"}, TiffMapped),
+        ({}, FileVolume),
+        ({"byteorder": ">"}, FileVolume),
         ({"contiguous": False}, TiffMappedPages),
         ({"compression": "zlib"}, TiffBlocks),
         ({"tile": (16, 16)}, TiffBlocks),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,9 @@ import numpy.typing as npt
 from volprep.errors import SourceError
 from volprep.geometry import Box, Spacing3
 from volprep.sources.axes import Layout
-from volprep.sources.base import Array, Volume
+from volprep.sources.base import SLAB_BYTES, Array, Volume, forget, map_file, reading
 
-__all__ = ["ArrayVolume", "MappedVolume", "default_axes"]
+__all__ = ["ArrayVolume", "FileVolume", "MappedVolume", "default_axes"]
 
 _BY_NDIM = {2: "YX", 3: "ZYX"}
 
@@ -39,6 +41,33 @@ class MappedVolume(Volume):
     @abstractmethod
     def _open(self) -> Array:
         """The stored array, mapped or in memory."""
+
+
+class FileVolume(MappedVolume):
+    """Uncompressed voxels in one piece of a file, mapped into memory.
+
+    Walking through one in slabs gives the memory of each slab back before the next.
+    """
+
+    def __init__(
+        self, path: str | Path, layout: Layout, dtype: npt.DTypeLike, *, offset: int, **rest: Any
+    ) -> None:
+        super().__init__(path, layout, dtype, **rest)
+        self._offset = offset
+
+    def _open(self) -> Array:
+        view = map_file(self.path)
+        return np.ndarray(self._layout.stored, self._stored_dtype, view, self._offset)
+
+    def slabs(
+        self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
+    ) -> Iterator[tuple[Box, Array]]:
+        """As `Volume.slabs`."""
+        with reading(self.name):
+            view = self._opened().base
+        for slab in super().slabs(depth, max_bytes=max_bytes):
+            yield slab
+            forget(view)
 
 
 class ArrayVolume(MappedVolume):

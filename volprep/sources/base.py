@@ -24,6 +24,7 @@ __all__ = [
     "SLAB_BYTES",
     "Array",
     "Volume",
+    "forget",
     "map_file",
     "native_dtype",
     "open_descriptor",
@@ -93,11 +94,16 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
         return os.read(descriptor, size)
 
 
-def map_file(path: Path, dtype: np.dtype[Any], shape: Sequence[int], offset: int) -> Array:
-    """An array over the bytes of a file, read-only and read when touched."""
+def map_file(path: Path) -> mmap.mmap:
+    """The bytes of a file, read-only and fetched when they are touched."""
     with path.open("rb") as file:
-        view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.ndarray(shape, dtype, buffer=view, offset=offset)
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def forget(view: mmap.mmap) -> None:
+    """Give the memory of a mapped file back; what is touched again is fetched again."""
+    if hasattr(view, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+        view.madvise(mmap.MADV_DONTNEED)
 
 
 class Volume(ABC):

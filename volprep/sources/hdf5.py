@@ -14,12 +14,11 @@ import numpy as np
 
 from volprep.errors import SourceError
 from volprep.geometry import Spacing3
-from volprep.sources.array import MappedVolume, default_axes
+from volprep.sources.array import FileVolume, default_axes
 from volprep.sources.axes import Layout
 from volprep.sources.base import (
     Array,
     Volume,
-    map_file,
     open_descriptor,
     read_at,
     reading,
@@ -33,17 +32,6 @@ _DEFLATE, _SHUFFLE = 1, 2  # H5Z_FILTER_DEFLATE, H5Z_FILTER_SHUFFLE
 _FEW = 4  # so few sections look like channels
 _BLOCK_VOXELS = 2**22  # of the blocks that an unmappable dataset without chunks is read in
 _OTHER_SPACINGS = ("resolution", "spacing", "voxel_size", "pixel_size", "scale")
-
-
-class Hdf5Mapped(MappedVolume):
-    """A dataset whose voxels lie in one piece, uncompressed: mapped into memory."""
-
-    def __init__(self, path: Path, layout: Layout, offset: int, **rest: Any) -> None:
-        super().__init__(path, layout, **rest)
-        self._offset = offset
-
-    def _open(self) -> Array:
-        return map_file(self.path, self._stored_dtype, self._layout.stored, self._offset)
 
 
 @dataclass(frozen=True)
@@ -141,7 +129,7 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
         offset = None if dataset.is_virtual or dataset.external else dataset.id.get_offset()
         if dataset.chunks is None and not filters and offset is not None:
             _check_size(path, offset + dataset.nbytes)
-            return Hdf5Mapped(path, layout, offset, **rest)
+            return FileVolume(path, layout, offset=offset, **rest)
         plain = dataset.chunks is None
         block = _rows(dataset.shape) if plain else dataset.chunks
         return Hdf5Volume(path, layout, [-1] if plain else filters, block=block, **rest)

@@ -12,9 +12,9 @@ import numpy as np
 
 from volprep.errors import SourceError
 from volprep.geometry import Spacing3
-from volprep.sources.array import MappedVolume
+from volprep.sources.array import FileVolume
 from volprep.sources.axes import Layout
-from volprep.sources.base import Array, Volume, map_file, reading
+from volprep.sources.base import Array, Volume, reading
 from volprep.sources.stream import StreamVolume
 
 __all__ = ["open_source"]
@@ -77,17 +77,12 @@ class _Nifti(Volume):
         return exact.astype(self.dtype, copy=False)
 
 
-class NiftiVolume(_Nifti, MappedVolume):
+class NiftiVolume(_Nifti, FileVolume):
     """An uncompressed NIfTI file, mapped into memory."""
 
     def __init__(self, path: Path, layout: Layout, header: _Header, **rest: Any) -> None:
-        super().__init__(path, layout, header.dtype, **rest)
+        super().__init__(path, layout, header.dtype, offset=header.offset, **rest)
         self._scale_by(header)
-        self._header = header
-
-    def _open(self) -> Array:
-        head = self._header
-        return map_file(self.path, head.dtype, head.stored, head.offset)
 
 
 class NiftiStream(_Nifti, StreamVolume):

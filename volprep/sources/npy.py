@@ -13,9 +13,9 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from volprep.errors import SourceError
-from volprep.sources.array import MappedVolume, default_axes
+from volprep.sources.array import FileVolume, default_axes
 from volprep.sources.axes import Layout
-from volprep.sources.base import Array, Volume, map_file, reading
+from volprep.sources.base import Volume, reading
 from volprep.sources.keys import choose_key
 from volprep.sources.stream import StreamVolume
 
@@ -43,18 +43,6 @@ class _Header:
         return self.shape[::-1] if self.fortran else self.shape
 
 
-class NpyVolume(MappedVolume):
-    """An uncompressed array in a `.npy` file, or inside a `.npz`, mapped into memory."""
-
-    def __init__(self, path: Path, key: str | None, layout: Layout, header: _Header) -> None:
-        super().__init__(path, layout, header.dtype, key=key, notes=("no spacing stored",))
-        self._header = header
-
-    def _open(self) -> Array:
-        head = self._header
-        return map_file(self.path, head.dtype, head.stored, head.offset)
-
-
 class NpzVolume(StreamVolume):
     """A deflated array inside a `.npz`."""
 
@@ -77,7 +65,7 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
             raise SourceError(path, f"holds one array, not a dataset {key!r}", "leave out the key")
         with reading(path, "NumPy file"), path.open("rb") as stream:
             header = _read_header(path, stream, path.stat().st_size)
-        return NpyVolume(path, None, _layout(path, header, axes), header)
+        return _mapped(path, None, _layout(path, header, axes), header, header.offset)
     with reading(path, "NumPy archive"), zipfile.ZipFile(path) as archive:
         headers = _headers(path, archive)
         name = choose_key(path, {k: h.shape for k, h in headers.items()}, key, labels=labels)
@@ -85,9 +73,7 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
     layout = _layout(path, header, axes)
     if entry.compress_type != zipfile.ZIP_STORED:
         return NpzVolume(path, name, layout, header, entry.compress_size)
-    start = header.offset + _data_start(path, entry)
-    placed = _Header(header.shape, header.fortran, header.dtype, start)
-    return NpyVolume(path, name, layout, placed)
+    return _mapped(path, name, layout, header, _data_start(path, entry) + header.offset)
 
 
 def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
@@ -97,6 +83,14 @@ def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
     with reading(path, "NumPy archive"), zipfile.ZipFile(path) as archive:
         found = _headers(path, archive)
     return [(k, h.shape, h.dtype) for k, h in found.items() if len(h.shape) > 1]
+
+
+def _mapped(
+    path: Path, key: str | None, layout: Layout, header: _Header, offset: int
+) -> FileVolume:
+    return FileVolume(
+        path, layout, header.dtype, offset=offset, key=key, notes=("no spacing stored",)
+    )
 
 
 def _headers(path: Path, archive: zipfile.ZipFile) -> dict[str, _Header]:

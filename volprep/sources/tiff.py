@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import numpy as np
 
 from volprep.errors import SourceError
 from volprep.geometry import Box
-from volprep.sources.array import MappedVolume
+from volprep.sources.array import FileVolume
 from volprep.sources.axes import Layout, fitting_axes
 from volprep.sources.base import (
+    SLAB_BYTES,
     Array,
     Volume,
+    forget,
     map_file,
     open_descriptor,
     read_at,
@@ -32,18 +34,6 @@ _HORIZONTAL = 2
 _UNSAID = "QI"  # tifffile's letters for an axis that the file does not name
 
 
-class TiffMapped(MappedVolume):
-    """Uncompressed pages that follow each other in one file."""
-
-    def __init__(self, path: Path, layout: Layout, pages: Pages, **rest: Any) -> None:
-        chunks = (1, *layout.shape[2:])
-        super().__init__(path, layout, pages.dtype, chunks=chunks, **rest)
-        self._offset = int(pages.offsets[0, 0])
-
-    def _open(self) -> Array:
-        return map_file(self.path, self._stored_dtype, self._layout.stored, self._offset)
-
-
 class TiffMappedPages(Volume):
     """Uncompressed pages, each in one piece, scattered over one file."""
 
@@ -53,8 +43,17 @@ class TiffMappedPages(Volume):
         self._starts = pages.offsets[:, 0].copy()
 
     def _open(self) -> Any:
-        with self.path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return map_file(self.path)
+
+    def slabs(
+        self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
+    ) -> Iterator[tuple[Box, Array]]:
+        """As `Volume.slabs`; gives the memory of each slab back before the next."""
+        with reading(self.name):
+            view = self._opened()
+        for slab in super().slabs(depth, max_bytes=max_bytes):
+            yield slab
+            forget(view)
 
     def _read(self, box: Box) -> Array:
         view = self._opened()
@@ -193,7 +192,8 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
     rest: dict[str, Any] = {"spacing": spacing, "notes": (*pages.notes, *notes, *doubts)}
     if pages.mappable:
         if pages.consecutive:
-            return TiffMapped(path, layout, pages, **rest)
+            rest |= {"offset": int(pages.offsets[0, 0]), "chunks": (1, *layout.shape[2:])}
+            return FileVolume(path, layout, pages.dtype, **rest)
         if len(pages.files) == 1:
             return TiffMappedPages(path, layout, pages, **rest)
     return TiffBlocks(path, layout, pages, **rest)
