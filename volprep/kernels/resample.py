@@ -55,7 +55,7 @@ def _weighted_sum(
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def combine_rows(source: Floats, taps: Ints, weights: Floats, out: Floats) -> None:
+def combine_rows(source: Floats, taps: Ints, weights: Floats, begin: int, out: Floats) -> None:
     """Resample the middle axis: out[o, i] = sum over k of weights[i, k] * source[o, taps[i, k]].
 
     Parameters
@@ -65,15 +65,19 @@ def combine_rows(source: Floats, taps: Ints, weights: Floats, out: Floats) -> No
     taps : ndarray, shape (M, K), int64
         Indices into the middle axis of `source`; K is 2 or a multiple of 4.
     weights : ndarray, shape (M, K), of `source`'s type
-    out : ndarray, shape (O, M, I), of `source`'s type
+    begin : int
+        The column of `source` that the first column of `out` comes from.
+    out : ndarray, shape (O, M, J), of `source`'s type
     """
-    inner = source.shape[2]
+    columns = out.shape[2]
     for o in range(source.shape[0]):
         rows = source[o]
-        for start in range(0, inner, _BLOCK):
-            stop = min(start + _BLOCK, inner)
+        for start in range(0, columns, _BLOCK):
+            stop = min(start + _BLOCK, columns)
             for i in range(taps.shape[0]):
-                _weighted_sum(rows, taps[i], weights[i], start, stop, out[o, i, start:stop])
+                _weighted_sum(
+                    rows, taps[i], weights[i], begin + start, begin + stop, out[o, i, start:stop]
+                )
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -111,25 +115,29 @@ def combine_columns(source: Floats, taps: Ints, weights: Floats, out: Floats) ->
 
 
 @njit(cache=True, nogil=True)
-def round_saturated(source: Floats, low: Any, high: Any, out: npt.NDArray[Any]) -> None:
+def round_saturated(source: Floats, low: Any, high: Any, begin: int, out: npt.NDArray[Any]) -> None:
     """Round to the nearest integer (a half to the even one), cut to [low, high].
 
     Parameters
     ----------
-    source : ndarray, shape (N,), float32 or float64
+    source : ndarray, shape (M, J), float32 or float64
     low, high : integers of the type of `out`
-    out : ndarray, shape (N,), integer
+    begin : int
+        The column of `out` that the first column of `source` goes to.
+    out : ndarray, shape (M, I), integer
         NaN becomes `low`.
     """
     floor, ceiling = float(low), float(high)
-    for i in range(source.size):
-        value = np.rint(source[i])
-        if value >= ceiling:
-            out[i] = high
-        elif value > floor:
-            out[i] = out.dtype.type(value)
-        else:
-            out[i] = low
+    for m in range(source.shape[0]):
+        values, row = source[m], out[m, begin : begin + source.shape[1]]
+        for i in range(values.size):
+            value = np.rint(values[i])
+            if value >= ceiling:
+                row[i] = high
+            elif value > floor:
+                row[i] = out.dtype.type(value)
+            else:
+                row[i] = low
 
 
 @njit(cache=True, nogil=True)

@@ -130,7 +130,7 @@ def nonzero_box(volume: VolumeLike, *, depth: int = 32) -> Box | None:
     """
     low, high = [np.iinfo(np.int64).max] * 3, [-1] * 3
     whole = Box.whole(volume.shape)
-    sections = Sections(volume, whole, depth)
+    sections = Sections(volume, whole, depth, forward=True)
     for first, _, voxels in sections.take(0, whole.stop[0]):
         filled: Array = np.any(voxels, axis=0)
         corner = (first, 0, 0)
@@ -321,7 +321,8 @@ class _Ids:
 
     def add_all(self, volume: VolumeLike, depth: int) -> None:
         whole = Box.whole(volume.shape)
-        for _, _, voxels in Sections(volume, whole, depth).take(0, whole.stop[0]):
+        sections = Sections(volume, whole, depth, forward=True)
+        for _, _, voxels in sections.take(0, whole.stop[0]):
             self.add(voxels)
 
     def missing_from(self, other: _Ids) -> tuple[int, ...]:
@@ -348,8 +349,7 @@ def _slabs(volume: VolumeLike, depth: int, part: Box) -> Iterator[tuple[Box, Arr
     if isinstance(volume, ResampledVolume):
         yield from volume.slabs(depth, within=part)
         return
-    forward = part == Box.whole(volume.shape)
-    sections = Sections(volume, part, depth if forward else None)
+    sections = Sections(volume, part, depth, forward=part == Box.whole(volume.shape))
     for box in slab_boxes(part, depth):
         pieces = [piece for _, _, piece in sections.take(box.start[0], box.stop[0])]
         yield box, pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
@@ -361,8 +361,8 @@ _STRIP = 128
 def _parts(volume: VolumeLike, depth: int, memory: int, workers: int) -> Iterator[Box]:
     """The columns that are walked apart: bands of slabs, and strips where sections are large."""
     channels, sections, rows, width = volume.shape
-    # A slab, the sections beside it that the spline needs, as float32, and the result.
-    row = channels * width * ((depth + 24) * 4 + depth * 6)
+    # A slab as read and as written, and the sections that the spline needs, as float32.
+    row = channels * width * (2 * depth * volume.dtype.itemsize + 28 * 4)
     strip = max(1, memory // (row * _STRIP)) * _STRIP
     slabs = -(-sections // depth)
     band = -(-slabs // max(1, workers)) * depth

@@ -165,7 +165,7 @@ class AxisMap:
         t = rest[:, None] / (2 * self.target)
         if self.order == 1:
             return np.concatenate([1 - t, t], axis=1)
-        weights = _cardinal_spline(t - np.arange(1 - _REACH, 1 + _REACH))
+        weights: npt.NDArray[np.float64] = _cubic_bumps(t) @ _CARDINAL
         weights /= weights.sum(axis=1, keepdims=True)
         return weights
 
@@ -189,15 +189,22 @@ class AxisMap:
         return int(ends[0].min()), int(ends[1].max()) + 1
 
 
-def _cardinal_spline(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The cubic spline that is 1 at zero and 0 at every other whole number."""
-    total: npt.NDArray[np.float64] = np.zeros_like(x)
-    for shift in range(-_REACH - 4, _REACH + 5):
-        d = np.abs(x - shift)
-        bump = np.where(d < 1, (4 - 6 * d**2 + 3 * d**3) / 6, np.clip(2 - d, 0, None) ** 3 / 6)
-        total += _POLE ** abs(shift) * bump
-    total *= -6 * _POLE / (1 - _POLE**2)
-    return total
+def _cubic_bumps(t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The cubic B-spline at t + 1, t, t - 1 and t - 2, for t (N, 1) in [0, 1)."""
+    s = 1 - t
+    return np.concatenate(
+        [s**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * s**2 + 3 * s**3, t**3], axis=1
+    ) / 6  # fmt: skip
+
+
+def _cardinal_matrix() -> npt.NDArray[np.float64]:
+    """What each of the four bumps gives to each sample: the inverse filter of the B-spline."""
+    distance = np.abs(np.arange(-1, 3)[:, None] - np.arange(1 - _REACH, 1 + _REACH))
+    weights: npt.NDArray[np.float64] = -6 * _POLE / (1 - _POLE**2) * _POLE**distance
+    return weights
+
+
+_CARDINAL = _cardinal_matrix()
 
 
 def axis_maps(

@@ -19,7 +19,6 @@ from volprep.geometry import Box
 from volprep.preprocess.grid import AxisMap, Order, axis_maps, axis_orders
 
 __all__ = [
-    "as_type",
     "label_ids",
     "lost_ids",
     "resample_along_z",
@@ -80,12 +79,13 @@ def resample_image(
     maps = axis_maps(
         _four(image).shape[1:], new_shape, axis_orders(order, separate, order_separate)
     )
-    result_type = np.dtype(image.dtype if dtype is None else dtype)
-    working = working_type(image.dtype)
     box = Box.whole(new_shape)
-    sections = np.empty((*image.shape[:2], *box.shape[1:]), working)
+    sections = np.empty((*image.shape[:2], *box.shape[1:]), working_type(image.dtype))
     resample_in_plane(image, maps, box, (0, 0), sections)
-    return as_type(resample_along_z(sections, maps[0], 0, box.shape[0], 0), result_type)
+    result_type = np.dtype(image.dtype if dtype is None else dtype).newbyteorder("=")
+    out = np.empty((image.shape[0], *box.shape), result_type)
+    resample_along_z(sections, maps[0], 0, box.shape[0], 0, out)
+    return out
 
 
 def resample_labels(
@@ -127,7 +127,9 @@ def resample_labels(
         raise ValueError(f"labels must be (Z, Y, X), got shape {labels.shape}")
     orders = axis_orders(1, separate, 0)
     maps = axis_maps(labels.shape, new_shape, orders)
-    return vote_in(labels, maps, Box.whole(new_shape), (0, 0, 0))
+    out = np.empty(tuple(new_shape), labels.dtype.newbyteorder("="))
+    vote_in(labels, maps, Box.whole(new_shape), (0, 0, 0), out)
+    return out
 
 
 def label_ids(labels: Array) -> Array:
@@ -198,16 +200,27 @@ def resample_in_plane(
             _combine_last(_combine_middle(part, along_y), along_x, result[first : first + step])
 
 
-def resample_along_z(sections: Array, axis: AxisMap, lo: int, hi: int, held: int | Array) -> Array:
-    """Resample (C, N, y, x) along Z to the outputs lo to hi.
+def resample_along_z(
+    sections: Array, axis: AxisMap, lo: int, hi: int, held: int | Array, out: Array
+) -> None:
+    """Resample (C, N, y, x) along Z into the outputs lo to hi, `out` being (C, hi - lo, y, x).
 
     `held` says where the source sections from the first that is needed lie in `sections`:
-    one place for each, or just which section the first one is.
+    one place for each, or just which section the first one is. `out` has the type wanted
+    at last; an integer type is rounded to the nearest value and cut to its range.
     """
-    table = _table(axis, lo, hi, held, sections.dtype)
-    channels, count, y, x = sections.shape
-    out = _combine_middle(sections.reshape(channels, count, y * x), table)
-    return out.reshape(channels, hi - lo, y, x)
+    taps, weights = _table(axis, lo, hi, held, sections.dtype)
+    columns = sections.shape[2] * sections.shape[3]
+    step = max(1, _WORKING_SET // len(taps))
+    for source, result in zip(sections, out, strict=True):
+        rows, target = source.reshape(1, -1, columns), result.reshape(-1, columns)
+        if weights is None:
+            for place, row in zip(taps[:, 0], target, strict=True):
+                _store(rows[0, place : place + 1], 0, row[None])
+            continue
+        for first in range(0, columns, step):
+            part = _combine(rows, taps, weights, first, min(first + step, columns))
+            _store(part[0], first, target)
 
 
 _WORKING_SET = 1 << 19  # voxels of an intermediate that is meant to stay in the cache
@@ -232,13 +245,17 @@ def _places(taps: Array, axis: AxisMap, lo: int, hi: int, held: int | Array) -> 
 
 
 def _combine_middle(source: Array, table: _Table) -> Array:
-    from volprep.kernels.resample import combine_rows
-
     taps, weights = table
     if weights is None:
         return _taken(source, taps[:, 0], 1)
-    out = np.empty((source.shape[0], len(taps), source.shape[2]), source.dtype)
-    combine_rows(source, taps, weights, out)
+    return _combine(source, taps, weights, 0, source.shape[2])
+
+
+def _combine(source: Array, taps: Array, weights: Array, first: int, last: int) -> Array:
+    from volprep.kernels.resample import combine_rows
+
+    out = np.empty((source.shape[0], len(taps), last - first), source.dtype)
+    combine_rows(source, taps, weights, first, out)
     return out
 
 
@@ -260,17 +277,15 @@ def _taken(source: Array, places: Array, axis: int) -> Array:
     return np.take(source, places, axis=axis)
 
 
-def as_type(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Floating values as `dtype`, rounded and cut to its range where it is an integer type."""
+def _store(values: Array, first: int, out: Array) -> None:
+    """Put floating `values` (M, J) into `out` (M, I) from column `first` on, rounded and cut."""
     from volprep.kernels.resample import round_saturated
 
-    if dtype.kind not in "iu":
-        return values.astype(dtype, copy=False)
-    limits = np.iinfo(dtype)
-    out = np.empty(values.shape, dtype.newbyteorder("="))
-    flat = np.ascontiguousarray(values).reshape(-1)
-    round_saturated(flat, out.dtype.type(limits.min), out.dtype.type(limits.max), out.reshape(-1))
-    return out
+    if out.dtype.kind in "iu":
+        limits, of_type = np.iinfo(out.dtype), out.dtype.type
+        round_saturated(values, of_type(limits.min), of_type(limits.max), first, out)
+    else:
+        out[:, first : first + values.shape[1]] = values
 
 
 def working_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -279,19 +294,20 @@ def working_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if exact else np.float64)
 
 
-def vote_in(labels: Array, maps: Sequence[AxisMap], box: Box, held: Sequence[int | Array]) -> Array:
-    """The labels of `box` from a part of the source that lies as `held` says, along each axis."""
+def vote_in(
+    labels: Array, maps: Sequence[AxisMap], box: Box, held: Sequence[int | Array], out: Array
+) -> None:
+    """The labels of `box`, into `out`.
+
+    `labels` is a part of the source, (z, y, x), that lies as `held` says along each axis.
+    """
     from volprep.kernels.resample import majority_labels
 
-    if all(axis.unchanged for axis in maps) and box.shape == labels.shape:
-        return labels.copy()
     tables: list[Array] = []
     for axis, lo, hi, place in zip(maps, box.start, box.stop, held, strict=True):
         both, weights = axis.pairs(lo, hi)
         tables += [_places(both, axis, lo, hi, place), weights]
-    out = np.empty(box.shape, labels.dtype.newbyteorder("="))
     majority_labels(np.ascontiguousarray(_unsigned(labels)), *tables, _unsigned(out))
-    return out
 
 
 def _unsigned(labels: Array) -> Array:

@@ -18,7 +18,6 @@ from volprep.preprocess.grid import (
     separate_axis,
 )
 from volprep.preprocess.resample import (
-    as_type,
     resample_along_z,
     resample_in_plane,
     vote_in,
@@ -55,37 +54,39 @@ class Sections:
     volume : VolumeLike
     part : Box
         Of the volume.
-    depth : int or None
-        Walk the volume forward, this many sections at a time, and as it does so itself
-        where it is `Walkable`: for files that can only be decompressed from the beginning.
-        None reads just what is asked for.
+    depth : int
+        Sections to read at once.
+    forward : bool
+        Walk the whole volume, as it does so itself where it is `Walkable`: for files that
+        can only be decompressed from the beginning. Otherwise only `part` is read.
     """
 
-    def __init__(self, volume: VolumeLike, part: Box, depth: int | None) -> None:
-        self._volume, self._part = volume, part
+    def __init__(self, volume: VolumeLike, part: Box, depth: int, *, forward: bool) -> None:
+        self._volume, self._part, self._depth = volume, part, depth
         self._walk: Iterator[tuple[Box, Array]] | None = None
-        if depth is not None:
-            self._walk = (
-                volume.slabs(depth) if isinstance(volume, Walkable) else _walked(volume, depth)
-            )
+        if forward and isinstance(volume, Walkable):
+            self._walk = volume.slabs(depth)
         self._start, self._held = 0, np.empty((0, 0, 0, 0))
 
     def take(self, first: int, last: int) -> Iterator[tuple[int, int, Array]]:
         """Sections `first` to `last` in pieces: (start, stop, (C, stop - start, Y, X))."""
-        if self._walk is None:
-            box = Box((first, *self._part.start[1:]), (last, *self._part.stop[1:]))
-            yield first, last, self._volume.read(box)
-            return
-        _, y, x = self._part.slices
         while first < last:
+            while first - self._start >= self._held.shape[1]:
+                self._advance(first)
             offset = first - self._start
-            if offset >= self._held.shape[1]:
-                box, self._held = next(self._walk)
-                self._start = box.start[0]
-                continue
             stop = min(last, self._start + self._held.shape[1])
-            yield first, stop, self._held[:, offset : stop - self._start, y, x]
+            yield first, stop, self._held[:, offset : stop - self._start]
             first = stop
+
+    def _advance(self, first: int) -> None:
+        _, y, x = self._part.slices
+        if self._walk is not None:
+            box, voxels = next(self._walk)
+            self._start, self._held = box.start[0], voxels[:, :, y, x]
+        else:
+            last = min(first + self._depth, self._part.stop[0])
+            box = Box((first, *self._part.start[1:]), (last, *self._part.stop[1:]))
+            self._start, self._held = first, self._volume.read(box)
 
 
 class CroppedVolume:
@@ -115,7 +116,7 @@ class CroppedVolume:
 
     def slabs(self, depth: int) -> Iterator[tuple[Box, Array]]:
         """The crop from its first section to its last, the source being walked where it can be."""
-        sections = Sections(self._source, self._box, depth)
+        sections = Sections(self._source, self._box, depth, forward=True)
         for box in slab_boxes(Box.whole(self.shape), depth):
             first, last = (z + self._box.start[0] for z in (box.start[0], box.stop[0]))
             for start, stop, voxels in sections.take(first, last):
@@ -193,7 +194,8 @@ class ResampledVolume:
             order, separate, order_separate
         )  # fmt: skip
         self._maps = axis_maps(volume.shape[1:], shape, orders)
-        self._dtype = np.dtype(volume.dtype if dtype is None or labels else dtype)
+        wanted = volume.dtype if dtype is None or labels else dtype
+        self._dtype = np.dtype(wanted).newbyteorder("=")
         self._working = working_type(np.dtype(volume.dtype))
 
     @property
@@ -228,14 +230,15 @@ class ResampledVolume:
             raise ValueError(f"box {box} reaches beyond the volume of shape {self.shape}")
         if not box.size:
             return np.empty((self.shape[0], *box.shape), self.dtype)
-        source = self.source_box(box)
+        source, out = self.source_box(box), self._empty(box)
         voxels = self._source.read(source)
         if self._labels:
-            return self._vote(voxels, box, source.start)
+            self._vote(voxels, box, source.start, out)
+            return out
         sections = np.empty((*voxels.shape[:2], *box.shape[1:]), self._working)
         resample_in_plane(voxels, self._maps, box, source.start[1:], sections)
-        out = resample_along_z(sections, self._maps[0], box.start[0], box.stop[0], source.start[0])
-        return as_type(out, self._dtype)
+        self._along_z(sections, box, source.start[0], out)
+        return out
 
     def slabs(self, depth: int = 32, *, within: Box | None = None) -> Iterator[tuple[Box, Array]]:
         """Walk the volume along Z, `depth` sections at a time; no source voxel is read twice.
@@ -251,21 +254,27 @@ class ResampledVolume:
         ------
         box : Box
         array : ndarray, shape (C, *box.shape)
-            What `read` would return for `box`, valid until the next slab is asked for.
+            What `read` would return for `box`.
         """
         whole = Box.whole(self.shape)
-        boxes = slab_boxes(whole if within is None else within, depth)
-        if not boxes:
+        part = whole if within is None else within
+        if not part.size:
             return
-        source = self.source_box(Box(boxes[0].start, boxes[-1].stop))
-        forward = within is None or within == whole
-        sections = Sections(self._source, source, depth if forward else None)
-        for box, (ring, held) in zip(boxes, self._windows(boxes, sections), strict=True):
-            if self._labels:
-                yield box, self._vote(ring, box, (held, *source.start[1:]))
-            else:
-                out = resample_along_z(ring, self._maps[0], box.start[0], box.stop[0], held)
-                yield box, as_type(out, self._dtype)
+        source = self.source_box(part)
+        sections = Sections(self._source, source, depth, forward=part == whole)
+        # A few sections at a time, so that little more than the spline's reach is held.
+        steps = [step for box in slab_boxes(part, depth) for step in slab_boxes(box, _STEP)]
+        windows = self._windows(steps, sections)
+        for box in slab_boxes(part, depth):
+            out = self._empty(box)
+            for step in slab_boxes(box, _STEP):
+                ring, held = next(windows)
+                first, last = step.start[0] - box.start[0], step.stop[0] - box.start[0]
+                if self._labels:
+                    self._vote(ring, step, (held, *source.start[1:]), out[:, first:last])
+                else:
+                    self._along_z(ring, step, held, out[:, first:last])
+            yield box, out
 
     def _windows(self, boxes: Sequence[Box], sections: Sections) -> Iterator[tuple[Array, Array]]:
         """For each box in turn: a ring of the source sections that it needs, and their places.
@@ -286,6 +295,9 @@ class ResampledVolume:
             loaded = max(last, loaded)
             yield ring, np.arange(need.start[0], need.stop[0]) % room
 
+    def _empty(self, box: Box) -> Array:
+        return np.empty((self.shape[0], *box.shape), self._dtype)
+
     @property
     def _ring_type(self) -> np.dtype[Any]:
         return self._dtype if self._labels else self._working
@@ -296,13 +308,15 @@ class ResampledVolume:
         else:
             resample_in_plane(voxels, self._maps, box, source.start[1:], out)
 
-    def _vote(self, voxels: Array, box: Box, held: Sequence[int | Array]) -> Array:
-        return np.stack([vote_in(channel, self._maps, box, held) for channel in voxels])
+    def _vote(self, voxels: Array, box: Box, held: Sequence[int | Array], out: Array) -> None:
+        for channel, result in zip(voxels, out, strict=True):
+            vote_in(channel, self._maps, box, held, result)
+
+    def _along_z(self, sections: Array, box: Box, held: int | Array, out: Array) -> None:
+        resample_along_z(sections, self._maps[0], box.start[0], box.stop[0], held, out)
 
 
-def _walked(volume: VolumeLike, depth: int) -> Iterator[tuple[Box, Array]]:
-    for box in slab_boxes(Box.whole(volume.shape), depth):
-        yield box, volume.read(box)
+_STEP = 8
 
 
 def _unwrapped(start: int, stop: int, room: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,272 @@
+"""Preprocessing beside biom3d 0.1.2, and the resampling kernels beside scipy and scikit-image.
+
+    python scripts/bench_preprocess.py [--rounds 3] [--kernels]
+
+Makes 20 volumes of 1.3 GB (uint16 images, uint8 masks of two classes, .nii.gz; sizes
+and spacings differ, the median spacing is 0.3 x 0.1 x 0.1 µm), then runs whole
+processes in turn: biom3d's fingerprint, clip, z-score and resampling to the median
+spacing, and volprep's fingerprint and resampling into Zarr arrays. biom3d normalises
+before it stores and so stores float32; volprep stores the volume's own type and
+normalises when read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from benchlib import BENCH, alternate, copy_bandwidth, median, peer_python, table
+
+DATA = BENCH / "data" / "preprocess"
+OUT = BENCH / "out" / "preprocess"
+SPACINGS = [
+    (0.3, 0.1, 0.1),
+    (0.3, 0.1, 0.1),
+    (0.24, 0.1, 0.1),
+    (0.3, 0.12, 0.12),
+    (0.36, 0.08, 0.08),
+]
+CHUNKS = (32, 128, 128)
+DEPTH = 32
+
+
+# --- data ------------------------------------------------------------------------------
+
+
+def make_volumes() -> None:
+    """Twenty images with masks of two classes; made once."""
+    if (DATA / "done").exists():
+        return
+    import nibabel
+    from isal import igzip
+
+    from volprep.preprocess import resample_image
+
+    rng = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (DATA / folder).mkdir(parents=True, exist_ok=True)
+    for number in range(20):
+        shape = (
+            int(rng.integers(40, 72)),
+            int(rng.integers(512, 720)),
+            int(rng.integers(512, 720)),
+        )
+        coarse = rng.normal(
+            size=(1, *(max(2, n // k) for n, k in zip(shape, (3, 12, 12), strict=True)))
+        )
+        field = resample_image(coarse.astype(np.float32), shape)[0]
+        mask = (field > 0.7).astype(np.uint8) + (field > 1.4)
+        image = np.clip(900 + 400 * field + rng.normal(0, 60, shape).astype(np.float32), 0, 65535)
+        for folder, array in (
+            ("images", image.astype(np.uint16)),
+            ("masks", mask.astype(np.uint8)),
+        ):
+            spacing = SPACINGS[number % len(SPACINGS)]
+            nifti = nibabel.Nifti1Image(array.transpose(2, 1, 0), np.diag([*spacing[::-1], 1.0]))
+            nifti.header.set_xyzt_units("micron")
+            with igzip.open(
+                DATA / folder / f"case_{number:02}.nii.gz", "wb", compresslevel=2
+            ) as file:
+                file.write(nifti.to_bytes())
+    (DATA / "done").touch()
+
+
+# --- the two programs ------------------------------------------------------------------
+
+
+def run_volprep() -> None:
+    """Fingerprint, target spacing, and every case resampled into Zarr arrays."""
+    from volprep.compute import default_workers, run_units
+    from volprep.fingerprint import FingerprintInput, compute_fingerprint
+    from volprep.preprocess import Preprocessing, target_spacing
+    from volprep.sources import open_volume
+
+    start = time.perf_counter()
+    # The largest first, so that no worker is left alone with one at the end.
+    images = sorted((DATA / "images").glob("*.nii.gz"), key=lambda path: -path.stat().st_size)
+    pairs = [(path, DATA / "masks" / path.name) for path in images]
+    fingerprint = compute_fingerprint(
+        [
+            FingerprintInput(image.name, partial(open_volume, image), partial(open_volume, label))
+            for image, label in pairs
+        ]
+    )
+    measured = time.perf_counter() - start
+    spacings = [case.spacing for case in fingerprint.cases]
+    settings = Preprocessing(target=target_spacing("median", spacings))
+    shutil.rmtree(OUT / "volprep", ignore_errors=True)
+    for _ in run_units(partial(prepare, settings), pairs, workers=default_workers()):
+        pass
+    print(f"fingerprint {measured:.2f} s of {time.perf_counter() - start:.2f} s")
+
+
+def prepare(settings: object, pair: tuple[Path, Path]) -> None:
+    """One case into two arrays."""
+    from volprep.preprocess import case_layout, preprocess_case
+    from volprep.sampling import ForegroundIndex
+    from volprep.sources import open_volume
+    from volprep.store import create_case_array
+
+    image, labels = open_volume(pair[0]), open_volume(pair[1])
+    layout = case_layout(image, labels, settings)
+    home = OUT / "volprep" / pair[0].name.split(".")[0]
+    home.mkdir(parents=True)
+    x = create_case_array(home / "image.zarr", layout.shape, layout.dtype, chunks=CHUNKS)
+    y = create_case_array(
+        home / "label.zarr", (1, *layout.shape[1:]), layout.label_dtype, chunks=CHUNKS
+    )
+    preprocess_case(
+        image, labels, settings=settings, layout=layout, depth=DEPTH, memory=64 * 2**20,
+        write_image=x.write, write_labels=lambda box, array: y.write(box, array[None]),
+    )  # fmt: skip
+    stored = open_volume(home / "label.zarr")
+    ForegroundIndex.build(stored, per="class", boxes=stored.slab_boxes()).save(home / "index.npz")
+
+
+# biom3d writes beside its input, so it is given links to the same files.
+PEER = f"""
+import os, shutil
+home = {str(OUT / "biom3d")!r}
+shutil.rmtree(home, ignore_errors=True)
+os.makedirs(home)
+for folder in ("images", "masks"):
+    os.symlink(os.path.join({str(DATA)!r}, folder), os.path.join(home, folder))
+from biom3d.preprocess import auto_config_preprocess
+from biom3d.utils.data_handler.file_handler import ImageManager
+# It compares the spacing with a list, which numpy has refused for arrays since 1.25.
+read = ImageManager._sitk_imread
+def read_with_list(*args, **options):
+    image, meta = read(*args, **options)
+    return image, meta | {{"spacing": list(meta["spacing"])}}
+ImageManager._sitk_imread = staticmethod(read_with_list)
+auto_config_preprocess(
+    img_path=home + "/images", msk_path=home + "/masks", num_classes=2,
+    config_dir=home + "/configs/", base_config=None, ct_norm=True, no_auto_config=True, debug=True,
+)
+"""
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def float32_zstd_size() -> int:
+    """What the same images take as float32 in zstd chunks, normalised before they are stored.
+
+    Each chunk is taken with or without a byte shuffle, whichever is smaller.
+    """
+    from numcodecs import Blosc
+
+    from volprep.geometry import aligned_blocks
+    from volprep.preprocess import ResampledVolume
+    from volprep.sources import open_volume
+    from volprep.store import StoredVolume
+
+    codecs, total = [Blosc("zstd", 3, shuffle) for shuffle in (Blosc.SHUFFLE, Blosc.NOSHUFFLE)], 0
+    for path in (DATA / "images").glob("*.nii.gz"):
+        source = open_volume(path)
+        shape = StoredVolume(OUT / "volprep" / path.name.split(".")[0] / "image.zarr").shape
+        volume = ResampledVolume(source, shape=shape[1:], dtype=np.float32)
+        for band in aligned_blocks(shape, (CHUNKS[0], *shape[2:])):
+            voxels = (volume.read(band) - np.float32(1364.6)) / np.float32(169.8)
+            for box in aligned_blocks(band.shape, CHUNKS):
+                chunk = np.ascontiguousarray(voxels[(slice(None), *box.slices)])
+                total += min(len(codec.encode(chunk)) for codec in codecs)
+    return total
+
+
+def compare(rounds: int) -> None:
+    """biom3d and volprep in turn, whole processes on the same files."""
+    make_volumes()
+    python = peer_python("biom3d", "torch==2.13.0", "biom3d==0.1.2", "numpy<2")
+    runs = alternate(
+        {
+            "biom3d": [str(python), "-c", PEER],
+            "volprep": [sys.executable, __file__, "--volprep"],
+        },
+        rounds,
+    )
+    print(runs["volprep"][-1].output)
+    rows, figures = [], {}
+    for name, results in runs.items():
+        figures[name] = [
+            median([getattr(r, f) for r in results]) for f in ("wall", "cpu", "peak_mb")
+        ]
+        rows.append([name, *figures[name], size_of(OUT / name) / 1e6])
+    rows.append(["ratio", *(a / b for a, b in zip(figures["biom3d"], figures["volprep"], strict=True)),
+                 rows[0][-1] / rows[1][-1]])  # fmt: skip
+    print(table(["", "wall s", "CPU s", "peak MB", "on disk MB"], rows))
+    images = sum(size_of(p) for p in (OUT / "volprep").glob("*/image.zarr"))
+    print(f"images on disk over the same as float32 zstd: {images / float32_zstd_size():.2f}")
+
+
+# --- the kernels -----------------------------------------------------------------------
+
+
+def compare_kernels() -> None:
+    """One thread: images beside scipy's zoom, labels beside scikit-image an id at a time."""
+    from scipy import ndimage
+    from skimage.transform import resize
+
+    from volprep.preprocess import resample_image, resample_labels
+
+    rng = np.random.default_rng(0)
+    bandwidth = copy_bandwidth()
+    rows = []
+    image = rng.integers(0, 65535, (1, 64, 384, 384)).astype(np.uint16)
+    for new in ((64, 512, 512), (96, 384, 384), (96, 512, 512), (64, 256, 256)):
+        zoom = [m / n for m, n in zip(new, image.shape[1:], strict=True)]
+        ours = best(partial(resample_image, image, new))
+        theirs = best(partial(ndimage.zoom, image[0], zoom, order=3, mode="nearest", grid_mode=True,
+                              output=np.float32), 2)  # fmt: skip
+        limit = (image.nbytes + 2 * np.prod(new)) / bandwidth
+        rows.append(["image", f"{new}", ours * 1e3, theirs * 1e3, theirs / ours, ours / limit])
+    coarse = rng.integers(0, 40, (1, 8, 24, 24)).astype(np.uint16)
+    labels = resample_image(coarse, (64, 384, 384), order=0)[0]
+    for new in ((64, 512, 512), (96, 512, 512), (64, 256, 256)):
+        ours = best(partial(resample_labels, labels, new))
+        start = time.perf_counter()
+        for label in range(4):
+            resize((labels == label).astype(float), new, order=1, mode="edge", anti_aliasing=False)
+        theirs = (time.perf_counter() - start) * 10
+        limit = (labels.nbytes + 2 * np.prod(new)) / bandwidth
+        rows.append(["40 labels", f"{new}", ours * 1e3, theirs * 1e3, theirs / ours, ours / limit])
+    print(
+        table(["384^2 x 64 to", "shape", "volprep ms", "peer ms", "ratio", "over copy limit"], rows)
+    )
+
+
+def best(function: object, times: int = 5) -> float:
+    """Seconds of the fastest call after one that compiles."""
+    function()
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def main() -> None:
+    """Compare, or be one of the compared."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kernels", action="store_true", help="only the kernels")
+    parser.add_argument("--volprep", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.volprep:
+        run_volprep()
+        return
+    compare_kernels()
+    if not arguments.kernels:
+        compare(arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
