@@ -132,6 +132,14 @@ def test_thinning_is_the_same_each_time():
     assert draws(once, 100) == draws(again, 100)
 
 
+def test_thousands_of_ids_are_told_apart():
+    ids = np.random.default_rng(0).permutation(8000).astype(np.uint64) * 2**50 + 1
+    index = ForegroundIndex.build(Labels(ids.reshape(20, 20, 20)))
+    np.testing.assert_array_equal(index.ids, np.sort(ids))
+    assert (index.counts == 1).all()
+    assert all(ids.reshape(20, 20, 20)[voxel] == label for label, voxel in draws(index, 100))
+
+
 def test_more_ids_than_runs_allowed_is_an_error():
     labels = np.arange(1, 1001, dtype=np.uint32).reshape(10, 10, 10)
     with pytest.raises(ValueError, match="over 100 ids"):

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.geometry import Box, Shape3, VolumeLike, aligned_blocks
+from volprep.kernels.foreground import gather_runs, group_runs, hash_ids, thin_runs
 from volprep.kernels.runs import count_runs, find_runs, join_runs
 
 __all__ = ["ForegroundIndex", "Per"]
@@ -52,14 +53,13 @@ class ForegroundIndex:
         counts: Int64s,
         runs: Int64s,
         starts: Int64s,
-        lengths: Int64s,
+        ends: Int64s,
     ) -> None:
         self.box, self.per, self.ids, self.counts = box, per, ids, counts
         self._runs = runs  # of each id
         self._starts = starts  # flat index in the box of each run's first voxel
-        self._ends = np.cumsum(lengths)  # voxels up to each run's end, over all ids
-        self._first_run = _before(runs)
-        self._first_voxel = np.append(0, self._ends)[self._first_run]
+        self._ends = ends  # voxels up to each run's end, over all ids
+        self._first_voxel = np.append(0, ends[np.cumsum(runs) - 1])
         self._counted = np.cumsum(counts)
         self.exact = bool(np.array_equal(np.diff(self._first_voxel), counts))
 
@@ -118,14 +118,16 @@ class ForegroundIndex:
             raise ValueError(f"{box} reaches beyond labels of shape {labels.shape[1:]}")
         if per not in ("class", "instance", "voxel"):
             raise ValueError(f"per {per!r}: wanted class, instance or voxel")
-        ignored = np.array(sorted(ignore), np.uint64)
+        ignored = list(ignore)
         runs = _ConnectedRuns(box, max_runs) if connected else _Runs(box, max_runs)
         for part in _slabs(labels, box) if boxes is None else boxes:
             part = _common(part, box)
             if part.size:
                 ids, found = _find(labels.read(part)[0], part, box)
-                kept = ~np.isin(ids, ignored)
-                runs.add(ids[kept], found[kept])
+                if ignored:
+                    kept = ~np.isin(ids, np.array(ignored, np.uint64))
+                    ids, found = ids[kept], found[kept]
+                runs.add(ids, found)
                 if progress is not None:
                     progress(part.size)
         return cls(box, per, *runs.finish())
@@ -143,7 +145,7 @@ class ForegroundIndex:
     def nbytes(self) -> int:
         """Memory that the index takes."""
         arrays = (self.ids, self.counts, self._runs, self._starts, self._ends)
-        more = (self._first_run, self._first_voxel, self._counted)
+        more = (self._first_voxel, self._counted)
         return sum(a.nbytes for a in arrays + more)
 
     def draw(self, rng: np.random.Generator, per: Per | None = None) -> tuple[int, Shape3]:
@@ -225,7 +227,7 @@ class ForegroundIndex:
             counts=self.counts,
             runs=self._runs,
             starts=self._starts,
-            lengths=np.diff(self._ends, prepend=0),
+            ends=self._ends,
         )
 
     @classmethod
@@ -234,77 +236,79 @@ class ForegroundIndex:
         with np.load(path, allow_pickle=False) as file:
             start, stop = file["box"].tolist()
             per = str(file["per"])
-            names = ("ids", "counts", "runs", "starts", "lengths")
+            names = ("ids", "counts", "runs", "starts", "ends")
             arrays = [file[name] for name in names]
         return cls(Box(tuple(start), tuple(stop)), per, *arrays)  # type: ignore[arg-type]
 
 
 class _Runs:
-    """Collects runs by id; beyond `max_runs` those whose hash is highest are let go, id by id."""
+    """Gathers runs by id; beyond `max_runs` those whose hash is highest are let go, id by id."""
 
     def __init__(self, box: Box, max_runs: int) -> None:
-        self._box, self._max_runs = box, max_runs
-        self._codes: dict[int, int] = {}
-        self._counts = np.zeros(0, np.int64)
-        self._runs = np.zeros(0, np.int64)  # kept
-        # A run is kept while its hash lies below its id's share, or is the id's lowest.
-        self._share = np.zeros(0, np.float64)
-        self._lowest = np.zeros(0, np.float64)
-        self._parts: list[tuple[npt.NDArray[np.int32], Int64s, npt.NDArray[np.int32]]] = []
+        self._plane, self._max_runs = box.shape[1:], max_runs
+        room = max_runs + max_runs // 4 + 1
+        # Memory is taken by the system as these are filled, not here.
+        self._codes, self._lengths = np.empty(room, np.int32), np.empty(room, np.int32)
+        self._starts = np.empty(room, np.int64)
+        self._used = np.zeros(2, np.int64)  # ids, runs
+        self._ids, self._counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        self._limits, self._lowest = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
+        self._grow(1024)
 
     def add(self, ids: npt.NDArray[np.uint64], runs: npt.NDArray[np.int32]) -> None:
         """Take runs (z, y, x, stop) in the box, and their ids."""
-        names, inverse = np.unique(ids, return_inverse=True)
-        known = [self._codes.setdefault(i, len(self._codes)) for i in names.tolist()]
-        codes = np.array(known, np.int32)[inverse.reshape(-1)]
-        new = len(self._codes) - len(self._counts)
-        self._counts = np.append(self._counts, np.zeros(new, np.int64))
-        self._runs = np.append(self._runs, np.zeros(new, np.int64))
-        self._share = np.append(self._share, np.ones(new))
-        self._lowest = np.append(self._lowest, np.ones(new))
-        starts, lengths = _flat(runs, self._box.shape), runs[:, 3] - runs[:, 2]
-        np.add.at(self._counts, codes, lengths)
-        np.minimum.at(self._lowest, codes, _hash(starts))
-        self._parts.append(self._cut(codes, starts, lengths))
-        self._runs += np.bincount(self._parts[-1][0], minlength=len(self._runs))
-        if self._runs.sum() > 1.5 * self._max_runs:
-            self._thin()
+        done = 0
+        while True:
+            done = gather_runs(
+                ids, runs, done, self._plane, self._slots, self._ids, self._counts,
+                self._limits, self._lowest, self._used, self._codes, self._starts, self._lengths,
+            )  # fmt: skip
+            if done == len(ids):
+                return
+            if self._used[0] == len(self._ids):
+                self._grow(2 * len(self._ids))
+            else:
+                self._thin()
 
     def finish(self) -> tuple[Any, ...]:
-        """The ids ascending, their voxels and numbers of runs; the runs' starts and lengths."""
-        if self._runs.sum() > self._max_runs:
+        """The ids ascending, their voxels and numbers of runs; the runs' starts and ends."""
+        if self._used[1] > self._max_runs:
             self._thin()
-        empty = (np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int32))
-        codes, starts, lengths = (np.concatenate(c) for c in zip(empty, *self._parts, strict=True))
-        self._parts.clear()
-        ids = np.array(list(self._codes), np.uint64)
-        order = np.argsort(ids)
-        rank = np.empty(len(ids), np.int32)
-        rank[order] = np.arange(len(ids), dtype=np.int32)
-        by_id = np.argsort(rank[codes], kind="stable")
-        lengths = lengths[by_id].astype(np.int64)
-        return ids[order], self._counts[order], self._runs[order], starts[by_id], lengths
+        n_ids, n_runs = self._used.tolist()
+        codes = self._codes[:n_runs]
+        order = np.argsort(self._ids[:n_ids])
+        runs = np.bincount(codes, minlength=n_ids).astype(np.int64)[order]
+        rows = np.empty(n_ids, np.int64)
+        rows[order] = _before(runs)[:-1]
+        starts, lengths = np.empty(n_runs, np.int64), np.empty(n_runs, np.int64)
+        group_runs(codes, self._starts[:n_runs], self._lengths[:n_runs], rows, starts, lengths)
+        ends = np.cumsum(lengths, out=lengths)
+        return self._ids[order], self._counts[order], runs, starts, ends
+
+    def _grow(self, room: int) -> None:
+        """Make room for more ids."""
+        more, highest = room - len(self._ids), np.iinfo(np.uint64).max
+        self._ids = np.append(self._ids, np.zeros(more, np.uint64))
+        self._counts = np.append(self._counts, np.zeros(more, np.int64))
+        self._limits = np.append(self._limits, np.full(more, highest, np.uint64))
+        self._lowest = np.append(self._lowest, np.full(more, highest, np.uint64))
+        self._slots = np.full(2 ** (2 * room - 1).bit_length(), -1, np.int32)
+        hash_ids(self._ids, int(self._used[0]), self._slots)
 
     def _thin(self) -> None:
-        if len(self._runs) > self._max_runs:
+        """Lower the limits of ids with many runs until about `max_runs` are left."""
+        n_ids, n_runs = self._used.tolist()
+        if n_ids > self._max_runs:
             raise ValueError(
                 f"labels hold over {self._max_runs} ids; they are no instances, or raise max_runs"
             )
-        self._share *= np.minimum(1, _cap(self._runs, self._max_runs) / np.maximum(self._runs, 1))
-        self._parts = [self._cut(*part) for part in self._parts]
-        self._runs = sum(
-            (np.bincount(codes, minlength=len(self._share)) for codes, _, _ in self._parts),
-            start=np.zeros(len(self._share), np.int64),
+        runs = np.bincount(self._codes[:n_runs], minlength=n_ids)
+        share = np.minimum(1, _cap(runs, self._max_runs) / np.maximum(runs, 1))
+        cut = np.flatnonzero(share < 1)
+        self._limits[cut] = (self._limits[cut] * share[cut]).astype(np.uint64)
+        self._used[1] = thin_runs(
+            self._limits, self._lowest, n_runs, self._codes, self._starts, self._lengths
         )
-
-    def _cut(
-        self, codes: npt.NDArray[np.int32], starts: Int64s, lengths: npt.NDArray[np.int32]
-    ) -> tuple[npt.NDArray[np.int32], Int64s, npt.NDArray[np.int32]]:
-        if not (self._share < 1).any():
-            return codes, starts, lengths
-        hashes = _hash(starts)
-        kept = (hashes < self._share[codes]) | (hashes <= self._lowest[codes])
-        return codes[kept], starts[kept], lengths[kept]
 
 
 class _ConnectedRuns:
@@ -344,7 +348,7 @@ class _ConnectedRuns:
             np.bincount(codes, lengths, count).astype(np.int64),
             np.bincount(codes, minlength=count).astype(np.int64),
             _flat(runs, self._box.shape)[by_thing],
-            lengths[by_thing],
+            np.cumsum(lengths[by_thing]),
         )
 
 
@@ -389,14 +393,6 @@ def _flat(runs: npt.NDArray[np.int32], shape: Shape3) -> Int64s:
     z, y, x = runs[:, :3].T.astype(np.int64)
     flat: Int64s = (z * shape[1] + y) * shape[2] + x
     return flat
-
-
-def _hash(values: Int64s) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) that depends on nothing but the value (splitmix64)."""
-    x = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (x ^ (x >> np.uint64(31))) * 2.0**-64
 
 
 def _cap(runs: Int64s, total: int) -> float:
