@@ -7,8 +7,10 @@ from volprep.skeletons.files import find_skeleton_file, read_skeletons, write_sk
 from volprep.skeletons.make import skeletonize
 from volprep.skeletons.paint import skeleton_to_mask
 from volprep.skeletons.points import Skeletons
+from volprep.skeletons.targets import SkeletonTargets
 
 __all__ = [
+    "SkeletonTargets",
     "Skeletons",
     "bake_skeleton",
     "find_skeleton_file",

@@ -268,8 +268,8 @@ def _missing(labels: npt.NDArray[Any], table: PointTable) -> str:
 
 def _as_array(values: Any) -> npt.NDArray[Any]:
     """An array from an array or from a tensor on any device."""
-    torch = sys.modules.get("torch")  # who has a tensor has imported it
-    if torch is not None and isinstance(values, torch.Tensor):
+    loaded = sys.modules.get("torch")  # who has a tensor has imported it
+    if loaded is not None and isinstance(values, loaded.Tensor):
         return cast("npt.NDArray[Any]", values.detach().cpu().numpy())
     return np.asarray(values)
 

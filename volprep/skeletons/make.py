@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -156,7 +157,7 @@ def split_runs(ids: npt.NDArray[np.uint64], runs: IntArray) -> Iterator[Componen
     count = run_kernels.join_runs(runs, ids, True, number)
     order = np.argsort(number, kind="stable")
     ends = np.cumsum(np.bincount(number, minlength=count))
-    for start, end in zip(np.concatenate(([0], ends[:-1])), ends, strict=True):
+    for start, end in pairwise([0, *ends.tolist()]):
         rows = order[start:end]
         yield Component(int(ids[rows[0]]), runs[rows])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -125,8 +125,9 @@ def all_points(skeletons: Mapping[int, Any]) -> npt.NDArray[np.float32]:
 
 
 def _device_of(skeletons: Mapping[int, Any]) -> torch.device | None:
-    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    loaded = sys.modules.get("torch")  # who has a tensor has imported it
     for points in () if isinstance(skeletons, Skeletons) else skeletons.values():
-        if torch is not None and isinstance(points, torch.Tensor):
-            return cast("torch.device", points.device)
+        if loaded is not None and isinstance(points, loaded.Tensor):
+            device: torch.device = points.device
+            return device
     return None

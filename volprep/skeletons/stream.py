@@ -295,8 +295,9 @@ def _label_shape(volume: VolumeLike) -> Shape3:
 
 
 def _survey_runs(ids: npt.NDArray[np.uint64], runs: npt.NDArray[np.int32], start: Shape3) -> Survey:
-    low = runs[:, :3] + np.array(start, np.int64)
-    high = runs[:, [0, 1, 3]] + np.array(start, np.int64) + (1, 1, 0)
+    wide = runs.astype(np.int64)
+    low = wide[:, :3] + start
+    high = wide[:, [0, 1, 3]] + start + (1, 1, 0)
     return _reduce(ids, np.ones(len(ids), np.int64), high[:, 2] - low[:, 2], low, high)
 
 
