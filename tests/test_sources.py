@@ -27,6 +27,7 @@ from volprep.sources import (
     stem_of,
 )
 from volprep.sources.axes import Layout
+from volprep.sources.openfiles import OPEN
 
 
 @given(data=st.data(), axes=st.sampled_from(["YX", "ZYX", "CZYX", "ZYXC", "XYZ", "YXS", "TZCYX"]))
@@ -253,3 +254,33 @@ def test_float_labels_are_noted_and_logged(caplog: pytest.LogCaptureFixture) -> 
 def test_labels_are_pickled_with_their_volume() -> None:
     volume = pickle.loads(pickle.dumps(LabelVolume(ArrayVolume(np.arange(8).reshape(2, 2, 2)))))
     assert volume.read().max() == 7
+
+
+def test_thousands_of_volumes_keep_few_files_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OPEN, "max_files", 3)
+    volumes = []
+    for i in range(8):
+        np.save(tmp_path / f"{i}.npy", np.full((2, 3, 4), i, np.uint8))
+        volumes.append(open_volume(tmp_path / f"{i}.npy"))
+    for _ in range(2):
+        for i, volume in enumerate(volumes):
+            assert volume.read().max() == i
+        assert sum(volume._handle is not None for volume in volumes) == 3
+    volumes[6].read()
+    volumes[0].read()
+    assert [i for i, v in enumerate(volumes) if v._handle is not None] == [0, 6, 7]
+
+
+def test_inflated_volumes_share_a_limit_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OPEN, "max_bytes", 2500)
+    volumes = []
+    for i in range(5):
+        np.savez_compressed(tmp_path / f"{i}.npz", np.full((10, 10, 10), i, np.uint8))
+        volumes.append(open_volume(tmp_path / f"{i}.npz"))
+    for i, volume in enumerate(volumes):
+        assert volume.read().max() == i
+    assert [volume._handle is not None for volume in volumes] == [0, 0, 0, 1, 1]

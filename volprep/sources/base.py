@@ -19,6 +19,7 @@ import numpy.typing as npt
 from volprep.errors import SourceError, VolprepError
 from volprep.geometry import Box, Shape3, Spacing3
 from volprep.sources.axes import Layout
+from volprep.sources.openfiles import OPEN, next_serial
 
 __all__ = [
     "SLAB_BYTES",
@@ -156,9 +157,14 @@ class Volume(ABC):
         self.chunks: Shape3 = Box.whole(chunks or self.shape[1:]).clip(self.shape).stop
         self.notes = tuple(notes)
         self._layout = layout
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What a volume has anew in each process."""
         self._handle: Any = None
         self._owner = os.getpid()
         self._lock = threading.RLock()
+        self.serial = next_serial()
 
     @property
     def ndim_spatial(self) -> int:
@@ -242,8 +248,12 @@ class Volume(ABC):
 
     def close(self) -> None:
         """Let go of the open file; a later read opens it again."""
-        with self._lock:
-            self._handle = None
+        OPEN.remove(self)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Drop the handle; a read that is under way keeps it to its end."""
+        self._handle = None
 
     def __enter__(self) -> Self:
         return self
@@ -260,11 +270,12 @@ class Volume(ABC):
         return f"<{type(self).__name__} {self.name} {self.axes} {self.shape} {self.dtype}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_handle", "_lock", "_owner")}
+        here = ("_handle", "_owner", "_lock", "serial")
+        return {k: v for k, v in self.__dict__.items() if k not in here}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._handle, self._owner, self._lock = None, os.getpid(), threading.RLock()
+        self._prepare()
 
     @abstractmethod
     def _read(self, box: Box) -> Array:
@@ -274,16 +285,23 @@ class Volume(ABC):
         """Open the file for reading; what comes back is kept as the handle."""
         return None
 
+    def _held_bytes(self) -> int:
+        """The memory that the handle takes."""
+        return 0
+
     def _opened(self) -> Any:
         """The handle, opened on first use, after `close`, and anew in a forked process."""
         if self._owner != os.getpid():
-            self._handle, self._owner, self._lock = None, os.getpid(), threading.RLock()
+            self._prepare()
         handle = self._handle
-        if handle is None:
-            with self._lock:
-                handle = self._handle
-                if handle is None:
-                    handle = self._handle = self._open()
+        if handle is not None:
+            OPEN.touch(self)
+            return handle
+        with self._lock:
+            handle = self._handle
+            if handle is None:
+                handle = self._handle = self._open()
+                OPEN.add(self, self._held_bytes())
         return handle
 
     def _native(self, block: Array) -> Array:

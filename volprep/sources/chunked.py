@@ -77,8 +77,6 @@ CACHE = BlockCache(256 * 2**20)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=CACHE.clear)
 
-_OWNERS = itertools.count()
-
 
 class ChunkedVolume(Volume):
     """A stored array that is cut into a regular grid of blocks, each decoded as a whole.
@@ -98,12 +96,11 @@ class ChunkedVolume(Volume):
     ) -> None:
         self._block = tuple(int(b) for b in block)
         super().__init__(path, layout, dtype, chunks=layout.spatial(self._block), **rest)
-        self._owner_key = next(_OWNERS)
 
     def close(self) -> None:
         """Let go of the open file and of decoded blocks."""
         super().close()
-        CACHE.drop(self._owner_key)
+        CACHE.drop(self.serial)
 
     def slabs(
         self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
@@ -178,7 +175,7 @@ class ChunkedVolume(Volume):
             whole &= last - first == min(b, n - i * b)
         place = out[tuple(target)]
         if whole:
-            block = CACHE.get(self._owner_key, index)
+            block = CACHE.get(self.serial, index)
             if block is None:
                 direct = place.flags.c_contiguous and out.dtype == self._stored_dtype
                 block = self._decode(index, place if direct else None)
@@ -189,13 +186,9 @@ class ChunkedVolume(Volume):
         place[...] = block[tuple(source)]
 
     def _kept(self, index: Index) -> Array:
-        block = CACHE.get(self._owner_key, index)
+        block = CACHE.get(self.serial, index)
         if block is None:
             block = self._decode(index, None)
             block.flags.writeable = False
-            CACHE.put(self._owner_key, index, block)
+            CACHE.put(self.serial, index, block)
         return block
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._owner_key = next(_OWNERS)

@@ -55,6 +55,9 @@ class Picture(MappedVolume):
         super().__init__(path, layout, header.dtype, notes=notes)
         self._labels, self._header = labels, header
 
+    def _held_bytes(self) -> int:
+        return self.nbytes
+
     def _open(self) -> Array:
         return decode_picture(self.path, self._header, labels=self._labels)
 

@@ -34,7 +34,8 @@ class StreamVolume(MappedVolume):
 
     `slabs` walks forward and holds one slab. The first `read` inflates everything: up
     to `HELD_BYTES` into memory, beyond that into an unnamed temporary file (in
-    ``TMPDIR``) that is mapped. `close` lets go of both.
+    ``TMPDIR``) that is mapped. `close` lets go of both, and so does the process where
+    its volumes hold too much together.
     """
 
     def __init__(
@@ -82,6 +83,9 @@ class StreamVolume(MappedVolume):
         if box.stop[0] == self.shape[1]:
             stream.read(1)  # lets the format compare its checksum
         return self._native(self._layout.arrange(block))
+
+    def _held_bytes(self) -> int:
+        return self.nbytes if self.nbytes <= HELD_BYTES else 0
 
     def _open(self) -> Array:
         shape, dtype = self._layout.stored, self._stored_dtype
