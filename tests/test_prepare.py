@@ -386,3 +386,34 @@ def test_patch_beyond_memory_is_a_plan_error(folder: Path) -> None:
     with pytest.raises(PlanError):
         pipeline.prepare(configure(folder, plan))
     assert not (folder / "patches.partial").exists()
+
+
+def test_skeleton_offsets_lead_to_the_instances_own_points(folder: Path) -> None:
+    from volprep.skeletons import Skeletons
+
+    text = "skeletons: {enabled: true, average: false}\naugment: [flip, rotate]\n"
+    store = pipeline.prepare(configure(folder, text))
+    for options in ({}, {"augment": True}):
+        dataset = PatchDataset(store.path, **options)
+        for sample in (dataset[i] for i in range(0, len(dataset), 3)):
+            label, offset = sample["label"].numpy(), sample["offset"].numpy()
+            assert offset.shape == (3, *label.shape)
+            assert not offset[:, label == 0].any()
+            assert sample["skeleton_mask"].shape == label.shape
+            if options:
+                continue
+            points = Skeletons.from_file(
+                store.path / "skeletons" / f"{dataset.cases[sample['case']]}.npz"
+            )
+            weight = np.array([3.0, 1.0, 1.0])
+            for voxel in np.argwhere(label)[::50]:
+                own = points[int(label[tuple(voxel)])] - sample["start"].numpy()
+                away = ((own - voxel) * weight) ** 2
+                nearest = own[np.argmin(away.sum(axis=1))] - voxel
+                np.testing.assert_allclose(offset[(slice(None), *voxel)], nearest, atol=1e-5)
+
+
+def test_skeletons_of_classes_are_refused(folder: Path) -> None:
+    text = "data: {root: data, label_kind: classes}\nskeletons: {enabled: true}\n"
+    with pytest.raises(VolprepError, match="instances"):
+        pipeline.prepare(configure(folder, text))

@@ -323,6 +323,15 @@ class NormalisationConfig(_Section):
     clip: list[tuple[float, float]] | None = Field(None, description="Per channel: low, high.")
 
 
+class SkeletonTargetsConfig(_Section):
+    """How the stored offsets and skeleton masks were baked, and are baked after augmentation."""
+
+    anisotropy: tuple[float, float, float]
+    average: bool
+    radius: float
+    flank_radius: float
+
+
 class TrainingConfig(_Section):
     """What a trainer needs to know about a patch set: `train.yaml`."""
 
@@ -343,6 +352,7 @@ class TrainingConfig(_Section):
     normalisation: NormalisationConfig
     case_normalisation: dict[str, NormalisationConfig] = Field(default_factory=dict)
     augment: list[dict[str, Any] | str] | dict[str, Any] = Field(default_factory=list)
+    skeletons: SkeletonTargetsConfig | None = Field(None, description="Of the skeleton targets.")
     splits: str = Field(description="The file that lists the cases of each split, relative.")
     seed: NonNegativeInt
     precision: Literal["mixed", "fp32"]

@@ -174,6 +174,9 @@ def _finish(found: Cases, group: str | None, spacing: Sequence[float] | None) ->
                 f"{before.image.path} is a case called {case.name!r} too",
                 "rename one, or give both a `name` in a list of cases",
             )
+    for case in ordered:
+        if set(case.name) & set("/\\\0") or case.name.startswith("."):
+            raise ConfigError(f"cases: the name {case.name!r} is no file name; give a plain one")
     given = _spacing(spacing, "spacing")
     items = tuple(
         dataclasses.replace(

@@ -15,6 +15,7 @@ from volprep.augment import Compose, transforms_from_config
 from volprep.errors import StoreError
 from volprep.preprocess import Normalisation
 from volprep.randomness import sample_generator
+from volprep.skeletons import Skeletons, SkeletonTargets
 from volprep.store import PatchStore
 
 __all__ = ["PatchDataset", "dataloader"]
@@ -63,7 +64,9 @@ class PatchDataset(Dataset[Sample]):
     any number of workers, forked or spawned, gives the same samples. Keys:
 
     ``image`` float32 (C, Z, Y, X); ``label`` int64 (Z, Y, X), ids as in the file;
-    ``mask`` bool (Z, Y, X) where the cases have valid masks; ``case`` number of the
+    ``mask`` bool (Z, Y, X) where the cases have valid masks; ``offset`` float32
+    (3, Z, Y, X) and ``skeleton_mask`` uint8 (Z, Y, X) where skeletons were asked for,
+    baked anew from the points after an augmentation; ``case`` number of the
     case in `cases`; ``start`` int64 (3,), the sample's first voxel in the
     preprocessed case (negative where it is padded); ``pad`` int64 (3, 2), voxels of
     the sample before and after the case; ``index``. Without labels there is no ``label``.
@@ -97,6 +100,9 @@ class PatchDataset(Dataset[Sample]):
         }
         self._classes = self._class_values() if class_index else None
         self._augment = self._compose() if augment is True else augment or None
+        baked = self.training["skeletons"]
+        self._targets = None if baked is None else SkeletonTargets.from_dict(baked)
+        self._skeletons: dict[int, Skeletons] = {}
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -112,12 +118,14 @@ class PatchDataset(Dataset[Sample]):
         rng = sample_generator(self.seed, epoch, number)
         sample = self._read(number)
         if self._augment is not None:
-            sample = {**sample, **self._augment(self._arrays(sample), rng)}
+            sample |= self._augmented(sample, rng)
         sample = self._cut(sample, rng)
         return {name: _tensor(value) for name, value in sample.items()}
 
     def _read(self, number: int) -> Sample:
-        arrays = {name: self._reader.read(name, number) for name in self._reader.names}
+        baked = SkeletonTargets.NAMES if self._augment is not None else ()
+        names = [name for name in self._reader.names if name not in baked]
+        arrays = {name: self._reader.read(name, number) for name in names}
         row = self._reader.index[number]
         if self.normalise:
             rule = self._of_case.get(self.cases[int(row[0])], self._common)
@@ -132,8 +140,24 @@ class PatchDataset(Dataset[Sample]):
             "index": number,
         }
 
-    def _arrays(self, sample: Sample) -> Sample:
-        return {name: sample[name] for name in self._reader.names}
+    def _augmented(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """The arrays augmented; skeletons move as points and are baked last."""
+        arrays: Sample = {n: sample[n] for n in ("image", "label", "mask") if n in sample}
+        if self._augment is None:
+            return arrays
+        if self._targets is None:
+            return self._augment(arrays, rng)
+        points = self._points(sample["case"]).only(np.unique(arrays["label"]))
+        points = points.shift(-sample["start"])
+        moved = self._augment({**arrays, "skeletons": points}, rng)
+        return {**moved, **self._targets.bake(moved["label"], moved.pop("skeletons"))}
+
+    def _points(self, case: int) -> Skeletons:
+        if case not in self._skeletons:
+            path = self.store.path / "skeletons" / f"{self.cases[case]}.npz"
+            found = Skeletons.from_file(path) if path.exists() else Skeletons.from_points({})
+            self._skeletons[case] = found
+        return self._skeletons[case]
 
     def _compose(self) -> SampleTransform | None:
         """The augmentations of the training config; None where it lists none."""
@@ -141,10 +165,12 @@ class PatchDataset(Dataset[Sample]):
         if not transforms:
             return None
         size = self.patch_size or self._reader.spec("image").patch_shape[1:]
-        masks: dict[str, Literal["img", "mask", "points"]] = {
-            name: "mask" for name in self._reader.names if name != "image"
+        targets: dict[str, Literal["img", "mask", "points"]] = {
+            name: "mask" for name in self._reader.names if name in ("label", "mask")
         }
-        return Compose(transforms, size, masks, spacing=self.training["spacing"])
+        if self.training["skeletons"] is not None:
+            targets["skeletons"] = "points"
+        return Compose(transforms, size, targets, spacing=self.training["spacing"])
 
     def _integers(self, label: npt.NDArray[Any], number: int) -> npt.NDArray[np.int64]:
         if label.dtype == np.uint64 and label.size and label.max() > np.iinfo(np.int64).max:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.geometry import Box, Shape3, VolumeLike
+from volprep.skeletons import Skeletons, SkeletonTargets
 
 __all__ = ["PadMode", "PreparedCase", "Site", "cut_patches", "read_patch"]
 
@@ -24,6 +25,7 @@ class PreparedCase:
     image: VolumeLike
     label: VolumeLike | None
     mask: VolumeLike | None
+    skeletons: Skeletons | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ def cut_patches(
     patch_size: Shape3,
     dtypes: dict[str, np.dtype[Any]],
     mode: PadMode,
+    targets: SkeletonTargets | None = None,
 ) -> Iterator[tuple[dict[str, npt.NDArray[Any]], list[int]]]:
     """The arrays and the index row of each site, in order, one at a time.
 
@@ -88,11 +91,13 @@ def cut_patches(
         ``image``, and ``label`` and ``mask`` where the set has them. A case without
         a label gets zeros, one without a mask is valid everywhere.
     mode : {'reflect', 'edge', 'constant'}
+    targets : SkeletonTargets or None
+        Baked from the label and the case's skeletons, where given.
 
     Yields
     ------
     arrays : dict of ndarray
-        ``image`` (C, Z, Y, X), ``label`` and ``mask`` (Z, Y, X).
+        ``image`` (C, Z, Y, X), ``label`` and ``mask`` (Z, Y, X), and the targets.
     row : list of int
         As `volprep.store.INDEX_COLUMNS`.
     """
@@ -105,6 +110,10 @@ def cut_patches(
         if "mask" in dtypes:
             valid = _plane(case.mask, site.region, box, mode, 1) != 0
             arrays["mask"] = valid & _inside(site.region, box)
+        if targets is not None:
+            skeletons = case.skeletons or Skeletons.from_points({})
+            label = arrays["label"]
+            arrays |= targets.bake(label, skeletons.crop(box, label))
         foreground = int(np.count_nonzero(arrays["label"])) if "label" in arrays else 0
         before, after = pad_of(site.region, box)
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import os
@@ -36,6 +37,7 @@ from volprep.preprocess import (
     case_layout,
     preprocess_case,
 )
+from volprep.skeletons import Skeletons, SkeletonTargets
 from volprep.splits import Splits, audit_splits
 from volprep.store import (
     ArraySpec,
@@ -73,6 +75,7 @@ class _Decisions:
     normalisation: Normalisation
     of_case: Mapping[str, Normalisation]
     classes: tuple[int, ...] | None
+    targets: SkeletonTargets | None
 
 
 def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = silent) -> PatchStore:
@@ -114,6 +117,7 @@ def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = sil
     try:
         decided = _decide(config, cases, reporter)
         prepared = _preprocess(decided, partial, reporter)
+        prepared = _skeletons(decided, prepared, partial, reporter)
         counts, stored = _write_patches(decided, prepared, partial, reporter)
         manifest = _describe(decided, counts, stored, partial, reporter)
     except VolprepError:
@@ -132,6 +136,7 @@ def _decide(config: Config, cases: Cases, reporter: Reporter) -> _Decisions:
     return _Decisions(
         config, cases, fingerprint, plan, splits, tuple(audit),
         stages.preprocessing(config, plan), common, of_case, classes,
+        stages.skeleton_targets(config, cases, plan),
     )  # fmt: skip
 
 
@@ -149,6 +154,31 @@ def _preprocess(decided: _Decisions, partial: Path, reporter: Reporter) -> list[
             prepared.append(_preprocess_case(case, settings, partial / "volumes", decided.config))
             advance(1)
     return prepared
+
+
+def _skeletons(
+    decided: _Decisions, prepared: list[PreparedCase], partial: Path, reporter: Reporter
+) -> list[PreparedCase]:
+    """The cases with the skeletons of their instances, which are kept in the patch set."""
+    if decided.targets is None:
+        return prepared
+    folder = partial / "skeletons"
+    folder.mkdir(exist_ok=True)
+    section, cases = decided.config.skeletons, []
+    with reporter("skeletons", stages.skeleton_voxels(prepared), "voxels") as advance:
+        for case, source in zip(prepared, decided.cases, strict=True):
+            path = folder / f"{case.name}.npz"
+            if case.label is not None and not path.exists():
+                stages.make_skeletons(
+                    case, source, decided.settings, section,
+                    workers=decided.config.compute.workers, progress=advance,
+                ).to_file(path)  # fmt: skip
+            cases.append(dataclasses.replace(case, skeletons=_read_skeletons(path)))
+    return cases
+
+
+def _read_skeletons(path: Path) -> Skeletons | None:
+    return Skeletons.from_file(path) if path.exists() else None
 
 
 def _preprocess_case(
@@ -203,7 +233,7 @@ def _write_patches(
     decided: _Decisions, prepared: Sequence[PreparedCase], partial: Path, reporter: Reporter
 ) -> tuple[dict[SplitName, int], Shape3]:
     stored = _stored_patch(decided, prepared)
-    dtypes = _dtypes(prepared)
+    dtypes = _dtypes(prepared, decided.targets)
     _check_memory(stored, dtypes, prepared[0].image.shape[0], decided.config)
     sizes: dict[SplitName, Shape3] = {"train": stored, "val": decided.plan.patch_size}
     sites: dict[SplitName, list[Site]] = {
@@ -244,7 +274,8 @@ def _write_split(
             numbers = writer.patches_of(shard)
             if not writer.has(shard):
                 chosen = sites[numbers.start : numbers.stop]
-                writer.write(shard, cut_patches(prepared, chosen, size, dtypes, mode))
+                patches = cut_patches(prepared, chosen, size, dtypes, mode, decided.targets)
+                writer.write(shard, patches)
             advance(len(numbers))
 
         workers = decided.config.compute.workers
@@ -290,7 +321,9 @@ def _stored_patch(decided: _Decisions, prepared: Sequence[PreparedCase]) -> Shap
     )
 
 
-def _dtypes(prepared: Sequence[PreparedCase]) -> dict[str, np.dtype[Any]]:
+def _dtypes(
+    prepared: Sequence[PreparedCase], targets: SkeletonTargets | None
+) -> dict[str, np.dtype[Any]]:
     """The one dtype of each array that holds every case's values exactly."""
     found = {"image": [case.image.dtype for case in prepared]}
     labels = [case.label.dtype for case in prepared if case.label is not None]
@@ -301,14 +334,17 @@ def _dtypes(prepared: Sequence[PreparedCase]) -> dict[str, np.dtype[Any]]:
     }
     if any(case.mask is not None for case in prepared):
         dtypes["mask"] = np.dtype(bool)
+    if targets is not None:
+        dtypes |= {"offset": np.dtype(np.float32), "skeleton_mask": np.dtype(np.uint8)}
     return dtypes
 
 
 def _specs(
     dtypes: Mapping[str, np.dtype[Any]], channels: int, size: Shape3, compression: str
 ) -> list[ArraySpec]:
+    leading = {"image": (channels,), "offset": (3,)}
     return [
-        ArraySpec(name, (channels, *size) if name == "image" else size, dtype, compression)
+        ArraySpec(name, (*leading.get(name, ()), *size), dtype, compression)
         for name, dtype in dtypes.items()
     ]
 
@@ -317,11 +353,10 @@ def _check_memory(
     size: Shape3, dtypes: Mapping[str, np.dtype[Any]], channels: int, config: Config
 ) -> None:
     """A patch, its padding and its encoding must fit, for every worker at once."""
-    voxel = channels * dtypes["image"].itemsize + sum(
-        dtype.itemsize for name, dtype in dtypes.items() if name != "image"
-    )
+    specs = _specs(dtypes, channels, size, "none")
+    patch = sum(math.prod(spec.patch_shape) * spec.dtype.itemsize for spec in specs)
     workers = config.compute.workers or default_workers()
-    need = 4 * voxel * math.prod(size) * workers
+    need = 4 * patch * workers
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if need > have:
         raise PlanError(
@@ -390,6 +425,7 @@ def _training_config(
             "normalisation": decided.normalisation.to_dict(),
             "case_normalisation": {n: rule.to_dict() for n, rule in decided.of_case.items()},
             "augment": config.augment,
+            "skeletons": None if decided.targets is None else decided.targets.to_dict(),
             "splits": "splits.json",
             "seed": config.seed,
             "precision": plan.precision,

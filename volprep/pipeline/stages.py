@@ -17,7 +17,14 @@ from volprep.augment import required_shape, transforms_from_config
 from volprep.autoconfig import Plan, choose_target_spacing, make_plan
 from volprep.cases import Case, Cases, cases_from_entries, find_cases
 from volprep.checks import Report, examine_cases
-from volprep.config import Config, PlanConfig, load_config, parse_spacing, with_values
+from volprep.config import (
+    Config,
+    PlanConfig,
+    SkeletonConfig,
+    load_config,
+    parse_spacing,
+    with_values,
+)
 from volprep.errors import ConfigError, PlanError, SourceError
 from volprep.findings import Finding
 from volprep.fingerprint import (
@@ -32,6 +39,8 @@ from volprep.headers import list_volumes
 from volprep.pipeline.cut import PreparedCase, Site, read_patch
 from volprep.preprocess import Normalisation, Preprocessing, case_layout
 from volprep.sampling import ForegroundIndex, Rejection
+from volprep.skeletons import Skeletons, SkeletonTargets, read_skeletons
+from volprep.skeletons.stream import skeletonize_volume
 from volprep.sources import stem_of
 from volprep.splits import SplitPart, Splits, find_duplicates, make_splits, splits_blocks
 
@@ -309,6 +318,55 @@ def foreground(
         else ForegroundIndex.build(label, box=box, per=section.per)
         for number, box in blocks
     ]
+
+
+def skeleton_targets(config: Config, cases: Cases, plan: Plan) -> SkeletonTargets | None:
+    """What is baked into the patches; None where the config asks for no skeletons."""
+    section = config.skeletons
+    if not section.enabled:
+        return None
+    if config.data.label_kind != "instances" or not any(case.label for case in cases):
+        raise ConfigError("skeletons.enabled: needs labels, with data.label_kind: instances")
+    z, y, x = plan.spacing or (1.0, 1.0, 1.0)
+    finest = min(z, y, x)
+    ratios = (z / finest, y / finest, x / finest)
+    return SkeletonTargets(
+        section.anisotropy or ratios, section.average, section.radius, section.flank_radius
+    )
+
+
+def make_skeletons(
+    prepared: PreparedCase,
+    case: Case,
+    settings: Preprocessing,
+    section: SkeletonConfig,
+    *,
+    workers: int | None,
+    progress: Callable[[int], None],
+) -> Skeletons:
+    """The skeletons of a case, in voxels of the prepared case: those it brings, or new ones."""
+    if prepared.label is None:
+        raise ValueError(f"{case.name} has no label")
+    if case.skeletons is None:
+        return skeletonize_volume(
+            prepared.label, method=section.method, workers=workers, progress=progress
+        )
+    labels = case.open_label()
+    whole = labels.read()[0] if labels and case.skeletons.suffix != ".npz" else None
+    found = read_skeletons(case.skeletons, labels=whole)
+    progress(2 * math.prod(prepared.label.shape))
+    if settings.target is None and not settings.crop:
+        return found
+    image = case.open_image()
+    layout = case_layout(image, None, settings)
+    kept = layout.crop or Box.whole(image.shape)
+    scale = np.array(layout.shape[1:]) / np.array(kept.shape)
+    return found.transform(lambda points: (points - kept.start + 0.5) * scale - 0.5)
+
+
+def skeleton_voxels(prepared: Sequence[PreparedCase]) -> int:
+    """What `make_skeletons` counts up to over all cases."""
+    return sum(2 * math.prod(case.label.shape) for case in prepared if case.label is not None)
 
 
 def acceptance(

@@ -57,7 +57,7 @@ def start(
     text = starting_yaml(root, config_path, cases, guess, given=given, output=output)
     labelled = sum(case.label is not None for case in cases)
     summary = [
-        f"{len(cases)} cases, {labelled} with labels: {cases.reason}",
+        f"{_cases(len(cases))}, {labelled} with labels: {cases.reason}",
         *cases.notices,
         f"labels taken as {guess.kind}: {guess.reason}",
     ]
@@ -120,7 +120,7 @@ def starting_yaml(
     volumes = [case.open_image() for case in cases]
     base = config_path.resolve().parent
     lines = [
-        f"# {len(cases)} case{'s' if len(cases) != 1 else ''}: {cases.reason}",
+        f"# {_cases(len(cases))}: {cases.reason}",
         *(
             f"#   {line}"
             for line in _some(_describe(c, v) for c, v in zip(cases, volumes, strict=True))
@@ -160,6 +160,10 @@ def starting_yaml(
         *_entry("dir", _relative(output, base), 2),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _cases(count: int) -> str:
+    return f"{count} case" if count == 1 else f"{count} cases"
 
 
 def _ids(case: Case) -> set[int]:
