@@ -71,6 +71,12 @@ def test_the_documented_block_turns_one_transform_off() -> None:
     compose = compose_from_config(spec, (4, 16, 16))
     assert compose.targets == {"image": "img", "label": "mask", "valid_mask": "mask"}
     assert not compose.smooth
+    own = compose_from_config(spec, (4, 16, 16), {"mask": "mask"})
+    assert own.targets == {"image": "img", "mask": "mask"}
+    assert compose_from_config({"AUGMENTOR": {}}, (4, 16, 16)).targets == {
+        "image": "img",
+        "label": "mask",
+    }
 
 
 def test_a_block_without_sections_is_connectomics_default_pipeline_in_its_order() -> None:
@@ -144,7 +150,7 @@ def test_a_compose_of_a_config_runs() -> None:
         ),
         (
             {"ADDITIONAL_TARGETS_TYPE": ["masks"]},
-            "'label' has type 'masks'; wanted 'img', 'mask' or 'points'",
+            "ADDITIONAL_TARGETS_TYPE: found 'masks'; wanted img, mask or points",
         ),
     ],
 )  # fmt: skip

@@ -23,7 +23,7 @@ from volprep.augment import (
     MisAlignment,
     MissingParts,
     Rotate,
-    transforms_from_config,
+    compose_from_config,
 )
 from volprep.preview import render_preview
 from volprep.preview.histogram import draw_histogram
@@ -188,7 +188,7 @@ def test_real_neurons_make_a_page(real_data: Callable[[str], Path]) -> None:
     files = sorted((folder / "images").glob("*.png"))[:12]
     image = np.stack([np.asarray(Image.open(file)) for file in files])
     label = tifffile.imread(next(folder.rglob("fib25_bodies.tif")))[:12]
-    compose = Compose(transforms_from_config({"AUGMENTOR": {}}), (8, 64, 64))
+    compose = compose_from_config({"AUGMENTOR": {}}, (8, 64, 64))
     page = render_preview({"image": image, "label": label}, compose, n=2, spacing=(0.01,) * 3)
     assert len(page.rows) == 12
     assert all(cell.picture.getextrema()[0][1] > 60 for row in page.rows for cell in row.cells)

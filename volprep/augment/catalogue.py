@@ -92,7 +92,8 @@ def transforms_from_config(
     list of Transform
         In the order in which they act. Those of a block are in the order in
         which PyTorch Connectomics applies them; its ``ENABLED: false`` gives
-        none.
+        none. What a block says of targets and of smoothing is for the
+        `Compose`: see `compose_from_config`.
 
     Raises
     ------
@@ -124,8 +125,11 @@ def compose_from_config(
     ----------
     spec, where
         As in `transforms_from_config`; ``SMOOTH`` of a block counts too.
-    input_size, additional_targets, **options
+    input_size, **options
         Of `Compose`.
+    additional_targets : dict of str to {'img', 'mask', 'points'}, optional
+        Of `Compose`. None takes those that a block names, ``label`` if it names
+        none; given ones win.
 
     Raises
     ------
@@ -134,7 +138,10 @@ def compose_from_config(
     """
     transforms = transforms_from_config(spec, where=where)
     if isinstance(spec, Mapping):
-        options = {"smooth": bool(_block(spec, where).get("SMOOTH", False)), **options}
+        block = _block(spec, where)
+        options = {"smooth": bool(block.get("SMOOTH", False)), **options}
+        if additional_targets is None:
+            additional_targets = _block_targets(block, where)
     return Compose(transforms, input_size, additional_targets, **options)
 
 
@@ -201,7 +208,7 @@ def _block(spec: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def _from_block(block: Mapping[str, Any], where: str) -> list[Transform]:
-    targets = _block_targets(block, where)
+    _block_targets(block, where)  # wrong ones are told here already
     transforms = []
     for name, (kind, defaults) in _BLOCK.items():
         own = block.get(name) or {}
@@ -213,7 +220,7 @@ def _from_block(block: Mapping[str, Any], where: str) -> list[Transform]:
                 raise ConfigError(f"{where}.{name}.{key}: unknown key{_nearest(str(key), allowed)}")
         values = {**defaults, **own}
         parameters = {_RENAMED.get(key, key.lower()): value for key, value in values.items()}
-        made = _made(kind, {**parameters, "additional_targets": targets}, f"{where}.{name}")
+        made = _made(kind, parameters, f"{where}.{name}")
         if made.enabled:
             transforms.append(made)
     return transforms
@@ -229,6 +236,11 @@ def _block_targets(block: Mapping[str, Any], where: str) -> dict[str, TargetType
             f"{where}.ADDITIONAL_TARGETS_TYPE: found {kinds!r} for the names {names!r}; "
             "wanted one type, img or mask, for each name"
         )
+    for kind in kinds:
+        if kind not in ("img", "mask", "points"):
+            raise ConfigError(
+                f"{where}.ADDITIONAL_TARGETS_TYPE: found {kind!r}; wanted img, mask or points"
+            )
     return dict(zip(names, kinds, strict=True))
 
 

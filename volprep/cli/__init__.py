@@ -4,7 +4,7 @@
 adds its commands to it.
 """
 
-from volprep.cli import data, patchset, plan
+from volprep.cli import data, patchset, plan, preview
 from volprep.cli.app import app, main
 
-__all__ = ["app", "data", "main", "patchset", "plan"]
+__all__ = ["app", "data", "main", "patchset", "plan", "preview"]

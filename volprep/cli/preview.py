@@ -1,0 +1,47 @@
+"""`volprep preview-augment`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from volprep.cli.app import app
+from volprep.cli.console import print_json
+
+
+@app.command()
+def preview_augment(
+    config: Annotated[Path, typer.Argument(help="The YAML, with what to do under augment.")],
+    case: Annotated[
+        str | None, typer.Option(help="Name of the case; the first with labels if not given.")
+    ] = None,
+    index: Annotated[int, typer.Option(min=0, help="Another index, another place.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of place and draws, over the YAML's.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, max=64, help="Draws in each row.")] = 8,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Show one transform alone, such as misalignment; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The HTML page; a PNG goes beside it.")
+    ] = Path("preview.html"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Draw the original beside its augmentations: an HTML page and a PNG contact sheet."""
+    from volprep.config import load_config
+    from volprep.pipeline import preview
+
+    page = preview.preview_augment(
+        load_config(config), case=case, index=index, seed=seed, n=n, only=only or ()
+    )
+    sheet = out.with_suffix(".png")
+    page.write(out, sheet)
+    if as_json:
+        print_json({"html": str(out), "png": str(sheet), "rows": [row.title for row in page.rows]})
+        return
+    print(out)
+    print(sheet)
