@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
-from multiprocessing import get_context
 from typing import Literal, TypeVar
 
 __all__ = ["Backend", "default_workers", "run_units"]
@@ -73,4 +72,7 @@ def run_units(
 def _pool(backend: Backend, workers: int) -> Executor:
     if backend == "threads":
         return ThreadPoolExecutor(workers)
+    from concurrent.futures import ProcessPoolExecutor  # takes as long to load as all the rest
+    from multiprocessing import get_context
+
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))

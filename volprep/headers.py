@@ -12,9 +12,18 @@ import numpy.typing as npt
 
 from volprep.errors import DataCheckError, SourceError
 from volprep.geometry import Spacing3
-from volprep.sources import is_volume_path, natural_key, open_volume
+from volprep.sources import Volume, is_volume_path, natural_key, open_volume
 
-__all__ = ["Header", "MixedShapesError", "compute_median", "list_volumes", "read_headers"]
+__all__ = [
+    "Header",
+    "MixedShapesError",
+    "compute_median",
+    "header_of",
+    "list_volumes",
+    "median_shape",
+    "median_spacing",
+    "read_headers",
+]
 
 log = logging.getLogger("volprep.headers")
 
@@ -85,7 +94,16 @@ def read_headers(paths: Sequence[str | Path]) -> list[Header]:
     SourceError
         If a file cannot be read.
     """
-    return [_header(Path(path)) for path in paths]
+    headers = []
+    for path in paths:
+        with open_volume(path) as volume:
+            headers.append(header_of(volume))
+    return headers
+
+
+def header_of(volume: Volume) -> Header:
+    """What an opened volume says of itself."""
+    return Header(volume.path, volume.shape, volume.ndim_spatial, str(volume.dtype), volume.spacing)
 
 
 def compute_median(
@@ -161,11 +179,6 @@ def _below(folder: Path) -> list[Path]:
         elif entry.is_dir():
             found += _below(entry)
     return found
-
-
-def _header(path: Path) -> Header:
-    with open_volume(path) as volume:
-        return Header(path, volume.shape, volume.ndim_spatial, str(volume.dtype), volume.spacing)
 
 
 def _check_alike(headers: Sequence[Header]) -> None:

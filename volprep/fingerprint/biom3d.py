@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from volprep.cases.naming import by_stem, partner_stems
 from volprep.errors import SourceError
 from volprep.fingerprint.measure import compute_fingerprint
 from volprep.fingerprint.walk import FingerprintInput
-from volprep.headers import list_volumes, median_shape, median_spacing, read_headers
-from volprep.sources import open_labels, open_volume
+from volprep.headers import header_of, list_volumes, median_shape, median_spacing
+from volprep.sources import Volume, open_labels, open_volume
 
 __all__ = ["data_fingerprint"]
 
@@ -62,16 +61,18 @@ def data_fingerprint(
     """
     del num_samples, seed
     paths = list_volumes(img_path)
-    headers = read_headers(paths)
+    volumes = [open_volume(path) for path in paths]
+    headers = [header_of(volume) for volume in volumes]
+    size = median_shape(headers)
     masks = {} if msk_path is None else _masks(paths, Path(msk_path))
     found = compute_fingerprint(
         [
             FingerprintInput(
                 name=path.name,
-                image=partial(open_volume, path),
+                image=partial(_itself, volume),
                 label=partial(open_labels, masks[path]) if path in masks else None,
             )
-            for path in paths
+            for path, volume in zip(paths, volumes, strict=True)
         ],
         percentiles=(0.5, 99.5),
     )
@@ -80,7 +81,7 @@ def data_fingerprint(
     mean = float(np.mean([s.mean for s in channels]))
     variance = float(np.mean([s.std**2 + (s.mean - mean) ** 2 for s in channels]))
     return (
-        median_shape(headers),
+        size,
         np.array([] if spacing is None else spacing, np.float64),
         mean,
         variance**0.5,
@@ -89,8 +90,14 @@ def data_fingerprint(
     )
 
 
+def _itself(volume: Volume) -> Volume:
+    return volume
+
+
 def _masks(images: list[Path], folder: Path) -> dict[Path, Path]:
     """The mask of each image."""
+    from volprep.cases.naming import by_stem, partner_stems  # takes long to load
+
     masks, stems = by_stem(list_volumes(folder)), by_stem(images)
     partners = partner_stems(stems, masks)
     alone = [path for stem, path in stems.items() if stem not in partners]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any, Literal, Self
 
 from volprep.geometry import Shape3, Spacing3
@@ -183,7 +182,7 @@ class Fingerprint:
         known = [c.spacing for c in self.cases if c.spacing is not None]
         if not known:
             return None
-        z, y, x = (float(median(axis)) for axis in zip(*known, strict=True))
+        z, y, x = (float(_median(axis)) for axis in zip(*known, strict=True))
         return z, y, x
 
     @property
@@ -284,6 +283,11 @@ class Fingerprint:
             ),
             sizes=data["sizes"],
         )
+
+
+def _median(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def _case_dict(case: CaseFacts) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class LabelCount:
         self._table = np.zeros(_SMALLEST_TABLE, np.uint64)
         self._counts = np.zeros(_SMALLEST_TABLE, np.int64)
         self._touching = np.zeros(_SMALLEST_TABLE, np.bool_)
-        self._used = 0
+        self._state = np.zeros(3, np.int64)
         self._plane: Array | None = None
         self._lines: Array | None = None
         self._column: Array | None = None
@@ -59,14 +59,15 @@ class LabelCount:
         before_z, before_y, before_x = self._before(box, block.dtype)
         block = np.ascontiguousarray(block)
         lines = block.shape[0] * block.shape[1]
-        line = 0
-        while line < lines:
-            line, self._used = count_labels(
-                block, before_z, before_y, before_x, line, self._used,
-                self._table, self._counts, self._touching,
+        self._state[0] = 0
+        while True:
+            count_labels(
+                block, before_z, before_y, before_x,
+                self._state, self._table, self._counts, self._touching,
             )  # fmt: skip
-            if line < lines:
-                self._enlarge(block.shape[2])
+            if self._state[0] == lines:
+                break
+            self._enlarge(block.shape[2])
         self._remember(box, block)
 
     def sizes(self) -> Counts:
@@ -99,7 +100,7 @@ class LabelCount:
         from volprep.kernels.histogram import regroup
 
         size = 2 * self._table.size
-        while size * 3 // 4 < 2 * (self._used + row):
+        while size * 3 // 4 < 2 * (int(self._state[1]) + row):
             size *= 2
         larger = np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(size, np.bool_)
         regroup(self._table, self._counts, self._touching, *larger)

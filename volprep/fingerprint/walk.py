@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -75,6 +76,9 @@ class Opened:
                 continue
             inside = part.shift([-n for n in box.start]).slices
             yield part, image[:, *inside], None if label is None else label[0][inside]
+            let_go(image)
+            if label is not None:
+                let_go(label)
             if part.stop == self.region.stop:
                 return
 
@@ -117,6 +121,24 @@ def opened(item: FingerprintInput) -> Opened:
         ])  # fmt: skip
     region = Box.whole(image.shape) if item.box is None else item.box.clip(image.shape)
     return Opened(image, label, region)
+
+
+def let_go(block: Array) -> None:
+    """Give back the memory of a block that is mapped from a file; the file's cache stays.
+
+    Without this, walking through a mapped volume ends with all of it in memory.
+    """
+    owner: Any = block
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    first = block.ctypes.data - np.frombuffer(owner, np.uint8, 1).ctypes.data
+    reach = sum((n - 1) * step for n, step in zip(block.shape, block.strides, strict=True))
+    start = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = (first + reach + block.itemsize - start) // mmap.PAGESIZE * mmap.PAGESIZE
+    if size > 0:
+        owner.madvise(mmap.MADV_DONTNEED, start, size)
 
 
 def closing(volume: VolumeLike | None) -> AbstractContextManager[Any]:
