@@ -237,7 +237,7 @@ def _write_patches(
     _check_memory(stored, dtypes, prepared[0].image.shape[0], decided.config)
     sizes: dict[SplitName, Shape3] = {"train": stored, "val": decided.plan.patch_size}
     sites: dict[SplitName, list[Site]] = {
-        "train": _training_sites(decided, prepared, stored),
+        "train": _training_sites(decided, prepared, stored, reporter),
         "val": grid_sites(
             _blocks(decided.splits.val, prepared), sizes["val"], decided.config.patching.overlap
         ),
@@ -285,19 +285,20 @@ def _write_split(
 
 
 def _training_sites(
-    decided: _Decisions, prepared: Sequence[PreparedCase], stored: Shape3
+    decided: _Decisions, prepared: Sequence[PreparedCase], stored: Shape3, reporter: Reporter
 ) -> list[Site]:
     config = decided.config
     blocks = _blocks(decided.splits.train, prepared)
-    return training_sites(
-        blocks,
-        stored,
-        config.patching,
-        foreground=stages.foreground(config, prepared, blocks),
-        weights=[case.weight for case in decided.cases],
-        seed=config.seed,
-        accept=stages.acceptance(config, prepared, stored),
-    )
+    with reporter("choose patches", len(blocks), "cases") as advance:
+        return training_sites(
+            blocks,
+            stored,
+            config.patching,
+            foreground=stages.foreground(config, prepared, blocks, advance),
+            weights=[case.weight for case in decided.cases],
+            seed=config.seed,
+            accept=stages.acceptance(config, prepared, stored),
+        )
 
 
 def _blocks(parts: Sequence[Any], prepared: Sequence[PreparedCase]) -> list[Block]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ from volprep.fingerprint import (
 )
 from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.headers import list_volumes
+from volprep.patching.compose import StartSource
 from volprep.pipeline.cut import PreparedCase, Site, read_patch
 from volprep.preprocess import Normalisation, Preprocessing, case_layout
 from volprep.sampling import ForegroundIndex, Rejection
@@ -305,18 +307,46 @@ def normalisations(
     return common, own
 
 
+class _ForegroundLater:
+    """A foreground index that is built when it is first asked, and let go when others are."""
+
+    def __init__(self, number: int, box: Box, built: Callable[[int], ForegroundIndex]) -> None:
+        self.number, self.box, self._built = number, box, built
+
+    def __len__(self) -> int:
+        return len(self._built(self.number))
+
+    def patch_start(self, rng: np.random.Generator, patch_size: Sequence[int]) -> Shape3:
+        return self._built(self.number).patch_start(rng, patch_size)
+
+
 def foreground(
-    config: Config, prepared: Sequence[PreparedCase], blocks: Sequence[tuple[int, Box]]
-) -> list[ForegroundIndex | None]:
-    """Where patches around foreground may be drawn, for each block; None without labels."""
+    config: Config,
+    prepared: Sequence[PreparedCase],
+    blocks: Sequence[tuple[int, Box]],
+    progress: Callable[[int], None],
+) -> list[StartSource | None]:
+    """Where patches around foreground may be drawn, for each block; None without labels.
+
+    Sites are drawn block by block, so that the indices of two blocks at a time suffice.
+    """
     section = config.patching.foreground
     if section.p == 0 or config.patching.name == "sequential":
         return [None] * len(blocks)
+
+    @functools.lru_cache(maxsize=2)
+    def built(place: int) -> ForegroundIndex:
+        number, box = blocks[place]
+        label = prepared[number].label
+        if label is None:
+            raise ValueError(f"case {number} has no label")
+        index = ForegroundIndex.build(label, box=box, per=section.per)
+        progress(1)
+        return index
+
     return [
-        None
-        if (label := prepared[number].label) is None
-        else ForegroundIndex.build(label, box=box, per=section.per)
-        for number, box in blocks
+        None if prepared[number].label is None else _ForegroundLater(place, box, built)
+        for place, (number, box) in enumerate(blocks)
     ]
 
 
