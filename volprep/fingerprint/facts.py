@@ -172,7 +172,7 @@ class Fingerprint:
     def median_shape(self) -> Shape3:
         """(Z, Y, X), axis by axis, rounded down."""
         z, y, x = (
-            int(median(axis)) for axis in zip(*(c.shape[1:] for c in self.cases), strict=True)
+            int(_median(axis)) for axis in zip(*(c.shape[1:] for c in self.cases), strict=True)
         )
         return z, y, x
 
