@@ -1,0 +1,100 @@
+"""The preprocessing stage of `prepare`: arrays beside each other, kept across runs."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from volprep.cases import find_cases
+from volprep.pipeline.volumes import lost_ids_of, prepare_volumes
+from volprep.preprocess import Preprocessing, resample_image, resample_labels
+
+SETTINGS = Preprocessing(target=(0.2, 0.1, 0.1))
+
+
+def silent(title, total, unit):
+    """A reporter that says nothing."""
+    return nullcontext(lambda done: None)
+
+
+@pytest.fixture
+def cases(tmp_path):
+    """Two images with labels and masks, 0.3 x 0.12 x 0.15 µm."""
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        label = rng.integers(0, 5, (10, 12, 14)).astype(np.uint16).repeat(3, 1).repeat(3, 2)
+        label[0, 0, 0] = 60_000
+        arrays = {
+            "images": rng.integers(0, 4000, label.shape).astype(np.uint16),
+            "labels": label,
+            "masks": (label > 1).astype(np.uint8),
+        }
+        for folder, array in arrays.items():
+            (tmp_path / folder).mkdir(exist_ok=True)
+            tifffile.imwrite(tmp_path / folder / f"c{number}.tif", array)
+    return find_cases(
+        tmp_path, image_dir="images", label_dir="labels", mask_dir="masks", spacing=(0.3, 0.12, 0.15)
+    ).items
+
+
+def written(folder: Path) -> dict[str, int]:
+    """When each file was written."""
+    return {str(f.relative_to(folder)): f.stat().st_mtime_ns for f in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_cases_are_resampled_together(cases, tmp_path, workers):
+    out = tmp_path / "volumes"
+    prepared = prepare_volumes(cases, SETTINGS, out, workers=workers, reporter=silent)
+    for source, case in zip(cases, prepared, strict=True):
+        shape = (15, 43, 63)
+        assert source.name == case.name
+        assert (case.image.read() == resample_image(source.open_image().read(), shape)).all()
+        for opened, got in ((source.open_label(), case.label), (source.open_mask(), case.mask)):
+            assert got.dtype == opened.dtype
+            assert (got.read()[0] == resample_labels(opened.read()[0], shape)).all()
+
+
+def test_a_completed_case_is_kept(cases, tmp_path):
+    out = tmp_path / "volumes"
+    prepare_volumes(cases, SETTINGS, out, workers=2, reporter=silent)
+    before = written(out)
+    prepare_volumes(cases, SETTINGS, out, workers=2, reporter=silent)
+    assert written(out) == before
+    (out / "c1.json").unlink()
+    prepare_volumes(cases, SETTINGS, out, workers=2, reporter=silent)
+    changed = {name for name, time in written(out).items() if before[name] != time}
+    assert changed
+    assert all(name.startswith("c1.") for name in changed)
+
+
+def test_a_case_is_made_again_when_its_file_or_the_settings_change(cases, tmp_path):
+    out = tmp_path / "volumes"
+    prepare_volumes(cases, SETTINGS, out, workers=2, reporter=silent)
+    before = written(out)
+    tifffile.imwrite(tmp_path / "images" / "c0.tif", np.ones((10, 36, 42), np.uint16))
+    again = prepare_volumes(cases, SETTINGS, out, workers=2, reporter=silent)
+    assert (again[0].image.read() == 1).all()
+    changed = {name for name, time in written(out).items() if before[name] != time}
+    assert all(name.startswith("c0.") for name in changed)
+    linear = Preprocessing(target=SETTINGS.target, order=1)
+    prepare_volumes(cases, linear, out, workers=2, reporter=silent)
+    assert all(before[name] != time for name, time in written(out).items())
+
+
+def test_lost_ids_are_kept_with_the_case(cases, tmp_path):
+    coarse = Preprocessing(target=(0.6, 0.24, 0.3))
+    prepare_volumes(cases, coarse, tmp_path / "volumes", workers=2, reporter=silent)
+    assert lost_ids_of(cases, tmp_path / "volumes") == {"c0": [60_000], "c1": [60_000]}
+
+
+def test_untouched_cases_are_read_from_their_files(cases, tmp_path):
+    prepared = prepare_volumes(
+        cases, Preprocessing(), tmp_path / "volumes", workers=2, reporter=silent
+    )
+    assert not (tmp_path / "volumes").exists()
+    assert prepared[0].image.shape == (1, 10, 36, 42)
