@@ -23,10 +23,15 @@ from volprep.config import Config, TrainingConfig, canonical_json, dump_yaml
 from volprep.errors import DataCheckError, PlanError, StoreError, VolprepError
 from volprep.findings import Finding, raise_on_errors
 from volprep.fingerprint import Fingerprint
-from volprep.geometry import Box, Shape3, VolumeLike, three
+from volprep.geometry import Shape3, VolumeLike, three
 from volprep.pipeline import stages
 from volprep.pipeline.cut import PreparedCase, Site, cut_patches
-from volprep.pipeline.sites import Block, grid_sites, training_sites
+from volprep.pipeline.sites import (
+    blocks_of,
+    grid_sites,
+    stored_patch_size,
+    training_sites,
+)
 from volprep.pipeline.stages import Reporter, silent
 from volprep.preprocess import (
     CaseLayout,
@@ -232,14 +237,14 @@ def _fresh_array(path: Path, shape: Sequence[int], dtype: Any) -> Any:
 def _write_patches(
     decided: _Decisions, prepared: Sequence[PreparedCase], partial: Path, reporter: Reporter
 ) -> tuple[dict[SplitName, int], Shape3]:
-    stored = _stored_patch(decided, prepared)
+    stored = stored_patch_size(decided.plan, blocks_of(decided.splits.train, prepared))
     dtypes = _dtypes(prepared, decided.targets)
     _check_memory(stored, dtypes, prepared[0].image.shape[0], decided.config)
     sizes: dict[SplitName, Shape3] = {"train": stored, "val": decided.plan.patch_size}
     sites: dict[SplitName, list[Site]] = {
         "train": _training_sites(decided, prepared, stored, reporter),
         "val": grid_sites(
-            _blocks(decided.splits.val, prepared), sizes["val"], decided.config.patching.overlap
+            blocks_of(decided.splits.val, prepared), sizes["val"], decided.config.patching.overlap
         ),
     }
     if not sites["train"]:
@@ -288,7 +293,7 @@ def _training_sites(
     decided: _Decisions, prepared: Sequence[PreparedCase], stored: Shape3, reporter: Reporter
 ) -> list[Site]:
     config = decided.config
-    blocks = _blocks(decided.splits.train, prepared)
+    blocks = blocks_of(decided.splits.train, prepared)
     with reporter("choose patches", len(blocks), "cases") as advance:
         return training_sites(
             blocks,
@@ -299,27 +304,6 @@ def _training_sites(
             seed=config.seed,
             accept=stages.acceptance(config, prepared, stored),
         )
-
-
-def _blocks(parts: Sequence[Any], prepared: Sequence[PreparedCase]) -> list[Block]:
-    numbers = {case.name: number for number, case in enumerate(prepared)}
-    return [
-        (numbers[part.case], part.box or Box.whole(prepared[numbers[part.case]].image.shape))
-        for part in parts
-    ]
-
-
-def _stored_patch(decided: _Decisions, prepared: Sequence[PreparedCase]) -> Shape3:
-    """The augmentation patch, but nowhere beyond the largest region and the patch itself."""
-    regions = [box.shape for _, box in _blocks(decided.splits.train, prepared)]
-    widest = [max(axis) for axis in zip(*regions, strict=True)]
-    plan = decided.plan
-    return three(
-        [
-            max(p, min(a, w))
-            for p, a, w in zip(plan.patch_size, plan.aug_patch_size, widest, strict=True)
-        ]
-    )
 
 
 def _dtypes(

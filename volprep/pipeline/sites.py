@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from volprep.autoconfig import Plan
 from volprep.config import PatchingConfig
-from volprep.geometry import Box, Shape3
+from volprep.geometry import Box, Shape3, three
 from volprep.patching import (
     BlockPatching,
     EpochPatching,
@@ -18,15 +19,36 @@ from volprep.patching import (
     create_patching,
 )
 from volprep.patching.compose import StartSource
-from volprep.pipeline.cut import Site
+from volprep.pipeline.cut import PreparedCase, Site
 from volprep.randomness import sample_generator
 from volprep.sampling import draw_accepted
+from volprep.splits import SplitPart
 
-__all__ = ["Block", "grid_sites", "training_sites"]
+__all__ = ["Block", "blocks_of", "grid_sites", "stored_patch_size", "training_sites"]
 
 Block = tuple[int, Box]
 #: How often random patches cover a case, on average, where the config gives no number.
 COVERAGE = 2
+
+
+def blocks_of(parts: Sequence[SplitPart], prepared: Sequence[PreparedCase]) -> list[Block]:
+    """The regions of one side of the splits, by the numbers of the cases."""
+    numbers = {case.name: number for number, case in enumerate(prepared)}
+    return [
+        (numbers[part.case], part.box or Box.whole(prepared[numbers[part.case]].image.shape))
+        for part in parts
+    ]
+
+
+def stored_patch_size(plan: Plan, blocks: Sequence[Block]) -> Shape3:
+    """The augmentation patch, but nowhere beyond the largest region and the patch itself."""
+    widest = [max(axis) for axis in zip(*(box.shape for _, box in blocks), strict=True)]
+    return three(
+        [
+            max(p, min(a, w))
+            for p, a, w in zip(plan.patch_size, plan.aug_patch_size, widest, strict=True)
+        ]
+    )
 
 
 def training_sites(
