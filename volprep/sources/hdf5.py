@@ -6,7 +6,6 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +33,31 @@ _BLOCK_VOXELS = 2**22  # of the blocks that an unmappable dataset without chunks
 _OTHER_SPACINGS = ("resolution", "spacing", "voxel_size", "pixel_size", "scale")
 
 
-@dataclass(frozen=True)
 class _File:
     """An open dataset and a descriptor of its file, for reads that need no HDF5 lock."""
 
-    file: Any
-    dataset: Any
-    descriptor: int
+    def __init__(self, path: Path, key: str | None) -> None:
+        import h5py
+
+        self.descriptor = open_descriptor(path)
+        try:
+            self.file = h5py.File(path, "r", locking="best-effort")
+            self.dataset = self.file[key]
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close both; again does nothing."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        if "file" in self.__dict__:
+            self.file.close()
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
-        self.file.close()
+        if "descriptor" in self.__dict__:
+            self.close()
 
 
 class Hdf5Volume(ChunkedVolume):
@@ -61,10 +74,7 @@ class Hdf5Volume(ChunkedVolume):
         self._deflated = _DEFLATE in filters
 
     def _open(self) -> _File:
-        import h5py
-
-        file = h5py.File(self.path, "r", locking="best-effort")
-        return _File(file, file[self.key], open_descriptor(self.path))
+        return _File(self.path, self.key)
 
     def _decode(self, index: Index, out: Array | None) -> Array:
         handle: _File = self._opened()
