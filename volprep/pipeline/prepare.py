@@ -17,13 +17,13 @@ import numpy as np
 import volprep
 from volprep.augment import transforms_from_config
 from volprep.autoconfig import Plan
-from volprep.cases import Case, Cases
+from volprep.cases import Cases
 from volprep.compute import default_workers, run_units
 from volprep.config import Config, TrainingConfig, canonical_json, dump_yaml
 from volprep.errors import DataCheckError, PlanError, StoreError, VolprepError
 from volprep.findings import Finding, raise_on_errors
 from volprep.fingerprint import Fingerprint
-from volprep.geometry import Shape3, VolumeLike, three
+from volprep.geometry import Shape3, three
 from volprep.pipeline import stages
 from volprep.pipeline.cut import PreparedCase, Site, cut_patches
 from volprep.pipeline.sites import (
@@ -33,15 +33,8 @@ from volprep.pipeline.sites import (
     training_sites,
 )
 from volprep.pipeline.stages import Reporter, silent
-from volprep.preprocess import (
-    CaseLayout,
-    CroppedVolume,
-    Normalisation,
-    Preprocessing,
-    ResampledVolume,
-    case_layout,
-    preprocess_case,
-)
+from volprep.pipeline.volumes import file_states, lost_ids_of, prepare_volumes
+from volprep.preprocess import Normalisation, Preprocessing
 from volprep.skeletons import Skeletons, SkeletonTargets
 from volprep.splits import Splits, audit_splits
 from volprep.store import (
@@ -49,7 +42,6 @@ from volprep.store import (
     PatchStore,
     PatchWriter,
     content_hash,
-    create_case_array,
     describe_file,
     load_json,
     publish,
@@ -62,8 +54,6 @@ __all__ = ["prepare"]
 log = logging.getLogger(__name__)
 
 SplitName = Literal["train", "val"]
-#: Chunks of a resampled volume on disk.
-CHUNKS: Shape3 = (32, 128, 128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +111,10 @@ def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = sil
     partial = _working_folder(out, key)
     try:
         decided = _decide(config, cases, reporter)
-        prepared = _preprocess(decided, partial, reporter)
+        prepared = prepare_volumes(
+            decided.cases.items, decided.settings, partial / "volumes",
+            workers=config.compute.workers, reporter=reporter,
+        )  # fmt: skip
         prepared = _skeletons(decided, prepared, partial, reporter)
         counts, stored = _write_patches(decided, prepared, partial, reporter)
         manifest = _describe(decided, counts, stored, partial, reporter)
@@ -143,22 +136,6 @@ def _decide(config: Config, cases: Cases, reporter: Reporter) -> _Decisions:
         stages.preprocessing(config, plan), common, of_case, classes,
         stages.skeleton_targets(config, cases, plan),
     )  # fmt: skip
-
-
-def _preprocess(decided: _Decisions, partial: Path, reporter: Reporter) -> list[PreparedCase]:
-    """The cases ready to be cut: the files themselves where nothing is to be done to voxels."""
-    settings = decided.settings
-    if settings.target is None and not settings.crop:
-        return [
-            PreparedCase(case.name, case.open_image(), case.open_label(), case.open_mask())
-            for case in decided.cases
-        ]
-    with reporter("preprocess", len(decided.cases), "cases") as advance:
-        prepared = []
-        for case in decided.cases:
-            prepared.append(_preprocess_case(case, settings, partial / "volumes", decided.config))
-            advance(1)
-    return prepared
 
 
 def _skeletons(
@@ -184,54 +161,6 @@ def _skeletons(
 
 def _read_skeletons(path: Path) -> Skeletons | None:
     return Skeletons.from_file(path) if path.exists() else None
-
-
-def _preprocess_case(
-    case: Case, settings: Preprocessing, folder: Path, config: Config
-) -> PreparedCase:
-    image, label, mask = case.open_image(), case.open_label(), case.open_mask()
-    layout = case_layout(image, label, settings)
-    arrays = {"image": _fresh_array(folder / f"{case.name}.image.zarr", layout.shape, layout.dtype)}
-    if label is not None:
-        arrays["label"] = _fresh_array(
-            folder / f"{case.name}.label.zarr", (1, *layout.shape[1:]), label.dtype
-        )
-    done = preprocess_case(
-        image,
-        label,
-        settings=settings,
-        layout=layout,
-        write_image=arrays["image"].write,
-        write_labels=(
-            (lambda box, array: arrays["label"].write(box, array[None])) if label else None
-        ),
-        depth=CHUNKS[0],
-        workers=config.compute.workers or default_workers(),
-    )
-    if done.lost_ids:
-        log.warning("%s: ids lost by resampling: %s", case.name, done.lost_ids[:20])
-    return PreparedCase(
-        case.name, arrays["image"], arrays.get("label"), _prepared_mask(mask, layout, settings)
-    )
-
-
-def _prepared_mask(
-    mask: VolumeLike | None, layout: CaseLayout, settings: Preprocessing
-) -> VolumeLike | None:
-    """The valid mask on the grid of the prepared case, resampled where it is read."""
-    if mask is None:
-        return None
-    cropped = mask if layout.crop is None else CroppedVolume(mask, layout.crop)
-    if settings.target is None:
-        return cropped
-    return ResampledVolume(cropped, settings.target, labels=True)
-
-
-def _fresh_array(path: Path, shape: Sequence[int], dtype: Any) -> Any:
-    if path.exists():
-        shutil.rmtree(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return create_case_array(path, shape, dtype, chunks=CHUNKS)
 
 
 def _write_patches(
@@ -368,6 +297,7 @@ def _describe(
     audit = [finding.to_dict() for finding in decided.audit]
     write_json(partial / "splits.json", {**decided.splits.to_dict(), "audit": audit})
     write_text(partial / "train.yaml", dump_yaml(training))
+    lost = lost_ids_of(decided.cases.items, partial / "volumes")
     shutil.rmtree(partial / "volumes", ignore_errors=True)
     files = sorted({path for case in decided.cases for path in case.paths()})
     with reporter("hash inputs", len(files), "files") as advance:
@@ -381,6 +311,7 @@ def _describe(
         "cases": [case.name for case in decided.cases],
         "files": [case.to_dict() for case in decided.cases],
         "inputs": inputs,
+        "lost_ids": lost,
         "versions": _versions(),
         "training": training.model_dump(mode="json"),
     }
@@ -428,13 +359,7 @@ def _versions() -> dict[str, str]:
 
 def _run_key(config: Config, cases: Cases) -> str:
     """What a patch set is made from: the config but for the machine, the files, the version."""
-    states = []
-    for case in cases:
-        for path in case.paths():
-            files = sorted(path.rglob("*")) if path.is_dir() else [path]
-            for file in files:
-                state = file.stat()
-                states.append([str(file), state.st_size, state.st_mtime_ns])
+    states = [state for case in cases for state in file_states(case)]
     relevant = config.model_copy(
         update={
             "output": config.output.model_copy(update={"dir": Path()}),
