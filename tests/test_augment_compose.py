@@ -260,7 +260,7 @@ def test_skipped_targets_are_only_cropped() -> None:
 def test_a_second_image_changes_as_the_first_does() -> None:
     compose = Compose(everything(), SIZE, {"other": "img"})
     image = sample()["image"]
-    result = compose({**sample(), "other": image.copy()}, sample_generator(11))
+    result = compose({"image": image, "other": image.copy()}, sample_generator(11))
     geometry = Compose(spatial(), SIZE, {"other": "img"})
     moved = geometry({"image": image, "other": image * 2}, sample_generator(11))
     np.testing.assert_allclose(moved["other"], moved["image"] * 2, rtol=1e-6)
@@ -446,6 +446,8 @@ def test_a_copy_in_another_process_wants_a_generator(monkeypatch: pytest.MonkeyP
     with pytest.raises(TypeError, match="no generator in a worker process"):
         compose(sample())
     assert compose(sample(), sample_generator(0))["image"].shape == SIZE
+    with pytest.raises(TypeError, match=r"rng: found RandomState; wanted a numpy.random.Generator"):
+        compose(sample(), np.random.RandomState(0))  # type: ignore[arg-type]  # noqa: NPY002
 
 
 def test_smoothing_keeps_every_id_and_rounds_corners() -> None:

@@ -425,6 +425,9 @@ def test_mixup_wants_a_generator_and_floats() -> None:
         Mixup()(np.zeros((2, 1, 1, 1, 1)))
     with pytest.raises(TypeError, match="wanted floats"):
         Mixup()(np.zeros((2, 1, 1, 1, 1), int), sample_generator(0))
+    batch = np.random.default_rng(0).random((4, 1, 2, 2, 2))
+    for mixup in (Mixup(enabled=False), Mixup(p=0)):
+        np.testing.assert_array_equal(mixup(batch, sample_generator(0)), batch)
     one = np.ones((1, 1, 2, 2, 2))
     np.testing.assert_array_equal(Mixup()(one, sample_generator(0)), one)
 

@@ -19,6 +19,7 @@ from volprep.augment.transform import (
     Drawn,
     Generator,
     IntensityTransform,
+    LinearTransform,
     SpatialTransform,
     TargetType,
     Transform,
@@ -162,9 +163,8 @@ class Compose:
         bent = self._chained(moving, "displacement")
         linear = np.eye(3)
         for transform, values in moving:
-            if transform.stage == "linear":
-                part = transform.coordinate_map(values, self.input_size, self.spacing)
-                linear = linear @ part.matrix[:3, :3]
+            if isinstance(transform, LinearTransform):
+                linear = linear @ transform.linear(values, self.spacing)
         last = _about(linear, self.input_size, centre)
         whole = last if bent is None else bent.then(last)
         if sections is None:
@@ -279,8 +279,10 @@ class Compose:
         if replay is not None:
             self._steps(replay)
             return replay
-        if rng is not None:
+        if isinstance(rng, np.random.Generator):
             return self.draw(rng)
+        if rng is not None:
+            raise TypeError(f"rng: found {type(rng).__name__}; wanted a numpy.random.Generator")
         if os.getpid() != self._process:
             raise TypeError(
                 "Compose: no generator in a worker process, where samples would repeat; call it "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -153,6 +153,10 @@ class Mixup:
         Share of the sample itself, drawn evenly.
     num_aug : int
         How many samples of the batch are blended.
+    p : float
+        Probability that a batch is changed at all.
+    enabled : bool
+        False leaves every batch as it is.
 
     Notes
     -----
@@ -164,8 +168,12 @@ class Mixup:
     min_ratio: float = 0.7
     max_ratio: float = 0.9
     num_aug: int = 2
+    p: float = field(default=1.0, kw_only=True)
+    enabled: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"mixup.p: found {self.p!r}; wanted a probability, 0 to 1")
         if not 0 <= self.min_ratio <= self.max_ratio <= 1:
             raise ValueError(
                 f"mixup: min_ratio {self.min_ratio}, max_ratio {self.max_ratio}; "
@@ -176,7 +184,7 @@ class Mixup:
 
     def draw(self, rng: Generator, batch_size: int) -> list[tuple[int, int, float]]:
         """Triples: sample, its partner, share of the sample."""
-        if batch_size < 2:
+        if not self.enabled or rng.random() >= self.p or batch_size < 2:
             return []
         chosen = rng.choice(batch_size, min(self.num_aug, batch_size), replace=False).tolist()
         partners = [(n + int(rng.integers(1, batch_size))) % batch_size for n in chosen]

@@ -57,8 +57,11 @@ def gaussian(length: int, sigma: float) -> Band:
 def cell_means(length: int, factor: float) -> Band:
     """Every voxel becomes the mean of its cell, `factor` voxels wide on average."""
     owner = _cells(length, factor)
-    same = owner[:, None] == owner[None]
-    return Band.of_matrix(same / same.sum(1, keepdims=True))
+    sizes = np.bincount(owner)
+    starts = np.concatenate(([0], np.cumsum(sizes)))[owner]
+    taps = np.arange(sizes.max())[:, None]
+    weights = np.where(taps < sizes[owner], 1.0 / sizes[owner], 0.0)
+    return Band(starts.astype(np.int64), np.ascontiguousarray(weights, np.float32))
 
 
 def low_resolution(length: int, factor: float) -> Band:
@@ -107,9 +110,8 @@ class Program:
         inverted: bool = False,
     ) -> None:
         """``(gain * u + offset) ** gamma``, then 1 minus that if `inverted`."""
-        z0, z1 = sections or (0, self.shape[0])
-        box = Box((z0, 0, 0), (z1, *self.shape[1:]))
-        self._add(0, box, numbers=(gain, offset, gamma, float(inverted)))
+        first, last = sections or (0, self.shape[0])
+        self._add_sections(0, first, last, (gain, offset, gamma, float(inverted)))
 
     def noise(
         self,
@@ -134,8 +136,7 @@ class Program:
 
     def band(self, section: int, normal: tuple[float, float], offset: float, width: float) -> None:
         """The section's mean wherever ``|normal . (y, x) - offset| <= width``."""
-        box = Box((section, 0, 0), (section + 1, *self.shape[1:]))
-        self._add(3, box, numbers=(normal[0], normal[1], offset, width))
+        self._add_sections(3, section, section + 1, (normal[0], normal[1], offset, width))
 
     def fill(self, box: Box, value: float) -> None:
         """One value everywhere in a box."""
@@ -168,6 +169,13 @@ class Program:
                 first = starts[at_start : at_start + length]
                 filter_through_sections(volume, np.array(box), first, table, scratch)
             begin = n + 1
+
+    def _add_sections(
+        self, code: int, first: int, last: int, numbers: tuple[float, float, float, float]
+    ) -> None:
+        _, height, width = self.shape
+        self._steps.append((code, first, last, 0, height, 0, width, 0, 0, 0, 0))
+        self._numbers.append(numbers)
 
     def _add(
         self,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from volprep.augment.transform import (
     Generator,
+    LinearTransform,
     Reach,
     SpatialTransform,
     Values,
@@ -27,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Rotate(SpatialTransform):
+class Rotate(LinearTransform):
     """Turn the volume: in the plane by quarter turns or any angle, and tilt it if asked.
 
     Parameters
@@ -54,7 +55,6 @@ class Rotate(SpatialTransform):
     p: float = 0.5
     max_angle: float = 180.0
     tilt: float = 0.0
-    stage: ClassVar[Literal["sections", "displacement", "linear"]] = "linear"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,16 +71,16 @@ class Rotate(SpatialTransform):
         tilts = [between(rng, (-tilt, tilt)) if tilt else 0.0 for _ in "yx"]
         return {"angle": angle, "tilts": tilts}
 
-    def coordinate_map(self, values: Values, shape: Shape3, spacing: Spacing3) -> CoordinateMap:
+    def linear(self, values: Values, spacing: Spacing3) -> Floats:
         """A rotation in micrometres, seen in voxels."""
         turn = _turn(0, values["angle"])
         for axis, angle in zip((1, 2), values["tilts"], strict=True):
             if angle:
                 turn = turn @ _turn(axis, angle)
         if self.rot90 and not any(values["tilts"]):
-            return CoordinateMap.linear(turn)
+            return turn
         scale = np.asarray(spacing)
-        return CoordinateMap.linear(turn * scale[None] / scale[:, None])
+        return np.asarray(turn * scale[None] / scale[:, None])
 
     def reach(self, reach: Reach, shape: Shape3, spacing: Spacing3) -> Reach:
         """The corners of the turned box, for the worst angles."""
@@ -104,7 +104,7 @@ class Rotate(SpatialTransform):
 
 
 @dataclass(frozen=True)
-class Rescale(SpatialTransform):
+class Rescale(LinearTransform):
     """Magnify or shrink the volume.
 
     Parameters
@@ -130,7 +130,6 @@ class Rescale(SpatialTransform):
     fix_aspect: bool = False
     p: float = 0.5
     axes: Literal["yx", "zyx"] = "yx"
-    stage: ClassVar[Literal["sections", "displacement", "linear"]] = "linear"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,9 +144,9 @@ class Rescale(SpatialTransform):
             factors[axis] = between(rng, (self.low, self.high)) if common is None else common
         return {"factors": factors}
 
-    def coordinate_map(self, values: Values, shape: Shape3, spacing: Spacing3) -> CoordinateMap:
+    def linear(self, values: Values, spacing: Spacing3) -> Floats:
         """Steps of one over the factor."""
-        return CoordinateMap.linear(np.diag(1.0 / np.asarray(values["factors"])))
+        return np.diag(1.0 / np.asarray(values["factors"]))
 
     def reach(self, reach: Reach, shape: Shape3, spacing: Spacing3) -> Reach:
         """Farther by one over `low`."""
@@ -161,7 +160,7 @@ class Rescale(SpatialTransform):
 
 
 @dataclass(frozen=True)
-class Flip(SpatialTransform):
+class Flip(LinearTransform):
     """Mirror along z, y and x, and swap axes.
 
     Parameters
@@ -183,7 +182,6 @@ class Flip(SpatialTransform):
     do_ztrans: int = 0
     p: float = 0.5
     axes: str = "zyx"
-    stage: ClassVar[Literal["sections", "displacement", "linear"]] = "linear"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -200,14 +198,14 @@ class Flip(SpatialTransform):
             "swap_zx": bool(coins[4] and self.do_ztrans),
         }
 
-    def coordinate_map(self, values: Values, shape: Shape3, spacing: Spacing3) -> CoordinateMap:
+    def linear(self, values: Values, spacing: Spacing3) -> Floats:
         """A signed permutation."""
         linear = np.diag([-1.0 if a in values["mirrored"] else 1.0 for a in "zyx"])
         if values["swap_yx"]:
             linear = linear[:, [0, 2, 1]]
         if values["swap_zx"]:
             linear = linear[:, [2, 1, 0]]
-        return CoordinateMap.linear(linear)
+        return linear
 
     def reach(self, reach: Reach, shape: Shape3, spacing: Spacing3) -> Reach:
         """The larger of the axes that change places."""

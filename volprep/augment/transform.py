@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from volprep.augment.program import Program
-from volprep.geometry import Shape3
+from volprep.geometry import Shape3, Spacing3
 from volprep.warp import CoordinateMap
 
 __all__ = [
     "Drawn",
     "IntensityTransform",
+    "LinearTransform",
     "Reach",
     "SpatialTransform",
     "TargetType",
@@ -188,15 +190,28 @@ class SpatialTransform(Transform):
     kind: ClassVar[Literal["spatial", "intensity", "objects"]] = "spatial"
     stage: ClassVar[Literal["sections", "displacement", "linear"]]
 
-    def coordinate_map(
-        self, values: Values, shape: Shape3, spacing: tuple[float, float, float]
-    ) -> CoordinateMap:
-        """From output voxels towards the source; linear maps turn about the origin."""
+    def coordinate_map(self, values: Values, shape: Shape3, spacing: Spacing3) -> CoordinateMap:
+        """From output voxels towards the source."""
         raise NotImplementedError
 
-    def reach(self, reach: Reach, shape: Shape3, spacing: tuple[float, float, float]) -> Reach:
+    def reach(self, reach: Reach, shape: Shape3, spacing: Spacing3) -> Reach:
         """The farthest that the map reads, for any draw, for outputs within `reach`."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LinearTransform(SpatialTransform):
+    """A spatial augmentation that turns, scales or mirrors the whole patch about its middle."""
+
+    stage: ClassVar[Literal["sections", "displacement", "linear"]] = "linear"
+
+    def linear(self, values: Values, spacing: Spacing3) -> npt.NDArray[np.float64]:
+        """What takes a step in the output to a step in the source, (3, 3)."""
+        raise NotImplementedError
+
+    def coordinate_map(self, values: Values, shape: Shape3, spacing: Spacing3) -> CoordinateMap:
+        """The linear map about the origin."""
+        return CoordinateMap.linear(self.linear(values, spacing))
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def _log2(x):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, fastmath=_FAST, inline="always")
 def _power(u, gamma):  # type: ignore[no-untyped-def]
     """u**gamma for u in [0, 1] and gamma > 0, to 2e-5; branch-free, so that it runs in lanes."""
-    tiny = np.float32(1e-12)
+    tiny = np.float32(1e-30)
     y = _log2(u if u > tiny else tiny) * gamma
     y = y if y > np.float32(-126) else np.float32(-126)
     whole = np.floor(y)
