@@ -1,11 +1,13 @@
-"""Reading sections through a coordinate map: a table of positions first, then the gathers.
+"""Reading an output tile through a coordinate map: a table of positions first, then the gathers.
 
-A table says for every voxel of a band of output rows where the lowest of its
-neighbours lies in the flattened source, how far it is from there to the next
-one along each axis, and which neighbour is the nearest. The axes are (Y, X)
-where output sections come from source sections, and (Z, Y, X) elsewhere.
-Positions are float32 counted from a voxel near the patch, exact to some 1e-5
-voxel in a source of any size.
+A table says for every voxel of a tile where the lowest of its neighbours lies in
+the flattened source, how far it is from there to the next one along each axis,
+and which neighbour is the nearest. The axes are (Y, X) where output sections come
+from source sections, and (Z, Y, X) elsewhere. Positions are float32 counted from
+a voxel near the patch, exact to some 1e-5 voxel in a source of any size.
+
+A turned tile meets the lines of the cache in an order that no prefetcher
+foresees, so each gather first touches the box that it will read, row by row.
 """
 
 from __future__ import annotations
@@ -16,7 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["CLAMP", "FILL", "REFLECT", "linear_plane", "linear_volume", "nearest", "table"]
+__all__ = [
+    "CLAMP",
+    "FILL",
+    "REFLECT",
+    "linear_plane",
+    "linear_volume",
+    "nearest_plane",
+    "nearest_volume",
+    "table",
+]
 
 Array = npt.NDArray[Any]
 
@@ -25,63 +36,76 @@ CLAMP, FILL, REFLECT = 0, 1, 2
 # No reordering of sums: a + (b - a) * t would not give b at t = 1, and copies must be exact.
 _FAST = {"contract", "nsz", "arcp"}
 
+# Touching more voxels than this for each one that is wanted costs more than it brings.
+_WORTH_TOUCHING = 12
+
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def table(
-    matrix: Array,
+    matrices: Array,
     first_divided: int,
-    field: Array,
-    lookup: Array,
+    fields: Array,
+    lookups: Array,
     bounds: Array,
     strides: Array,
     border: int,
+    first_row: int,
+    first_column: int,
     height: int,
     index: Array,
     near: Array,
     fraction: Array,
     outside: Array,
+    reach: Array,
 ) -> int:
-    """Fill the table of a band of `height` rows; the number of voxels that lie outside.
+    """Fill the table of a tile of S sections of `height` rows; how many voxels lie outside.
 
     Parameters
     ----------
-    matrix : float64, shape (A + 1, 3)
-        Takes (row, column, 1) to A positions and the divisor. No position
+    matrices : float64, shape (S, A + 1, 3)
+        Take (row, column, 1) to A positions and the divisor. No position
         inside the source may be negative.
     first_divided : int
         The axis from which on positions are divided; A for none.
-    field : float32, shape (A, gy, gx)
+    fields : float32, shape (S, A, gy, gx)
         Control points to add, or no rows at all.
-    lookup : float64, shape (2, 3)
-        Takes (row, column, 1) to a position among the control points.
+    lookups : float64, shape (S, 2, 3)
+        Take (row, column, 1) to a position among the control points.
     bounds : int64, shape (2, A)
-        First and last voxel of the source, in the frame of `matrix`.
+        First and last voxel of the source, in the frame of `matrices`.
     strides : int64, shape (A,)
         Of the flattened source, in voxels.
     border : int
         CLAMP, FILL or REFLECT.
-    index, near : uint32, shape (H * W,)
-    fraction : float32, shape (A, H * W)
-    outside : bool, shape (H * W,)
+    first_row, first_column, height : int
+        Where the tile begins in its sections, and how many rows it has.
+    index, near : uint32, shape (S * H * W,)
+    fraction : float32, shape (A, S * H * W)
+    outside : bool, shape (S * H * W,)
         Written for FILL alone.
+    reach : int64, shape (A, 2)
+        First and last voxel of the source among the neighbours.
     """
-    axes, width = len(fraction), index.size // height
-    straight = lookup[0, 1] == 0 and lookup[1, 0] == 0
-    wide = np.zeros((axes, field.shape[1], width if straight else 0), np.float32)
-    for axis in range(axes):
-        for y in range(wide.shape[1]):
-            _interpolate(field[axis, y], lookup[1], wide[axis, y])
-    for j in range(height):
-        start, stop = j * width, (j + 1) * width
+    sections, axes = len(matrices), len(fraction)
+    width = index.size // (sections * height)
+    wide = np.zeros((2, width), np.float32)
+    for s in range(sections):
+        straight = lookups[s, 0, 1] == 0 and lookups[s, 1, 0] == 0
         for axis in range(axes):
-            at = fraction[axis, start:stop]
-            _line(matrix[axis], j, at)
-            if axis >= first_divided:
-                _divide(matrix[axes], j, at)
-            if field.shape[1] > 0 and straight:
-                _displace_row(wide[axis], lookup[0], j, at)
-            elif field.shape[1] > 0:
-                _displace(field[axis], lookup, j, at)
+            reached = -1
+            for j in range(height):
+                start = (s * height + j) * width
+                at = fraction[axis, start : start + width]
+                row = first_row + j
+                _line(matrices[s, axis], row, first_column, at)
+                if axis >= first_divided:
+                    _divide(matrices[s, axes], row, first_column, at)
+                if fields.shape[2] > 0 and straight:
+                    reached = _displace_row(
+                        fields[s, axis], lookups[s], row, first_column, wide, reached, at
+                    )
+                elif fields.shape[2] > 0:
+                    _displace(fields[s, axis], lookups[s], row, first_column, at)
     count = _mark(fraction, bounds, outside) if border == FILL else 0
     origin = np.uint32(-np.sum(bounds[0] * strides))
     index[:] = origin
@@ -90,52 +114,67 @@ def table(
         first, last = bounds[0, axis], bounds[1, axis]
         if border == REFLECT and last > first:
             _reflect(fraction[axis], first, last)
-        _find(fraction[axis], first, last, strides[axis], index, near)
+        low, high = _find(fraction[axis], first, last, strides[axis], index, near)
+        reach[axis, 0] = low - first
+        reach[axis, 1] = min(high + 1, last) - first
     return count
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _line(matrix: Array, j: int, at: Array) -> None:
-    start, step = np.float32(matrix[0] * j + matrix[2]), np.float32(matrix[1])
+def _line(matrix: Array, j: int, i0: int, at: Array) -> None:
+    start = np.float32(matrix[0] * j + matrix[1] * i0 + matrix[2])
+    step = np.float32(matrix[1])
     for i in range(at.size):
         at[i] = start + step * np.float32(i)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _divide(matrix: Array, j: int, at: Array) -> None:
-    start, step = np.float32(matrix[0] * j + matrix[2]), np.float32(matrix[1])
+def _divide(matrix: Array, j: int, i0: int, at: Array) -> None:
+    start = np.float32(matrix[0] * j + matrix[1] * i0 + matrix[2])
+    step = np.float32(matrix[1])
     for i in range(at.size):
         at[i] /= start + step * np.float32(i)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _interpolate(knots: Array, lookup: Array, out: Array) -> None:
-    """Widen a row of control points to one value a column."""
+def _displace_row(
+    field: Array, lookup: Array, j: int, i0: int, wide: Array, reached: int, at: Array
+) -> int:
+    """Where rows run along the control points: between two rows of them, made wide before.
+
+    `wide` holds the rows `reached` and the next; the row that it holds afterwards is returned.
+    """
+    last = len(field) - 1
+    v = min(max(lookup[0, 0] * j + lookup[0, 2], 0.0), float(last))
+    y = min(int(v), max(last - 1, 0))
+    if y != reached:
+        _widen(field[y], lookup[1], i0, wide[0])
+        _widen(field[min(y + 1, last)], lookup[1], i0, wide[1])
+    t = np.float32(v - y)
+    upper, lower = wide[0], wide[1]
+    for i in range(at.size):
+        at[i] += upper[i] + (lower[i] - upper[i]) * t
+    return y
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _widen(knots: Array, lookup: Array, i0: int, out: Array) -> None:
+    """A row of control points as one value a column."""
     last = knots.size - 1
     for i in range(out.size):
-        u = min(max(lookup[1] * i + lookup[2], 0.0), float(last))
+        u = min(max(lookup[1] * (i0 + i) + lookup[2], 0.0), float(last))
         x = min(int(u), max(last - 1, 0))
         x1 = min(x + 1, last)
         out[i] = knots[x] + (knots[x1] - knots[x]) * np.float32(u - x)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _displace_row(wide: Array, lookup: Array, j: int, at: Array) -> None:
-    """Where rows run along the control points: between two rows that are wide already."""
-    last = len(wide) - 1
-    v = min(max(lookup[0] * j + lookup[2], 0.0), float(last))
-    y = min(int(v), max(last - 1, 0))
-    upper, lower, t = wide[y], wide[min(y + 1, last)], np.float32(v - y)
-    for i in range(at.size):
-        at[i] += upper[i] + (lower[i] - upper[i]) * t
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _displace(field: Array, lookup: Array, j: int, at: Array) -> None:
+def _displace(field: Array, lookup: Array, j: int, i0: int, at: Array) -> None:
     rows, columns = field.shape
     for i in range(at.size):
-        v = min(max(lookup[0, 0] * j + lookup[0, 1] * i + lookup[0, 2], 0.0), rows - 1.0)
-        u = min(max(lookup[1, 0] * j + lookup[1, 1] * i + lookup[1, 2], 0.0), columns - 1.0)
+        v = lookup[0, 0] * j + lookup[0, 1] * (i0 + i) + lookup[0, 2]
+        u = lookup[1, 0] * j + lookup[1, 1] * (i0 + i) + lookup[1, 2]
+        v, u = min(max(v, 0.0), rows - 1.0), min(max(u, 0.0), columns - 1.0)
         y, x = min(int(v), max(rows - 2, 0)), min(int(u), max(columns - 2, 0))
         y1, x1 = min(y + 1, rows - 1), min(x + 1, columns - 1)
         ty, tx = np.float32(v - y), np.float32(u - x)
@@ -175,24 +214,48 @@ def _reflect(at: Array, first: int, last: int) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _find(at: Array, first: int, last: int, stride: int, index: Array, near: Array) -> None:
+def _find(
+    at: Array, first: int, last: int, stride: int, index: Array, near: Array
+) -> tuple[int, int]:
     """Clamp positions along one axis, add what they are to the indices, leave the fraction.
 
-    As no position inside is negative, cutting the decimals off is rounding down.
+    As no position inside is negative, cutting the decimals off is rounding
+    down. Returns the lowest and the highest voxel below a position.
     """
     low, high, half = np.float32(max(first, 0)), np.float32(last), np.float32(0.5)
     top = np.int32(max(last - 1, first))
     pitch = np.uint32(stride)
+    lowest, highest = top, np.int32(first)
     for i in range(at.size):
         position = at[i]
         position = low if position < low else position
         position = high if position > high else position
         floor = np.int32(position)
         floor = top if floor > top else floor
+        lowest = floor if floor < lowest else lowest
+        highest = floor if floor > highest else highest
         at[i] = position - np.float32(floor)
         index[i] = np.uint32(index[i] + np.uint32(np.uint32(floor) * pitch))
         closest = np.uint32(np.int32(position + half))
         near[i] = np.uint32(near[i] + np.uint32(closest * pitch))
+    return int(lowest), int(highest)
+
+
+@njit(cache=True, nogil=True)
+def _touch(plane: Array, rows: Array, columns: Array, pitch: int, wanted: int) -> int:
+    """Read one voxel of every cache line of a box of a flattened plane.
+
+    Returns a number that means nothing, so that no compiler drops the reading.
+    """
+    total = 0
+    if (rows[1] - rows[0] + 1) * (columns[1] - columns[0] + 1) <= _WORTH_TOUCHING * wanted:
+        line = 64 // plane.itemsize
+        for y in range(rows[0], rows[1] + 1):
+            start, stop = y * pitch + columns[0], y * pitch + columns[1]
+            for i in range(np.uint64(start), np.uint64(stop), np.uint64(line)):
+                total += int(plane[i])
+            total += int(plane[np.uint64(stop)])
+    return total
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
@@ -201,12 +264,13 @@ def linear_plane(
     planes: Array,
     depth: Array,
     steps: Array,
+    reach: Array,
     index: Array,
     fraction: Array,
     sections: Array,
     start: int,
     out: Array,
-) -> None:
+) -> int:
     """Interpolate bands of sections that share a table.
 
     Parameters
@@ -218,6 +282,7 @@ def linear_plane(
         How far from the lower to the upper one.
     steps : int64, shape (2,)
         To the next neighbour along (Y, X): the strides, 0 on an axis of one voxel.
+    reach : int64, shape (2, 2)
     index : uint32, shape (N,)
     fraction : float32, shape (2, N)
     sections : int64, shape (S,)
@@ -225,74 +290,152 @@ def linear_plane(
     start : int
         The first voxel in each section of `out`.
     out : float32, shape (D, H * W)
+
+    Returns
+    -------
+    int
+        Without meaning.
     """
     x, y = np.uint32(steps[1]), np.uint32(steps[0])
     yx = y + x
     one = np.float32(1)
+    touched = 0
     for s in range(sections.size):
         line = out[sections[s], start : start + index.size]
         f = image[planes[0, s]]
         tz = depth[s]
+        touched += _touch(f, reach[0], reach[1], steps[0], index.size)
         for i in range(index.size):
             p, ty, tx = index[i], fraction[0, i], fraction[1, i]
-            upper = np.float32(f[p]) * (one - tx) + np.float32(f[p + x]) * tx
-            lower = np.float32(f[p + y]) * (one - tx) + np.float32(f[p + yx]) * tx
-            line[i] = upper * (one - ty) + lower * ty
+            ux, uy = one - tx, one - ty
+            upper = np.float32(f[p]) * ux + np.float32(f[p + x]) * tx
+            lower = np.float32(f[p + y]) * ux + np.float32(f[p + yx]) * tx
+            line[i] = upper * uy + lower * ty
         if tz > 0:
             g = image[planes[1, s]]
+            touched += _touch(g, reach[0], reach[1], steps[0], index.size)
             for i in range(index.size):
                 p, ty, tx = index[i], fraction[0, i], fraction[1, i]
-                upper = np.float32(g[p]) * (one - tx) + np.float32(g[p + x]) * tx
-                lower = np.float32(g[p + y]) * (one - tx) + np.float32(g[p + yx]) * tx
-                line[i] = line[i] * (one - tz) + (upper * (one - ty) + lower * ty) * tz
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def linear_volume(image: Array, steps: Array, index: Array, fraction: Array, out: Array) -> None:
-    """Interpolate a band of one section from a flattened volume.
-
-    Parameters
-    ----------
-    image : shape (Z * Y * X,)
-    steps : int64, shape (3,)
-        To the next neighbour along (Z, Y, X): the strides, 0 on an axis of one voxel.
-    index : uint32, shape (N,)
-    fraction : float32, shape (3, N)
-    out : float32, shape (N,)
-    """
-    z, y, x = np.uint32(steps[0]), np.uint32(steps[1]), np.uint32(steps[2])
-    yx, zx, zy, zyx = y + x, z + x, z + y, z + y + x
-    one = np.float32(1)
-    for i in range(index.size):
-        p, tz, ty, tx = index[i], fraction[0, i], fraction[1, i], fraction[2, i]
-        ux, uy = one - tx, one - ty
-        a = np.float32(image[p]) * ux + np.float32(image[p + x]) * tx
-        b = np.float32(image[p + y]) * ux + np.float32(image[p + yx]) * tx
-        c = np.float32(image[p + z]) * ux + np.float32(image[p + zx]) * tx
-        d = np.float32(image[p + zy]) * ux + np.float32(image[p + zyx]) * tx
-        out[i] = (a * uy + b * ty) * (one - tz) + (c * uy + d * ty) * tz
+                ux, uy = one - tx, one - ty
+                upper = np.float32(g[p]) * ux + np.float32(g[p + x]) * tx
+                lower = np.float32(g[p + y]) * ux + np.float32(g[p + yx]) * tx
+                line[i] = line[i] * (one - tz) + (upper * uy + lower * ty) * tz
+    return touched
 
 
 @njit(cache=True, nogil=True)
-def nearest(
-    label: Array, planes: Array, near: Array, sections: Array, start: int, out: Array
-) -> None:
+def nearest_plane(
+    label: Array,
+    planes: Array,
+    pitch: int,
+    reach: Array,
+    near: Array,
+    sections: Array,
+    start: int,
+    out: Array,
+) -> int:
     """Copy the nearest voxels of bands of sections that share a table.
 
     Parameters
     ----------
-    label : unsigned integers, shape (Z, M)
+    label : unsigned integers, shape (Z, Y * X)
     planes : int64, shape (S,)
-        Which row of `label` each section reads.
+        Which source section each section reads.
+    pitch : int
+        Voxels in a row of the source.
+    reach : int64, shape (2, 2)
     near : uint32, shape (N,)
     sections : int64, shape (S,)
         Where in `out`.
     start : int
         The first voxel in each section of `out`.
     out : as label, shape (D, H * W)
+
+    Returns
+    -------
+    int
+        Without meaning.
     """
+    touched = 0
     for s in range(sections.size):
         line = out[sections[s], start : start + near.size]
         f = label[planes[s]]
+        touched += _touch(f, reach[0], reach[1], pitch, near.size)
         for i in range(near.size):
             line[i] = f[near[i]]
+    return touched
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def linear_volume(
+    image: Array,
+    strides: Array,
+    steps: Array,
+    reach: Array,
+    index: Array,
+    fraction: Array,
+    out: Array,
+) -> int:
+    """Interpolate a tile from a flattened volume.
+
+    Parameters
+    ----------
+    image : shape (Z * Y * X,)
+    strides, steps : int64, shape (3,)
+        Along (Z, Y, X); the steps to the next neighbour are 0 on an axis of one voxel.
+    reach : int64, shape (3, 2)
+    index : uint32, shape (N,)
+    fraction : float32, shape (3, N)
+    out : float32, shape (D, H, W)
+        The tile; its rows may lie anywhere.
+
+    Returns
+    -------
+    int
+        Without meaning.
+    """
+    z, y, x = np.uint32(steps[0]), np.uint32(steps[1]), np.uint32(steps[2])
+    yx, zx, zy, zyx = y + x, z + x, z + y, z + y + x
+    one = np.float32(1)
+    touched: int = _touch_volume(image, strides, reach, index.size)
+    depth, height, width = out.shape
+    first = 0
+    for k in range(depth):
+        for j in range(height):
+            line = out[k, j]
+            for i in range(width):
+                n = first + i
+                p, tz, ty, tx = index[n], fraction[0, n], fraction[1, n], fraction[2, n]
+                ux, uy = one - tx, one - ty
+                a = np.float32(image[p]) * ux + np.float32(image[p + x]) * tx
+                b = np.float32(image[p + y]) * ux + np.float32(image[p + yx]) * tx
+                c = np.float32(image[p + z]) * ux + np.float32(image[p + zx]) * tx
+                d = np.float32(image[p + zy]) * ux + np.float32(image[p + zyx]) * tx
+                line[i] = (a * uy + b * ty) * (one - tz) + (c * uy + d * ty) * tz
+            first += width
+    return touched
+
+
+@njit(cache=True, nogil=True)
+def nearest_volume(label: Array, strides: Array, reach: Array, near: Array, out: Array) -> int:
+    """Copy the nearest voxels of a tile from a flattened volume; arguments as `linear_volume`."""
+    touched: int = _touch_volume(label, strides, reach, near.size)
+    depth, height, width = out.shape
+    first = 0
+    for k in range(depth):
+        for j in range(height):
+            line = out[k, j]
+            for i in range(width):
+                line[i] = label[near[first + i]]
+            first += width
+    return touched
+
+
+@njit(cache=True, nogil=True)
+def _touch_volume(volume: Array, strides: Array, reach: Array, wanted: int) -> int:
+    sections = reach[0, 1] - reach[0, 0] + 1
+    total = 0
+    for z in range(reach[0, 0], reach[0, 1] + 1):
+        plane = volume[z * strides[0] :]
+        total += _touch(plane, reach[1], reach[2], strides[1], wanted // sections)
+    return total

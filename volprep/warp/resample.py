@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from volprep.compute import run_units
 from volprep.geometry import Box, Shape3
-from volprep.warp.bands import Band, BandReader, Layer
 from volprep.warp.map import Border, CoordinateMap, check_inside, clipped, mirrored
+from volprep.warp.tiles import Layer, Tile, TileReader
 
 __all__ = ["resample"]
 
@@ -91,14 +91,14 @@ def resample(
         layers = [Layer(source, target, True, fill) for source, target in pairs]
     for label, label_out in zip(labels, labels_out, strict=True):
         layers += _label_layers(label, label_out, label_fill)
-    reader = BandReader(coordinates, shape, block, border)
+    reader = TileReader(coordinates, shape, block, border)
 
-    def read(bands: Sequence[Band]) -> None:
+    def read(tiles: Sequence[Tile]) -> None:
         room = reader.new_table()
-        for band in bands:
-            table = reader.fill(room, band)
+        for tile in tiles:
+            table = reader.fill(room, tile)
             for layer in layers:
-                reader.read(band, table, layer)
+                reader.read(tile, table, layer)
 
     for _ in run_units(read, reader.shares(threads), workers=threads):
         pass

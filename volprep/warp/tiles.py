@@ -1,4 +1,4 @@
-"""One coordinate map over one block, cut into bands of rows: what `resample` works through."""
+"""One coordinate map over one block, cut into tiles: what `resample` works through."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from volprep.geometry import Box, Shape3
 from volprep.kernels import warp as kernels
 from volprep.warp.map import TOLERANCE, Border, CoordinateMap, Floats
 
-__all__ = ["Band", "BandReader", "Layer", "Table"]
+__all__ = ["Layer", "Table", "Tile", "TileReader"]
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -25,8 +25,11 @@ _BORDERS: dict[Border, int] = {
     "reflect": kernels.REFLECT,
 }
 
-# A band's table and the rows it reads should stay in the second-level cache.
-_BAND_VOXELS = 16384
+# A tile's table and what it reads should stay in the second-level cache.
+_TILE_VOXELS = 16384
+
+# Tiles of a volume are compact, so that what they read is.
+_TILE_SECTIONS = 16
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,12 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Band:
-    """Rows of some sections, all of which are read through one table."""
+class Tile:
+    """A part of the output that is read through one table."""
 
     sections: Ints
-    rows: range
+    rows: slice
+    columns: slice
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Table:
     near: npt.NDArray[np.uint32]
     fraction: npt.NDArray[np.float32]
     outside: npt.NDArray[np.bool_]
+    reach: Ints
     count: int = 0
 
 
@@ -68,11 +73,11 @@ class _Planes:
     lost: npt.NDArray[np.bool_]
 
 
-class BandReader:
-    """Which bands there are, and how each is read.
+class TileReader:
+    """Which tiles there are, and how each is read.
 
     Where the map keeps sections, a table has the axes (Y, X) and serves all
-    sections that move alike; elsewhere it has (Z, Y, X) and serves one.
+    sections that move alike; elsewhere it has (Z, Y, X) and each voxel its own.
     """
 
     def __init__(
@@ -90,8 +95,9 @@ class BandReader:
         bounds = np.stack([first, first + block.shape - 1])
         strides = np.array([block.shape[1] * block.shape[2], block.shape[2], 1])
         self.planes = self._find_planes(bounds[:, 0])
-        self.matrices = self._find_matrices()[:, axes.start :]
-        self.fields = self._find_fields()[:, axes]
+        self.matrices = np.ascontiguousarray(self._find_matrices()[:, axes.start :])
+        self.fields = np.ascontiguousarray(self._find_fields()[:, axes])
+        self.lookups = self.moves[:, :2] / np.array(self.map.grid_spacing)[1:, None]
         self.bounds = np.ascontiguousarray(bounds[:, axes])
         self.strides = strides[axes]
         self.steps = np.where(np.array(block.shape) > 1, strides, 0)[axes]
@@ -141,26 +147,37 @@ class BandReader:
         about = np.stack([low, np.minimum(low + 1, last)])
         return _Planes(about, (z - low).astype(np.float32), (z + 0.5).astype(np.int64), lost)
 
-    def shares(self, threads: int) -> list[list[Band]]:
-        """All the bands, in at most one share a thread."""
-        height, step = self.shape[1], self._rows_per_band()
-        rows = [range(height)[start : start + step] for start in range(0, height, step)]
+    def shares(self, threads: int) -> list[list[Tile]]:
+        """All the tiles, in at most one share a thread."""
+        height, width = self._tile_shape[1:]
+        rows = [slice(a, min(a + height, self.shape[1])) for a in range(0, self.shape[1], height)]
+        columns = [slice(a, min(a + width, self.shape[2])) for a in range(0, self.shape[2], width)]
         groups = list(self._groups())
         pieces = max(1, threads // (len(groups) * len(rows)))
-        if pieces > 1:
+        if pieces > 1 and self.flat:
             groups = [part for g in groups for part in np.array_split(g, pieces) if part.size]
-        bands = [Band(group, band) for group in groups for band in rows]
-        ends = np.linspace(0, len(bands), max(1, threads) + 1).astype(int)
-        return [bands[a:b] for a, b in pairwise(ends) if b > a]
+        tiles = [Tile(g, row, column) for g in groups for row in rows for column in columns]
+        ends = np.linspace(0, len(tiles), max(1, threads) + 1).astype(int)
+        return [tiles[a:b] for a, b in pairwise(ends) if b > a]
 
-    def _rows_per_band(self) -> int:
-        return min(self.shape[1], max(1, _BAND_VOXELS // self.shape[2]))
+    @property
+    def _tile_shape(self) -> Shape3:
+        """Sections, rows and columns of a table."""
+        depth, height, width = self.shape
+        if self.flat:
+            return 1, min(height, max(1, _TILE_VOXELS // width)), width
+        sections = min(depth, _TILE_SECTIONS)
+        side = int((_TILE_VOXELS / sections) ** 0.5)
+        return sections, min(height, side), min(width, side)
 
     def _groups(self) -> Iterator[Ints]:
         """Sections that share their in-plane positions."""
         every = np.arange(self.shape[0])
         grid = self.map.displacement
-        if not self.flat or (grid is not None and grid.shape[1] > 1):
+        if not self.flat:
+            step = self._tile_shape[0]
+            yield from (every[start : start + step] for start in range(0, len(every), step))
+        elif grid is not None and grid.shape[1] > 1:
             yield from every[:, None]
         elif self.map.section_moves is None:
             yield every
@@ -171,69 +188,100 @@ class BandReader:
                 yield np.flatnonzero(number == n)
 
     def new_table(self) -> Table:
-        """Room for the table of any band."""
-        voxels = self._rows_per_band() * self.shape[2]
+        """Room for the table of any tile."""
+        voxels = int(np.prod(self._tile_shape))
         return Table(
             np.empty(voxels, np.uint32),
             np.empty(voxels, np.uint32),
             np.empty(voxels * len(self.strides), np.float32),
             np.empty(voxels, np.bool_),
+            np.empty((len(self.strides), 2), np.int64),
         )
 
-    def fill(self, room: Table, band: Band) -> Table:
-        """The table of a band, written into `room`."""
-        section = int(band.sections[0])
-        matrix, lookup = self.matrices[section].copy(), self.moves[section, :2].copy()
-        for affine in (matrix, lookup):
-            affine[:, 2] += affine[:, 0] * band.rows.start
-        lookup /= np.array(self.map.grid_spacing)[1:, None]
-        voxels, axes = len(band.rows) * self.shape[2], len(self.strides)
+    def fill(self, room: Table, tile: Tile) -> Table:
+        """The table of a tile, written into `room`."""
+        first = int(tile.sections[0])
+        sections = slice(first, first + (1 if self.flat else len(tile.sections)))
+        height, width = (part.stop - part.start for part in (tile.rows, tile.columns))
+        voxels = (sections.stop - first) * height * width
+        axes = len(self.strides)
         index, near, outside = room.index[:voxels], room.near[:voxels], room.outside[:voxels]
         fraction = room.fraction[: axes * voxels].reshape(axes, voxels)
         count = kernels.table(
-            matrix,
+            self.matrices[sections],
             self.first_divided,
-            self.fields[section],
-            lookup,
+            self.fields[sections],
+            self.lookups[sections],
             self.bounds,
             self.strides,
             _BORDERS[self.border],
-            len(band.rows),
+            tile.rows.start,
+            tile.columns.start,
+            height,
             index,
             near,
             fraction,
             outside,
+            room.reach,
         )
-        return Table(index, near, fraction, outside, count)
+        return Table(index, near, fraction, outside, room.reach, count)
 
-    def read(self, band: Band, table: Table, layer: Layer) -> None:
-        """Read a band of one channel."""
-        start = band.rows.start * self.shape[2]
+    def read(self, tile: Tile, table: Table, layer: Layer) -> None:
+        """Read a tile of one channel."""
+        if self.flat:
+            self._read_plane(tile, table, layer)
+        else:
+            self._read_volume(tile, table, layer)
+
+    def _read_plane(self, tile: Tile, table: Table, layer: Layer) -> None:
+        source = layer.source.reshape(len(layer.source), -1)
         target = layer.target.reshape(self.shape[0], -1)
-        source = layer.source.reshape(layer.source.shape[0] if self.flat else 1, -1)
-        if not layer.linear:
-            planes = self.planes.nearest[band.sections] if self.flat else np.zeros(1, np.int64)
-            kernels.nearest(source, planes, table.near, band.sections, start, target)
-        elif self.flat:
+        start = tile.rows.start * self.shape[2]
+        if layer.linear:
             kernels.linear_plane(
                 source,
-                np.ascontiguousarray(self.planes.about[:, band.sections]),
-                self.planes.part[band.sections],
+                np.ascontiguousarray(self.planes.about[:, tile.sections]),
+                self.planes.part[tile.sections],
                 self.steps,
+                table.reach,
                 table.index,
                 table.fraction,
-                band.sections,
+                tile.sections,
                 start,
                 target,
             )
         else:
-            line = target[band.sections[0], start : start + table.index.size]
-            kernels.linear_volume(source[0], self.steps, table.index, table.fraction, line)
-        self._fill_outside(band, table, target[:, start : start + table.index.size], layer.fill)
-
-    def _fill_outside(self, band: Band, table: Table, target: Array, fill: Any) -> None:
+            kernels.nearest_plane(
+                source,
+                self.planes.nearest[tile.sections],
+                self.strides[0],
+                table.reach,
+                table.near,
+                tile.sections,
+                start,
+                target,
+            )
+        part = target[:, start : start + table.index.size]
         if table.count:
-            for section in band.sections:
-                np.copyto(target[section], fill, where=table.outside)
-        if self.flat:
-            target[band.sections[self.planes.lost[band.sections]]] = fill
+            for section in tile.sections:
+                np.copyto(part[section], layer.fill, where=table.outside)
+        part[tile.sections[self.planes.lost[tile.sections]]] = layer.fill
+
+    def _read_volume(self, tile: Tile, table: Table, layer: Layer) -> None:
+        source = layer.source.reshape(-1)
+        sections = slice(tile.sections[0], tile.sections[-1] + 1)
+        target = layer.target[sections, tile.rows, tile.columns]
+        if layer.linear:
+            kernels.linear_volume(
+                source,
+                self.strides,
+                self.steps,
+                table.reach,
+                table.index,
+                table.fraction,
+                target,
+            )
+        else:
+            kernels.nearest_volume(source, self.strides, table.reach, table.near, target)
+        if table.count:
+            np.copyto(target, layer.fill, where=table.outside.reshape(target.shape))
