@@ -1,4 +1,4 @@
-"""`volprep preview-augment`."""
+"""`volprep preview-augment` and `preview-patches`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volprep.cli.app import app
-from volprep.cli.console import print_json
+from volprep.cli.console import print_json, stage
 
 
 @app.command()
@@ -45,3 +45,30 @@ def preview_augment(
         return
     print(out)
     print(sheet)
+
+
+@app.command()
+def preview_patches(
+    config: Annotated[Path, typer.Argument(help="The YAML.")],
+    case: Annotated[
+        list[str] | None, typer.Option(help="Draw this case alone; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for one PNG a case.")] = Path(
+        "preview-patches"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Draw where the patches of each case come from, and how often voxels are seen."""
+    from volprep.config import load_config
+    from volprep.pipeline.preview_patches import preview_patches as draw
+
+    drawn = {}
+    for name, page in draw(load_config(config), cases=case or (), reporter=stage):
+        out.mkdir(parents=True, exist_ok=True)
+        sheet = out / f"{name}.png"
+        page.page.write(sheet=sheet)
+        drawn[name] = {"png": str(sheet), **page.facts}
+        if not as_json:
+            print(sheet)
+    if as_json:
+        print_json(drawn)

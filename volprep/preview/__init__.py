@@ -2,5 +2,6 @@
 
 from volprep.preview.augment import render_preview
 from volprep.preview.page import Cell, Page, Row
+from volprep.preview.patches import PatchMap, coverage_facts, render_patches
 
-__all__ = ["Cell", "Page", "Row", "render_preview"]
+__all__ = ["Cell", "Page", "PatchMap", "Row", "coverage_facts", "render_patches", "render_preview"]

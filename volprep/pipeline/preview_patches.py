@@ -1,0 +1,155 @@
+"""`volprep preview-patches`: where `prepare` would cut its patches, drawn and not cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from volprep.cases import Case
+from volprep.config import Config
+from volprep.errors import ConfigError
+from volprep.geometry import Box, Shape3
+from volprep.pipeline import stages
+from volprep.pipeline.cut import PreparedCase, Site
+from volprep.pipeline.sites import Block, blocks_of, grid_sites, stored_patch_size, training_sites
+from volprep.pipeline.stages import Reporter, silent
+from volprep.preprocess import Preprocessing, case_layout, prepared_volume
+from volprep.preview import Page, PatchMap, coverage_facts, render_patches
+
+__all__ = ["Drawn", "preview_patches"]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The patches of one case, in boxes and in pictures."""
+
+    patches: PatchMap
+    page: Page
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How many patches there are, and how often voxels are seen, as plain values."""
+        found, shape = self.patches, self.patches.shape
+        train = coverage_facts(shape, found.train_blocks, found.train_patches)
+        val = coverage_facts(shape, found.val_blocks, found.val_patches)
+        return {
+            "train": {"patches": len(found.train_patches), **asdict(train)},
+            "val": {"patches": len(found.val_patches), **asdict(val)},
+            "rejected": len(found.rejected),
+            "filtered": len(found.filtered),
+        }
+
+
+def preview_patches(
+    config: Config, *, cases: Sequence[str] = (), reporter: Reporter = silent
+) -> Iterator[tuple[str, Drawn]]:
+    """Draw the blocks, patches and coverage of each case, as `prepare` would choose them.
+
+    Parameters
+    ----------
+    config : Config
+    cases : sequence of str
+        Names of cases to draw; all for none.
+    reporter : callable
+        Told of every long stage.
+
+    Yields
+    ------
+    name : str
+        Of the case.
+    drawn : Drawn
+
+    Raises
+    ------
+    VolprepError
+        As `prepare`, before the first page; ConfigError if there is no such case.
+
+    Notes
+    -----
+    The same plan, splits and generators as in `prepare` give the same patches.
+    Cases that are resampled are read through the resampling, so foreground and
+    slices are those of the patch set.
+    """
+    found = stages.without_duplicates(config, stages.list_cases(config))
+    for name in cases:
+        if name not in {case.name for case in found}:
+            raise ConfigError(f"--case: there is no case {name!r}")
+    plan, splits, _, _ = stages.decide(config, found, reporter)
+    settings = stages.preprocessing(config, plan)
+    prepared = [_prepared(case, settings) for case in found]
+    train, val = (blocks_of(parts, prepared) for parts in (splits.train, splits.val))
+    size = stored_patch_size(plan, train)
+    rejected: list[Site] = []
+    with reporter("choose patches", len(train), "cases") as advance:
+        chosen = training_sites(
+            train,
+            size,
+            config.patching,
+            foreground=stages.foreground(config, prepared, train, advance),
+            weights=[case.weight for case in found],
+            seed=config.seed,
+            accept=_noted(stages.acceptance(config, prepared, size), rejected),
+        )
+    held = grid_sites(val, plan.patch_size, config.patching.overlap)
+    for number, case in enumerate(prepared):
+        if cases and case.name not in cases:
+            continue
+        drawn = PatchMap(
+            case.name,
+            case.image,
+            plan.spacing or case.image.spacing,
+            train_blocks=_blocks(train, number),
+            val_blocks=_blocks(val, number),
+            train_patches=_boxes(chosen, number, size),
+            val_patches=_boxes(held, number, plan.patch_size),
+            rejected=_boxes(rejected, number, size),
+            notes=_notes(config, case),
+        )
+        yield case.name, Drawn(drawn, render_patches(drawn))
+
+
+def _prepared(case: Case, settings: Preprocessing) -> PreparedCase:
+    """A case on the grid of the patch set, preprocessed where it is read."""
+    image, label, mask = case.open_image(), case.open_label(), case.open_mask()
+    layout = case_layout(image, label, settings)
+    return PreparedCase(
+        case.name,
+        prepared_volume(image, layout, settings),
+        None if label is None else prepared_volume(label, layout, settings, labels=True),
+        None if mask is None else prepared_volume(mask, layout, settings, labels=True),
+    )
+
+
+def _noted(
+    accept: Callable[[Site, np.random.Generator], bool] | None, rejected: list[Site]
+) -> Callable[[Site, np.random.Generator], bool] | None:
+    """The same decision; what it throws back is written down."""
+    if accept is None:
+        return None
+
+    def decide(site: Site, rng: np.random.Generator) -> bool:
+        kept = accept(site, rng)
+        if not kept:
+            rejected.append(site)
+        return kept
+
+    return decide
+
+
+def _blocks(blocks: Sequence[Block], number: int) -> list[Box]:
+    return [box for case, box in blocks if case == number]
+
+
+def _boxes(sites: Sequence[Site], number: int, size: Shape3) -> list[Box]:
+    return [Box.at(site.start, size) for site in sites if site.case == number]
+
+
+def _notes(config: Config, case: PreparedCase) -> list[str]:
+    section = config.patching
+    words = [f"{section.name} patches, seed {config.seed}"]
+    if case.label is not None and section.name != "sequential" and section.foreground.p:
+        words.append(f"{section.foreground.p:.0%} around foreground, per {section.foreground.per}")
+    return [", ".join(words)]
