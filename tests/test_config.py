@@ -44,6 +44,7 @@ def mistake(folder: Path, text: str) -> str:
         ("data:\n  root: x\n  spacing: 4 px\n", 3, ["data.spacing"]),
         ("data:\n  root: x\n  spacing: [4, 4, 0]\n", 3, ["data.spacing", "positive"]),
         ("data: {root: x}\npreprocess:\n  clip: [99, 1]\n", 3, ["preprocess.clip", "ascend"]),
+        ("data: {root: x}\npreprocess:\n  mean: [1]\n", 2, ["preprocess", "normalise: given"]),
         ("data:\n  root: x\ndata:\n  root: y\n", 3, ["data", "given twice", "line 1"]),
         ("data: {root: x\n", 2, ["no valid YAML"]),
         ("seed: 1\n", 1, ["data", "missing"]),

@@ -10,6 +10,9 @@ import pytest
 import tifffile
 
 from volprep.cases import find_cases
+from volprep.config import load_config
+from volprep.errors import ConfigError
+from volprep.pipeline.prepare import prepare
 from volprep.pipeline.volumes import lost_ids_of, prepare_volumes
 from volprep.preprocess import Preprocessing, resample_image, resample_labels
 
@@ -37,7 +40,11 @@ def cases(tmp_path):
             (tmp_path / folder).mkdir(exist_ok=True)
             tifffile.imwrite(tmp_path / folder / f"c{number}.tif", array)
     return find_cases(
-        tmp_path, image_dir="images", label_dir="labels", mask_dir="masks", spacing=(0.3, 0.12, 0.15)
+        tmp_path,
+        image_dir="images",
+        label_dir="labels",
+        mask_dir="masks",
+        spacing=(0.3, 0.12, 0.15),
     ).items
 
 
@@ -98,3 +105,39 @@ def test_untouched_cases_are_read_from_their_files(cases, tmp_path):
     )
     assert not (tmp_path / "volumes").exists()
     assert prepared[0].image.shape == (1, 10, 36, 42)
+
+
+def config_of(tmp_path, preprocess):
+    """A config of the two cases."""
+    path = tmp_path / "volprep.yaml"
+    path.write_text(
+        "data: {root: ., image_dir: images, label_dir: labels, spacing: [0.3, 0.12, 0.15]}\n"
+        "plan: {patch_size: [8, 16, 16]}\n"
+        f"preprocess: {preprocess}\n"
+        "patching: {patches_per_case: 2}\n"
+        "output: {dir: out}\n"
+    )
+    return load_config(path)
+
+
+def test_each_case_has_its_own_rule_and_validation_too(cases, tmp_path):
+    settings = "{target_spacing: [0.6, 0.24, 0.3], scope: case, clip: [2, 98], separate_z: true}"
+    store = prepare(config_of(tmp_path, settings))
+    training = store.manifest["training"]
+    assert set(training["case_normalisation"]) == {"c0", "c1"}
+    image = tifffile.imread(tmp_path / "images" / "c0.tif")
+    low, high = training["case_normalisation"]["c0"]["clip"][0]
+    assert (low, high) == pytest.approx(tuple(np.percentile(image, (2, 98))))
+    assert store.manifest["lost_ids"] == {"c0": [60_000], "c1": [60_000]}
+
+
+def test_a_given_mean_and_deviation_are_used(cases, tmp_path):
+    store = prepare(config_of(tmp_path, "{normalise: given, mean: [7], std: [2], clip: null}"))
+    rule = store.manifest["training"]["normalisation"]
+    assert (rule["offset"], rule["scale"], rule["clip"]) == ([7.0], [2.0], None)
+
+
+def test_as_many_means_as_channels_are_wanted(cases, tmp_path):
+    config = config_of(tmp_path, "{normalise: given, mean: [7, 1, 1], std: [2, 1, 1]}")
+    with pytest.raises(ConfigError, match="3 values for 1 channels"):
+        prepare(config)

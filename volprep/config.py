@@ -21,6 +21,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     ValidationError,
     field_validator,
@@ -204,9 +205,16 @@ class PreprocessConfig(_Section):
         "none", description="none, median, finest, or (z, y, x) in µm."
     )
     order: Literal[1, 3] = Field(3, description="Interpolation of images: 3 cubic, 1 linear.")
-    normalise: Literal["zscore", "minmax", "percentile", "none"] = Field(
+    separate_z: Literal["auto"] | bool = Field(
+        "auto",
+        description="Interpolate in-plane only, taking the nearest section along z; auto does so "
+        "along any axis whose spacing is 3 times that of the finest.",
+    )
+    normalise: Literal["zscore", "minmax", "percentile", "given", "none"] = Field(
         "zscore", description="How intensities are brought to one scale, when read."
     )
+    mean: list[float] | None = Field(None, description="Per channel, for normalise: given.")
+    std: list[PositiveFloat] | None = Field(None, description="Likewise.")
     scope: Literal["dataset", "case"] = Field(
         "dataset", description="Statistics of the whole training set, or of each case."
     )
@@ -224,6 +232,15 @@ class PreprocessConfig(_Section):
         if clip is not None and not 0 <= clip[0] < clip[1] <= 100:
             raise ValueError(f"percentiles must ascend within 0 to 100, got {list(clip)}")
         return clip
+
+    @model_validator(mode="after")
+    def _given(self) -> PreprocessConfig:
+        given = (self.mean is not None, self.std is not None)
+        if given != (self.normalise == "given",) * 2:
+            raise ValueError("mean and std belong to normalise: given, which needs both")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means but {len(self.std)} deviations")
+        return self
 
 
 class ForegroundConfig(_Section):

@@ -130,7 +130,7 @@ def _decide(config: Config, cases: Cases, reporter: Reporter) -> _Decisions:
     workers = config.compute.workers
     audit = audit_splits(splits, cases.items, patch=plan.patch_size, workers=workers)
     raise_on_errors(audit)
-    common, of_case = stages.normalisations(config, fingerprint)
+    common, of_case = stages.normalisations(config, cases, fingerprint, reporter)
     return _Decisions(
         config, cases, fingerprint, plan, splits, tuple(audit),
         stages.preprocessing(config, plan), common, of_case, classes,

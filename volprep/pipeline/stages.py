@@ -29,6 +29,7 @@ from volprep.config import (
 from volprep.errors import ConfigError, PlanError, SourceError
 from volprep.findings import Finding
 from volprep.fingerprint import (
+    PERCENTILES,
     Fingerprint,
     FingerprintInput,
     LabelFacts,
@@ -209,7 +210,12 @@ def voxel_count(cases: Cases) -> int:
 def preprocessing(config: Config, plan: Plan) -> Preprocessing:
     """What is done to the voxels before they are cut."""
     section = config.preprocess
-    return Preprocessing(target=plan.target_spacing, order=section.order, crop=section.crop_nonzero)
+    return Preprocessing(
+        target=plan.target_spacing,
+        order=section.order,
+        separate="auto" if section.separate_z == "auto" else 0 if section.separate_z else None,
+        crop=section.crop_nonzero,
+    )
 
 
 def measure(
@@ -222,7 +228,12 @@ def measure(
         for case, box in named
     ]
     with reporter(title, len(named), "cases") as advance:
-        return compute_fingerprint(inputs, workers=config.compute.workers, progress=advance)
+        return compute_fingerprint(
+            inputs,
+            workers=config.compute.workers,
+            progress=advance,
+            percentiles=sorted({*PERCENTILES, *(config.preprocess.clip or ())}),
+        )
 
 
 def decide(
@@ -281,16 +292,25 @@ def headers_of(cases: Cases) -> Fingerprint:
 
 
 def normalisations(
-    config: Config, fingerprint: Fingerprint
+    config: Config, cases: Cases, fingerprint: Fingerprint, reporter: Reporter
 ) -> tuple[Normalisation, dict[str, Normalisation]]:
-    """The rule of the data set, and those of single cases where each has its own."""
+    """The rule of the data set, and those of single cases where each has its own.
+
+    `fingerprint` is that of the training cases; where each case has its own rule, those
+    of the others are measured here.
+    """
     section = config.preprocess
+    if section.mean is not None and len(section.mean) not in (1, fingerprint.n_channels):
+        raise ConfigError(
+            f"preprocess.mean: {len(section.mean)} values for {fingerprint.n_channels} channels; "
+            "give one for each, or one for all"
+        )
 
     def rule(statistics: Sequence[Statistics]) -> Normalisation:
         return Normalisation.from_statistics(
             section.normalise,
-            mean=[s.mean for s in statistics],
-            std=[s.std for s in statistics],
+            mean=section.mean or [s.mean for s in statistics],
+            std=section.std or [s.std for s in statistics],
             minimum=[s.minimum for s in statistics],
             maximum=[s.maximum for s in statistics],
             percentiles=[s.percentiles for s in statistics],
@@ -301,7 +321,12 @@ def normalisations(
     if section.scope == "dataset":
         return common, {}
     own = {}
-    for case in fingerprint.cases:
+    measured = {case.name for case in fingerprint.cases}
+    others = [SplitPart(case.name) for case in cases if case.name not in measured]
+    facts = list(fingerprint.cases)
+    if others:
+        facts += measure(config, cases, others, reporter, "fingerprint (validation)").cases
+    for case in facts:
         found = case.foreground if section.region == "foreground" else case.everywhere
         own[case.name] = rule(found or case.everywhere or ())
     return common, own
