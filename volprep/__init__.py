@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from volprep.fingerprint import Fingerprint, compute_fingerprint
     from volprep.geometry import Box
-    from volprep.loader import PatchDataset, dataloader
+    from volprep.loader import MultiDataset, PatchDataset, SkeletonDataset, dataloader
     from volprep.pipeline import prepare
     from volprep.sources import Volume, open_labels, open_volume
     from volprep.store import PatchStore
@@ -39,7 +39,7 @@ _HOMES = {
     "volprep.autoconfig": ["Plan", "make_plan"],
     "volprep.store": ["PatchStore"],
     "volprep.pipeline": ["prepare"],
-    "volprep.loader": ["PatchDataset", "dataloader"],
+    "volprep.loader": ["MultiDataset", "PatchDataset", "SkeletonDataset", "dataloader"],
     "volprep.errors": [
         "ConfigError",
         "DataCheckError",
@@ -61,10 +61,12 @@ __all__ = [
     "DataCheckError",
     "Fingerprint",
     "MissingDependencyError",
+    "MultiDataset",
     "PatchDataset",
     "PatchStore",
     "Plan",
     "PlanError",
+    "SkeletonDataset",
     "SourceError",
     "StoreError",
     "TrainingConfig",

@@ -1,5 +1,12 @@
 """Torch datasets over patch sets and over folders. The only room that needs torch to be loaded."""
 
 from volprep.loader.patches import PatchDataset, dataloader
+from volprep.loader.skeletons import MultiDataset, SkeletonDataset, collate_skeletons
 
-__all__ = ["PatchDataset", "dataloader"]
+__all__ = [
+    "MultiDataset",
+    "PatchDataset",
+    "SkeletonDataset",
+    "collate_skeletons",
+    "dataloader",
+]
