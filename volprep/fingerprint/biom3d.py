@@ -12,7 +12,7 @@ from volprep.errors import SourceError
 from volprep.fingerprint.measure import compute_fingerprint
 from volprep.fingerprint.walk import FingerprintInput
 from volprep.headers import header_of, list_volumes, median_shape, median_spacing
-from volprep.sources import Volume, open_labels, open_volume
+from volprep.sources import Volume, open_labels, open_volume, stem_of
 
 __all__ = ["data_fingerprint"]
 
@@ -95,15 +95,22 @@ def _itself(volume: Volume) -> Volume:
 
 
 def _masks(images: list[Path], folder: Path) -> dict[Path, Path]:
-    """The mask of each image."""
-    from volprep.cases.naming import by_stem, partner_stems  # takes long to load
-
-    masks, stems = by_stem(list_volumes(folder)), by_stem(images)
-    partners = partner_stems(stems, masks)
-    alone = [path for stem, path in stems.items() if stem not in partners]
-    if alone:
+    """The mask of each image: of the same name, or the same but for a word such as ``mask``."""
+    found = list_volumes(folder)
+    masks, stems = {stem_of(path): path for path in found}, [stem_of(path) for path in images]
+    if len(masks) < len(found) or len(set(stems)) < len(stems):
         raise SourceError(
-            alone[0], f"no mask for it in {folder}",
-            "call each mask as its image is called, and remove images without one",
-        )  # fmt: skip
-    return {path: masks[partners[stem]] for stem, path in stems.items()}
+            folder, "two images or two masks have one name", "give each a name of its own"
+        )
+    partners = {stem: stem for stem in stems}
+    if not masks.keys() >= partners.keys():
+        from volprep.cases.naming import partner_stems  # takes long to load
+
+        partners = partner_stems(stems, masks)
+    for stem, path in zip(stems, images, strict=True):
+        if stem not in partners:
+            raise SourceError(
+                path, f"no mask for it in {folder}",
+                "call each mask as its image is called, and remove images without one",
+            )  # fmt: skip
+    return {path: masks[partners[stem]] for stem, path in zip(stems, images, strict=True)}
