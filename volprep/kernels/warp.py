@@ -87,25 +87,25 @@ def table(
         First and last voxel of the source among the neighbours.
     """
     sections, axes = len(matrices), len(fraction)
-    width = index.size // (sections * height)
+    voxels = index.size // sections
+    width = voxels // height
+    corner = np.array([first_row, first_column], np.int64)
+    left, part = np.zeros(width, np.int64), np.zeros(width, np.float32)
     wide = np.zeros((2, width), np.float32)
     for s in range(sections):
-        straight = lookups[s, 0, 1] == 0 and lookups[s, 1, 0] == 0
+        lookup = lookups[s]
+        straight = lookup[0, 1] == 0 and lookup[1, 0] == 0
+        if fields.shape[2] > 0 and straight:
+            _columns(lookup[1], first_column, fields.shape[3], left, part)
         for axis in range(axes):
-            reached = -1
-            for j in range(height):
-                start = (s * height + j) * width
-                at = fraction[axis, start : start + width]
-                row = first_row + j
-                _line(matrices[s, axis], row, first_column, at)
-                if axis >= first_divided:
-                    _divide(matrices[s, axes], row, first_column, at)
-                if fields.shape[2] > 0 and straight:
-                    reached = _displace_row(
-                        fields[s, axis], lookups[s], row, first_column, wide, reached, at
-                    )
-                elif fields.shape[2] > 0:
-                    _displace(fields[s, axis], lookups[s], row, first_column, at)
+            at = fraction[axis, s * voxels : (s + 1) * voxels].reshape(height, width)
+            _lines(matrices[s, axis], corner, at)
+            if axis >= first_divided:
+                _divide(matrices[s, axes], corner, at)
+            if fields.shape[2] > 0 and straight:
+                _displace_rows(fields[s, axis], lookup[0], first_row, left, part, wide, at)
+            elif fields.shape[2] > 0:
+                _displace(fields[s, axis], lookup, corner, at)
     count = _mark(fraction, bounds, outside) if border == FILL else 0
     origin = np.uint32(-np.sum(bounds[0] * strides))
     index[:] = origin
@@ -121,66 +121,71 @@ def table(
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _line(matrix: Array, j: int, i0: int, at: Array) -> None:
-    start = np.float32(matrix[0] * j + matrix[1] * i0 + matrix[2])
+def _lines(matrix: Array, corner: Array, out: Array) -> None:
     step = np.float32(matrix[1])
-    for i in range(at.size):
-        at[i] = start + step * np.float32(i)
+    for j in range(out.shape[0]):
+        start = matrix[0] * (corner[0] + j) + matrix[1] * corner[1] + matrix[2]
+        first = np.float32(start)
+        for i in range(out.shape[1]):
+            out[j, i] = first + step * np.float32(i)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _divide(matrix: Array, j: int, i0: int, at: Array) -> None:
-    start = np.float32(matrix[0] * j + matrix[1] * i0 + matrix[2])
+def _divide(matrix: Array, corner: Array, out: Array) -> None:
     step = np.float32(matrix[1])
-    for i in range(at.size):
-        at[i] /= start + step * np.float32(i)
+    for j in range(out.shape[0]):
+        start = matrix[0] * (corner[0] + j) + matrix[1] * corner[1] + matrix[2]
+        first = np.float32(start)
+        for i in range(out.shape[1]):
+            out[j, i] /= first + step * np.float32(i)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _displace_row(
-    field: Array, lookup: Array, j: int, i0: int, wide: Array, reached: int, at: Array
-) -> int:
-    """Where rows run along the control points: between two rows of them, made wide before.
-
-    `wide` holds the rows `reached` and the next; the row that it holds afterwards is returned.
-    """
-    last = len(field) - 1
-    v = min(max(lookup[0, 0] * j + lookup[0, 2], 0.0), float(last))
-    y = min(int(v), max(last - 1, 0))
-    if y != reached:
-        _widen(field[y], lookup[1], i0, wide[0])
-        _widen(field[min(y + 1, last)], lookup[1], i0, wide[1])
-    t = np.float32(v - y)
-    upper, lower = wide[0], wide[1]
-    for i in range(at.size):
-        at[i] += upper[i] + (lower[i] - upper[i]) * t
-    return y
+def _columns(lookup: Array, first: int, points: int, left: Array, part: Array) -> None:
+    """Between which control points each column of a tile lies."""
+    for i in range(left.size):
+        u = min(max(lookup[1] * (first + i) + lookup[2], 0.0), points - 1.0)
+        left[i] = min(int(u), max(points - 2, 0))
+        part[i] = u - left[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _widen(knots: Array, lookup: Array, i0: int, out: Array) -> None:
-    """A row of control points as one value a column."""
-    last = knots.size - 1
-    for i in range(out.size):
-        u = min(max(lookup[1] * (i0 + i) + lookup[2], 0.0), float(last))
-        x = min(int(u), max(last - 1, 0))
-        x1 = min(x + 1, last)
-        out[i] = knots[x] + (knots[x1] - knots[x]) * np.float32(u - x)
+def _displace_rows(
+    field: Array, lookup: Array, first: int, left: Array, part: Array, wide: Array, out: Array
+) -> None:
+    """Where rows run along the control points: two rows of those are made wide, then joined."""
+    last, ahead = len(field) - 1, min(1, field.shape[1] - 1)
+    held = -1
+    for j in range(out.shape[0]):
+        v = min(max(lookup[0] * (first + j) + lookup[2], 0.0), float(last))
+        y = min(int(v), max(last - 1, 0))
+        if y != held:
+            held = y
+            for row in range(2):
+                below = min(y + row, last)
+                for i in range(left.size):
+                    near = field[below, left[i]]
+                    wide[row, i] = near + (field[below, left[i] + ahead] - near) * part[i]
+        t = np.float32(v - y)
+        for i in range(out.shape[1]):
+            out[j, i] += wide[0, i] + (wide[1, i] - wide[0, i]) * t
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _displace(field: Array, lookup: Array, j: int, i0: int, at: Array) -> None:
+def _displace(field: Array, lookup: Array, corner: Array, out: Array) -> None:
     rows, columns = field.shape
-    for i in range(at.size):
-        v = lookup[0, 0] * j + lookup[0, 1] * (i0 + i) + lookup[0, 2]
-        u = lookup[1, 0] * j + lookup[1, 1] * (i0 + i) + lookup[1, 2]
-        v, u = min(max(v, 0.0), rows - 1.0), min(max(u, 0.0), columns - 1.0)
-        y, x = min(int(v), max(rows - 2, 0)), min(int(u), max(columns - 2, 0))
-        y1, x1 = min(y + 1, rows - 1), min(x + 1, columns - 1)
-        ty, tx = np.float32(v - y), np.float32(u - x)
-        upper = field[y, x] + (field[y, x1] - field[y, x]) * tx
-        lower = field[y1, x] + (field[y1, x1] - field[y1, x]) * tx
-        at[i] += upper + (lower - upper) * ty
+    for j in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            y, x = corner[0] + j, corner[1] + i
+            v = lookup[0, 0] * y + lookup[0, 1] * x + lookup[0, 2]
+            u = lookup[1, 0] * y + lookup[1, 1] * x + lookup[1, 2]
+            v, u = min(max(v, 0.0), rows - 1.0), min(max(u, 0.0), columns - 1.0)
+            top, left = min(int(v), max(rows - 2, 0)), min(int(u), max(columns - 2, 0))
+            bottom, right = min(top + 1, rows - 1), min(left + 1, columns - 1)
+            ty, tx = np.float32(v - top), np.float32(u - left)
+            upper = field[top, left] + (field[top, right] - field[top, left]) * tx
+            lower = field[bottom, left] + (field[bottom, right] - field[bottom, left]) * tx
+            out[j, i] += upper + (lower - upper) * ty
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
