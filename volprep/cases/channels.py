@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from volprep.errors import SourceError
 from volprep.geometry import Box, Shape3
 from volprep.sources import Volume
 from volprep.sources.axes import Layout
-from volprep.sources.base import Array
+from volprep.sources.base import SLAB_BYTES, Array
 
 __all__ = ["ChannelFiles"]
 
@@ -59,6 +59,23 @@ class ChannelFiles(Volume):
             notes=notes,
         )
         self.parts = tuple(parts)
+
+    @property
+    def sequential(self) -> bool:
+        """Whether one of the files can only be read from its beginning."""
+        return any(part.sequential for part in self.parts)
+
+    def slabs(
+        self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
+    ) -> Iterator[tuple[Box, Array]]:
+        """As `Volume.slabs`; all files are walked through side by side."""
+        boxes = self.slab_boxes(depth, max_bytes=max_bytes)
+        if boxes[0].shape[1:] != self.shape[2:]:
+            yield from super().slabs(depth, max_bytes=max_bytes)
+            return
+        walks = [part.slabs(boxes[0].shape[0]) for part in self.parts]
+        for box, *blocks in zip(boxes, *walks, strict=True):
+            yield box, np.concatenate([block for _, block in blocks]).astype(self.dtype, copy=False)
 
     def close(self) -> None:
         """Let go of the open files."""

@@ -172,6 +172,11 @@ class Volume(ABC):
         return self._layout.ndim_spatial
 
     @property
+    def sequential(self) -> bool:
+        """Whether only `slabs` reads it cheaply: a single box costs as much as the whole."""
+        return False
+
+    @property
     def name(self) -> str:
         """The file, and the dataset in it: ``a.h5::raw``."""
         return str(self.path) if self.key is None else f"{self.path}::{self.key}"

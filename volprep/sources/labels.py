@@ -67,6 +67,11 @@ class LabelVolume(Volume):
         """2 where there is one plane only, else 3."""
         return self._volume.ndim_spatial
 
+    @property
+    def sequential(self) -> bool:
+        """As the volume that holds the labels."""
+        return self._volume.sequential
+
     def slabs(
         self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
     ) -> Iterator[tuple[Box, Array]]:

@@ -51,6 +51,11 @@ class StreamVolume(MappedVolume):
                 "copy or save the file again",
             )
 
+    @property
+    def sequential(self) -> bool:
+        """Until it has been inflated as a whole."""
+        return self._forward and self._handle is None
+
     @abstractmethod
     def _stream(self) -> IO[bytes]:
         """A new stream that stands at the first voxel."""
