@@ -109,6 +109,7 @@ def test_a_volume_that_can_be_walked_is_walked_once(case):
 
     class Stream(Held):
         walks = 0
+        sequential = True
 
         def slabs(self, depth):
             self.walks += 1
@@ -122,7 +123,7 @@ def test_a_volume_that_can_be_walked_is_walked_once(case):
     for settings in (Preprocessing((0.15, 0.08, 0.12), crop=True), Preprocessing(crop=True)):
         stream = Stream(image.array, SPACING)
         expected = prepared(image, labels, settings)
-        result = prepared(stream, Stream(labels.array, SPACING), settings, depth=5)
+        result = prepared(stream, Stream(labels.array, SPACING), settings, depth=5, workers=2)
         assert stream.walks == 3  # two layouts, which look for the crop, and the case
         assert (result[1].array == expected[1].array).all()
         assert (result[2].array == expected[2].array).all()

@@ -16,7 +16,13 @@ from volprep.compute import run_units
 from volprep.geometry import Box, Spacing3, VolumeLike
 from volprep.preprocess.grid import Order
 from volprep.preprocess.resample import label_ids
-from volprep.preprocess.volume import CroppedVolume, ResampledVolume, Sections, slab_boxes
+from volprep.preprocess.volume import (
+    CroppedVolume,
+    ResampledVolume,
+    Sections,
+    is_sequential,
+    slab_boxes,
+)
 
 __all__ = [
     "CaseLayout",
@@ -259,9 +265,8 @@ def preprocess_case(
         Bytes that the sections held by one worker should fit in. Where whole sections do
         not, the volume is walked in strips along Y.
     workers : int
-        Threads for this one case. Each takes a band of slabs, which suits files that can
-        be read from the middle. One walks a file from its beginning to its end, which
-        suits compressed streams; run cases side by side then.
+        Threads for this one case. Each takes a band of slabs; but one alone walks a file
+        that can only be decompressed from its beginning.
     progress : callable, optional
         Called with the number of result voxels done since the last call, of the image and
         of the labels.
@@ -365,7 +370,8 @@ def _parts(volume: VolumeLike, depth: int, memory: int, workers: int) -> Iterato
     row = channels * width * (2 * depth * volume.dtype.itemsize + 28 * 4)
     strip = max(1, memory // (row * _STRIP)) * _STRIP
     slabs = -(-sections // depth)
-    band = -(-slabs // max(1, workers)) * depth
+    bands = 1 if is_sequential(volume) else max(1, workers)
+    band = -(-slabs // bands) * depth
     for z in range(0, sections, band):
         for y in range(0, rows, strip):
             yield Box((z, y, 0), (min(z + band, sections), min(y + strip, rows), width))

@@ -24,7 +24,14 @@ from volprep.preprocess.resample import (
     working_type,
 )
 
-__all__ = ["CroppedVolume", "ResampledVolume", "Sections", "Walkable", "slab_boxes"]
+__all__ = [
+    "CroppedVolume",
+    "ResampledVolume",
+    "Sections",
+    "Walkable",
+    "is_sequential",
+    "slab_boxes",
+]
 
 Array = npt.NDArray[Any]
 
@@ -33,9 +40,19 @@ Array = npt.NDArray[Any]
 class Walkable(VolumeLike, Protocol):
     """A volume that can be walked from its first section to its last, decoding each once."""
 
+    @property
+    def sequential(self) -> bool:
+        """Whether a single box costs as much as the whole, as in a compressed stream."""
+        ...
+
     def slabs(self, depth: int) -> Iterator[tuple[Box, Array]]:
         """Slabs of whole sections in order of z, each valid until the next is asked for."""
         ...
+
+
+def is_sequential(volume: VolumeLike) -> bool:
+    """Whether a volume is read cheaply from its beginning only."""
+    return isinstance(volume, Walkable) and volume.sequential
 
 
 def slab_boxes(box: Box, depth: int) -> list[Box]:
@@ -109,6 +126,11 @@ class CroppedVolume:
     def spacing(self) -> Spacing3 | None:
         """Of the source."""
         return self._source.spacing
+
+    @property
+    def sequential(self) -> bool:
+        """Whether a single box costs as much as the whole."""
+        return is_sequential(self._source)
 
     def read(self, box: Box | None = None) -> Array:
         """The voxels of `box`, counted from the corner of the crop."""
@@ -213,6 +235,11 @@ class ResampledVolume:
     def spacing(self) -> Spacing3 | None:
         """(Z, Y, X) in micrometres: the extent over the voxels, so near the target, not it."""
         return self._spacing
+
+    @property
+    def sequential(self) -> bool:
+        """Whether a single box costs as much as the whole."""
+        return is_sequential(self._source)
 
     def source_box(self, box: Box) -> Box:
         """The voxels of the source that `box` depends on."""
