@@ -1,0 +1,37 @@
+"""The YAML: described sections, errors that name the line, and the generated training config.
+
+The only room with pydantic and yaml. A config is read with `load_config`, which
+turns every mistake into a ConfigError with file, line, dotted key and the
+nearest right key.
+"""
+
+from volprep.config.reading import (
+    canonical_json,
+    dump_yaml,
+    json_schema,
+    load_config,
+    load_training_config,
+    load_yaml,
+    with_values,
+)
+from volprep.config.sections import CaseConfig, Config, PatchingConfig, PlanConfig, SkeletonConfig
+from volprep.config.training import TrainingConfig
+from volprep.config.values import parse_memory, parse_spacing
+
+__all__ = [
+    "CaseConfig",
+    "Config",
+    "PatchingConfig",
+    "PlanConfig",
+    "SkeletonConfig",
+    "TrainingConfig",
+    "canonical_json",
+    "dump_yaml",
+    "json_schema",
+    "load_config",
+    "load_training_config",
+    "load_yaml",
+    "parse_memory",
+    "parse_spacing",
+    "with_values",
+]

@@ -1,0 +1,254 @@
+"""The sections of the YAML, each key with its meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from volprep.config.values import parse_memory, parse_spacing
+
+Memory = Annotated[int, BeforeValidator(parse_memory), Field(gt=0)]
+Spacing = Annotated[tuple[float, float, float] | None, BeforeValidator(parse_spacing)]
+Size3 = tuple[PositiveInt, PositiveInt, PositiveInt]
+Count3 = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CaseConfig(Section):
+    """One case given by hand."""
+
+    name: str | None = Field(None, description="Its name; the image's stem if not given.")
+    image: Path | list[Path] = Field(description="The image file, or one file per channel.")
+    label: Path | None = Field(None, description="The label file.")
+    mask: Path | None = Field(None, description="Valid mask: non-zero where labels are to be used.")
+    skeletons: Path | None = Field(None, description="Ready skeletons (.skeletons.npz or .trch).")
+    image_key: str | None = Field(None, description="Dataset inside the image's HDF5 or Zarr.")
+    label_key: str | None = Field(None, description="Dataset inside the label's HDF5 or Zarr.")
+    mask_key: str | None = Field(None, description="Dataset inside the mask's HDF5 or Zarr.")
+    axes: str | None = Field(None, description="Axes of the image file, such as CZYX.")
+    label_axes: str | None = Field(None, description="Axes of the label file, such as ZYX.")
+    spacing: Spacing = Field(None, description="(z, y, x) in µm, or a text such as '50, 4, 4 nm'.")
+    group: str | None = Field(None, description="Cases of one group stay in one split.")
+    weight: float = Field(1.0, gt=0, description="How often it is drawn, against the others.")
+
+
+class DataConfig(Section):
+    """Where the volumes and labels are, and how to read them."""
+
+    root: Path | None = Field(None, description="Folder (or file) to look for cases in.")
+    layout: str | None = Field(None, description="Force a layout instead of recognising it.")
+    slices: bool | None = Field(
+        None, description="A folder of images is one stack (true) or many 2D images (false)."
+    )
+    image_dir: str | None = Field(None, description="Name of the image folder under root.")
+    label_dir: str | None = Field(None, description="Name of the label folder under root.")
+    mask_dir: str | None = Field(None, description="Name of the valid-mask folder under root.")
+    image_key: str | None = Field(None, description="Image dataset inside HDF5 or Zarr files.")
+    label_key: str | None = Field(None, description="Label dataset inside HDF5 or Zarr files.")
+    mask_key: str | None = Field(None, description="Valid mask inside HDF5 or Zarr files.")
+    axes: str | None = Field(None, description="Axes of the image files, such as CZYX or YXC.")
+    label_axes: str | None = Field(None, description="Axes of the label files.")
+    spacing: Spacing = Field(
+        None, description="(z, y, x) in µm, over what files say; '50, 4, 4 nm' works too."
+    )
+    cases: list[CaseConfig] = Field(
+        default_factory=list, description="Cases by hand, instead of root."
+    )
+    label_kind: Literal["instances", "classes"] = Field(
+        "instances", description="instances: each object has its own id; classes: ids are classes."
+    )
+    n_classes: PositiveInt | None = Field(
+        None, description="Number of classes with background; counted in the labels if not given."
+    )
+
+    @model_validator(mode="after")
+    def _somewhere_to_look(self) -> DataConfig:
+        if (self.root is None) == (not self.cases):
+            raise ValueError("give either root (a folder or file) or a list of cases")
+        return self
+
+
+class SplitConfig(Section):
+    """Which cases, or which block of a single volume, are kept for validation."""
+
+    kind: Literal["auto", "cases", "group", "kfold", "blocks"] = Field(
+        "auto", description="auto: by case, or a block of the volume where there is only one."
+    )
+    fraction: float = Field(0.2, ge=0, lt=1, description="Share of the cases for validation.")
+    folds: PositiveInt | None = Field(None, description="Number of folds for kfold.")
+    fold: NonNegativeInt = Field(0, description="The fold that is validated on.")
+    group: str | None = Field(
+        None, description="Regex on case names; cases with equal match (group 1) stay together."
+    )
+    gap: Count3 | None = Field(
+        None, description="Voxels (z, y, x) between blocks; one patch if not given."
+    )
+
+
+class PlanConfig(Section):
+    """Patch, pooling and batch size; what is given here is kept, the rest decided around it."""
+
+    planner: Literal["memory", "biom3d"] = Field(
+        "memory", description="memory: fits a budget and the spacing; biom3d: its algorithm."
+    )
+    memory: Memory = Field(8 * 2**30, description="Memory for training, such as 8GiB.")
+    precision: Literal["mixed", "fp32"] = Field("mixed", description="Of the training step.")
+    max_dims: Size3 = Field((128, 128, 128), description="biom3d: bound of the patch's volume.")
+    max_pool: NonNegativeInt = Field(5, description="Most poolings on an axis.")
+    min_batch: PositiveInt = Field(2, description="Smallest batch size.")
+    max_batch: PositiveInt = Field(16, description="Largest batch size.")
+    patch_size: Size3 | None = Field(None, description="(z, y, x) in voxels.")
+    batch_size: PositiveInt | None = Field(None, description="Patches in a batch.")
+    pool: Count3 | None = Field(None, description="Poolings along (z, y, x).")
+    aug_patch_size: Size3 | None = Field(
+        None, description="What is stored, so that rotations have something to turn."
+    )
+
+
+class PreprocessConfig(Section):
+    """Spacing and intensities."""
+
+    target_spacing: Literal["none", "median", "finest"] | Spacing = Field(
+        "none", description="none, median, finest, or (z, y, x) in µm."
+    )
+    order: Literal[1, 3] = Field(3, description="Interpolation of images: 3 cubic, 1 linear.")
+    separate_z: Literal["auto"] | bool = Field(
+        "auto",
+        description="Interpolate in-plane only, taking the nearest section along z; auto does so "
+        "along any axis whose spacing is 3 times that of the finest.",
+    )
+    normalise: Literal["zscore", "minmax", "percentile", "given", "none"] = Field(
+        "zscore", description="How intensities are brought to one scale, when read."
+    )
+    mean: list[float] | None = Field(None, description="Per channel, for normalise: given.")
+    std: list[PositiveFloat] | None = Field(None, description="Likewise.")
+    scope: Literal["dataset", "case"] = Field(
+        "dataset", description="Statistics of the whole training set, or of each case."
+    )
+    region: Literal["all", "foreground"] = Field(
+        "all", description="Statistics over all voxels, or inside the labels."
+    )
+    clip: tuple[float, float] | None = Field(
+        (0.5, 99.5), description="Percentiles to clip at first; null for none."
+    )
+    crop_nonzero: bool = Field(False, description="Cut away the empty border of each case.")
+
+    @field_validator("clip")
+    @classmethod
+    def _ascending(cls, clip: tuple[float, float] | None) -> tuple[float, float] | None:
+        if clip is not None and not 0 <= clip[0] < clip[1] <= 100:
+            raise ValueError(f"percentiles must ascend within 0 to 100, got {list(clip)}")
+        return clip
+
+    @model_validator(mode="after")
+    def _given(self) -> PreprocessConfig:
+        given = (self.mean is not None, self.std is not None)
+        if given != (self.normalise == "given",) * 2:
+            raise ValueError("mean and std belong to normalise: given, which needs both")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means but {len(self.std)} deviations")
+        return self
+
+
+class ForegroundConfig(Section):
+    """Patches that are drawn around labelled voxels."""
+
+    p: Probability = Field(0.33, description="Share of the patches drawn around foreground.")
+    per: Literal["class", "instance", "voxel"] = Field(
+        "instance", description="What is drawn evenly: classes, instances or voxels."
+    )
+
+
+class RejectConfig(Section):
+    """Patches that are thrown back."""
+
+    size_thres: int = Field(-1, description="Fewest foreground voxels; -1 is off.")
+    diversity: int = Field(-1, description="Fewest distinct ids, background counted; -1 is off.")
+    p: Probability = Field(0.95, description="Probability of rejecting such a patch.")
+    valid_ratio: Probability = Field(
+        0.5, description="With a valid mask: the share of valid voxels must be above this."
+    )
+
+
+class PatchingConfig(Section):
+    """Where patches come from."""
+
+    name: Literal["random", "sequential", "stratified"] = Field(
+        "random", description="random, sequential (a grid with overlap), or stratified."
+    )
+    patches_per_case: PositiveInt | None = Field(
+        None, description="For training; as many as tile the case, twice, if not given."
+    )
+    overlap: Count3 = Field((0, 0, 0), description="Voxels shared by neighbours of a grid.")
+    foreground: ForegroundConfig = Field(
+        default_factory=lambda: ForegroundConfig.model_validate({}),
+        description="Patches around labelled voxels.",
+    )
+    reject: RejectConfig = Field(
+        default_factory=lambda: RejectConfig.model_validate({}),
+        description="Patches that are thrown back.",
+    )
+    pad_mode: Literal["reflect", "edge", "constant"] = Field(
+        "reflect", description="How volumes smaller than a patch are filled; labels likewise."
+    )
+
+
+class SkeletonConfig(Section):
+    """Skeletons of the instances, for SKOOTS-like training."""
+
+    enabled: bool = Field(False, description="Make skeletons and bake them into the patch set.")
+    method: Literal["lee", "teasar"] = Field("lee", description="How they are made.")
+    anisotropy: tuple[float, float, float] | None = Field(
+        None, description="Weights of (z, y, x) distances; the spacing's ratios if not given."
+    )
+    average: bool = Field(True, description="Smooth the baked field within each instance.")
+    radius: PositiveInt = Field(7, description="Of the discs of the skeleton mask, in voxels.")
+    flank_radius: NonNegativeInt = Field(3, description="Of the discs on neighbouring slices.")
+
+
+class OutputConfig(Section):
+    """Where the patch set is written."""
+
+    dir: Path = Field(Path("patches"), description="Folder of the patch set.")
+    compression: Literal["lz4", "zstd", "none"] = Field("lz4", description="Of the patches.")
+
+
+class ComputeConfig(Section):
+    """How much of the machine is used."""
+
+    workers: PositiveInt | None = Field(None, description="Threads; all processors if not given.")
+
+
+class Config(Section):
+    """Everything `volprep prepare` needs to know. Paths are relative to the YAML file."""
+
+    data: DataConfig
+    seed: NonNegativeInt = Field(0, description="Of everything that is drawn.")
+    split: SplitConfig = Field(default_factory=lambda: SplitConfig.model_validate({}))
+    plan: PlanConfig = Field(default_factory=lambda: PlanConfig.model_validate({}))
+    preprocess: PreprocessConfig = Field(
+        default_factory=lambda: PreprocessConfig.model_validate({})
+    )
+    patching: PatchingConfig = Field(default_factory=lambda: PatchingConfig.model_validate({}))
+    skeletons: SkeletonConfig = Field(default_factory=lambda: SkeletonConfig.model_validate({}))
+    augment: list[dict[str, Any] | str] | dict[str, Any] = Field(
+        default_factory=list, description="Augmentations: a list of named sections, in order."
+    )
+    output: OutputConfig = Field(default_factory=lambda: OutputConfig.model_validate({}))
+    compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig.model_validate({}))

@@ -1,0 +1,56 @@
+"""The generated training config: what a trainer needs to know about a patch set."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from volprep.config.sections import Count3, Section, Size3
+
+__all__ = ["TrainingConfig"]
+
+
+class NormalisationConfig(Section):
+    """How stored intensities become the network's input: clip, subtract offset, divide by scale."""
+
+    kind: Literal["zscore", "minmax", "percentile", "given", "none"]
+    offset: list[float] = Field(default_factory=list, description="Per channel.")
+    scale: list[float] = Field(default_factory=list, description="Per channel.")
+    clip: list[tuple[float, float]] | None = Field(None, description="Per channel: low, high.")
+
+
+class SkeletonTargetsConfig(Section):
+    """How the stored offsets and skeleton masks were baked, and are baked after augmentation."""
+
+    anisotropy: tuple[float, float, float]
+    average: bool
+    radius: float
+    flank_radius: float
+
+
+class TrainingConfig(Section):
+    """What a trainer needs to know about a patch set: `train.yaml`."""
+
+    volprep_version: str
+    patches: dict[Literal["train", "val"], str] = Field(description="Zarr stores, relative.")
+    n_patches: dict[Literal["train", "val"], NonNegativeInt]
+    patch_size: Size3 = Field(description="The network's input (z, y, x) in voxels.")
+    stored_patch_size: Size3 = Field(description="Size of the stored training patches.")
+    batch_size: PositiveInt
+    pool: Count3 = Field(description="Poolings along (z, y, x).")
+    strides: list[Size3] = Field(description="Of each stage of the network, from the top.")
+    kernel_sizes: list[Size3] = Field(description="Of each stage of the network, from the top.")
+    spacing: tuple[float, float, float] | None = Field(description="(z, y, x) in µm.")
+    n_channels: PositiveInt
+    label_kind: Literal["instances", "classes"] | None
+    n_classes: PositiveInt | None = Field(description="With background; None for instances.")
+    class_values: list[int] | None = Field(description="Label value of each class.")
+    normalisation: NormalisationConfig
+    case_normalisation: dict[str, NormalisationConfig] = Field(default_factory=dict)
+    augment: list[dict[str, Any] | str] | dict[str, Any] = Field(default_factory=list)
+    skeletons: SkeletonTargetsConfig | None = Field(None, description="Of the skeleton targets.")
+    splits: str = Field(description="The file that lists the cases of each split, relative.")
+    seed: NonNegativeInt
+    precision: Literal["mixed", "fp32"]
+    memory_bytes: NonNegativeInt | None = Field(description="What the plan expects to use.")

@@ -1,0 +1,59 @@
+"""Amounts of memory and spacings as people write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from volprep.geometry import to_micrometres
+
+__all__ = ["parse_memory", "parse_spacing"]
+
+_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4,
+          "ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}  # fmt: skip
+
+
+def parse_memory(value: object) -> int:
+    """Bytes from a number or a text such as ``8GiB``, ``500 MB``, ``2e9``.
+
+    Raises
+    ------
+    ValueError
+        If the text is no amount of memory.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value)
+    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kmgt]?i?)b?\s*", str(value), re.IGNORECASE)
+    if match is None or match[2].lower() not in _UNITS:
+        raise ValueError(f"{value!r} is no amount of memory; write it like 8GiB or 500MB")
+    return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+def parse_spacing(value: object) -> tuple[float, float, float] | None:
+    """Spacing (Z, Y, X) in µm from three numbers, or a text such as ``50, 4, 4 nm``.
+
+    Raises
+    ------
+    ValueError
+        If there are not three positive lengths.
+    """
+    if value is None:
+        return None
+    unit = "um"
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(.*?[\d.])\s*([^\d\s,;]*)\s*", value)
+        if match is None:
+            raise ValueError(f"{value!r} is no spacing; write three numbers, e.g. [0.3, 0.1, 0.1]")
+        value, unit = re.split(r"[\s,;x×]+", match[1]), match[2] or "um"
+    if not isinstance(value, Sequence) or len(value) != 3:
+        raise ValueError(f"{value!r} is no spacing; write three numbers (z, y, x)")
+    try:
+        numbers = [to_micrometres(float(v), unit) for v in value]
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} is no spacing; write three numbers (z, y, x)") from None
+    if any(n is None for n in numbers):
+        raise ValueError(f"{unit!r} is no unit of length; use um, nm or mm")
+    z, y, x = (float(n) for n in numbers if n is not None)
+    if not all(0 < n < float("inf") for n in (z, y, x)):
+        raise ValueError(f"spacing must be positive, got {value!r}")
+    return z, y, x
