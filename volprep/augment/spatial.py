@@ -191,7 +191,11 @@ class Flip(LinearTransform):
     def draw(self, rng: Generator, shape: Shape3) -> Values:
         """Which axes are mirrored, whether y and x are swapped, whether z and x are."""
         coins = rng.integers(0, 2, 5).tolist()
-        mirrored = [a for a, coin in zip("zyx", coins, strict=False) if coin and a in self.axes]
+        mirrored = [
+            axis
+            for axis, coin, length in zip("zyx", coins, shape, strict=False)
+            if coin and axis in self.axes and length > 1
+        ]
         return {
             "mirrored": mirrored,
             "swap_yx": bool(coins[3]),

@@ -103,11 +103,11 @@ class _Studio:
         drawn = [compose.draw(sample_generator(self.seed, 0, k)) for k in range(self.n)]
         results = [compose(sample, replay=one) for one in drawn]
         middle = self._middle()
-        cells = [Cell(self._picture(self.original, middle), "original", [_place(middle)])]
+        cells = [Cell(self._picture(self.original, middle), "original", self._place(middle))]
         for k, (one, result) in enumerate(zip(drawn, results, strict=True), 1):
             at = self._where(one, result, compose)
             words = compose.describe(one) or ["left as it is"]
-            cells.append(Cell(self._picture(result, at), f"draw {k}", [*words, _place(at)]))
+            cells.append(Cell(self._picture(result, at), f"draw {k}", [*words, *self._place(at)]))
         cells.append(self._intensities(results))
         return Row(title, note, cells)
 
@@ -138,6 +138,10 @@ class _Studio:
             return middle
         z, y, x = (_strongest(change, axis, middle[axis]) for axis in range(3))
         return z, y, x
+
+    def _place(self, at: Shape3) -> list[str]:
+        """Which slices are shown; flat images have one."""
+        return [] if self.view.shape[0] == 1 else ["slices z {}, y {}, x {}".format(*at)]
 
     def _picture(self, sample: Sample, at: Shape3) -> Any:
         label = sample.get(self.label)
@@ -219,10 +223,6 @@ def _together(compose: Compose) -> str:
     return f"as training sees it; probabilities: {named or 'none'}"
 
 
-def _place(at: Shape3) -> str:
-    return "slices z {}, y {}, x {}".format(*at)
-
-
 def _about(
     compose: Compose,
     spacing: Sequence[float] | None,
@@ -241,6 +241,8 @@ def _about(
     )
     lines = [f"Patches of {size} voxels (z, y, x), cut from {read}; {step}; seed {seed}."]
     shown = "Each picture: the (y, x) slice, to its right (y, z), below it (z, x)."
+    if compose.input_size[0] == 1:
+        shown = "Each picture: the image, y downwards, x to the right."
     if label in original:
         shown += " Outlines: labels, a colour for each id."
     if points in original:
