@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,18 @@ def volprep_side(instances: bool) -> dict[str, Any]:
     for one in drawn:
         compose.coordinate_map(one, centre)
     place = (time.process_time() - start) / DRAWS
-    return {"ms": whole * 1e3, "draw": draw * 1e3, "map": place * 1e3}
+    walls = {}
+    for threads in (1, 2):
+        with ThreadPoolExecutor(threads) as pool:
+            start = time.perf_counter()
+            list(pool.map(lambda n: compose(sample, sample_generator(0, 2, n)), range(DRAWS)))
+            walls[threads] = time.perf_counter() - start
+    every = {json.dumps(compose.draw(sample_generator(0, e, n)).to_dict())
+             for e in range(4) for n in range(500)}  # fmt: skip
+    return {
+        "ms": whole * 1e3, "draw": draw * 1e3, "map": place * 1e3,
+        "threads": walls[1] / walls[2], "duplicates": 2000 - len(every),
+    }  # fmt: skip
 
 
 def nnunet_side(instances: bool) -> dict[str, Any]:
@@ -188,8 +200,11 @@ def main() -> None:
         peaks = [median([r.peak_mb for r in runs[name]]) for name in (ours, theirs)]
         rows.append([labels, ms[ours], ms[theirs], ms[theirs] / ms[ours], bar, *peaks])
     print(table(["labels", "volprep ms", "nnU-Net ms", "ratio", "bar", "MB", "MB"], rows))
-    parts = {k: median([f[k] for f in found["volprep instances"]]) for k in ("draw", "map")}
+    ours = found["volprep instances"]
+    parts = {k: median([f[k] for f in ours]) for k in ("draw", "map", "threads", "duplicates")}
     print(f"\nof which drawing {parts['draw']:.2f} ms and composing the map {parts['map']:.2f} ms")
+    print(f"two threads {parts['threads']:.2f}x one, bar 1.7x")
+    print(f"{parts['duplicates']:.0f} of 2000 draws repeat another (4 epochs of 500 samples)")
     quoted = 76 / ms["volprep instances"]
     print(f"PyTorch Connectomics v1, 76 ms (not measured again): {quoted:.1f}x, bar 15x")
     moved = 2 * int(np.prod(PATCH)) * (4 + 4)

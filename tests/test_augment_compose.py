@@ -447,7 +447,7 @@ def test_a_copy_in_another_process_wants_a_generator(monkeypatch: pytest.MonkeyP
         compose(sample())
     assert compose(sample(), sample_generator(0))["image"].shape == SIZE
     with pytest.raises(TypeError, match=r"rng: found RandomState; wanted a numpy.random.Generator"):
-        compose(sample(), np.random.RandomState(0))  # type: ignore[arg-type]  # noqa: NPY002
+        compose(sample(), np.random.RandomState(0))  # type: ignore[arg-type]
 
 
 def test_smoothing_keeps_every_id_and_rounds_corners() -> None:
