@@ -165,7 +165,7 @@ def test_the_nonzero_box_is_the_smallest_one():
     array = np.zeros((2, 70, 9, 9), np.int16)
     array[0, 40, 3, 2] = -1
     array[1, 65, 4, 7] = 5
-    box = nonzero_box(Held(array), depth=16)
+    box = nonzero_box(Held(array), memory=5000)
     assert box == Box((40, 3, 2), (66, 5, 8))
     assert (CroppedVolume(Held(array), box).read() == array[:, 40:66, 3:5, 2:8]).all()
 

@@ -121,13 +121,15 @@ def case_key(settings: Preprocessing, inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def nonzero_box(volume: VolumeLike, *, depth: int = 32) -> Box | None:
+def nonzero_box(volume: VolumeLike, *, memory: int = 64 * 2**20) -> Box | None:
     """The smallest box that holds every voxel that is not zero in some channel.
 
     Parameters
     ----------
     volume : VolumeLike
-        Read once, `depth` sections at a time.
+        Read once, from its first section to its last.
+    memory : int
+        Bytes to read at a time; one section at least.
 
     Returns
     -------
@@ -136,7 +138,7 @@ def nonzero_box(volume: VolumeLike, *, depth: int = 32) -> Box | None:
     """
     low, high = [np.iinfo(np.int64).max] * 3, [-1] * 3
     whole = Box.whole(volume.shape)
-    sections = Sections(volume, whole, depth, forward=True)
+    sections = Sections(volume, whole, _depth_within(volume, memory), forward=True)
     for first, _, voxels in sections.take(0, whole.stop[0]):
         filled: Array = np.any(voxels, axis=0)
         corner = (first, 0, 0)
@@ -289,7 +291,7 @@ def preprocess_case(
         prepared = prepared_volume(labels, layout, settings, labels=True)
         if prepared is not labels:
             # A pass of its own: resampling may skip voxels, and the only ones of an id.
-            units.append(partial(before.add_all, labels, depth))
+            units.append(partial(before.add_all, labels, _depth_within(labels, memory)))
             write_labels = _noting(write_labels, after)
         walks.append((prepared, _without_channel(write_labels)))
     units += [
@@ -358,6 +360,13 @@ def _slabs(volume: VolumeLike, depth: int, part: Box) -> Iterator[tuple[Box, Arr
     for box in slab_boxes(part, depth):
         pieces = [piece for _, _, piece in sections.take(box.start[0], box.stop[0])]
         yield box, pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+
+
+def _depth_within(volume: VolumeLike, memory: int) -> int:
+    """How many sections of a volume fit in `memory` bytes; 1 at least."""
+    channels, sections, rows, width = volume.shape
+    section = channels * rows * width * volume.dtype.itemsize
+    return max(1, min(sections, memory // max(1, section)))
 
 
 _STRIP = 128
