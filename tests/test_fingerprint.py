@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
+import nibabel
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -29,6 +31,9 @@ from volprep.fingerprint import (
     compute_median,
     data_fingerprint,
     draw_histogram,
+    narrow,
+    walk,
+    wide,
 )
 from volprep.fingerprint.labels import LabelCount
 from volprep.geometry import Box, aligned_blocks
@@ -227,10 +232,86 @@ def test_cases_with_and_without_labels_may_be_mixed() -> None:
     assert found.statistics("all")[0].count == 16
 
 
-def test_progress_counts_the_cases() -> None:
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_progress_counts_the_voxels(dtype: Any) -> None:
     seen: list[int] = []
-    of_arrays([np.zeros((1, 2, 2), np.uint8)] * 5, progress=seen.append)
-    assert sum(seen) == 5
+    of_arrays([np.zeros((2, n, 3, 4), dtype) for n in (1, 5, 3)], progress=seen.append)
+    assert sum(seen) == 9 * 3 * 4
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from([np.uint8, np.int16, np.float32]),
+    st.tuples(st.integers(1, 2), st.integers(1, 30), st.integers(1, 6), st.integers(1, 6)),
+    st.integers(40, 400),
+    st.integers(16, 400),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_parts_of_a_volume_make_the_whole(
+    dtype: Any,
+    shape: tuple[int, int, int, int],
+    part_voxels: int,
+    block_bytes: int,
+    boxed: bool,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    image = some_values(rng, dtype, math.prod(shape)).reshape(shape)
+    label = rng.integers(0, 4, shape[1:], dtype=np.uint16)
+    box = None
+    if boxed:
+        start = [int(rng.integers(0, n)) for n in shape[1:]]
+        box = Box.at(
+            start, [int(rng.integers(1, n - a + 1)) for a, n in zip(start, shape[1:], strict=True)]
+        )
+    case = FingerprintInput("a", partial(InMemory, image), partial(InMemory, label), box)
+    whole = compute_fingerprint([case], workers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walk, "PART_VOXELS", part_voxels)
+        patch.setattr(narrow, "BLOCK_BYTES", block_bytes)
+        patch.setattr(wide, "BLOCK_BYTES", block_bytes)
+        cut = compute_fingerprint([case], workers=2)
+    assert cut.cases[0].labels == whole.cases[0].labels
+    for region in ("all", "foreground"):
+        for one, other in zip(whole.statistics(region), cut.statistics(region), strict=True):
+            assert one.percentiles == other.percentiles
+            assert (one.count, one.minimum, one.maximum) == (
+                other.count,
+                other.minimum,
+                other.maximum,
+            )
+            assert one.mean == pytest.approx(other.mean, rel=1e-12, abs=1e-300)
+
+
+def test_a_chunked_volume_is_measured_in_layers_of_its_chunks(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 2**16, (40, 50, 60), dtype=np.uint16)
+    label = np.kron(rng.integers(0, 9, (8, 10, 12)), np.ones((5, 5, 5), int)).astype(np.uint32)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("raw", data=image, chunks=(8, 16, 16), compression="gzip")
+        file.create_dataset("label", data=label, chunks=(7, 20, 20), compression="gzip")
+    reading = partial(open_volume, tmp_path / "a.h5"), partial(open_labels, tmp_path / "a.h5")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walk, "PART_VOXELS", 10 * 50 * 60)
+        patch.setattr(narrow, "BLOCK_BYTES", 8 * 20 * 60 * 6)
+        found = compute_fingerprint([FingerprintInput("a", *reading)], workers=2)
+    assert found.cases[0].labels == of_arrays([image], [label]).cases[0].labels
+    assert_is_numpy(found.statistics("all")[0], image.ravel())
+
+
+def test_a_stream_is_walked_through_once(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 900, (20, 30, 40), dtype=np.int16)
+    nibabel.save(nibabel.Nifti1Image(image.transpose(2, 1, 0), np.eye(4)), tmp_path / "a.nii.gz")
+    reading = partial(open_volume, tmp_path / "a.nii.gz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walk, "PART_VOXELS", 5 * 30 * 40)
+        patch.setattr(narrow, "BLOCK_BYTES", 3 * 30 * 40 * 2)
+        patch.setattr(type(reading()), "read", None)
+        found = compute_fingerprint(
+            [FingerprintInput("a", partial(open_volume, tmp_path / "a.nii.gz"))]
+        )
+    assert_is_numpy(found.statistics("all")[0], image.ravel())
 
 
 # Labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from volprep.errors import SourceError
 from volprep.fingerprint.measure import compute_fingerprint
 from volprep.fingerprint.walk import FingerprintInput
 from volprep.headers import header_of, list_volumes, median_shape, median_spacing
-from volprep.sources import Volume, open_labels, open_volume, stem_of
+from volprep.sources import open_labels, open_volume, stem_of
 
 __all__ = ["data_fingerprint"]
 
@@ -69,7 +70,7 @@ def data_fingerprint(
         [
             FingerprintInput(
                 name=path.name,
-                image=partial(_itself, volume),
+                image=partial(copy, volume),
                 label=partial(open_labels, masks[path]) if path in masks else None,
             )
             for path, volume in zip(paths, volumes, strict=True)
@@ -88,10 +89,6 @@ def data_fingerprint(
         min(s.percentile(0.5) for s in channels),
         max(s.percentile(99.5) for s in channels),
     )
-
-
-def _itself(volume: Volume) -> Volume:
-    return volume
 
 
 def _masks(images: list[Path], folder: Path) -> dict[Path, Path]:

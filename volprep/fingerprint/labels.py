@@ -25,8 +25,8 @@ _SMALLEST_TABLE = 1 << 12
 class LabelCount:
     """Counts the labels of one volume; blocks come in the order z, y, x and cover `region`.
 
-    Memory grows with the number of ids, not with the volume: beside the table there is
-    one plane of labels, so that neighbours are seen across blocks.
+    Memory grows with the number of ids, not with the volume: beside the table there are
+    two planes of labels, so that neighbours are seen across blocks and regions.
 
     Parameters
     ----------
@@ -40,6 +40,7 @@ class LabelCount:
         self._counts = np.zeros(_SMALLEST_TABLE, np.int64)
         self._touching = np.zeros(_SMALLEST_TABLE, np.bool_)
         self._state = np.zeros(3, np.int64)
+        self._first: Array | None = None
         self._plane: Array | None = None
         self._lines: Array | None = None
         self._column: Array | None = None
@@ -70,6 +71,20 @@ class LabelCount:
             self._enlarge(block.shape[2])
         self._remember(box, block)
 
+    def merge(self, other: LabelCount) -> None:
+        """Add the labels of the region that comes next along z."""
+        from volprep.kernels.histogram import add_table, mark_planes
+
+        if self._room < self._ids + other._ids:
+            self._enlarge(other._ids)
+        add_table(*other._tables, *self._tables)
+        if self._plane is not None and other._first is not None:
+            mark_planes(self._plane, other._first, self._table, self._touching)
+        self._plane = other._plane
+        self._region = Box(self._region.start, other._region.stop)
+        self._state[1] = np.count_nonzero(self._table)
+        self._state[2] = np.count_nonzero(self._touching)
+
     def sizes(self) -> Counts:
         """Voxels of each id, by ascending id."""
         return self._listed()[1]
@@ -96,14 +111,27 @@ class LabelCount:
         order = filled[np.argsort(self._table[filled])]
         return self._table[order], self._counts[order]
 
-    def _enlarge(self, row: int) -> None:
-        from volprep.kernels.histogram import regroup
+    @property
+    def _tables(self) -> tuple[Array, Array, Array]:
+        return self._table, self._counts, self._touching
+
+    @property
+    def _ids(self) -> int:
+        return int(self._state[1])
+
+    @property
+    def _room(self) -> int:
+        """Ids that the table takes, as `count_labels` sees it."""
+        return self._table.size * 3 // 4
+
+    def _enlarge(self, more: int) -> None:
+        from volprep.kernels.histogram import add_table
 
         size = 2 * self._table.size
-        while size * 3 // 4 < 2 * (int(self._state[1]) + row):
+        while size * 3 // 4 < 2 * (self._ids + more):
             size *= 2
         larger = np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(size, np.bool_)
-        regroup(self._table, self._counts, self._touching, *larger)
+        add_table(*self._tables, *larger)
         self._table, self._counts, self._touching = larger
 
     def _before(self, box: Box, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
@@ -121,12 +149,15 @@ class LabelCount:
     def _remember(self, box: Box, block: Array) -> None:
         height, width = self._region.shape[1:]
         _, rows, columns = self._within(box)
-        if box.shape[1:] == (height, width):
-            self._plane = block[-1].copy()
-            return
-        if self._plane is None:
-            self._plane = np.zeros((height, width), block.dtype)
+        if self._first is None:
+            self._first = np.zeros((height, width), block.dtype)
+            self._plane = self._first.copy()
+        if box.start[0] == self._region.start[0]:
+            self._first[rows, columns] = block[0]
+        assert self._plane is not None
         self._plane[rows, columns] = block[-1]
+        if box.shape[1:] == (height, width):
+            return
         if self._lines is None or len(self._lines) != len(block):
             self._lines = np.zeros((len(block), width), block.dtype)
         self._lines[:, columns] = block[:, -1]

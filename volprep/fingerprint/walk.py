@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from volprep.errors import DataCheckError
-from volprep.geometry import Box, VolumeLike
+from volprep.geometry import Box, Shape3, VolumeLike
 from volprep.sources import Volume
 
 __all__ = ["FingerprintInput", "Opened", "closing", "opened"]
 
 Array = npt.NDArray[Any]
+
+#: What one worker measures in one go, where a volume can be read from its middle.
+PART_VOXELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class FingerprintInput:
     name : str
         Of the case.
     image : callable
-        Opens the image.
+        Opens the image; called anew by every worker that measures a part of it.
     label : callable or None
         Opens the labels: one channel, integers from 0 up.
     box : Box or None
@@ -70,39 +74,57 @@ class Opened:
         image : ndarray, shape (C, Z, Y, X)
         label : ndarray, shape (Z, Y, X), or None
         """
-        for box, image, label in self._covering(max_bytes):
+        boxes = _boxes(self.image, self.label, max_bytes)
+        read = self._slabs if self._sequential and _are_planes(boxes, self.image) else self._boxes
+        for box, image, label in read(boxes):
             part = _common(box, self.region)
             if part is None:
                 continue
             inside = part.shift([-n for n in box.start]).slices
             yield part, image[:, *inside], None if label is None else label[0][inside]
-            let_go(image)
-            if label is not None:
-                let_go(label)
             if part.stop == self.region.stop:
                 return
 
-    def _covering(self, max_bytes: int) -> Iterator[tuple[Box, Array, Array | None]]:
-        """Blocks of the whole volume, some of those outside the region left out."""
-        image, label = self.image, self.label
-        own = image.dtype.itemsize * image.shape[0]
-        share = own / (own + (0 if label is None else label.dtype.itemsize))
-        boxes = _boxes(image, int(max_bytes * share))
-        planes = boxes[0].shape[1:] == image.shape[2:]
-        if planes and isinstance(image, Volume) and (label is None or isinstance(label, Volume)):
-            depth = boxes[0].shape[0]
-            if label is None:
-                yield from ((box, block, None) for box, block in image.slabs(depth))
-                return
-            for (box, block), (_, ids) in zip(image.slabs(depth), label.slabs(depth), strict=True):
-                yield box, block, ids
-            return
+    def regions(self) -> list[Box]:
+        """The region cut along z into what one worker measures, whole layers of chunks."""
+        _, height, width = self.region.shape
+        depth = max(1, PART_VOXELS // max(1, self.image.shape[0] * height * width))
+        layers = max(_chunk_depth(self.image), _chunk_depth(self.label))
+        step = -(-depth // layers) * layers
+        (first, *start), (last, *stop) = self.region.start, self.region.stop
+        if self._sequential or last - first <= step:
+            return [self.region]
+        cuts = [first, *range((first // step + 1) * step, last, step), last]
+        return [Box((a, start[0], start[1]), (b, stop[0], stop[1])) for a, b in pairwise(cuts)]
+
+    @property
+    def _sequential(self) -> bool:
+        return any(isinstance(v, Volume) and v.sequential for v in (self.image, self.label))
+
+    def _boxes(self, boxes: Sequence[Box]) -> Iterator[tuple[Box, Array, Array | None]]:
+        """What the region needs of each box, read on its own."""
         for box in boxes:
-            if _common(box, self.region) is not None:
-                yield box, image.read(box), None if label is None else label.read(box)
+            part = _common(box, self.region)
+            if part is None:
+                continue
+            image = self.image.read(part)
+            label = None if self.label is None else self.label.read(part)
+            yield part, image, label
+            let_go(image)
+            if label is not None:
+                let_go(label)
+
+    def _slabs(self, boxes: Sequence[Box]) -> Iterator[tuple[Box, Array, Array | None]]:
+        """The whole volume from its beginning."""
+        image = _slabs(self.image, boxes)
+        if self.label is None:
+            yield from ((box, block, None) for box, block in image)
+            return
+        for (box, block), (_, ids) in zip(image, _slabs(self.label, boxes), strict=True):
+            yield box, block, ids
 
 
-def opened(item: FingerprintInput) -> Opened:
+def opened(item: FingerprintInput, region: Box | None = None) -> Opened:
     """Open image and labels of a case, and check that they belong together.
 
     Raises
@@ -119,8 +141,13 @@ def opened(item: FingerprintInput) -> Opened:
             f"{item.name}: the labels are {_times(label.shape)}, the image is "
             f"{_times(image.shape)}; give labels of one channel and the shape of the image"
         ])  # fmt: skip
-    region = Box.whole(image.shape) if item.box is None else item.box.clip(image.shape)
-    return Opened(image, label, region)
+    wanted = region or item.box or Box.whole(image.shape)
+    return Opened(image, label, wanted.clip(image.shape))
+
+
+def closing(volume: VolumeLike | None) -> AbstractContextManager[Any]:
+    """Close a volume of ours after use; leave any other alone."""
+    return volume if isinstance(volume, Volume) else nullcontext()
 
 
 def let_go(block: Array) -> None:
@@ -141,26 +168,47 @@ def let_go(block: Array) -> None:
         owner.madvise(mmap.MADV_DONTNEED, start, size)
 
 
-def closing(volume: VolumeLike | None) -> AbstractContextManager[Any]:
-    """Close a volume of ours after use; leave any other alone."""
-    return volume if isinstance(volume, Volume) else nullcontext()
-
-
-def _boxes(image: VolumeLike, max_bytes: int) -> list[Box]:
+def _boxes(image: VolumeLike, label: VolumeLike | None, max_bytes: int) -> list[Box]:
+    """Blocks that suit the image's chunks; its labels take their share of the bytes."""
+    own = image.dtype.itemsize * image.shape[0]
+    share = max_bytes * own // (own + (0 if label is None else label.dtype.itemsize))
     if isinstance(image, Volume):
-        return image.slab_boxes(max_bytes=max_bytes)
-    channels, nz, ny, nx = image.shape
-    depth = max(1, max_bytes // max(1, channels * ny * nx * image.dtype.itemsize))
+        return image.slab_boxes(max_bytes=share)
+    _, nz, ny, nx = image.shape
+    depth = max(1, share // max(1, own * ny * nx))
     return [Box((z, 0, 0), (z + depth, ny, nx)).clip(image.shape) for z in range(0, nz, depth)]
 
 
+def _are_planes(boxes: Sequence[Box], image: VolumeLike) -> bool:
+    return boxes[0].shape[1:] == image.shape[2:]
+
+
+def _slabs(volume: VolumeLike, boxes: Sequence[Box]) -> Iterator[tuple[Box, Array]]:
+    """Whole planes in the given boxes, walked through from the beginning where it helps."""
+    if isinstance(volume, Volume):
+        return volume.slabs(boxes[0].shape[0])
+    return ((box, volume.read(box)) for box in boxes)
+
+
+def _chunk_depth(volume: VolumeLike | None) -> int:
+    """Planes that are read together; 1 where a volume is not stored in chunks."""
+    if not isinstance(volume, Volume) or volume.chunks == volume.shape[1:]:
+        return 1
+    return volume.chunks[0]
+
+
 def _common(a: Box, b: Box) -> Box | None:
-    start = [max(p, q) for p, q in zip(a.start, b.start, strict=True)]
-    stop = [min(p, q) for p, q in zip(a.stop, b.stop, strict=True)]
+    start: Shape3 = _each(max, a.start, b.start)
+    stop = _each(min, a.stop, b.stop)
     if any(q <= p for p, q in zip(start, stop, strict=True)):
         return None
-    return Box.at(start, [q - p for p, q in zip(start, stop, strict=True)])
+    return Box(start, stop)
+
+
+def _each(choose: Callable[[int, int], int], a: Shape3, b: Shape3) -> Shape3:
+    z, y, x = (choose(p, q) for p, q in zip(a, b, strict=True))
+    return z, y, x
 
 
 def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, np.array(shape).tolist()))
+    return "x".join(str(int(n)) for n in shape)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from volprep.compute import default_workers, run_units
 from volprep.fingerprint.counts import histogram, pool_images
 from volprep.fingerprint.facts import CaseFacts, Histogram, Region, Statistics, Weighting
 from volprep.fingerprint.floats import (
@@ -22,9 +21,11 @@ from volprep.fingerprint.floats import (
     key_values,
 )
 from volprep.fingerprint.labels import LabelCount, as_ids
-from volprep.fingerprint.walk import FingerprintInput, Opened, closing, opened
+from volprep.fingerprint.walk import closing, opened
+from volprep.fingerprint.work import Job, Measured, measured_in_parts
+from volprep.geometry import Box
 
-__all__ = ["Measured", "measure_wide"]
+__all__ = ["measure_wide"]
 
 Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
@@ -38,45 +39,55 @@ _ALL = 0
 _REGIONS: tuple[Region, Region] = ("all", "foreground")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What is known of all images together.
+@dataclass
+class _FirstPass:
+    """Moments and counts by the first bits; lists are by channel, then by row."""
 
-    Attributes
-    ----------
-    cases : sequence of CaseFacts
-        In the order of the cases.
-    pooled, histograms
-        As in `Fingerprint`.
-    sizes : sequence of ndarray
-        Voxels of each id, for each labelled case.
-    """
+    counts: Counts
+    moments: list[list[Moments]]
+    labels: LabelCount | None
+    used_bits: int
 
-    cases: Sequence[CaseFacts]
-    pooled: dict[Weighting, dict[Region, tuple[Statistics, ...]]]
-    histograms: tuple[Histogram, ...]
-    sizes: Sequence[Counts]
+    def merge(self, other: _FirstPass) -> None:
+        """Add the part that comes next along z."""
+        self.counts += other.counts
+        for mine, theirs in zip(self.moments, other.moments, strict=True):
+            for row, moments in zip(mine, theirs, strict=True):
+                row.merge(moments)
+        if self.labels is not None and other.labels is not None:
+            self.labels.merge(other.labels)
+        self.used_bits |= other.used_bits
+
+
+@dataclass
+class _FineCounts:
+    """Counts by the next bits at the prefixes of each channel; by row, then by prefix."""
+
+    counts: list[Counts]
+
+    def merge(self, other: _FineCounts) -> None:
+        """Add the part that comes next along z."""
+        for mine, theirs in zip(self.counts, other.counts, strict=True):
+            mine += theirs
 
 
 @dataclass
 class _Case:
     """One image on its way; lists are by channel, then by region."""
 
-    item: FingerprintInput
-    facts: CaseFacts
-    sizes: Counts | None
+    job: Job
+    labels: LabelCount | None
     moments: list[list[Moments]]
     searches: list[list[Search]]
-    coarse: list[tuple[Array, Counts]]
     used_bits: int
 
     @property
     def regions(self) -> range:
-        return range(1 if self.sizes is None else 2)
+        return range(1 if self.labels is None else 2)
 
 
 def measure_wide(
-    cases: Sequence[FingerprintInput],
+    jobs: Sequence[Job],
     *,
     percentiles: Sequence[float],
     workers: int | None,
@@ -86,28 +97,35 @@ def measure_wide(
 
     Parameters
     ----------
-    cases, percentiles, workers, progress
-        As for `compute_fingerprint`.
-
-    Returns
-    -------
-    Measured
+    jobs : sequence of Job
+        Of any dtype.
+    percentiles, workers, progress
+        As for `compute_fingerprint`; progress is that of the first pass.
     """
-    threads = default_workers() if workers is None else max(1, workers)
+    regions = [job.regions for job in jobs]
     found, pools = [], _Pools(percentiles)
-    for case in _in_turn(partial(_first_pass, percentiles=percentiles), cases, threads):
-        pools.add_coarse(case)
-        case.coarse = []
-        found.append(case)
-        progress(1)
+
+    def begin(number: int, region: Box) -> _FirstPass:
+        return _first_pass(jobs[number], region, progress)
+
+    first = measured_in_parts(begin, regions, workers=workers, ahead=False)
+    for job, result in zip(jobs, first, strict=True):
+        found.append(_begun(job, result, percentiles))
+        pools.add_coarse(found[-1], result.counts)
     pools.start()
     bits, needed = COARSE_BITS, _bits_in_use(found)
     while bits < needed:
         width = min(FINE_BITS, 64 - bits)
         pools.begin(width)
-        refine = partial(_refine, pools=pools, shift=64 - bits - width, width=width)
-        for case, counts in zip(found, _in_turn(refine, found, threads), strict=True):
-            pools.add(case, counts)
+        wanted = [pools.wanted(case) for case in found]
+        refine = partial(_refine, found, wanted, 64 - bits - width, width)
+        fine = measured_in_parts(refine, regions, workers=workers, ahead=False)
+        for case, prefixes, refined in zip(found, wanted, fine, strict=True):
+            for c, counts in enumerate(refined.counts):
+                counts[_ALL] += counts[_FOREGROUND]
+                for search, of_region in zip(case.searches[c], counts, strict=True):
+                    search.step(prefixes[c], of_region, width)
+            pools.add(case, prefixes, refined.counts)
         pools.step(width)
         bits += width
     facts = [_facts(case, percentiles) for case in found]
@@ -115,7 +133,7 @@ def measure_wide(
         cases=facts,
         pooled=pools.statistics(found, facts),
         histograms=pools.histograms(found),
-        sizes=[case.sizes for case in found if case.sizes is not None],
+        sizes=[case.labels.sizes() for case in found if case.labels is not None],
     )
 
 
@@ -130,19 +148,21 @@ class _Pools:
         self._fine: list[list[tuple[Counts, Array]]] = []
         self._searches: list[list[tuple[Search, Search]]] = []
 
-    def add_coarse(self, case: _Case) -> None:
-        """Add the first counts of an image, to each voxel alike and to each image alike."""
+    def add_coarse(self, case: _Case, counts: Counts) -> None:
+        """Add the first counts of an image, each voxel alike and each image alike."""
         if not self._coarse:
             self._coarse = [
                 [(np.zeros(2**COARSE_BITS, np.int64), np.zeros(2**COARSE_BITS)) for _ in _REGIONS]
-                for _ in case.coarse
+                for _ in counts
             ]
         self.regions = range(max(len(self.regions), len(case.regions)))
-        for c, (bins, counts) in enumerate(case.coarse):
+        for c, of_channel in enumerate(counts):
             for r in case.regions:
+                bins = np.flatnonzero(of_channel[r])
+                often = of_channel[r][bins]
                 by_voxel, by_image = self._coarse[c][r]
-                by_voxel[bins] += counts[r]
-                by_image[bins] += counts[r] / max(1, case.moments[c][r].count)
+                by_voxel[bins] += often
+                by_image[bins] += often / max(1, case.moments[c][r].count)
 
     def start(self) -> None:
         """Begin the searches."""
@@ -169,13 +189,22 @@ class _Pools:
             [(np.zeros(shape, np.int64), np.zeros(shape)) for _ in self.regions] for shape in shapes
         ]
 
-    def add(self, case: _Case, counts: Sequence[Counts]) -> None:
-        """Add the counts of an image at `prefixes`."""
+    def wanted(self, case: _Case) -> list[Keys]:
+        """The prefixes to count for an image: those of its own searches, and the shared ones."""
+        return [
+            np.unique(np.concatenate([shared, *(s.prefixes for s in own)]))
+            for shared, own in zip(self.prefixes, case.searches, strict=True)
+        ]
+
+    def add(self, case: _Case, prefixes: Sequence[Keys], counts: Sequence[Counts]) -> None:
+        """Add the counts of an image at its prefixes."""
         for c, of_channel in enumerate(counts):
+            rows = np.searchsorted(prefixes[c], self.prefixes[c])
             for r in case.regions:
+                often = of_channel[r][rows]
                 by_voxel, by_image = self._fine[c][r]
-                by_voxel += of_channel[r]
-                by_image += of_channel[r] / max(1, case.moments[c][r].count)
+                by_voxel += often
+                by_image += often / max(1, case.moments[c][r].count)
 
     def step(self, width: int) -> None:
         """Go on with the searches by those bits."""
@@ -220,11 +249,11 @@ class _Pools:
         return tuple(drawn)
 
 
-def _first_pass(item: FingerprintInput, *, percentiles: Sequence[float]) -> _Case:
-    """Moments, labels, and counts by the first bits; the image's own searches begin."""
+def _first_pass(job: Job, region: Box, progress: Callable[[int], None]) -> _FirstPass:
+    """Moments, labels, and counts by the first bits of one part of an image."""
     from volprep.kernels.histogram import count_keys
 
-    pair = opened(item)
+    pair = opened(job.item, region)
     channels = range(pair.image.shape[0])
     counts = np.zeros((len(channels), 2, 2**COARSE_BITS), np.int64)
     moments = [[Moments(), Moments()] for _ in channels]
@@ -241,46 +270,36 @@ def _first_pass(item: FingerprintInput, *, percentiles: Sequence[float]) -> _Cas
                     moments[c][row].add(own, floats)
                     count_keys(bits, counts[c, row])
                     used |= np.bitwise_or.reduce(bits)
+            progress(box.size)
+    return _FirstPass(counts, moments, labels, int(used))
+
+
+def _begun(job: Job, first: _FirstPass, percentiles: Sequence[float]) -> _Case:
+    """A case whose own searches have begun; background becomes all voxels on the way."""
+    first.counts[:, _ALL] += first.counts[:, _FOREGROUND]
     searches = []
-    for c in channels:
-        counts[c, _ALL] += counts[c, _FOREGROUND]
-        background = moments[c][_BACKGROUND]
-        background.merge(moments[c][_FOREGROUND])
-        own_searches = [Search(percentiles) for _ in _REGIONS]
-        for search, of_region in zip(own_searches, counts[c], strict=True):
+    for moments, counts in zip(first.moments, first.counts, strict=True):
+        moments[_BACKGROUND].merge(moments[_FOREGROUND])
+        own = [Search(percentiles) for _ in _REGIONS]
+        for search, of_region in zip(own, counts, strict=True):
             search.start(of_region)
-        searches.append(own_searches)
-    facts = CaseFacts(
-        name=item.name,
-        shape=pair.image.shape,
-        dtype=str(pair.image.dtype),
-        spacing=pair.image.spacing,
-        labels=None if labels is None else labels.facts(pair.label_dtype),
-    )
-    sizes = None if labels is None else labels.sizes()
-    return _Case(item, facts, sizes, moments, searches, [_sparse(c) for c in counts], int(used))
+        searches.append(own)
+    return _Case(job, first.labels, first.moments, searches, first.used_bits)
 
 
-def _refine(case: _Case, *, pools: _Pools, shift: int, width: int) -> list[Counts]:
-    """Count the next bits where a search asks for them; the image's own searches go on."""
-    wanted = [
-        np.unique(np.concatenate([shared, *(s.prefixes for s in own)]))
-        for shared, own in zip(pools.prefixes, case.searches, strict=True)
-    ]
-    counts = _fine_counts(opened(case.item), wanted, shift, width)
-    shared_counts = []
-    for c, prefixes in enumerate(wanted):
-        counts[c][_ALL] += counts[c][_FOREGROUND]
-        for search, of_region in zip(case.searches[c], counts[c], strict=True):
-            search.step(prefixes, of_region, width)
-        rows = np.searchsorted(prefixes, pools.prefixes[c])
-        shared_counts.append(counts[c][:, rows])
-    return shared_counts
-
-
-def _fine_counts(pair: Opened, prefixes: Sequence[Keys], shift: int, width: int) -> list[Counts]:
+def _refine(
+    cases: Sequence[_Case],
+    wanted: Sequence[Sequence[Keys]],
+    shift: int,
+    width: int,
+    number: int,
+    region: Box,
+) -> _FineCounts:
+    """Count the next bits of one part of an image where a search asks for them."""
     from volprep.kernels.histogram import refine_keys
 
+    prefixes = wanted[number]
+    pair = opened(cases[number].job.item, region)
     counts = [np.zeros((2, len(p), 2**width), np.int64) for p in prefixes]
     with closing(pair.image), closing(pair.label):
         for _, block, ids in pair.blocks(BLOCK_BYTES):
@@ -288,7 +307,7 @@ def _fine_counts(pair: Opened, prefixes: Sequence[Keys], shift: int, width: int)
                 for row, values in _parts(channel, ids):
                     _, floats = finite_values(values)
                     refine_keys(floats.view(np.uint64), prefixes[c], shift, width, counts[c][row])
-    return counts
+    return _FineCounts(counts)
 
 
 def _parts(channel: Array, ids: Array | None) -> Iterator[tuple[int, Array]]:
@@ -299,12 +318,6 @@ def _parts(channel: Array, ids: Array | None) -> Iterator[tuple[int, Array]]:
     inside = ids != 0
     yield _BACKGROUND, channel[~inside]
     yield _FOREGROUND, channel[inside]
-
-
-def _sparse(counts: Counts) -> tuple[Array, Counts]:
-    """The bins that are not empty in both regions, with their counts."""
-    bins = np.flatnonzero(counts[_ALL])
-    return bins, counts[:, bins]
 
 
 def _bits_in_use(cases: Sequence[_Case]) -> int:
@@ -323,19 +336,12 @@ def _facts(case: _Case, percentiles: Sequence[float]) -> CaseFacts:
         )
         for r in case.regions
     ]
-    known = case.facts
-    return CaseFacts(
-        name=known.name,
-        shape=known.shape,
-        dtype=known.dtype,
-        spacing=known.spacing,
+    head, dtype = case.job.head, case.job.label_dtype
+    if case.labels is None or dtype is None:
+        return replace(head, everywhere=regions[_ALL])
+    return replace(
+        head,
         everywhere=regions[_ALL],
-        foreground=regions[_FOREGROUND] if len(regions) > 1 else None,
-        labels=known.labels,
+        foreground=regions[_FOREGROUND],
+        labels=case.labels.facts(dtype),
     )
-
-
-def _in_turn(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
-    """As many at a time as there are workers, so that few results wait in memory."""
-    for start in range(0, len(items), workers):
-        yield from run_units(function, items[start : start + workers], workers=workers)

@@ -8,7 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["count_intensities", "count_keys", "count_labels", "refine_keys", "regroup"]
+__all__ = [
+    "add_table",
+    "count_intensities",
+    "count_keys",
+    "count_labels",
+    "mark_planes",
+    "refine_keys",
+]
 
 Array = npt.NDArray[Any]
 
@@ -234,13 +241,29 @@ def count_labels(
 
 
 @njit(cache=True, nogil=True)
-def regroup(
+def add_table(
     table: Array, counts: Array, touching: Array, larger: Array, counted: Array, touched: Array
 ) -> None:
-    """Copy a table into a larger, empty one."""
+    """Add the labels of one table to another, which has room for them.
+
+    Parameters
+    ----------
+    table, counts, touching : ndarray
+        As of `count_labels`.
+    larger, counted, touched : ndarray
+        The same of the other table. Added to.
+    """
     for i in range(table.size):
         if table[i] != 0:
             slot = _slot(larger, table[i])
             larger[slot] = table[i]
-            counted[slot] = counts[i]
-            touched[slot] = touching[i]
+            counted[slot] += counts[i]
+            touched[slot] |= touching[i]
+
+
+@njit(cache=True, nogil=True)
+def mark_planes(plane: Array, beside: Array, table: Array, touching: Array) -> None:
+    """Mark the labels of two neighbouring planes (Y, X) that share a face; all are in the table."""
+    for y in range(plane.shape[0]):
+        if _meet(plane[y], beside[y]):
+            _mark(plane[y], beside[y], table, touching)

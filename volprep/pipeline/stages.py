@@ -38,10 +38,11 @@ from volprep.fingerprint import (
 )
 from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.headers import list_volumes
+from volprep.patching import Patching, StratifiedPatching
 from volprep.patching.compose import StartSource
 from volprep.pipeline.cut import PreparedCase, Site, read_patch
 from volprep.preprocess import Normalisation, Preprocessing, case_layout
-from volprep.sampling import ForegroundIndex, Rejection
+from volprep.sampling import ForegroundIndex, Rejection, create_patch_filter, filter_patches
 from volprep.skeletons import Skeletons, SkeletonTargets, read_skeletons
 from volprep.skeletons.stream import skeletonize_volume
 from volprep.sources import stem_of
@@ -227,7 +228,8 @@ def measure(
         FingerprintInput(case.name, case.open_image, _label_opener(case), box=box)
         for case, box in named
     ]
-    with reporter(title, len(named), "cases") as advance:
+    voxels = sum((box or Box.whole(case.open_image().shape)).size for case, box in named)
+    with reporter(title, voxels, "voxels") as advance:
         return compute_fingerprint(
             inputs,
             workers=config.compute.workers,
@@ -373,6 +375,48 @@ def foreground(
         None if prepared[number].label is None else _ForegroundLater(place, box, built)
         for place, (number, box) in enumerate(blocks)
     ]
+
+
+def filtering(
+    config: Config, prepared: Sequence[PreparedCase], blocks: Sequence[tuple[int, Box]]
+) -> Callable[[Patching], list[tuple[int, Box]]] | None:
+    """Makes patches rarer where the config's filter leaves regions out, and gives those regions.
+
+    None where nothing is filtered. Cases without a mask are kept as a whole by a mask filter.
+    """
+    section = config.patching.filter
+    if section.name == "none":
+        return None
+    chosen = create_patch_filter(section.name, **section.parameters)
+    volumes = [
+        prepared[case].mask if section.name == "mask" else prepared[case].image
+        for case, _ in blocks
+    ]
+
+    def adapt(patching: Patching) -> list[tuple[int, Box]]:
+        if not isinstance(patching, StratifiedPatching):
+            raise TypeError(f"{type(patching).__name__} has no regions to filter")
+        kept = filter_patches(
+            patching,
+            volumes,
+            chosen,
+            boxes=[box for _, box in blocks],
+            ref_channel=0 if section.name == "mask" else section.ref_channel,
+            filtered_patch_prob=section.filtered_patch_prob,
+        )
+        size = three(patching.patch_size)
+        return [
+            (
+                case,
+                Box.at([c * n for c, n in zip(cell, size, strict=True)], size)
+                .shift(block.start)
+                .common(block),
+            )
+            for (case, block), regions in zip(blocks, kept, strict=True)
+            for cell in np.argwhere(~regions).tolist()
+        ]
+
+    return adapt
 
 
 def skeleton_targets(config: Config, cases: Cases, plan: Plan) -> SkeletonTargets | None:
