@@ -39,6 +39,8 @@ Array = npt.NDArray[Any]
 Write = Callable[[Box, Array], object]
 Progress = Callable[[int], None]
 
+_AT_ONCE = 16 * 2**20  # bytes to read where voxels are only looked at
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -121,7 +123,7 @@ def case_key(settings: Preprocessing, inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def nonzero_box(volume: VolumeLike, *, memory: int = 64 * 2**20) -> Box | None:
+def nonzero_box(volume: VolumeLike, *, memory: int = _AT_ONCE) -> Box | None:
     """The smallest box that holds every voxel that is not zero in some channel.
 
     Parameters
@@ -291,7 +293,7 @@ def preprocess_case(
         prepared = prepared_volume(labels, layout, settings, labels=True)
         if prepared is not labels:
             # A pass of its own: resampling may skip voxels, and the only ones of an id.
-            units.append(partial(before.add_all, labels, _depth_within(labels, memory)))
+            units.append(partial(before.add_all, labels, _depth_within(labels, _AT_ONCE)))
             write_labels = _noting(write_labels, after)
         walks.append((prepared, _without_channel(write_labels)))
     units += [
