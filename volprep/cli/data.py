@@ -134,6 +134,7 @@ def fingerprint(
 ) -> None:
     """Measure shapes, spacings, intensities and labels."""
     from volprep import pipeline
+    from volprep.fingerprint import draw_histogram
     from volprep.store import write_json
 
     config = pipeline.load_target(source, masks=masks)
@@ -145,6 +146,9 @@ def fingerprint(
         return
     for title, header, rows in fingerprint_tables(found):
         print_table(title, header, rows)
+    for channel, histogram in enumerate(found.histograms):
+        print(f"\nintensities of channel {channel}, bars by the logarithm of the count")
+        print("\n".join(draw_histogram(histogram)))
 
 
 def fingerprint_tables(found: Any) -> Iterator[tuple[str, list[str], list[list[object]]]]:
@@ -162,18 +166,62 @@ def fingerprint_tables(found: Any) -> Iterator[tuple[str, list[str], list[list[o
             ["median spacing", spacing_text(found.median_spacing)],
             ["anisotropy", "-" if found.anisotropy is None else f"{found.anisotropy:.3g}"],
             ["channels", found.n_channels],
+            ["dtypes", ", ".join(found.dtypes)],
             ["objects", found.n_objects if found.has_labels else "no labels"],
         ],
     )
     if not found.pooled:
         return
-    rows: list[list[object]] = [
-        [weighting, region, channel, s.count, f"{s.mean:.6g}", f"{s.std:.6g}", f"{s.minimum:g}",
-         *(f"{v:g}" for v in s.percentiles.values()), f"{s.maximum:g}"]
-        for weighting, regions in found.pooled.items()
-        for region, channels in regions.items()
-        for channel, s in enumerate(channels)
-    ]  # fmt: skip
-    names = [f"p{q}" for q in found.pooled["voxel"]["all"][0].percentiles]
-    header = ["each ... weighs the same", "region", "channel", "voxels", "mean", "std", "min"]
-    yield "intensities", [*header, *names, "max"], rows
+    percentiles = found.pooled["voxel"]["all"][0].percentiles
+    for channel in range(found.n_channels):
+        columns = {
+            f"{region}, each {weighting} alike": regions[region][channel]
+            for weighting, regions in found.pooled.items()
+            for region in regions
+        }
+        yield (
+            f"intensities of channel {channel}",
+            ["what", *columns],
+            [
+                [
+                    what if what[0].isalpha() else f"p{what}",
+                    *(_figure(what, statistics) for statistics in columns.values()),
+                ]
+                for what in ("voxels", "mean", "std", "minimum", *percentiles, "maximum")
+            ],
+        )
+    if found.has_labels:
+        yield "labels", LABELS, [_label_row(case.name, case.labels) for case in found.cases]
+    classes = found.class_voxels
+    if classes and len(classes) <= MOST_CLASSES:
+        total = sum(classes.values())
+        shares = [[name, count, f"{count / total:.2%}"] for name, count in classes.items()]
+        yield "ids over all cases", ["id", "voxels", "of the foreground"], shares
+
+
+#: More ids than this are objects, not classes, and are not listed one by one.
+MOST_CLASSES = 16
+
+LABELS = ["case", "ids", "greatest", "foreground", "voxels of an id: p5, median, p95", "touching"]
+
+
+def _label_row(name: str, labels: Any) -> list[object]:
+    if labels is None:
+        return [name, "no labels", *["-"] * (len(LABELS) - 2)]
+    return [
+        name,
+        labels.n_ids,
+        labels.largest_id,
+        f"{labels.foreground:.2%}",
+        ", ".join(f"{labels.sizes[q]:.0f}" for q in ("5", "50", "95") if labels.sizes),
+        labels.touching,
+    ]
+
+
+def _figure(what: str, statistics: Any) -> str:
+    """One number of a Statistics, by its name or its percentile."""
+    if what == "voxels":
+        return str(statistics.count)
+    if what in ("mean", "std", "minimum", "maximum"):
+        return f"{getattr(statistics, what):.6g}"
+    return f"{statistics.percentiles[what]:g}" if statistics.count else "-"
