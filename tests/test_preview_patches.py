@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from volprep.cli import app
 from volprep.config import load_config
-from volprep.errors import ConfigError
+from volprep.errors import ConfigError, PlanError
 from volprep.geometry import Box
 from volprep.pipeline import prepare
 from volprep.pipeline.preview_patches import preview_patches
@@ -149,6 +149,7 @@ def folder(tmp_path_factory) -> Path:
         label = np.zeros((16, 50, 60), np.uint8)
         label[4:9, 10:20, 30:44] = 3
         image = rng.integers(0, 90, label.shape).astype(np.uint8)
+        image[:, :, 30:] += 60  # the left half is dark
         tifffile.imwrite(root / "images" / f"{name}.tif", image)
         tifffile.imwrite(root / "labels" / f"{name}.tif", label)
     return root
@@ -171,6 +172,14 @@ def configure(folder: Path, where: Path, **sections: object) -> Path:
     [
         {"patching": {"name": "stratified", "reject": {"size_thres": 40}}},
         {"preprocess": {"target_spacing": [0.2, 0.2, 0.2]}},
+        {
+            "patching": {
+                "name": "stratified",
+                "uniform": True,
+                "foreground": {"p": 0},
+                "filter": {"name": "mean_std", "mean_threshold": 60, "filtered_patch_prob": 0},
+            }
+        },
     ],
 )
 def test_the_patches_drawn_are_those_that_prepare_cuts(folder, tmp_path, sections):
@@ -185,6 +194,45 @@ def test_the_patches_drawn_are_those_that_prepare_cuts(folder, tmp_path, section
             boxes = getattr(found[name].patches, f"{split}_patches")
             cut = index[index[:, 0] == number][:, 1:4].tolist()
             assert [list(box.start) for box in boxes] == cut
+
+
+def test_patches_do_not_start_where_the_filter_leaves_regions_out(folder, tmp_path):
+    section = {"name": "mean_std", "mean_threshold": 60, "filtered_patch_prob": 0}
+    patching = {"name": "stratified", "foreground": {"p": 0}, "filter": section}
+    config = load_config(configure(folder, tmp_path, patching=patching))
+    found = [drawn.patches for _, drawn in preview_patches(config) if drawn.patches.train_blocks]
+    assert any(case.filtered for case in found)
+    for case in found:
+        for patch in case.train_patches:
+            start = Box.at(patch.start, (1, 1, 1))
+            assert not any(region.contains(start) for region in case.filtered)
+
+
+def test_a_filter_that_leaves_nothing_is_a_plan_error(folder, tmp_path):
+    section = {"name": "max", "threshold": 1000, "filtered_patch_prob": 0}
+    config = load_config(
+        configure(folder, tmp_path, patching={"name": "stratified", "filter": section})
+    )
+    with pytest.raises(PlanError, match=r"patching\.filter leaves no patch"):
+        next(preview_patches(config))
+
+
+@pytest.mark.parametrize(
+    ("patching", "message"),
+    [
+        ({"name": "stratified", "filter": {"name": "max"}}, "max needs threshold"),
+        ({"name": "stratified", "filter": {"coverage": 0.1}}, "none does not take coverage"),
+        (
+            {"name": "stratified", "filter": {"name": "shannon", "threshold": 1, "coverage": 1}},
+            "shannon does not take coverage",
+        ),
+        ({"filter": {"name": "mask", "coverage": 0.1}}, "belong to name: stratified"),
+        ({"uniform": True}, "belong to name: stratified"),
+    ],
+)
+def test_a_filter_must_go_with_its_parameters(folder, tmp_path, patching, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(configure(folder, tmp_path, patching=patching))
 
 
 def test_the_command_writes_a_picture_for_each_case(folder, tmp_path):

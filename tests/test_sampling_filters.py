@@ -145,6 +145,14 @@ def test_a_filter_can_look_at_a_block_of_the_volume():
     assert values[0, 0, 0, 0] == pytest.approx(12 * 10 * 10 / (16 * 20 * 20))
 
 
+def test_a_stack_without_anything_to_look_at_is_kept():
+    patching = StratifiedPatching([(1, 1, 20, 20, 20)], (8, 8, 8), 0)
+    before = patching.n_patches
+    (kept,) = filter_patches(patching, [None], MaskPatchFilter(1))
+    assert kept.all()
+    assert patching.n_patches == before
+
+
 def test_regions_spread_to_the_voxels_that_are_asked_for():
     values = np.array([[1.0, 5.0, 2.0]])
     np.testing.assert_array_equal(

@@ -186,11 +186,66 @@ class RejectConfig(Section):
     )
 
 
+#: What each patch filter must be given.
+_FILTER_NEEDS = {
+    "none": set[str](),
+    "max": {"threshold"},
+    "mean_std": {"mean_threshold"},
+    "shannon": {"threshold"},
+    "mask": {"coverage"},
+}
+_FILTER_TAKES = {**_FILTER_NEEDS, "max": {"threshold", "coverage"}} | {
+    "mean_std": {"mean_threshold", "std_threshold"}
+}
+
+
+class FilterConfig(Section):
+    """Regions that give fewer patches because of what they look like; for stratified patches."""
+
+    name: Literal["none", "max", "mean_std", "shannon", "mask"] = Field(
+        "none",
+        description="max: too little near bright voxels; mean_std: too dark or too flat; shannon: "
+        "grey values of too little entropy; mask: too little of the valid mask.",
+    )
+    threshold: float | None = Field(None, description="max: a grey value; shannon: bits.")
+    coverage: Probability | None = Field(
+        None, description="max and mask: the least share of the region."
+    )
+    mean_threshold: float | None = Field(None, ge=0, description="mean_std: the least mean.")
+    std_threshold: float | None = Field(
+        None, ge=0, description="mean_std: the least standard deviation."
+    )
+    ref_channel: NonNegativeInt = Field(0, description="The channel that is looked at.")
+    filtered_patch_prob: Probability = Field(
+        0.1, description="Share of the patches that stays where regions are left out."
+    )
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """What the filter is made of, by name."""
+        every = ("threshold", "coverage", "mean_threshold", "std_threshold")
+        given = {key: getattr(self, key) for key in every}
+        return {key: value for key, value in given.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _goes_with_the_name(self) -> FilterConfig:
+        missing = _FILTER_NEEDS[self.name] - self.parameters.keys()
+        strange = self.parameters.keys() - _FILTER_TAKES[self.name]
+        if missing:
+            raise ValueError(f"{self.name} needs {', '.join(sorted(missing))}")
+        if strange:
+            raise ValueError(f"{self.name} does not take {', '.join(sorted(strange))}")
+        return self
+
+
 class PatchingConfig(Section):
     """Where patches come from."""
 
     name: Literal["random", "sequential", "stratified"] = Field(
         "random", description="random, sequential (a grid with overlap), or stratified."
+    )
+    uniform: bool = Field(
+        False, description="stratified: see voxels at the border no less than others."
     )
     patches_per_case: PositiveInt | None = Field(
         None, description="For training; as many as tile the case, twice, if not given."
@@ -204,9 +259,19 @@ class PatchingConfig(Section):
         default_factory=lambda: RejectConfig.model_validate({}),
         description="Patches that are thrown back.",
     )
+    filter: FilterConfig = Field(
+        default_factory=lambda: FilterConfig.model_validate({}),
+        description="Regions that give fewer patches.",
+    )
     pad_mode: Literal["reflect", "edge", "constant"] = Field(
         "reflect", description="How volumes smaller than a patch are filled; labels likewise."
     )
+
+    @model_validator(mode="after")
+    def _only_stratified(self) -> PatchingConfig:
+        if self.name != "stratified" and (self.uniform or self.filter.name != "none"):
+            raise ValueError("uniform and filter belong to name: stratified")
+        return self
 
 
 class SkeletonConfig(Section):

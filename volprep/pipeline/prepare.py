@@ -232,6 +232,7 @@ def _training_sites(
             weights=[case.weight for case in decided.cases],
             seed=config.seed,
             accept=stages.acceptance(config, prepared, stored),
+            adapt=stages.filtering(config, prepared, blocks),
         )
 
 

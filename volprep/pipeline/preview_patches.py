@@ -83,6 +83,8 @@ def preview_patches(
     train, val = (blocks_of(parts, prepared) for parts in (splits.train, splits.val))
     size = stored_patch_size(plan, train)
     rejected: list[Site] = []
+    filtered: list[Block] = []
+    filtering = stages.filtering(config, prepared, train)
     with reporter("choose patches", len(train), "cases") as advance:
         chosen = training_sites(
             train,
@@ -92,6 +94,7 @@ def preview_patches(
             weights=[case.weight for case in found],
             seed=config.seed,
             accept=_noted(stages.acceptance(config, prepared, size), rejected),
+            adapt=filtering and (lambda patching: filtered.extend(filtering(patching))),
         )
     held = grid_sites(val, plan.patch_size, config.patching.overlap)
     for number, case in enumerate(prepared):
@@ -106,6 +109,7 @@ def preview_patches(
             train_patches=_boxes(chosen, number, size),
             val_patches=_boxes(held, number, plan.patch_size),
             rejected=_boxes(rejected, number, size),
+            filtered=_blocks(filtered, number),
             notes=_notes(config, case),
         )
         yield case.name, Drawn(drawn, render_patches(drawn))

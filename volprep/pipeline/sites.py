@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from volprep.autoconfig import Plan
 from volprep.config import PatchingConfig
+from volprep.errors import PlanError
 from volprep.geometry import Box, Shape3, three
 from volprep.patching import (
     BlockPatching,
@@ -60,6 +62,7 @@ def training_sites(
     weights: Sequence[float],
     seed: int,
     accept: Callable[[Site, np.random.Generator], bool] | None = None,
+    adapt: Callable[[Patching], object] | None = None,
 ) -> list[Site]:
     """The sites of the training split, in order.
 
@@ -77,11 +80,13 @@ def training_sites(
     seed : int
     accept : callable or None
         Whether a drawn site is kept; others are drawn anew.
+    adapt : callable or None
+        Changes the strategy on the blocks before anything is drawn, as a filter does.
 
     Raises
     ------
     PlanError
-        If no patch is accepted, however often one is drawn.
+        If no patch is accepted, however often one is drawn, or `adapt` leaves none.
     """
     if patching.name == "sequential":
         sites = grid_sites(blocks, patch_size, patching.overlap)
@@ -90,7 +95,14 @@ def training_sites(
             for number, site in enumerate(sites)
             if accept is None or accept(site, sample_generator(seed, 0, number))
         ]
-    strategy = _random_strategy(blocks, patch_size, patching, foreground, weights)
+    base = create_patching(block_shapes(blocks, patch_size), _parameters(patching, patch_size))
+    if adapt is not None:
+        adapt(base)
+    if base.n_patches == 0:
+        raise PlanError("patching.filter leaves no patch; loosen it or raise filtered_patch_prob")
+    around = ForegroundPatching(base, foreground, patching.foreground.p)
+    placed = BlockPatching(around, blocks, patch_size)
+    strategy = _epoch(placed, blocks, patching.patches_per_case, weights)
     return [_draw(strategy, number, seed, blocks, accept) for number in range(strategy.n_patches)]
 
 
@@ -125,20 +137,15 @@ def grid_sites(
     return [_site(placed.get_patch_spec(i), blocks) for i in range(placed.n_patches)]
 
 
-def _random_strategy(
-    blocks: Sequence[Block],
-    patch_size: Shape3,
-    patching: PatchingConfig,
-    foreground: Sequence[StartSource | None],
-    weights: Sequence[float],
+def _parameters(patching: PatchingConfig, patch_size: Shape3) -> dict[str, Any]:
+    """Of the strategy on the blocks; its own generator is never used."""
+    common = {"name": patching.name, "patch_size": patch_size, "seed": 0}
+    return common | ({"uniform": patching.uniform} if patching.name == "stratified" else {})
+
+
+def _epoch(
+    placed: Patching, blocks: Sequence[Block], total: int | None, weights: Sequence[float]
 ) -> Patching:
-    base = create_patching(
-        block_shapes(blocks, patch_size),
-        {"name": patching.name, "patch_size": patch_size, "seed": 0},
-    )
-    around = ForegroundPatching(base, foreground, patching.foreground.p)
-    placed = BlockPatching(around, blocks, patch_size)
-    total = patching.patches_per_case
     count = placed.n_patches * COVERAGE if total is None else total * len({c for c, _ in blocks})
     tiles = [len(placed.get_patch_indices(i)) if total is None else 1 for i in range(len(weights))]
     present = {case for case, _ in blocks}

@@ -405,16 +405,12 @@ def filtering(
             filtered_patch_prob=section.filtered_patch_prob,
         )
         size = three(patching.patch_size)
-        return [
-            (
-                case,
-                Box.at([c * n for c, n in zip(cell, size, strict=True)], size)
-                .shift(block.start)
-                .common(block),
-            )
-            for (case, block), regions in zip(blocks, kept, strict=True)
-            for cell in np.argwhere(~regions).tolist()
-        ]
+        left_out = []
+        for (case, block), regions in zip(blocks, kept, strict=True):
+            for cell in np.argwhere(~regions).tolist():
+                start = [c * n + a for c, n, a in zip(cell, size, block.start, strict=True)]
+                left_out.append((case, Box.at(start, size).common(block)))
+        return left_out
 
     return adapt
 

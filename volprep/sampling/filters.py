@@ -303,7 +303,7 @@ def create_patch_filter(name: str, **parameters: float | None) -> PatchFilter:
 
 def filter_patches(
     patching: RegionPatching,
-    volumes: Sequence[VolumeLike],
+    volumes: Sequence[VolumeLike | None],
     patch_filter: PatchFilter,
     *,
     boxes: Sequence[Box] | None = None,
@@ -317,8 +317,9 @@ def filter_patches(
     ----------
     patching : StratifiedPatching or alike
         Changed: gets the probabilities. Of one sample a stack.
-    volumes : sequence of VolumeLike
-        What the filter looks at (images, or masks), one for each stack.
+    volumes : sequence of (VolumeLike or None)
+        What the filter looks at (images, or masks), one for each stack; all of a stack
+        without one is kept.
     patch_filter : PatchFilter
     boxes : sequence of Box or None
         The part of each volume that the stack is; None is all of each.
@@ -343,14 +344,16 @@ def filter_patches(
     for (stack, sample), cells in patching.get_all_grid_coords().items():
         if sample:
             raise ValueError(f"stack {stack}: filters look at stacks of one sample")
-        box = None if boxes is None else boxes[stack]
-        grid = tuple(n + 1 for n in cells[-1])
+        grid, volume = tuple(n + 1 for n in cells[-1]), volumes[stack]
+        if volume is None:
+            kept.append(np.ones(grid, bool))
+            continue
         out = _look(
-            volumes[stack],
+            volume,
             grid,
             patching.patch_size,
             lambda patch: [float(patch_filter.filter_out(patch))],
-            box=box,
+            box=None if boxes is None else boxes[stack],
             channel=ref_channel,
             progress=progress,
         )[0].astype(bool)
