@@ -454,3 +454,43 @@ def two_files_xml(shape: tuple[int, ...]) -> str:
         f'SizeX="{shape[2]}" SizeY="{shape[1]}" SizeZ="{shape[0]}" SizeC="1" SizeT="1">'
         f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>{parts}</Pixels></Image></OME>'
     )
+
+
+@given(data=st.data(), order=st.permutations("ZCT"), shuffled=st.booleans())
+def test_planes_lie_where_the_ome_metadata_say(
+    data: st.DataObject, order: list[str], shuffled: bool
+) -> None:
+    sizes = {"Z": data.draw(st.integers(1, 4)), "C": data.draw(st.integers(1, 3)), "T": 1}
+    count = sizes["Z"] * sizes["C"]
+    array = np.random.default_rng(0).integers(0, 255, (sizes["C"], sizes["Z"], 5, 6), np.uint8)
+    pages = list(range(count))
+    if shuffled:
+        pages = data.draw(st.permutations(pages))
+    planes, blocks = {}, []
+    slow_to_fast = order[::-1]
+    for number, index in enumerate(np.ndindex(*(sizes[a] for a in slow_to_fast))):
+        at = dict(zip(slow_to_fast, index, strict=True))
+        planes[pages[number]] = array[at["C"], at["Z"]]
+        first = " ".join(f'First{a}="{i}"' for a, i in at.items())
+        blocks.append(f'<TiffData {first} IFD="{pages[number]}" PlaneCount="1"/>')
+    told = " ".join(f'Size{a}="{n}"' for a, n in {**sizes, "Y": 5, "X": 6}.items())
+    xml = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        f'<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XY{"".join(order)}" '
+        f'Type="uint8" {told} PhysicalSizeX="2" PhysicalSizeY="3" PhysicalSizeZ="4">'
+        + '<Channel ID="C" SamplesPerPixel="1"/>' * sizes["C"]
+        + "".join(blocks)
+        + "</Pixels></Image></OME>"
+    )
+    with folder() as place:
+        with tifffile.TiffWriter(place / "a.ome.tif") as file:
+            for number in range(count):
+                description = xml if number == 0 else None
+                file.write(
+                    planes[number], description=description, metadata=None, contiguous=False,
+                    photometric="minisblack", compression="zlib",
+                )  # fmt: skip
+        check_headers(place / "a.ome.tif")
+        volume = open_volume(place / "a.ome.tif")
+        check_block(volume.read(), array)
+        assert volume.spacing == (4, 3, 2)

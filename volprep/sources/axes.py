@@ -36,11 +36,14 @@ class Layout:
     stored: tuple[int, ...]
     shape: tuple[int, int, int, int] = field(init=False)
     _order: tuple[int, ...] = field(init=False, repr=False)
+    _axes: tuple[tuple[int, int], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         spare = [i for i, a in enumerate(self.axes) if a not in _CHANNELS + _SPACE]
         channels = [i for i, a in enumerate(self.axes) if a in _CHANNELS]
         space = [self.axes.index(a) for a in _SPACE if a in self.axes]
+        axes = [(_SPACE.find(a), n) for a, n in zip(self.axes, self.stored, strict=True)]
+        object.__setattr__(self, "_axes", tuple(axes))
         object.__setattr__(self, "_order", (*spare, *channels, *space))
         z = self.stored[self.axes.index("Z")] if "Z" in self.axes else 1
         y, x = self.stored[space[-2]], self.stored[space[-1]]
@@ -88,8 +91,11 @@ class Layout:
 
     def select(self, box: Box) -> tuple[slice, ...]:
         """Index of a box in the stored array: every channel, the box along z, y and x."""
-        cut = dict(zip(_SPACE, box.slices, strict=True))
-        return tuple(cut.get(a, slice(0, n)) for a, n in zip(self.axes, self.stored, strict=True))
+        start, stop = box.start, box.stop
+        return tuple(
+            slice(0, size) if axis < 0 else slice(start[axis], stop[axis])
+            for axis, size in self._axes
+        )
 
     def arrange(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A block with the stored axes, as (C, Z, Y, X); a view wherever there can be one."""

@@ -9,6 +9,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from operator import eq, gt
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -46,24 +47,29 @@ def reading(path: str | Path, what: str = "volume") -> Iterator[None]:
         yield
     except VolprepError:
         raise
-    except FileNotFoundError as error:
-        raise SourceError(path, "does not exist", "check the path") from error
-    except PermissionError as error:
-        raise SourceError(path, "may not be read", "check its permissions") from error
-    except MemoryError as error:
-        raise SourceError(
+    except Exception as error:
+        raise as_source_error(path, error, what) from error
+
+
+def as_source_error(path: str | Path, error: Exception, what: str = "volume") -> SourceError:
+    """What an error means for the user whose file it is."""
+    if isinstance(error, FileNotFoundError):
+        return SourceError(path, "does not exist", "check the path")
+    if isinstance(error, PermissionError):
+        return SourceError(path, "may not be read", "check its permissions")
+    if isinstance(error, MemoryError):
+        return SourceError(
             path,
             "does not fit into memory, or its header gives a size that is wrong",
             "read smaller boxes, or store it in chunks",
-        ) from error
-    except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise SourceError(
-            path,
-            f"cannot be read as a {what} ({type(error).__name__}"
-            + (f": {reason[0][:200]})" if reason else ")"),
-            "the file is damaged, cut short, or of another format",
-        ) from error
+        )
+    reason = str(error).strip().splitlines()
+    return SourceError(
+        path,
+        f"cannot be read as a {what} ({type(error).__name__}"
+        + (f": {reason[0][:200]})" if reason else ")"),
+        "the file is damaged, cut short, or of another format",
+    )
 
 
 def native_dtype(path: str | Path, dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -87,7 +93,17 @@ _SEEK = threading.Lock()
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """Up to `size` bytes from an offset of an open file, whatever other threads read of it."""
+    """The `size` bytes at an offset of an open file, fewer at its end; any thread may do so."""
+    data = _read_at(descriptor, size, offset)
+    while 0 < len(data) < size:  # one call reads 2 GiB at most
+        more = _read_at(descriptor, size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _read_at(descriptor: int, size: int, offset: int) -> bytes:
     if hasattr(os, "pread"):
         return os.pread(descriptor, size, offset)
     with _SEEK:
@@ -206,14 +222,17 @@ class Volume(ABC):
         SourceError
             If the file cannot be read there.
         """
-        whole = Box.whole(self.shape)
-        wanted = whole if box is None else box
-        if not whole.contains(wanted):
+        wanted = Box.whole(self.shape) if box is None else box
+        if min(wanted.start) < 0 or any(map(gt, wanted.stop, self.shape[1:])):
             raise ValueError(f"{wanted} is not inside {self.name} of shape {self.shape[1:]}")
-        if wanted.size == 0:
+        if any(map(eq, wanted.start, wanted.stop)):
             return np.empty((self.shape[0], *wanted.shape), self.dtype)
-        with reading(self.name):
+        try:
             return self._native(self._read(wanted))
+        except VolprepError:
+            raise
+        except Exception as error:
+            raise as_source_error(self.name, error) from error
 
     def slabs(
         self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
