@@ -162,6 +162,19 @@ def test_an_image_is_read_at_its_first_level(tmp_path: Path, version: int) -> No
     assert [d.key for d in list_datasets(tmp_path / "a.ome.zarr")] == ["s0"]
 
 
+def test_levels_may_lie_deeper(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr")
+    levels = []
+    for i in range(2):
+        group.create_array(f"scale{i}/image", shape=(4, 4, 4), dtype="u1")
+        scale = [{"type": "scale", "scale": [2.0 + i] * 3}]
+        levels.append({"path": f"scale{i}/image", "coordinateTransformations": scale})
+    group.attrs["ome"] = {"multiscales": [{"axes": space(), "datasets": levels}]}
+    assert open_volume(tmp_path / "a.zarr").spacing == (2, 2, 2)
+    assert open_volume(tmp_path / "a.zarr", "scale1/image").spacing == (3, 3, 3)
+    assert [d.key for d in list_datasets(tmp_path / "a.zarr")] == ["scale0/image"]
+
+
 @pytest.mark.parametrize("version", [4, 5])
 def test_a_scale_of_the_whole_image_multiplies_its_levels(tmp_path: Path, version: int) -> None:
     array = np.zeros((2, 4, 4), np.uint8)

@@ -28,6 +28,7 @@ __all__ = ["datasets", "open_source"]
 
 _FEW = 4  # so few sections look like channels
 _OLD_AXES = "tczyx"  # of OME-Zarr 0.1 and 0.2, which do not name them
+_DEEPEST = 3  # how many folders a level may lie below its image
 _LETTERS = {"time": "T", "channel": "C"}
 
 
@@ -115,8 +116,12 @@ def _label_group(path: Path) -> str | None:
 def _level_of(path: Path, key: str) -> Level | None:
     """What the image that an array belongs to says of it; the array may be opened by itself."""
     folder = path / key
-    levels = _levels(folder.parent)
-    return next((level for level in levels if level.path == folder.name), None)
+    for image in list(folder.parents)[:_DEEPEST]:
+        name = folder.relative_to(image).as_posix()
+        for level in _levels(image):
+            if level.path == name:
+                return level
+    return None
 
 
 def _ome(folder: Path) -> Mapping[str, Any]:
