@@ -9,6 +9,7 @@ import typer
 
 from volprep.cli.app import app
 from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text, stage
+from volprep.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -29,9 +30,10 @@ def prepare(
 ) -> None:
     """Make the patch set: check, fingerprint, plan, split, cut, and a generated train.yaml."""
     from volprep import pipeline
-    from volprep.config import load_config
 
-    settings = load_config(config)
+    if config.suffix.lower() not in (".yaml", ".yml"):
+        raise ConfigError(f"{config}: no .yaml; write one with: volprep init {config}")
+    settings = pipeline.load_target(config)
     if out is not None:
         output = settings.output.model_copy(update={"dir": out.resolve()})
         settings = settings.model_copy(update={"output": output})
