@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -99,6 +99,7 @@ def load_target(
     given = {name: value for name, value in data.items() if value is not None}
     if path.suffix.lower() in (".yaml", ".yml"):
         config = load_config(path)
+        transforms_from_config(config.augment, where=f"{path}: augment")
         if given or masks:
             words = ", ".join([*given, *(["masks"] if masks else [])])
             raise ConfigError(f"{path}: {words}: goes with a folder; put it in the YAML")
@@ -367,7 +368,7 @@ def foreground(
         label = prepared[number].label
         if label is None:
             raise ValueError(f"case {number} has no label")
-        index = ForegroundIndex.build(label, box=box, per=section.per)
+        index = _foreground_of(label, box, section.per, config.data.label_kind)
         progress(1)
         return index
 
@@ -375,6 +376,19 @@ def foreground(
         None if prepared[number].label is None else _ForegroundLater(place, box, built)
         for place, (number, box) in enumerate(blocks)
     ]
+
+
+def _foreground_of(
+    label: VolumeLike, box: Box, per: Literal["class", "instance", "voxel"], kind: str
+) -> ForegroundIndex:
+    """The index of a block. Instances of a class map are its connected components."""
+    if kind == "classes" and per == "instance":
+        try:
+            return ForegroundIndex.build(label, box=box, per=per, connected=True)
+        except PlanError as error:
+            log.warning("%s", error)
+            per = "class"
+    return ForegroundIndex.build(label, box=box, per=per)
 
 
 def filtering(
