@@ -208,6 +208,27 @@ def test_patches_do_not_start_where_the_filter_leaves_regions_out(folder, tmp_pa
             assert not any(region.contains(start) for region in case.filtered)
 
 
+def test_instances_of_a_class_map_are_its_components(tmp_path):
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        label = np.zeros((16, 60, 60), np.uint8)
+        label[2:12, 30:60, 30:60] = 1
+        label[2, 3, 4] = 1  # as often as the thousands of voxels above
+        image = rng.integers(0, 90, label.shape).astype(np.uint8)
+        tifffile.imwrite(tmp_path / "images" / f"{seed}.tif", image)
+        tifffile.imwrite(tmp_path / "labels" / f"{seed}.tif", label)
+    sections = {
+        "data": {"root": str(tmp_path), "label_kind": "classes", "spacing": [0.2, 0.1, 0.1]},
+        "patching": {"foreground": {"p": 1, "per": "instance"}, "patches_per_case": 200},
+    }
+    config = load_config(configure(tmp_path, tmp_path, **sections))
+    patches = [box for _, found in preview_patches(config) for box in found.patches.train_patches]
+    small = [box.contains(Box.at((2, 3, 4), (1, 1, 1))) for box in patches]
+    assert 0.4 < np.mean(small) < 0.6
+
+
 def test_a_filter_that_leaves_nothing_is_a_plan_error(folder, tmp_path):
     section = {"name": "max", "threshold": 1000, "filtered_patch_prob": 0}
     config = load_config(

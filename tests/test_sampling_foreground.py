@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
+from volprep.errors import PlanError
 from volprep.geometry import Box
 from volprep.sampling import ForegroundIndex
 
@@ -130,6 +131,12 @@ def test_thinning_is_the_same_each_time():
     once, again = (ForegroundIndex.build(Labels(labels), max_runs=4000) for _ in range(2))
     assert not once.exact
     assert draws(once, 100) == draws(again, 100)
+
+
+def test_components_of_more_runs_than_fit_are_a_plan_error():
+    labels = (np.random.default_rng(0).random((20, 20, 20)) < 0.3).astype(np.uint8)
+    with pytest.raises(PlanError, match=r"foreground\.per to class"):
+        ForegroundIndex.build(Labels(labels), connected=True, max_runs=500)
 
 
 def test_thousands_of_ids_are_told_apart():

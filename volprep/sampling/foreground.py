@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from volprep.errors import PlanError
 from volprep.geometry import Box, Shape3, VolumeLike, aligned_blocks
 from volprep.kernels.foreground import gather_runs, group_runs, hash_ids, thin_runs
 from volprep.kernels.runs import count_runs, find_runs, join_runs
@@ -110,6 +111,8 @@ class ForegroundIndex:
         ValueError
             If `labels` has several channels or no integers, `box` reaches beyond it, or
             there are more ids than `max_runs`.
+        PlanError
+            If connected components are wanted of more runs than `max_runs`.
         """
         _check_labels(labels)
         whole = Box.whole(labels.shape)
@@ -322,9 +325,9 @@ class _ConnectedRuns:
         """Take runs (z, y, x, stop) in the box, and their ids."""
         self._parts.append((ids, runs))
         if sum(len(runs) for _, runs in self._parts) > self._max_runs:
-            raise ValueError(
-                f"labels have over {self._max_runs} runs, too many to find connected "
-                f"components in memory; raise max_runs or draw per class"
+            raise PlanError(
+                f"labels have over {self._max_runs} runs, too many to find connected components "
+                f"in memory; set patching.foreground.per to class"
             )
 
     def finish(self) -> tuple[Any, ...]:
