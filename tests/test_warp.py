@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -362,3 +363,25 @@ def test_arrays_of_different_shapes_are_refused() -> None:
         resample(CoordinateMap.identity(), PATCH, image, [label[1:]])
     with pytest.raises(ValueError, match=r"wanted \(C, Z, Y, X\)"):
         resample(CoordinateMap.identity(), PATCH, label)
+
+
+def test_memory_maps_are_read_like_arrays(tmp_path: Path) -> None:
+    image, label = volumes()
+    np.save(tmp_path / "image.npy", image)
+    np.save(tmp_path / "label.npy", label)
+    coordinates = CoordinateMap.linear(turn(0.4), source_centre=(2, 8, 9))
+    wanted, (ids,) = resample(coordinates, PATCH, image, [label])
+    mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("image", "label")]
+    found, (same,) = resample(coordinates, PATCH, mapped[0], [mapped[1]])
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(same, ids)
+
+
+def test_nothing_cannot_be_read() -> None:
+    image, _ = volumes()
+    with pytest.raises(ValueError, match="holds no voxel"):
+        resample(CoordinateMap.identity(), PATCH, image[:, :0], border="fill")
+    with pytest.raises(ValueError, match="out_shape"):
+        resample(CoordinateMap.identity(), (0, 4, 4), image)
+    with pytest.raises(ValueError, match="1, 2, 4 or 8 bytes"):
+        resample(CoordinateMap.identity(), PATCH, None, [np.zeros(SOURCE, np.complex128)])

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.compute import run_units
-from volprep.geometry import Box, Shape3
+from volprep.geometry import Box, Shape3, three
 from volprep.warp.map import Border, CoordinateMap, check_inside, clipped, mirrored
 from volprep.warp.tiles import Layer, Tile, TileReader
 
@@ -79,7 +79,12 @@ def resample(
     swaps, shifts) the values are copied unchanged. A position half way between
     two voxels takes the label of the higher one.
     """
-    shape = _three(out_shape)
+    shape = three(out_shape)
+    if min(shape) < 1:
+        raise ValueError(f"out_shape: {shape}, wanted three positive sizes (Z, Y, X)")
+    # A memory map is an array here too: numba knows subclasses only by a slow way.
+    image = None if image is None else np.asarray(image)
+    labels = [np.asarray(label) for label in labels]
     block = Box.at(origin, _common_shape(image, labels))
     if border == "raise":
         check_inside(coordinates.source_box(shape), block)
@@ -121,10 +126,13 @@ def _common_shape(image: Array | None, labels: Sequence[Array]) -> Shape3:
             raise ValueError(f"label: shape {label.shape}, wanted (Z, Y, X) or (C, Z, Y, X)")
         if label.dtype.itemsize not in (1, 2, 4, 8):
             raise ValueError(f"label: dtype {label.dtype}, wanted one of 1, 2, 4 or 8 bytes")
-    shapes = {_three(array.shape[-3:]) for array in (image, *labels) if array is not None}
+    shapes = {three(array.shape[-3:]) for array in (image, *labels) if array is not None}
     if len(shapes) != 1:
         raise ValueError(f"image and labels: wanted one shape (Z, Y, X), found {sorted(shapes)}")
-    return shapes.pop()
+    shape = shapes.pop()
+    if min(shape) < 1:
+        raise ValueError(f"image and labels: shape {shape} holds no voxel")
+    return shape
 
 
 def _readable(
@@ -135,10 +143,13 @@ def _readable(
     block: Box,
     border: Border,
 ) -> tuple[Array | None, list[Array], Box]:
-    """Arrays that the kernels take; where one must be copied, only what is read is."""
+    """Arrays that the kernels take; where one must be copied, only what is read is.
+
+    Kernels index 32 bits wide, whole arrays, in native byte order.
+    """
     kept = [array.flags.c_contiguous and array.size < 2**31 for array in labels]
     if image is not None:
-        known = image.dtype in _IMAGE_DTYPES and image.dtype.isnative
+        known = image.dtype in _IMAGE_DTYPES
         kept.append(known and image.flags.c_contiguous and image[0].size < 2**31)
     if all(kept):
         return image, list(labels), block
@@ -146,7 +157,7 @@ def _readable(
     part = clipped(wanted, block.shape) if border == "fill" else mirrored(wanted, block.shape)
     labels = [np.ascontiguousarray(label[..., *part.slices]) for label in labels]
     if image is not None:
-        dtype = image.dtype.newbyteorder("=") if image.dtype in _IMAGE_DTYPES else np.float32
+        dtype = image.dtype if image.dtype in _IMAGE_DTYPES else np.float32
         image = np.ascontiguousarray(image[..., *part.slices], dtype)
     return image, labels, part.shift(block.start)
 
@@ -180,8 +191,3 @@ def _check_target(
         raise ValueError(f"out: {found} for the {name}, wanted {shape} {dtype}")
     if not target.flags.c_contiguous:
         raise ValueError(f"out: the {name} is not C-contiguous; hand in a whole array")
-
-
-def _three(values: Sequence[int]) -> Shape3:
-    z, y, x = (int(v) for v in values)
-    return z, y, x

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Box, Shape3, VolumeLike
+from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.warp.map import CoordinateMap
 from volprep.warp.resample import resample
 from volprep.warp.transform import centred_start, map_of_transform
@@ -99,14 +99,14 @@ def warp_slice(
     there.
     """
     coordinates = map_of_transform(M)
-    patch = _three("patch_shape", patch_shape)
+    patch = _sizes("patch_shape", patch_shape)
     image = _Opened("inp_src", inp_src)
     box = coordinates.source_block(patch, image.shape)
     if target_src is None:
         return image.warp(coordinates, patch, box, input_discrete_ix or (), debug, threads), None
     target = _Opened("target_src", target_src)
     inner = (
-        patch if target_patch_shape is None else _three("target_patch_shape", target_patch_shape)
+        patch if target_patch_shape is None else _sizes("target_patch_shape", target_patch_shape)
     )
     outer_start = target_src_start or centred_start("target_src", image.shape, target.shape)
     inner_start = target_patch_start or centred_start("target_patch_shape", patch, inner)
@@ -130,8 +130,7 @@ class _Opened:
                 f"{name}: shape {tuple(source.shape)}, wanted (Z, Y, X) or (C, Z, Y, X)"
             )
         self.channels = int(source.shape[0]) if len(source.shape) == 4 else 1
-        z, y, x = (int(n) for n in source.shape[-3:])
-        self.shape: Shape3 = (z, y, x)
+        self.shape: Shape3 = three(source.shape[-3:])
 
     def read(self, box: Box) -> Array:
         if isinstance(self.source, VolumeLike):
@@ -194,8 +193,7 @@ class _Opened:
             raise RuntimeError(f"{self.name}: the warp made ids that were not there")
 
 
-def _three(name: str, values: Sequence[int]) -> Shape3:
+def _sizes(name: str, values: Sequence[int]) -> Shape3:
     if len(values) != 3 or min(values) < 1:
         raise ValueError(f"{name}: {tuple(values)}, wanted three positive sizes (Z, Y, X)")
-    z, y, x = (int(v) for v in values)
-    return z, y, x
+    return three(values)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Shape3
+from volprep.geometry import Shape3, three
 from volprep.warp.map import TOLERANCE, CoordinateMap, Floats
 
 __all__ = [
@@ -186,8 +186,8 @@ def draw_warp(
     flips and swaps copy, and a locked z is never interpolated.
     """
     fit = _Fit(
-        _three(source_shape),
-        _three(patch_shape),
+        three(source_shape[-3:]),
+        three(patch_shape[-3:]),
         *_target(source_shape, patch_shape, target_src_shape, target_patch_shape),
         displacement,
         grid_spacing,
@@ -208,7 +208,7 @@ def draw_warp(
             coordinates, matrix = placed
             return WarpDraw(coordinates, matrix, attempt, amount, amount < warp_amount)
     raise ValueError(
-        f"patch_shape: {_three(patch_shape)} does not fit into a source of {_three(source_shape)}"
+        f"patch_shape: {fit.patch} does not fit into a source of {fit.source}"
         + (" with its target and displacement" if displacement is not None else "")
         + "; make the patch smaller"
     )
@@ -291,17 +291,27 @@ def map_of_transform(matrix: npt.ArrayLike) -> CoordinateMap:
 
 
 def rotate_z(angle: float) -> Floats:
-    """Turn y towards x by `angle` radians: a (4, 4) matrix for (z, y, x, 1)."""
+    """Turn about z, y towards x, by `angle` radians: a (4, 4) matrix for (z, y, x, 1)."""
     return _turn(angle, 1, 2)
 
 
 def rotate_y(angle: float) -> Floats:
-    """Turn x towards z by `angle` radians: a (4, 4) matrix for (z, y, x, 1)."""
+    """Turn about y, x towards z, by `angle` radians: a (4, 4) matrix for (z, y, x, 1).
+
+    Notes
+    -----
+    elektronn3's `rotate_y` turns about x, and its `rotate_x` about y.
+    """
     return _turn(angle, 2, 0)
 
 
 def rotate_x(angle: float) -> Floats:
-    """Turn z towards y by `angle` radians: a (4, 4) matrix for (z, y, x, 1)."""
+    """Turn about x, z towards y, by `angle` radians: a (4, 4) matrix for (z, y, x, 1).
+
+    Notes
+    -----
+    elektronn3's `rotate_x` turns about y, and its `rotate_y` about x.
+    """
     return _turn(angle, 0, 1)
 
 
@@ -467,12 +477,12 @@ def _target(
     """Start and shape of the target in the source, and of its patch in the patch."""
     if target_source is None and target_patch is None:
         return None, None, None, None
-    there = _three(source if target_source is None else target_source)
-    here = _three(patch if target_patch is None else target_patch)
+    there = three((source if target_source is None else target_source)[-3:])
+    here = three((patch if target_patch is None else target_patch)[-3:])
     return (
-        centred_start("target_src", _three(source), there),
+        centred_start("target_src", three(source[-3:]), there),
         there,
-        centred_start("target_patch_shape", _three(patch), here),
+        centred_start("target_patch_shape", three(patch[-3:]), here),
         here,
     )
 
@@ -491,9 +501,4 @@ def centred_start(name: str, outer: Shape3, inner: Shape3) -> Shape3:
             f"{name}: {inner} has no common centre with {outer}; the sizes of an axis "
             "must differ by an even number of voxels, or say where it begins"
         )
-    return _three((difference // 2).tolist())
-
-
-def _three(values: Sequence[int]) -> Shape3:
-    z, y, x = (int(v) for v in list(values)[-3:])
-    return z, y, x
+    return three((difference // 2).tolist())
