@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import zarr
 
 from volprep.geometry import Box, Spacing3
+from volprep.sources import open_labels, open_volume
 from volprep.warp import WarpingOOBError, get_warped_coord_transform, map_of_transform, warp_slice
 
 Array = npt.NDArray[Any]
@@ -193,3 +195,27 @@ def test_a_locked_perspective_leaves_z_alone() -> None:
         sections = found[0].reshape(8, -1)
         np.testing.assert_allclose(sections, sections[:, :1].repeat(32 * 32, 1), atol=1e-3)
         assert abs(sections[1, 0] - sections[0, 0]) == pytest.approx(1, abs=1e-3)
+
+
+def test_real_neurons_are_warped_straight_from_their_files(
+    real_data: Callable[[str], Path],
+) -> None:
+    image = open_volume(real_data("06_fib25_neurons_png/images"))
+    labels = open_labels(real_data("06_fib25_neurons_png/labels/fib25_bodies.tif"))
+    bodies = labels.read()
+    rng = np.random.default_rng(0)
+    for lock_z in (True, False):
+        matrix = get_warped_coord_transform(
+            image.shape, (16, 48, 48), aniso_factor=1, lock_z=lock_z, rng=rng
+        )
+        found, ids = warp_slice(image, (16, 48, 48), matrix, labels, debug=True)
+        same, _ = warp_slice(image.read(), (16, 48, 48), matrix)
+        np.testing.assert_array_equal(found, same)
+        assert 20 < found.std() < 80
+        assert ids is not None
+        assert ids.dtype == bodies.dtype
+        assert len(np.unique(ids)) > 3
+        at = map_of_transform(matrix).source_points(np.array(list(np.ndindex(16, 48, 48)), float))
+        clear = np.all(np.abs(at % 1 - 0.5) > 1e-4, 1)
+        wanted = bodies[0][tuple(np.rint(at).astype(int).T)]
+        np.testing.assert_array_equal(ids.ravel()[clear], wanted[clear])
