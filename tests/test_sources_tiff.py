@@ -16,10 +16,12 @@ from sources_checks import NUMBERS, Array, arrays, boxes, check_block, check_vol
 
 from volprep.errors import SourceError
 from volprep.geometry import Box
-from volprep.sources import open_labels, open_volume, tiffheaders
+from volprep.sources import open_labels, open_volume
 from volprep.sources.array import FileVolume
 from volprep.sources.tiff import TiffBlocks, TiffMappedPages
-from volprep.sources.tiffifd import Directories
+from volprep.sources.tiff.bytifffile import pages_by_tifffile
+from volprep.sources.tiff.direct import direct_pages
+from volprep.sources.tiff.directories import Directories
 
 WITH_PREDICTOR = ["uint8", "uint16", "uint32", "int16"]
 CODINGS: list[dict[str, Any]] = [
@@ -419,8 +421,8 @@ def test_a_moved_file_is_an_error_when_it_is_read(tmp_path: Path) -> None:
 def check_headers(path: Path) -> None:
     """The quick reading of headers says what tifffile says, or leaves it to tifffile."""
     with path.open("rb") as file:
-        quick = tiffheaders._quick(path, Directories(path, file.fileno()))
-    slow = tiffheaders._by_tifffile(path)
+        quick = direct_pages(path, Directories(path, file.fileno()))
+    slow = pages_by_tifffile(path)
     if quick is None:
         return
     names = {field.name for field in dataclasses.fields(slow)}

@@ -16,7 +16,7 @@ from volprep.sources.base import Array, Volume, reading
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.names import SUFFIXES, natural_key
 from volprep.sources.pictures import PictureHeader, decode_picture, picture_header
-from volprep.sources.tiffheaders import read_pages, spacing_of
+from volprep.sources.tiff.headers import read_pages, spacing_of
 
 __all__ = ["open_source", "slice_files"]
 

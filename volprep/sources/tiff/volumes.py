@@ -1,4 +1,4 @@
-"""TIFF: plain, ImageJ, OME, BigTIFF; mapped where the file allows it, else block by block."""
+"""Pages of a TIFF file as volumes: mapped one by one, or decoded block by block."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from volprep.errors import SourceError
 from volprep.geometry import Box
-from volprep.sources.array import FileVolume
-from volprep.sources.axes import Layout, fitting_axes
+from volprep.sources.axes import Layout
 from volprep.sources.base import (
     SLAB_BYTES,
     Array,
@@ -26,12 +24,11 @@ from volprep.sources.base import (
     reading,
 )
 from volprep.sources.chunked import ChunkedVolume, Index
-from volprep.sources.tiffheaders import DEFLATE, NO_PREDICTOR, Pages, read_pages, spacing_of
+from volprep.sources.tiff.pages import DEFLATE, NO_PREDICTOR, Pages
 
-__all__ = ["open_source"]
+__all__ = ["TiffBlocks", "TiffMappedPages"]
 
 _HORIZONTAL = 2
-_UNSAID = "QI"  # tifffile's letters for an axis that the file does not name
 
 
 class TiffMappedPages(Volume):
@@ -174,43 +171,6 @@ class TiffBlocks(ChunkedVolume):
         """The shape of the part of a block that lies inside the array."""
         sizes = zip(index, self._block, self._layout.stored, strict=True)
         return tuple(min(b, n - i * b) for i, b, n in sizes)
-
-
-def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
-    """Open the first image series of a TIFF file."""
-    if key is not None:
-        raise SourceError(path, f"holds pages, not a dataset {key!r}", "leave out the key")
-    with reading(path, "TIFF file"):
-        pages = read_pages(path)
-    if axes is None:
-        letters, notes = _depth_axis(path, pages)
-    else:
-        letters, notes = fitting_axes(axes, pages.axes), ()
-    layout = Layout.of(path, letters, pages.shape)
-    with reading(path, "TIFF file"):
-        spacing, doubts = spacing_of(pages, flat=layout.ndim_spatial == 2)
-    rest: dict[str, Any] = {"spacing": spacing, "notes": (*pages.notes, *notes, *doubts)}
-    if pages.mappable:
-        if pages.consecutive:
-            rest |= {"offset": int(pages.offsets[0, 0]), "chunks": (1, *layout.shape[2:])}
-            return FileVolume(path, layout, pages.dtype, **rest)
-        if len(pages.files) == 1:
-            return TiffMappedPages(path, layout, pages, **rest)
-    return TiffBlocks(path, layout, pages, **rest)
-
-
-def _depth_axis(path: Path, pages: Pages) -> tuple[str, tuple[str, ...]]:
-    """The axes of a file; the one axis that it does not name is read as depth, and noted."""
-    unsaid = [a for a in pages.axes if a in _UNSAID]
-    if len(unsaid) > 1:
-        raise SourceError(
-            path,
-            f"has shape {'×'.join(map(str, pages.shape))} and does not name its axes",
-            "say which they are, such as `axes: CZYX` or `axes: ZCYX`",
-        )
-    if not unsaid or "Z" in pages.axes:
-        return pages.axes, ()
-    return pages.axes.replace(unsaid[0], "Z"), (f"page axis {unsaid[0]} read as Z",)
 
 
 def _ravel(index: Sequence[int], shape: Sequence[int]) -> int:
