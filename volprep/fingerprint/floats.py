@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from volprep.fingerprint.counts import EMPTY, interpolate, named, ranks
 from volprep.fingerprint.facts import Statistics
 
-__all__ = ["COARSE_BITS", "FINE_BITS", "Moments", "Search", "finite_values", "key_values"]
+__all__ = ["COARSE_BITS", "FINE_BITS", "Moments", "Search", "key_values"]
 
 Array = npt.NDArray[Any]
 Keys = npt.NDArray[np.uint64]
@@ -38,7 +38,8 @@ class Moments:
     """Count, mean, spread and range of values that come in parts.
 
     Means and squared deviations of the parts are merged as Chan, Golub and LeVeque do;
-    of integers up to 32 bits, the exact sums are kept as well and win.
+    of integers up to 32 bits, the exact sums are kept as well and win: `total` and
+    `squares`, None where there are none.
     """
 
     count: int = 0
@@ -49,17 +50,17 @@ class Moments:
     total: int | None = 0
     squares: int | None = 0
 
-    def add(self, values: Array, floats: Floats) -> None:
-        """Take in finite values, in their own dtype and as float64."""
-        if not values.size:
-            return
-        mean = float(floats.mean())
-        away = floats - mean
-        away *= away
-        low, high = float(floats.min()), float(floats.max())
-        exact = values.dtype.kind in "iu" and max(abs(low), abs(high)) < _WIDEST
-        total, squares = _sums(values) if exact else (None, None)
-        self.merge(Moments(values.size, mean, float(away.sum()), low, high, total, squares))
+    @classmethod
+    def of(cls, moments: Floats, sums: Counts | None) -> Self:
+        """What `volprep.kernels.histogram.measure_floats` leaves of one part."""
+        count, mean, deviations, least, greatest = moments.tolist()
+        if not count:
+            return cls()
+        total = squares = None
+        if sums is not None and max(abs(least), abs(greatest)) < _WIDEST:
+            total, high, mixed, low = sums.tolist()
+            squares = (high << 32) + (mixed << 17) + low
+        return cls(int(count), mean, deviations, least, greatest, total, squares)
 
     def merge(self, other: Moments) -> None:
         """Take in what others are the moments of."""
@@ -161,15 +162,6 @@ class Search:
         return places
 
 
-def finite_values(values: Array) -> tuple[Array, Floats]:
-    """Those that are finite in their own dtype, and as float64 without negative zeros."""
-    if values.dtype.kind == "f":
-        finite = np.isfinite(values)
-        if not finite.all():
-            values = values[finite]
-    return values, values.astype(np.float64) + 0.0
-
-
 def key_values(prefixes: Keys, bits: int) -> Floats:
     """The values whose keys begin with `bits` given bits, the others being those of no use."""
     shift = 64 - bits
@@ -182,13 +174,3 @@ def key_values(prefixes: Keys, bits: int) -> Floats:
 
 def _added(a: int | None, b: int | None) -> int | None:
     return None if a is None or b is None else a + b
-
-
-def _sums(values: Array) -> tuple[int, int]:
-    """Sum and sum of squares of at most 2**22 integers of up to 32 bits and a sign."""
-    wide = values.astype(np.int64)
-    high, low = wide >> 16, wide & 0xFFFF
-    squares = (
-        (int((high * high).sum()) << 32) + (int((high * low).sum()) << 17) + int((low * low).sum())
-    )
-    return int(wide.sum()), squares

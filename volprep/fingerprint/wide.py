@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,10 +17,9 @@ from volprep.fingerprint.floats import (
     FINE_BITS,
     Moments,
     Search,
-    finite_values,
     key_values,
 )
-from volprep.fingerprint.labels import LabelCount, as_ids
+from volprep.fingerprint.labels import LabelCount, as_ids, as_mask
 from volprep.fingerprint.walk import closing, opened
 from volprep.fingerprint.work import Job, Measured, measured_in_parts
 from volprep.geometry import Box
@@ -251,27 +250,25 @@ class _Pools:
 
 def _first_pass(job: Job, region: Box, progress: Callable[[int], None]) -> _FirstPass:
     """Moments, labels, and counts by the first bits of one part of an image."""
-    from volprep.kernels.histogram import count_keys
+    from volprep.kernels.histogram import measure_floats
 
     pair = opened(job.item, region)
     channels = range(pair.image.shape[0])
     counts = np.zeros((len(channels), 2, 2**COARSE_BITS), np.int64)
     moments = [[Moments(), Moments()] for _ in channels]
     labels = None if pair.label is None else LabelCount(pair.region)
-    used = np.uint64(0)
+    used = np.zeros(1, np.uint64)
     with closing(pair.image), closing(pair.label):
         for box, block, ids in pair.blocks(BLOCK_BYTES):
             if labels is not None and ids is not None:
                 labels.add(box, as_ids(ids))
             for c in channels:
-                for row, values in _parts(block[c], ids):
-                    own, floats = finite_values(values)
-                    bits = floats.view(np.uint64)
-                    moments[c][row].add(own, floats)
-                    count_keys(bits, counts[c, row])
-                    used |= np.bitwise_or.reduce(bits)
+                found, sums = np.tile([0, 0, 0, np.inf, -np.inf], (2, 1)), _no_sums(block.dtype)
+                measure_floats(_floats(block[c]), _mask(ids), counts[c], found, sums, used)
+                for row in range(2):
+                    moments[c][row].merge(Moments.of(found[row], sums[row] if sums.size else None))
             progress(box.size)
-    return _FirstPass(counts, moments, labels, int(used))
+    return _FirstPass(counts, moments, labels, int(used[0]))
 
 
 def _begun(job: Job, first: _FirstPass, percentiles: Sequence[float]) -> _Case:
@@ -299,25 +296,38 @@ def _refine(
     from volprep.kernels.histogram import refine_keys
 
     prefixes = wanted[number]
+    begun = [_begun_by(p, 64 - shift - width) for p in prefixes]
     pair = opened(cases[number].job.item, region)
     counts = [np.zeros((2, len(p), 2**width), np.int64) for p in prefixes]
     with closing(pair.image), closing(pair.label):
         for _, block, ids in pair.blocks(BLOCK_BYTES):
             for c, channel in enumerate(block):
-                for row, values in _parts(channel, ids):
-                    _, floats = finite_values(values)
-                    refine_keys(floats.view(np.uint64), prefixes[c], shift, width, counts[c][row])
+                refine_keys(
+                    _floats(channel), _mask(ids), prefixes[c], begun[c], shift, width, counts[c]
+                )
     return _FineCounts(counts)
 
 
-def _parts(channel: Array, ids: Array | None) -> Iterator[tuple[int, Array]]:
-    """Background and foreground, each in a row."""
-    if ids is None:
-        yield _BACKGROUND, channel.reshape(-1)
-        return
-    inside = ids != 0
-    yield _BACKGROUND, channel[~inside]
-    yield _FOREGROUND, channel[inside]
+def _floats(channel: Array) -> npt.NDArray[np.float64]:
+    """The voxels in a row."""
+    return np.ascontiguousarray(channel, np.float64).reshape(-1)
+
+
+def _mask(ids: Array | None) -> npt.NDArray[np.uint8]:
+    """Where a label is, in a row; nothing without labels."""
+    return np.zeros(0, np.uint8) if ids is None else np.ascontiguousarray(as_mask(ids)).reshape(-1)
+
+
+def _no_sums(dtype: np.dtype[Any]) -> Counts:
+    """Room for the sums of integers; none for other numbers."""
+    return np.zeros((2, 4) if dtype.kind in "iu" else (0, 0), np.int64)
+
+
+def _begun_by(prefixes: Keys, bits: int) -> npt.NDArray[np.bool_]:
+    """For each choice of the first bits, whether one of the prefixes of `bits` begins with it."""
+    begun = np.zeros(2**COARSE_BITS, np.bool_)
+    begun[prefixes >> np.uint64(bits - COARSE_BITS)] = True
+    return begun
 
 
 def _bits_in_use(cases: Sequence[_Case]) -> int:
