@@ -18,7 +18,7 @@ from volprep.errors import ConfigError, PlanError
 from volprep.geometry import Box
 from volprep.pipeline import prepare
 from volprep.pipeline.preview_patches import preview_patches
-from volprep.preview import PatchMap, coverage_facts, render_patches
+from volprep.preview import PatchMap, RegionMap, coverage_facts, render_patches
 
 SHAPE = (20, 60, 40)
 
@@ -87,13 +87,23 @@ def test_a_page_shows_blocks_patches_and_coverage_of_both_sides():
     assert page.sheet().size[0] > 600
 
 
+def filtered():
+    """Half of the training block, along x, is left out by a mean of 40."""
+    means = np.array([30.0, 50.0]).reshape(1, 1, 1, 2)
+    return RegionMap(Box((0, 30, 0), SHAPE), (20, 30, 20), means[0] >= 40, means, ["mean"], [40.0])
+
+
 def test_what_was_left_out_is_shown_where_something_was():
-    case = drawn(
-        rejected=[Box.at((0, 35, 5), (10, 20, 20))], filtered=[Box.at((0, 30, 0), (10, 20, 20))]
-    )
+    case = drawn(rejected=[Box.at((0, 35, 5), (10, 20, 20))], regions=[filtered()])
     found = cells(render_patches(case))
     assert "1 of 5 that were drawn" in found["Patches thrown back"].lines
-    assert "1 regions, 16.7% of the blocks" in found["Regions filtered"].lines
+    assert "1 cells, 50.0% of the blocks" in found["Filtered: fewer patches start here"].lines
+    seen = found["The filter's mean"]
+    assert seen.lines == ["of regions 30 to 50, median 40", "threshold 40"]
+    heat = np.asarray(render_patches(case, side=402).rows[2].cells[2].picture)
+    assert heat[160, 10].tolist() == [0, 0, 4]  # 30, the lowest
+    assert heat[160, 150].tolist() == [252, 253, 191]
+    assert heat[20, 80].tolist() == [226, 229, 233]
 
 
 def test_pictures_have_the_proportions_of_the_spacing():
@@ -201,11 +211,12 @@ def test_patches_do_not_start_where_the_filter_leaves_regions_out(folder, tmp_pa
     patching = {"name": "stratified", "foreground": {"p": 0}, "filter": section}
     config = load_config(configure(folder, tmp_path, patching=patching))
     found = [drawn.patches for _, drawn in preview_patches(config) if drawn.patches.train_blocks]
-    assert any(case.filtered for case in found)
-    for case in found:
+    left_out = [[box for region in case.regions for box in region.left_out()] for case in found]
+    assert any(left_out)
+    for case, boxes in zip(found, left_out, strict=True):
         for patch in case.train_patches:
             start = Box.at(patch.start, (1, 1, 1))
-            assert not any(region.contains(start) for region in case.filtered)
+            assert not any(box.contains(start) for box in boxes)
 
 
 def test_instances_of_a_class_map_are_its_components(tmp_path):

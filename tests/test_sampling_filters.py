@@ -120,7 +120,10 @@ def test_filtered_regions_give_a_tenth_of_their_patches(ndim):
     image[1, ..., :20] = 3  # the second channel is dark in one half
     patching = StratifiedPatching([(1, 2, *shape)], patch, 0)
     before, plain = patching.n_patches, expected_coverage(patching)
-    (kept,) = filter_patches(patching, [Image(image)], MeanStdPatchFilter(50), ref_channel=1)
+    (found,) = filter_patches(patching, [Image(image)], MeanStdPatchFilter(50), ref_channel=1)
+    kept = found.kept
+    assert found.values.shape == (2, *kept.shape)
+    np.testing.assert_array_equal(kept, found.values[0] >= 50)
     assert kept.shape == (5,) * ndim
     assert not kept[..., :1].any()
     assert kept[..., 2:].all()
@@ -135,11 +138,11 @@ def test_a_filter_can_look_at_a_block_of_the_volume():
     box = Box((4, 10, 10), (20, 30, 30))
     patching = StratifiedPatching([(1, 1, *box.shape)], (8, 10, 10), 0)
     seen = []
-    (kept,) = filter_patches(
+    (found,) = filter_patches(
         patching, [Image(image)], MaskPatchFilter(1), boxes=[box], progress=seen.append
     )
-    assert kept.all()
-    assert sum(seen) == kept.size
+    assert found.kept.all()
+    assert sum(seen) == found.kept.size
     values = region_values(Image(image), (8, 10, 10), MaskPatchFilter(1).values)
     assert values.shape == (1, 2, 3, 3)
     assert values[0, 0, 0, 0] == pytest.approx(12 * 10 * 10 / (16 * 20 * 20))
@@ -148,8 +151,9 @@ def test_a_filter_can_look_at_a_block_of_the_volume():
 def test_a_stack_without_anything_to_look_at_is_kept():
     patching = StratifiedPatching([(1, 1, 20, 20, 20)], (8, 8, 8), 0)
     before = patching.n_patches
-    (kept,) = filter_patches(patching, [None], MaskPatchFilter(1))
-    assert kept.all()
+    (found,) = filter_patches(patching, [None], MaskPatchFilter(1))
+    assert found.kept.all()
+    assert len(found.values) == 0
     assert patching.n_patches == before
 
 

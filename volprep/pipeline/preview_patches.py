@@ -17,7 +17,8 @@ from volprep.pipeline.cut import PreparedCase, Site
 from volprep.pipeline.sites import Block, blocks_of, grid_sites, stored_patch_size, training_sites
 from volprep.pipeline.stages import Reporter, silent
 from volprep.preprocess import Preprocessing, case_layout, prepared_volume
-from volprep.preview import Page, PatchMap, coverage_facts, render_patches
+from volprep.preview import Page, PatchMap, RegionMap, coverage_facts, render_patches
+from volprep.sampling import FilteredRegions, PatchFilter
 
 __all__ = ["Drawn", "preview_patches"]
 
@@ -39,7 +40,7 @@ class Drawn:
             "train": {"patches": len(found.train_patches), **asdict(train)},
             "val": {"patches": len(found.val_patches), **asdict(val)},
             "rejected": len(found.rejected),
-            "filtered": len(found.filtered),
+            "filtered": sum(int((~region.kept).sum()) for region in found.regions),
         }
 
 
@@ -83,7 +84,7 @@ def preview_patches(
     train, val = (blocks_of(parts, prepared) for parts in (splits.train, splits.val))
     size = stored_patch_size(plan, train)
     rejected: list[Site] = []
-    filtered: list[Block] = []
+    filtered: list[FilteredRegions] = []
     filtering = stages.filtering(config, prepared, train)
     with reporter("choose patches", len(train), "cases") as advance:
         chosen = training_sites(
@@ -109,7 +110,7 @@ def preview_patches(
             train_patches=_boxes(chosen, number, size),
             val_patches=_boxes(held, number, plan.patch_size),
             rejected=_boxes(rejected, number, size),
-            filtered=_blocks(filtered, number),
+            regions=_regions(stages.patch_filter(config), train, filtered, number, size),
             notes=_notes(config, case),
         )
         yield case.name, Drawn(drawn, render_patches(drawn))
@@ -149,6 +150,22 @@ def _blocks(blocks: Sequence[Block], number: int) -> list[Box]:
 
 def _boxes(sites: Sequence[Site], number: int, size: Shape3) -> list[Box]:
     return [Box.at(site.start, size) for site in sites if site.case == number]
+
+
+def _regions(
+    chosen: PatchFilter | None,
+    blocks: Sequence[Block],
+    filtered: Sequence[FilteredRegions],
+    number: int,
+    size: Shape3,
+) -> list[RegionMap]:
+    if chosen is None:
+        return []
+    return [
+        RegionMap(block, size, found.kept, found.values, chosen.names, chosen.thresholds)
+        for (case, block), found in zip(blocks, filtered, strict=True)
+        if case == number
+    ]
 
 
 def _notes(config: Config, case: PreparedCase) -> list[str]:

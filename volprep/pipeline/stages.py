@@ -42,7 +42,14 @@ from volprep.patching import Patching, StratifiedPatching
 from volprep.patching.compose import StartSource
 from volprep.pipeline.cut import PreparedCase, Site, read_patch
 from volprep.preprocess import Normalisation, Preprocessing, case_layout
-from volprep.sampling import ForegroundIndex, Rejection, create_patch_filter, filter_patches
+from volprep.sampling import (
+    FilteredRegions,
+    ForegroundIndex,
+    PatchFilter,
+    Rejection,
+    create_patch_filter,
+    filter_patches,
+)
 from volprep.skeletons import Skeletons, SkeletonTargets, read_skeletons
 from volprep.skeletons.stream import skeletonize_volume
 from volprep.sources import stem_of
@@ -393,24 +400,24 @@ def _foreground_of(
 
 def filtering(
     config: Config, prepared: Sequence[PreparedCase], blocks: Sequence[tuple[int, Box]]
-) -> Callable[[Patching], list[tuple[int, Box]]] | None:
-    """Makes patches rarer where the config's filter leaves regions out, and gives those regions.
+) -> Callable[[Patching], list[FilteredRegions]] | None:
+    """Makes patches rarer where the config's filter leaves regions out, and gives what it saw.
 
     None where nothing is filtered. Cases without a mask are kept as a whole by a mask filter.
     """
     section = config.patching.filter
-    if section.name == "none":
+    chosen = patch_filter(config)
+    if chosen is None:
         return None
-    chosen = create_patch_filter(section.name, **section.parameters)
     volumes = [
         prepared[case].mask if section.name == "mask" else prepared[case].image
         for case, _ in blocks
     ]
 
-    def adapt(patching: Patching) -> list[tuple[int, Box]]:
+    def adapt(patching: Patching) -> list[FilteredRegions]:
         if not isinstance(patching, StratifiedPatching):
             raise TypeError(f"{type(patching).__name__} has no regions to filter")
-        kept = filter_patches(
+        return filter_patches(
             patching,
             volumes,
             chosen,
@@ -418,15 +425,16 @@ def filtering(
             ref_channel=0 if section.name == "mask" else section.ref_channel,
             filtered_patch_prob=section.filtered_patch_prob,
         )
-        size = three(patching.patch_size)
-        left_out = []
-        for (case, block), regions in zip(blocks, kept, strict=True):
-            for cell in np.argwhere(~regions).tolist():
-                start = [c * n + a for c, n, a in zip(cell, size, block.start, strict=True)]
-                left_out.append((case, Box.at(start, size).common(block)))
-        return left_out
 
     return adapt
+
+
+def patch_filter(config: Config) -> PatchFilter | None:
+    """The filter of a config, None where it asks for none."""
+    section = config.patching.filter
+    if section.name == "none":
+        return None
+    return create_patch_filter(section.name, **section.parameters)
 
 
 def skeleton_targets(config: Config, cases: Cases, plan: Plan) -> SkeletonTargets | None:

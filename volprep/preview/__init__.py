@@ -2,6 +2,15 @@
 
 from volprep.preview.augment import render_preview
 from volprep.preview.page import Cell, Page, Row
-from volprep.preview.patches import PatchMap, coverage_facts, render_patches
+from volprep.preview.patches import PatchMap, RegionMap, coverage_facts, render_patches
 
-__all__ = ["Cell", "Page", "PatchMap", "Row", "coverage_facts", "render_patches", "render_preview"]
+__all__ = [
+    "Cell",
+    "Page",
+    "PatchMap",
+    "RegionMap",
+    "Row",
+    "coverage_facts",
+    "render_patches",
+    "render_preview",
+]

@@ -15,8 +15,9 @@ from volprep.geometry import Box, Shape3, Spacing3, VolumeLike
 from volprep.patching import PatchSpecs, count_coverage
 from volprep.preview.orthogonal import View, windows_of
 from volprep.preview.page import Cell, Page, Row
+from volprep.sampling import spread_regions
 
-__all__ = ["PatchMap", "coverage_facts", "render_patches"]
+__all__ = ["CoverageFacts", "PatchMap", "RegionMap", "coverage_facts", "render_patches"]
 
 Colour = tuple[int, int, int]
 Boxes = Sequence[Box]
@@ -38,6 +39,42 @@ _SCALE_NOTE = "Black: never; bright: as often as the scale says; grey: in no blo
 
 
 @dataclass(frozen=True)
+class RegionMap:
+    """What a patch filter saw in one block.
+
+    Parameters
+    ----------
+    block : Box
+    patch_size : (Z, Y, X)
+        Of a cell of the grid; the region of a cell is twice as large.
+    kept : array of bool
+        One for each cell.
+    values : array of float64
+        By `names`, then the grid.
+    names : sequence of str
+    thresholds : sequence of (float or None)
+        What each value must reach.
+    """
+
+    block: Box
+    patch_size: Shape3
+    kept: npt.NDArray[np.bool_]
+    values: npt.NDArray[np.float64]
+    names: Sequence[str]
+    thresholds: Sequence[float | None]
+
+    def left_out(self) -> list[Box]:
+        """The cells in which patches that start are rarer."""
+        size, origin = self.patch_size, self.block.start
+        return [
+            Box.at([c * n + a for c, n, a in zip(cell, size, origin, strict=True)], size).common(
+                self.block
+            )
+            for cell in np.argwhere(~self.kept).tolist()
+        ]
+
+
+@dataclass(frozen=True)
 class PatchMap:
     """A case and the boxes that say where its patches come from.
 
@@ -53,8 +90,8 @@ class PatchMap:
     train_patches, val_patches : sequence of Box
     rejected : sequence of Box
         Patches that were drawn and thrown back.
-    filtered : sequence of Box
-        Regions that a filter left out, or made rarer.
+    regions : sequence of RegionMap
+        What a filter saw in the training blocks.
     notes : sequence of str
         What else is to be known.
     """
@@ -67,7 +104,7 @@ class PatchMap:
     train_patches: Boxes
     val_patches: Boxes
     rejected: Boxes = ()
-    filtered: Boxes = ()
+    regions: Sequence[RegionMap] = ()
     notes: Sequence[str] = field(default=())
 
     @property
@@ -198,11 +235,25 @@ def _left_out(case: PatchMap, slices: _Slices) -> Iterator[Cell]:
         yield Cell(
             slices.heat(case.rejected, case.train_blocks, _TRAIN), "Patches thrown back", lines
         )
-    if case.filtered:
-        share = sum(b.size for b in case.filtered) / max(1, sum(b.size for b in case.train_blocks))
-        layers = [(case.train_blocks, _TRAIN, 0), (case.filtered, _OUT, 110)]
-        lines = [f"{len(case.filtered)} regions, {share:.1%} of the blocks"]
-        yield Cell(slices.outlines(layers), "Regions filtered", lines)
+    if case.regions:
+        boxes = [box for region in case.regions for box in region.left_out()]
+        share = sum(b.size for b in boxes) / max(1, sum(r.block.size for r in case.regions))
+        layers = [(case.train_blocks, _TRAIN, 0), (boxes, _OUT, 110)]
+        lines = [f"{len(boxes)} cells, {share:.1%} of the blocks"]
+        yield Cell(slices.outlines(layers), "Filtered: fewer patches start here", lines)
+        for number, name in enumerate(case.regions[0].names):
+            yield _saw(case.regions, number, name, slices)
+
+
+def _saw(regions: Sequence[RegionMap], number: int, name: str, slices: _Slices) -> Cell:
+    """The values by which a filter decides."""
+    looked = [region for region in regions if len(region.values)]
+    every = np.concatenate([region.values[number].ravel() for region in looked] or [np.zeros(1)])
+    threshold = regions[0].thresholds[number]
+    wanted = "no threshold" if threshold is None else f"threshold {threshold:g}"
+    middle = f"of regions {every.min():.4g} to {every.max():.4g}, median {np.median(every):.4g}"
+    picture = slices.values(looked, number, float(every.min()), float(every.max()))
+    return Cell(picture, f"The filter's {name}", [middle, wanted])
 
 
 def _centre(blocks: Boxes, shape: Shape3) -> Shape3:
@@ -247,13 +298,38 @@ class _Panel:
             box.stop[across] * sx - 1, box.stop[down] * sy - 1,
         )  # fmt: skip
 
+    @property
+    def voxels(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The voxel (down, across) that each row and each column shows."""
+        across, down = (
+            ((np.arange(pixels) + 0.5) / scale).astype(np.int64)
+            for pixels, scale in zip(self.size, self.scale, strict=True)
+        )
+        return down, across
+
     def sample(self, plane: npt.NDArray[Any], step: int = 1) -> npt.NDArray[Any]:
         """A plane (down, across), of which every `step`-th voxel is there, as pixels."""
-        width, height = self.size
-        rows = ((np.arange(height) + 0.5) / self.scale[1] / step).astype(np.int64)
-        columns = ((np.arange(width) + 0.5) / self.scale[0] / step).astype(np.int64)
-        rows, columns = rows.clip(0, plane.shape[0] - 1), columns.clip(0, plane.shape[1] - 1)
+        rows, columns = (
+            np.minimum(v // step, n - 1) for v, n in zip(self.voxels, plane.shape, strict=True)
+        )
         return np.asarray(plane[rows[:, None], columns])
+
+    def fill(self, plane: npt.NDArray[np.float64], region: RegionMap, number: int) -> None:
+        """Write a block's values into the pixels that show it."""
+        if not self.shows(region.block):
+            return
+        axes, (down, across) = (self.down, self.across), self.voxels
+        start, stop = region.block.start, region.block.stop
+        shown = [
+            np.flatnonzero((v >= start[axis]) & (v < stop[axis]))
+            for v, axis in zip((down, across), axes, strict=True)
+        ]
+        at: list[npt.ArrayLike] = [[self.at - start[self.cut]]] * 3
+        at[self.down] = down[shown[0]] - start[self.down]
+        at[self.across] = across[shown[1]] - start[self.across]
+        values = spread_regions(region.values[number], region.patch_size, at)
+        values = np.take(values, 0, axis=self.cut)
+        plane[np.ix_(*shown)] = values.T if self.down > self.across else values
 
 
 class _Slices:
@@ -323,7 +399,24 @@ class _Slices:
                 if panel.shows(block):
                     pen.rectangle(panel.rectangle(block), outline=(*colour, 255))
             _paste(picture, over, panel)
-        _draw_scale(picture, height, most)
+        _draw_scale(picture, height, "0", f"{most} patches")
+        return picture
+
+    def values(
+        self, regions: Sequence[RegionMap], number: int, low: float, high: float
+    ) -> Image.Image:
+        """The largest value of the regions around each voxel, with a scale."""
+        width, height = self._size
+        picture = Image.new("RGB", (width, height + _BAR), (255, 255, 255))
+        for panel in self._panels:
+            plane = np.full(panel.size[::-1], np.nan)
+            for region in regions:
+                panel.fill(plane, region, number)
+            unit = (plane - low) / (high - low if high > low else 1)
+            heat = _coloured(np.nan_to_num(unit))
+            heat[np.isnan(plane)] = _OUTSIDE
+            picture.paste(Image.fromarray(heat), panel.corner)
+        _draw_scale(picture, height, f"{low:.4g}", f"{high:.4g}")
         return picture
 
     def _count(self, panel: _Panel, boxes: Boxes) -> tuple[npt.NDArray[np.int64], int]:
@@ -379,11 +472,12 @@ def _coloured(unit: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     return np.stack(channels, axis=-1).astype(np.uint8)
 
 
-def _draw_scale(picture: Image.Image, top: int, most: int) -> None:
-    """A bar from 0 to the largest number of patches."""
-    width = min(160, picture.width - 60)
-    bar = np.broadcast_to(_coloured(np.linspace(0, 1, width)), (10, width, 3))
-    picture.paste(Image.fromarray(np.ascontiguousarray(bar)), (14, top + 9))
+def _draw_scale(picture: Image.Image, top: int, low: str, high: str) -> None:
+    """A bar from the lowest to the highest value."""
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=11)
-    pen.text((2, top + 7), "0", fill=(60, 68, 77), font=font)
-    pen.text((18 + width, top + 7), f"{most} patches", fill=(60, 68, 77), font=font)
+    left = 8 + round(font.getlength(low))
+    width = max(20, min(160, picture.width - left - 8 - round(font.getlength(high))))
+    bar = np.broadcast_to(_coloured(np.linspace(0, 1, width)), (10, width, 3))
+    picture.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, top + 9))
+    pen.text((2, top + 7), low, fill=(60, 68, 77), font=font)
+    pen.text((left + width + 4, top + 7), high, fill=(60, 68, 77), font=font)

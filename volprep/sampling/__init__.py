@@ -1,6 +1,7 @@
 """Which patches are worth having: foreground, rejection, valid masks and filters."""
 
 from volprep.sampling.filters import (
+    FilteredRegions,
     MaskPatchFilter,
     MaxPatchFilter,
     MeanStdPatchFilter,
@@ -8,13 +9,13 @@ from volprep.sampling.filters import (
     ShannonPatchFilter,
     create_patch_filter,
     filter_patches,
-    region_values,
-    spread_regions,
 )
 from volprep.sampling.foreground import ForegroundIndex
+from volprep.sampling.regions import region_values, spread_regions
 from volprep.sampling.rejection import Rejection, draw_accepted
 
 __all__ = [
+    "FilteredRegions",
     "ForegroundIndex",
     "MaskPatchFilter",
     "MaxPatchFilter",

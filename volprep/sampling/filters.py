@@ -1,23 +1,21 @@
-"""Which parts of a volume are worth drawing patches from, by what the voxels look like.
-
-A filter looks at regions of two patches a side, one for each cell of a grid of
-patches: all that patches which start in the cell can show.
-"""
+"""Which regions are worth drawing patches from, by what their voxels look like."""
 
 from __future__ import annotations
 
-import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from volprep.geometry import Box, VolumeLike
+from volprep.sampling.regions import Floats, Patch, image_map, region_values
 
 __all__ = [
+    "FilteredRegions",
     "MaskPatchFilter",
     "MaxPatchFilter",
     "MeanStdPatchFilter",
@@ -26,26 +24,55 @@ __all__ = [
     "ShannonPatchFilter",
     "create_patch_filter",
     "filter_patches",
-    "region_values",
-    "spread_regions",
 ]
 
-Patch = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
-Measure = Callable[[Patch], Sequence[float]]
 Cell = tuple[int, ...]
 
 
-class PatchFilter(Protocol):
-    """Judges a region by one or more values, each of which must reach its threshold."""
+class PatchFilter(ABC):
+    """Judges a region, of any number of axes, by one or more values.
 
+    Attributes
+    ----------
+    names : tuple of str
+        What each value is.
+    thresholds : tuple of (float or None)
+        What each value must reach; None is no matter.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def thresholds(self) -> tuple[float | None, ...]: ...
+
+    @abstractmethod
     def values(self, patch: Patch) -> tuple[float, ...]:
         """What is compared with the thresholds."""
-        ...
+
+    @abstractmethod
+    def keeps(self, values: Floats) -> npt.NDArray[np.bool_]:
+        """Where regions of these values, along the first axis, are kept."""
 
     def filter_out(self, patch: Patch) -> bool:
-        """Whether a region, of any number of axes, is left out."""
-        ...
+        """Whether a region is left out."""
+        return not self.keeps(np.array(self.values(patch)))
+
+
+@dataclass(frozen=True)
+class FilteredRegions:
+    """What a filter made of the regions of one stack.
+
+    Attributes
+    ----------
+    kept : array of bool
+        One for each cell of the grid.
+    values : array of float64
+        By the filter's names, then the grid; no names where nothing was looked at.
+    """
+
+    kept: npt.NDArray[np.bool_]
+    values: Floats
 
 
 class RegionPatching(Protocol):
@@ -66,7 +93,7 @@ class RegionPatching(Protocol):
 
 
 @dataclass
-class MaxPatchFilter:
+class MaxPatchFilter(PatchFilter):
     """Leaves out regions in which too little is near a bright voxel.
 
     Parameters
@@ -86,15 +113,20 @@ class MaxPatchFilter:
 
     threshold: float
     coverage: float | None = None
+    names: ClassVar[tuple[str, ...]] = ("brightness that enough is near to",)
+
+    @property
+    def thresholds(self) -> tuple[float]:
+        """The one that is given."""
+        return (self.threshold,)
 
     def values(self, patch: Patch) -> tuple[float]:
         """The highest threshold that the region does not exceed enough."""
         return (_covered_value(patch, self.coverage),)
 
-    def filter_out(self, patch: Patch) -> bool:
-        """Whether a region is left out."""
-        wide = _maximum((patch > self.threshold).astype(np.uint8))
-        return bool(np.count_nonzero(wide) < _share(patch, self.coverage))
+    def keeps(self, values: Floats) -> npt.NDArray[np.bool_]:
+        """Above the threshold."""
+        return self.apply_filter(values[0], self.threshold)
 
     @staticmethod
     def filter_map(
@@ -111,7 +143,7 @@ class MaxPatchFilter:
         coverage : float or None
             As for the class.
         """
-        return _map(image, patch_size, lambda patch: [_covered_value(patch, coverage)])
+        return image_map(image, patch_size, lambda patch: [_covered_value(patch, coverage)])
 
     @staticmethod
     def apply_filter(filter_map: Floats, threshold: float) -> npt.NDArray[np.bool_]:
@@ -120,7 +152,7 @@ class MaxPatchFilter:
 
 
 @dataclass
-class MeanStdPatchFilter:
+class MeanStdPatchFilter(PatchFilter):
     """Leaves out regions that are too dark or too flat.
 
     Parameters
@@ -143,21 +175,24 @@ class MeanStdPatchFilter:
 
     mean_threshold: float
     std_threshold: float | None = None
+    names: ClassVar[tuple[str, ...]] = ("mean", "standard deviation")
 
     def __post_init__(self) -> None:
         if self.mean_threshold < 0 or (self.std_threshold or 0) < 0:
             raise ValueError(f"{self}: thresholds must be 0 or more")
 
+    @property
+    def thresholds(self) -> tuple[float, float | None]:
+        """Those that are given."""
+        return self.mean_threshold, self.std_threshold
+
     def values(self, patch: Patch) -> tuple[float, float]:
         """Mean and standard deviation."""
         return _mean_std(patch)
 
-    def filter_out(self, patch: Patch) -> bool:
-        """Whether a region is left out."""
-        kept = self.apply_filter(
-            np.array(_mean_std(patch)), self.mean_threshold, self.std_threshold
-        )
-        return not kept
+    def keeps(self, values: Floats) -> npt.NDArray[np.bool_]:
+        """Where both reach their thresholds."""
+        return self.apply_filter(values, self.mean_threshold, self.std_threshold)
 
     @staticmethod
     def filter_map(image: Patch, patch_size: Sequence[int]) -> Floats:
@@ -175,7 +210,7 @@ class MeanStdPatchFilter:
         array
             (2, (Z)YX).
         """
-        return _map(image, patch_size, _mean_std)
+        return image_map(image, patch_size, _mean_std)
 
     @staticmethod
     def apply_filter(
@@ -187,7 +222,7 @@ class MeanStdPatchFilter:
 
 
 @dataclass
-class ShannonPatchFilter:
+class ShannonPatchFilter(PatchFilter):
     """Leaves out regions whose grey values say too little.
 
     Parameters
@@ -207,23 +242,29 @@ class ShannonPatchFilter:
     """
 
     threshold: float
+    names: ClassVar[tuple[str, ...]] = ("entropy in bits",)
 
     def __post_init__(self) -> None:
         if self.threshold < 0:
             raise ValueError(f"{self}: the threshold must be 0 or more")
 
+    @property
+    def thresholds(self) -> tuple[float]:
+        """The one that is given."""
+        return (self.threshold,)
+
     def values(self, patch: Patch) -> tuple[float]:
         """The entropy in bits."""
         return (_entropy(patch),)
 
-    def filter_out(self, patch: Patch) -> bool:
-        """Whether a region is left out."""
-        return _entropy(patch) < self.threshold
+    def keeps(self, values: Floats) -> npt.NDArray[np.bool_]:
+        """From the threshold on."""
+        return self.apply_filter(values[0], self.threshold)
 
     @staticmethod
     def filter_map(image: Patch, patch_size: Sequence[int]) -> Floats:
         """The largest entropy of the regions around each voxel, as `MaxPatchFilter.filter_map`."""
-        return _map(image, patch_size, lambda patch: [_entropy(patch)])
+        return image_map(image, patch_size, lambda patch: [_entropy(patch)])
 
     @staticmethod
     def apply_filter(filter_map: Floats, threshold: float) -> npt.NDArray[np.bool_]:
@@ -232,7 +273,7 @@ class ShannonPatchFilter:
 
 
 @dataclass
-class MaskPatchFilter:
+class MaskPatchFilter(PatchFilter):
     """Leaves out regions with too little of a mask in them.
 
     Parameters
@@ -247,23 +288,29 @@ class MaskPatchFilter:
     """
 
     coverage: float
+    names: ClassVar[tuple[str, ...]] = ("share of the mask",)
 
     def __post_init__(self) -> None:
         if not 0 <= self.coverage <= 1:
             raise ValueError(f"{self}: the coverage must lie from 0 to 1")
 
+    @property
+    def thresholds(self) -> tuple[float]:
+        """The coverage."""
+        return (self.coverage,)
+
     def values(self, patch: Patch) -> tuple[float]:
         """The share of voxels that are not zero."""
         return (_covered(patch),)
 
-    def filter_out(self, patch: Patch) -> bool:
-        """Whether a region is left out."""
-        return _covered(patch) < self.coverage
+    def keeps(self, values: Floats) -> npt.NDArray[np.bool_]:
+        """From the coverage on."""
+        return self.apply_filter(values[0], self.coverage)
 
     @staticmethod
     def filter_map(image: Patch, patch_size: Sequence[int]) -> Floats:
         """The largest share of the regions around each voxel, as `MaxPatchFilter.filter_map`."""
-        return _map(image, patch_size, lambda patch: [_covered(patch)])
+        return image_map(image, patch_size, lambda patch: [_covered(patch)])
 
     @staticmethod
     def apply_filter(filter_map: Floats, threshold: float) -> npt.NDArray[np.bool_]:
@@ -310,7 +357,7 @@ def filter_patches(
     ref_channel: int = 0,
     filtered_patch_prob: float = 0.1,
     progress: Callable[[int], None] | None = None,
-) -> list[npt.NDArray[np.bool_]]:
+) -> list[FilteredRegions]:
     """Make patches rarer where a filter leaves the region out.
 
     Parameters
@@ -332,157 +379,36 @@ def filter_patches(
 
     Returns
     -------
-    list of array of bool
-        For each stack: the regions that are kept, one for each cell of its grid.
+    list of FilteredRegions
+        One for each stack.
 
     Notes
     -----
     After CAREamics' `filter_background`: regions are judged once, before any patch is
     drawn, and in full resolution. Memory is that of one row of regions along x.
     """
-    kept = []
+    found = []
     for (stack, sample), cells in patching.get_all_grid_coords().items():
         if sample:
             raise ValueError(f"stack {stack}: filters look at stacks of one sample")
         grid, volume = tuple(n + 1 for n in cells[-1]), volumes[stack]
         if volume is None:
-            kept.append(np.ones(grid, bool))
+            found.append(FilteredRegions(np.ones(grid, bool), np.empty((0, *grid))))
             continue
-        out = _look(
+        values = region_values(
             volume,
-            grid,
             patching.patch_size,
-            lambda patch: [float(patch_filter.filter_out(patch))],
+            patch_filter.values,
+            grid=grid,
             box=None if boxes is None else boxes[stack],
             channel=ref_channel,
             progress=progress,
-        )[0].astype(bool)
-        probs = {cell: filtered_patch_prob for cell in cells if out[cell]}
+        )
+        kept = patch_filter.keeps(values)
+        probs = {cell: filtered_patch_prob for cell in cells if not kept[cell]}
         patching.set_region_probs(stack, sample, probs)
-        kept.append(~out)
-    return kept
-
-
-def region_values(
-    volume: VolumeLike,
-    patch_size: Sequence[int],
-    measure: Measure,
-    *,
-    box: Box | None = None,
-    channel: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> Floats:
-    """Measure every region of a volume: the numbers to choose a filter's thresholds from.
-
-    Parameters
-    ----------
-    volume : VolumeLike
-    patch_size : sequence of int
-        (Z, Y, X), or (Y, X) for one plane.
-    measure : callable
-        Of a region as (Z, Y, X), such as `PatchFilter.values`; gives a sequence of float.
-    box : Box or None
-        The part of the volume to look at; None is all of it.
-    channel : int
-    progress : callable or None
-        Told how many regions were looked at.
-
-    Returns
-    -------
-    array of float64
-        (values, then one region for each cell along (Z)YX); as of `StratifiedPatching`
-        the cells of an axis are ``(size + 1) // patch``.
-    """
-    shape = (box or Box.whole(volume.shape)).shape
-    grid = tuple((n + 1) // p for n, p in zip(shape[-len(patch_size) :], patch_size, strict=True))
-    return _look(volume, grid, patch_size, measure, box=box, channel=channel, progress=progress)
-
-
-def spread_regions(
-    values: Floats, patch_size: Sequence[int], at: Sequence[npt.ArrayLike]
-) -> Floats:
-    """Give each voxel the largest value of the regions that hold it.
-
-    Parameters
-    ----------
-    values : array
-        One for each cell along (Z)YX; other axes come first.
-    patch_size : sequence of int
-        (Z)YX.
-    at : sequence of array of int
-        The voxels to look at, as indices along each axis, of which the result is the grid.
-
-    Returns
-    -------
-    array of float64
-        The leading axes of `values`, then as long as `at` on each axis.
-    """
-    lead = values.ndim - len(patch_size)
-    result = np.asarray(values, np.float64)
-    for axis, (patch, voxels) in enumerate(zip(patch_size, at, strict=True), start=lead):
-        # A voxel lies in the region of its own cell and in that of the one before.
-        cell, last = np.asarray(voxels, np.int64) // patch, result.shape[axis] - 1
-        before, own = np.clip(cell - 1, 0, last), np.clip(cell, 0, last)
-        result = np.maximum(result.take(before, axis=axis), result.take(own, axis=axis))
-    return result
-
-
-def _look(
-    volume: VolumeLike,
-    grid: tuple[int, ...],
-    patch_size: Sequence[int],
-    measure: Measure,
-    *,
-    box: Box | None,
-    channel: int,
-    progress: Callable[[int], None] | None,
-) -> Floats:
-    """Measure the regions of a grid, reading two patches' rows and planes at a time."""
-    box = box or Box.whole(volume.shape)
-    flat = (1,) * (3 - len(grid))
-    cells, patch = (*flat, *grid), (*flat, *patch_size)
-    values: list[Sequence[float]] = []
-    # Where patches are one voxel thick the grid has a cell after the last voxel: look at that.
-    starts = [
-        [min(cell * p, n - 1) for cell in range(count)]
-        for count, p, n in zip(cells, patch, box.shape, strict=True)
-    ]
-    for z, y in itertools.product(*starts[:2]):
-        size = (2 * patch[0], 2 * patch[1], box.shape[2])
-        rows = volume.read(Box.at((z, y, 0), size).clip(box.shape).shift(box.start))[channel]
-        values += [measure(rows[..., x : x + 2 * patch[2]]) for x in starts[2]]
-        if progress is not None:
-            progress(cells[2])
-    return np.array(values, np.float64).T.reshape(-1, *grid)
-
-
-@dataclass(frozen=True)
-class _Image:
-    """An array as a volume."""
-
-    voxels: Patch
-    spacing: None = None
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        z, y, x = (1,) * (3 - self.voxels.ndim) + self.voxels.shape
-        return 1, z, y, x
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.voxels.dtype
-
-    def read(self, box: Box | None = None) -> Patch:
-        whole = self.voxels.reshape(self.shape)
-        return whole if box is None else whole[(slice(None), *box.slices)]
-
-
-def _map(image: Patch, patch_size: Sequence[int], measure: Measure) -> Floats:
-    if len(patch_size) != image.ndim:
-        raise ValueError(f"patch_size {patch_size}: the image has {image.ndim} axes")
-    values = region_values(_Image(image), patch_size, measure)
-    spread = spread_regions(values, patch_size, [np.arange(n) for n in image.shape])
-    return spread if len(spread) > 1 else spread.reshape(image.shape)
+        found.append(FilteredRegions(kept, values))
+    return found
 
 
 def _maximum(patch: Patch) -> Patch:
