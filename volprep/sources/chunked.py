@@ -154,16 +154,21 @@ class ChunkedVolume(Volume):
             range(c.start // b, -(-c.stop // b)) for c, b in zip(cut, self._block, strict=True)
         ]
         if all(len(r) == 1 for r in ranges):
-            index = tuple(r.start for r in ranges)
-            inner = tuple(
-                slice(c.start - i * b, c.stop - i * b)
-                for c, i, b in zip(cut, index, self._block, strict=True)
-            )
-            return self._layout.arrange(self._kept(index)[inner])
+            return self._layout.arrange(self._part(tuple(r.start for r in ranges), cut))
         out = np.empty([c.stop - c.start for c in cut], self._stored_dtype.newbyteorder("="))
         for index in itertools.product(*ranges):
             self._place(index, cut, out)
         return self._layout.arrange(out)
+
+    def _part(self, index: Index, cut: tuple[slice, ...]) -> Array:
+        """What lies in `cut` of the one block that holds all of it."""
+        inner = []
+        whole = True
+        for i, b, c, n in zip(index, self._block, cut, self._layout.stored, strict=True):
+            inner.append(slice(c.start - i * b, c.stop - i * b))
+            whole &= c.stop - c.start == min(b, n - i * b)
+        block = self._kept(index, keep=not whole)
+        return block[tuple(inner)]
 
     def _place(self, index: Index, cut: tuple[slice, ...], out: Array) -> None:
         """Bring the part of one block that lies in `cut` to its place in `out`."""
@@ -185,10 +190,11 @@ class ChunkedVolume(Volume):
             block = self._kept(index)
         place[...] = block[tuple(source)]
 
-    def _kept(self, index: Index) -> Array:
+    def _kept(self, index: Index, *, keep: bool = True) -> Array:
         block = CACHE.get(self.serial, index)
         if block is None:
             block = self._decode(index, None)
-            block.flags.writeable = False
-            CACHE.put(self.serial, index, block)
+            if keep:
+                block.flags.writeable = False
+                CACHE.put(self.serial, index, block)
         return block

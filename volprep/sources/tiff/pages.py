@@ -18,8 +18,6 @@ __all__ = ["DEFLATE", "NO_PREDICTOR", "PLAIN", "Pages", "check_planes"]
 
 PLAIN, DEFLATE = 1, (8, 32946)
 NO_PREDICTOR = 1
-_BOUNDED = (PLAIN, 5, *DEFLATE, 32773)  # none, LZW, deflate, PackBits
-_MOST = 1500  # times that these can shrink a block
 
 
 @dataclass(frozen=True)
