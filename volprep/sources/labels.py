@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 
@@ -95,26 +97,34 @@ class LabelVolume(Volume):
             return block
         if block.dtype.kind == "i":
             if block.min() < 0:
-                self._refuse(block, box, block < 0, "a negative label")
+                self._refuse(block, box, block < 0)
             return block.view(self.dtype)
-        limit = float(np.iinfo(self.dtype).max) + 1  # a power of two, exact in every float
-        if not bool(np.isfinite(block).all()):
-            self._refuse(block, box, ~np.isfinite(block), "a label that is no number")
-        if block.min() < 0:
-            self._refuse(block, box, block < 0, "a negative label")
-        if float(block.max()) >= limit:
-            self._refuse(block, box, block == block.max(), f"a label beyond {self.dtype}")
-        ids = block.astype(self.dtype)
-        if not np.array_equal(ids, block):
-            self._refuse(block, box, ids != block, "a label with a fraction")
+        with np.errstate(invalid="ignore"):
+            ids = block.astype(self.dtype)
+        # What is no id does not survive the cast; the limit is exact in every float type.
+        if not (float(block.max()) < self._limit and (ids == block).all()):
+            self._refuse(block, box, (ids != block) | (block.astype(np.float64) >= self._limit))
         return ids
 
-    def _refuse(self, block: Array, box: Box, bad: Array, what: str) -> None:
+    @property
+    def _limit(self) -> float:
+        """The first whole number that is too large."""
+        return 2.0 ** (8 * self.dtype.itemsize)
+
+    def _refuse(self, block: Array, box: Box, bad: Array) -> NoReturn:
         _, z, y, x = (int(i[0]) for i in np.nonzero(bad))
+        value = block[0, z, y, x].item()
+        if not math.isfinite(value):
+            what = "a label that is no number"
+        elif value < 0:
+            what = "a negative label"
+        elif value >= self._limit:
+            what = f"a label beyond {self.dtype}"
+        else:
+            what = "a label with a fraction"
         start = box.start
-        where = f"z={start[0] + z}, y={start[1] + y}, x={start[2] + x}"
         raise SourceError(
             self.name,
-            f"holds {what}: {block[0, z, y, x].item()!r} at {where}",
+            f"holds {what}: {value!r} at z={start[0] + z}, y={start[1] + y}, x={start[2] + x}",
             "give whole numbers from 0 up, one for each object or class",
         )
