@@ -151,6 +151,7 @@ def make_plan(
         given=tuple(name for name, value in given.items() if value is not None),
         reasons={
             "median_shape": "the median of the volumes" + (", once resampled" if target else ""),
+            **({"target_spacing": "volumes are resampled to it first"} if target else {}),
             **choice.reasons,
             "aug_patch_size": larger_why,
         },
