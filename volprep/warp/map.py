@@ -392,21 +392,24 @@ class CoordinateMap:
 
     def _unwarp(self, source: Floats) -> Floats:
         """Undo steps 2 and 3 by Newton's iteration, with shorter steps where one was no gain."""
-        best = self._unproject(source)
+        found = self._unproject(source)
         if self.displacement is None:
-            return best
-        residual = self._warp(best) - source
+            return found
+        left = np.arange(len(source))
+        residual = self._warp(found) - source
         length = np.ones(len(source))
         for _ in range(_ITERATIONS):
-            if not np.any((np.abs(residual) > _CLOSE_ENOUGH) & (length > _SHORTEST)[:, None]):
+            going = (np.abs(residual).max(1, initial=0) > _CLOSE_ENOUGH) & (length > _SHORTEST)
+            left, residual, length = left[going], residual[going], length[going]
+            if not left.size:
                 break
-            step = (np.linalg.pinv(self._slope(best)) @ residual[..., None])[..., 0]
-            trial = best - step * length[:, None]
-            rest = self._warp(trial) - source
+            step = _solve(self._slope(found[left]), residual)
+            trial = found[left] - step * length[:, None]
+            rest = self._warp(trial) - source[left]
             better = np.abs(rest).max(1) < np.abs(residual).max(1)
-            best[better], residual[better] = trial[better], rest[better]
+            found[left[better]], residual[better] = trial[better], rest[better]
             length = np.where(better, np.minimum(2 * length, 1), length / 2)
-        return best
+        return found
 
     def _slope(self, placed: Floats) -> Floats:
         """The derivative of steps 2 and 3, (N, 3, 3)."""
@@ -486,18 +489,34 @@ def _interpolate(
     position = np.clip(position, 0, last)
     low = np.minimum(np.floor(position).astype(int), np.maximum(last - 1, 0))
     high = np.minimum(low + 1, last)
-    fraction = position - low
-    value = np.zeros((len(points), 3))
-    slope = np.zeros((len(points), 3, 3))
-    for corner in np.ndindex(2, 2, 2):
-        at = np.where(corner, high, low)
-        weight = np.where(corner, fraction, 1 - fraction)
-        node = grid[:, at[:, 0], at[:, 1], at[:, 2]].T.astype(np.float64)
-        value += node * weight.prod(1)[:, None]
-        for axis in range(3):
-            others = np.delete(weight, axis, 1).prod(1) * (1 if corner[axis] else -1)
-            slope[:, :, axis] += node * (others * inside[:, axis])[:, None] / spacing[axis]
-    return value, slope
+    knots = np.moveaxis(grid, 0, -1).astype(np.float64)
+    z, y, x = (np.stack([low[:, axis], high[:, axis]]) for axis in range(3))
+    corners = knots[z[:, None, None], y[None, :, None], x[None, None]]
+    tz, ty, tx = ((position - low)[:, axis, None] for axis in range(3))
+    along_x = corners[:, :, 1] - corners[:, :, 0]
+    rows = corners[:, :, 0] + along_x * tx
+    along_y = rows[:, 1] - rows[:, 0]
+    planes = rows[:, 0] + along_y * ty
+    along_z = planes[1] - planes[0]
+    along_x = along_x[:, 0] + (along_x[:, 1] - along_x[:, 0]) * ty
+    slope = np.stack(
+        [
+            along_z,
+            along_y[0] + (along_y[1] - along_y[0]) * tz,
+            along_x[0] + (along_x[1] - along_x[0]) * tz,
+        ],
+        -1,
+    )
+    return planes[0] + along_z * tz, slope * (inside / np.asarray(spacing))[:, None]
+
+
+def _solve(slope: Floats, residual: Floats) -> Floats:
+    """One step of Newton's iteration for each point; the shortest one where the map is flat."""
+    try:
+        step = np.linalg.solve(slope, residual[..., None])
+    except np.linalg.LinAlgError:
+        step = np.linalg.pinv(slope) @ residual[..., None]
+    return np.asarray(step[..., 0], np.float64)
 
 
 def _compose_matrices(first: CoordinateMap, second: CoordinateMap) -> tuple[Floats, bool]:
