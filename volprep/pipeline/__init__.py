@@ -4,6 +4,7 @@ YAML -load_config-> Config -list_cases-> Cases -check-> Report -measure-> Finger
   -decide-> Plan, Splits -training_sites-> Sites -cut_patches-> patches -publish-> PatchStore
 """
 
+from volprep.pipeline.bake import run_bake
 from volprep.pipeline.prepare import prepare
 from volprep.pipeline.stages import (
     check,
@@ -24,6 +25,7 @@ __all__ = [
     "plan_of",
     "plan_of_shape",
     "prepare",
+    "run_bake",
     "start",
     "voxel_count",
 ]

@@ -1,0 +1,85 @@
+"""`volprep bake-skeletons`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from volprep.cli.app import app
+from volprep.cli.console import print_json, print_table, stage
+from volprep.errors import ConfigError
+
+
+@app.command()
+def bake_skeletons(
+    config: Annotated[
+        Path | None, typer.Argument(help="A config or a folder of cases; not with --labels.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="One label volume, instead of a config.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Dataset inside an HDF5 or Zarr file of --labels.")
+    ] = None,
+    spacing: Annotated[
+        str | None, typer.Option(help="(z, y, x) in µm, or '50,4,4 nm', of --labels.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path(
+        "skeletons"
+    ),
+    method: Annotated[str | None, typer.Option(help="lee or teasar.")] = None,
+    field: Annotated[
+        bool, typer.Option("--field", help="Bake the field: each voxel's nearest point.")
+    ] = False,
+    target: Annotated[
+        str, typer.Option(help="Of the field: offset (point minus voxel) or position.")
+    ] = "offset",
+    mask: Annotated[bool, typer.Option("--mask", help="Paint the skeleton mask.")] = False,
+    form: Annotated[
+        str, typer.Option("--format", help="Of field and mask: zarr (OME-Zarr) or tiff.")
+    ] = "zarr",
+    trch: Annotated[bool, typer.Option("--trch", help="Write SKOOTS' .trch, too.")] = False,
+    swc: Annotated[bool, typer.Option("--swc", help="Write an SWC file per instance.")] = False,
+    workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Make skeletons of every instance, and bake fields and masks from them."""
+    from volprep import pipeline
+
+    if (config is None) == (labels is None):
+        raise ConfigError("bake-skeletons: give either a config (or folder), or --labels FILE")
+    summaries = pipeline.run_bake(
+        config,
+        labels=labels,
+        key=key,
+        spacing=spacing,
+        out=out,
+        workers=workers,
+        reporter=stage,
+        method=method,
+        field=field,
+        mask=mask,
+        target=target,
+        form=form,
+        trch=trch,
+        swc=swc,
+    )
+    if as_json:
+        print_json([summary.to_dict() for summary in summaries])
+        return
+    header = ["case", "instances", "components", "points", "smallest", "fell back", "files"]
+    rows = [
+        [
+            s.case,
+            s.instances,
+            s.components,
+            s.points,
+            "kept" if s.resumed else s.smallest,
+            "kept" if s.resumed else s.fell_back,
+            ", ".join(Path(file).name for file in s.files),
+        ]
+        for s in summaries
+    ]
+    print_table(f"skeletons in {out}", header, rows)

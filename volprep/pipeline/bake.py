@@ -1,0 +1,295 @@
+"""`volprep bake-skeletons`: skeletons of whole volumes, and what is baked from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import volprep
+from volprep.cases import Case, FileRef
+from volprep.config import SkeletonConfig, parse_spacing
+from volprep.errors import ConfigError, DataCheckError
+from volprep.geometry import Spacing3
+from volprep.outputs import BLOCK, BlockOutput, Format
+from volprep.pipeline.stages import Reporter, list_cases, load_target, silent
+from volprep.skeletons import Skeletons, SkeletonTargets, write_skeletons, write_swc
+from volprep.skeletons.make import Trace, gather
+from volprep.skeletons.stream import bake_volume, paint_volume, trace_volume
+from volprep.sources import Volume, stem_of
+from volprep.store import content_hash, load_json, write_json
+
+__all__ = ["BakeOptions", "BakeSummary", "bake_skeletons", "case_of_labels", "run_bake"]
+
+
+@dataclass(frozen=True, slots=True)
+class BakeOptions:
+    """What is made beside the skeletons, and how."""
+
+    method: Literal["lee", "teasar"] = "lee"
+    field: bool = False
+    mask: bool = False
+    target: Literal["position", "offset"] = "offset"
+    form: Format = "zarr"
+    trch: bool = False
+    swc: bool = False
+    anisotropy: Spacing3 | None = None
+    average: bool = True
+    radius: float = 7
+    flank_radius: float = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BakeSummary:
+    """What was made of one label volume.
+
+    Attributes
+    ----------
+    case : str
+    instances, components, points : int
+        Each component of an instance has a skeleton of its own.
+    smallest : int
+        Voxels of the smallest component; 0 where there is none.
+    fell_back : int
+        Components whose only point is their deepest voxel.
+    resumed : bool
+        Whether the skeletons were there already, made from the same file.
+    files : tuple of str
+    """
+
+    case: str
+    instances: int
+    components: int
+    points: int
+    smallest: int
+    fell_back: int
+    resumed: bool
+    files: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {**asdict(self), "files": list(self.files)}
+
+
+def case_of_labels(path: Path, key: str | None, spacing: Spacing3 | None) -> Case:
+    """A case that is a label volume alone."""
+    ref = FileRef(path, key)
+    return Case(stem_of(path), (ref,), label=ref, spacing=spacing)
+
+
+def run_bake(
+    config: Path | None,
+    *,
+    labels: Path | None = None,
+    key: str | None = None,
+    spacing: str | None = None,
+    out: Path,
+    workers: int | None = None,
+    reporter: Reporter = silent,
+    method: str | None = None,
+    **asked: Any,
+) -> list[BakeSummary]:
+    """`bake_skeletons` for a config (whose ``skeletons:`` it follows) or one label volume.
+
+    Raises
+    ------
+    ConfigError
+        If a word is none of those that an option takes.
+    """
+    section = SkeletonConfig.model_validate({})
+    if labels is not None:
+        cases: Sequence[Case] = [case_of_labels(labels, key, _spacing(spacing))]
+    elif config is not None:
+        settings = load_target(config)
+        section, cases = settings.skeletons, list_cases(settings).items
+        workers = workers or settings.compute.workers
+    options = BakeOptions(
+        **{
+            "method": method or section.method,
+            "anisotropy": section.anisotropy,
+            "average": section.average,
+            "radius": section.radius,
+            "flank_radius": section.flank_radius,
+            **asked,
+        }
+    )
+    for name, value, known in (
+        ("method", options.method, ("lee", "teasar")),
+        ("target", options.target, ("offset", "position")),
+        ("format", options.form, ("zarr", "tiff")),
+    ):
+        if value not in known:
+            raise ConfigError(f"--{name}: found {value!r}; give {' or '.join(known)}")
+    return bake_skeletons(cases, out, options, workers=workers, reporter=reporter)
+
+
+def _spacing(text: str | None) -> Spacing3 | None:
+    try:
+        return parse_spacing(text)
+    except ValueError as error:
+        raise ConfigError(f"--spacing: {error}") from None
+
+
+def bake_skeletons(
+    cases: Sequence[Case],
+    out: Path,
+    options: BakeOptions,
+    *,
+    workers: int | None = None,
+    reporter: Reporter = silent,
+) -> list[BakeSummary]:
+    """Make the skeletons of every labelled case, and the fields and masks asked for.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    out : Path
+        Folder of ``NAME.skeletons.npz``, ``NAME.offset.ome.zarr``, ...
+    options : BakeOptions
+    workers : int or None
+        Threads; None takes every processor.
+
+    Raises
+    ------
+    DataCheckError
+        If no case has labels.
+
+    Notes
+    -----
+    Larger than memory: labels are read block by block. What an earlier run has
+    finished of the same file and options is not made again.
+    """
+    labelled = [case for case in cases if case.label is not None]
+    if not labelled:
+        raise DataCheckError(["no case has labels; skeletons are made from instance labels"])
+    out.mkdir(parents=True, exist_ok=True)
+    return [_bake_case(case, out, options, workers, reporter) for case in labelled]
+
+
+def _bake_case(
+    case: Case, out: Path, options: BakeOptions, workers: int | None, reporter: Reporter
+) -> BakeSummary:
+    labels = case.open_label()
+    if labels is None:
+        raise ValueError(f"{case.name} has no label")
+    key = _key(case, labels, options.method)
+    path, marks = out / f"{case.name}.skeletons.npz", _Marks(out)
+    resumed = marks.holds(path, key)
+    traces: list[Trace] = []
+    if not resumed:
+        voxels = 2 * math.prod(labels.shape)
+        with reporter(f"skeletons {case.name}", voxels, "voxels") as advance:
+            found = trace_volume(labels, method=options.method, workers=workers, progress=advance)
+            traces = list(found)
+        write_skeletons(gather(traces), path)
+        marks.note(path, key)
+    skeletons = Skeletons.from_file(path)
+    files = [path, *_other_forms(case, skeletons, labels, out, options)]
+    files += _volumes(case, skeletons, labels, out, options, key, workers, reporter)
+    return BakeSummary(
+        case=case.name,
+        instances=len(skeletons),
+        components=len(traces) or _components(skeletons),
+        points=len(skeletons.points),
+        smallest=min((trace.voxels for trace in traces), default=0),
+        fell_back=sum(trace.fell_back for trace in traces),
+        resumed=resumed,
+        files=tuple(str(file) for file in files),
+    )
+
+
+def _other_forms(
+    case: Case, skeletons: Skeletons, labels: Volume, out: Path, options: BakeOptions
+) -> list[Path]:
+    files = []
+    if options.trch:
+        files.append(write_skeletons(skeletons, out / f"{case.name}.skeletons.trch"))
+    if options.swc:
+        folder = out / f"{case.name}.swc"
+        write_swc(skeletons, folder, spacing=labels.spacing)
+        files.append(folder)
+    return files
+
+
+def _volumes(
+    case: Case,
+    skeletons: Skeletons,
+    labels: Volume,
+    out: Path,
+    options: BakeOptions,
+    key: str,
+    workers: int | None,
+    reporter: Reporter,
+) -> list[Path]:
+    """The baked field and the mask, where they are asked for."""
+    suffix = "ome.zarr" if options.form == "zarr" else "ome.tif"
+    shape = labels.shape[1:]
+    marks, files = _Marks(out), []
+    if options.field:
+        path = out / f"{case.name}.{options.target}.{suffix}"
+        own = content_hash(key, [options.anisotropy, options.average, options.target])
+        if not marks.holds(path, own):
+            field = BlockOutput(path, (3, *shape), "float32", spacing=labels.spacing, key=own)
+            with reporter(f"{options.target} {case.name}", math.prod(shape), "voxels") as advance:
+                bake_volume(
+                    labels, skeletons, field.write, anisotropy=options.anisotropy,
+                    average=options.average, target=options.target, block=BLOCK,
+                    skip=field.has, workers=workers, progress=advance,
+                )  # fmt: skip
+            field.finish()
+            marks.note(path, own)
+        files.append(path)
+    if options.mask:
+        path = out / f"{case.name}.{SkeletonTargets.NAMES[1]}.{suffix}"
+        own = content_hash(key, [options.radius, options.flank_radius])
+        if not marks.holds(path, own):
+            mask = BlockOutput(path, (1, *shape), "uint8", spacing=labels.spacing, key=own)
+            with reporter(f"mask {case.name}", math.prod(shape), "voxels") as advance:
+                paint_volume(
+                    shape, skeletons, mask.write, radius=options.radius,
+                    flank_radius=options.flank_radius, block=BLOCK, skip=mask.has,
+                    workers=workers, progress=advance,
+                )  # fmt: skip
+            mask.finish()
+            marks.note(path, own)
+        files.append(path)
+    return files
+
+
+class _Marks:
+    """``bake.json``: what each finished file of the folder was made from."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "bake.json"
+        self.keys: dict[str, Any] = load_json(self.path) if self.path.exists() else {}
+
+    def holds(self, file: Path, key: str) -> bool:
+        """Whether a file is there, made from the same."""
+        return file.exists() and self.keys.get(file.name) == key
+
+    def note(self, file: Path, key: str) -> None:
+        """Remember a finished file."""
+        self.keys[file.name] = key
+        write_json(self.path, self.keys)
+
+
+def _key(case: Case, labels: Volume, method: str) -> str:
+    """What skeletons are made from: the file as it is, its spacing, the method."""
+    files = sorted(labels.path.rglob("*")) if labels.path.is_dir() else [labels.path]
+    states = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    ref = None if case.label is None else case.label.to_dict()
+    return content_hash(ref, states, labels.spacing, method, volprep.__version__)
+
+
+def _components(skeletons: Skeletons) -> int:
+    """Connected pieces, counted by their edges (for skeletons that were there already)."""
+    import numpy as np
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(skeletons.points)
+    edges = skeletons.edges
+    links = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
+    return int(connected_components(links, directed=False)[0]) if count else 0
