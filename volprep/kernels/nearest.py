@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["average_instances", "find_nearest", "index_ids"]
+__all__ = [
+    "average_instances",
+    "find_nearest",
+    "gather_points",
+    "index_ids",
+    "list_leaves",
+    "measure_distances",
+]
 
 Rows = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
@@ -20,6 +27,7 @@ Field = npt.NDArray[np.float32]
 
 _LEAF = 4  # voxels along each axis of the smallest box
 _BOXES = (32, 16, 8)  # of the boxes around it
+_FEW = 8  # points that are sooner tried than selected from
 _LOOSE = {"nnan", "ninf", "nsz", "reassoc", "contract"}  # for sums that have slack
 
 
@@ -50,8 +58,8 @@ def index_ids(labels: npt.NDArray[Any], ids: npt.NDArray[np.uint64], out: Rows) 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_LOOSE)
 def _select(
-    source: Floats, count: int, low: Floats, high: Floats, weights: Floats,
-    scores: Floats, out: Floats,
+    source: Floats, numbers: Rows, count: int, low: Floats, high: Floats, weights: Floats,
+    scores: Floats, out: Floats, out_numbers: Rows,
 ) -> int:  # fmt: skip
     """Copy the points that can be the nearest one to some voxel of a box; returns how many.
 
@@ -79,18 +87,22 @@ def _select(
         )
         scores[j] -= limit + reach * (1.0 + 1e-9)
     kept = 0
-    for j in range(count):
+    for j in range(count):  # without a branch: every point is written, those that go, over
         out[0, kept], out[1, kept], out[2, kept] = source[0, j], source[1, j], source[2, j]
+        out_numbers[kept] = numbers[j]
         kept += scores[j] <= 0.0
     return kept
 
 
 @njit(cache=True, nogil=True)
-def _list_leaves(shape: tuple[int, int, int], corners: Rows, groups: Rows) -> None:
-    """Cut a block into nested boxes; write each leaf's corner and the numbers of its boxes.
+def list_leaves(shape: tuple[int, int, int]) -> tuple[Rows, Rows]:
+    """Cut a block into nested boxes: the corner (L, 3) of each leaf, and its boxes' numbers (L, 3).
 
     The leaves come in such an order that those of one box follow one another.
     """
+    grid = [-(-n // _LEAF) for n in shape]
+    corners = np.empty((grid[0] * grid[1] * grid[2], 3), np.int32)
+    groups = np.empty((len(corners), len(_BOXES)), np.int32)
     n = 0
     depth = len(_BOXES)
     numbers = np.full(depth, -1, np.int32)
@@ -112,29 +124,39 @@ def _list_leaves(shape: tuple[int, int, int], corners: Rows, groups: Rows) -> No
                         corners[n] = z, y, x
                         groups[n] = numbers
                         n += 1
+    return corners, groups
 
 
 @njit(cache=True, nogil=True)
 def _list_entries(
-    rows: Rows, corners: Rows, slots: Rows, slot_rows: Rows, heads: Rows, leaves: Rows, after: Rows
-) -> int:
+    rows: Rows, offsets: npt.NDArray[np.int64], corners: Rows, slot_rows: Rows, heads: Rows,
+    leaves: Rows, after: Rows, out: Rows,
+) -> int:  # fmt: skip
     """Link, for each row in the block, the leaves that hold it; returns how many rows there are.
 
     An entry is a leaf of one row: its leaf is ``leaves[e]``, the next entry of the row
-    ``after[e]`` (-1 ends), the first ``heads[slot]``.
+    ``after[e]`` (-1 ends), the first ``heads[slot]``. Rows of a single point need no
+    search and have no entry: their voxels, and the background, are written at once.
     """
+    nobody = np.int32(offsets[-1])
+    slots = np.full(len(offsets), -1, np.int32)
     tails = np.empty(len(heads), np.int32)
     n_slots = n = 0
     for leaf in range(len(corners)):
         z0, y0, x0 = corners[leaf]
-        last = 0
+        last, number = 0, nobody
         for z in range(z0, min(z0 + _LEAF, rows.shape[0])):
             for y in range(y0, min(y0 + _LEAF, rows.shape[1])):
                 for x in range(x0, min(x0 + _LEAF, rows.shape[2])):
                     row = rows[z, y, x]
-                    if row == last or row == 0:
+                    if row == last:
+                        out[z, y, x] = number
                         continue
                     last = row
+                    number = nobody if row == 0 else np.int32(offsets[row - 1])
+                    out[z, y, x] = number
+                    if row == 0 or offsets[row] - offsets[row - 1] == 1:
+                        continue
                     slot = slots[row]
                     if slot < 0:
                         slot = n_slots
@@ -172,140 +194,235 @@ def _bound(
 
 @njit(cache=True, nogil=True)
 def _search_leaf(
-    source: Floats, count: int, places: Floats, weights: Floats,
-    best: Floats, index: npt.NDArray[np.int64],
+    source: Floats, numbers: Rows, count: int, places: Floats, weights: Floats,
+    best: Floats, nearest: npt.NDArray[np.int64],
 ) -> None:  # fmt: skip
     """Try every point on every voxel of a leaf; the first of several nearest ones wins."""
+    nearest[:] = numbers[0]
+    if count == 1:
+        return
     w0, w1, w2 = weights[0], weights[1], weights[2]
     best[:] = np.inf
-    index[:] = 0
     for j in range(count):
         s0, s1, s2 = source[0, j], source[1, j], source[2, j]
+        number = np.int64(numbers[j])
         for v in range(_LEAF**3):
             a, b, c = (places[0, v] - s0) * w0, (places[1, v] - s1) * w1, (places[2, v] - s2) * w2
             d = a * a + b * b + c * c
             closer = d < best[v]
             best[v] = d if closer else best[v]
-            index[v] = j if closer else index[v]
+            nearest[v] = number if closer else nearest[v]
 
 
 @njit(cache=True, nogil=True)
 def _write_leaf(
-    rows: Rows, row: int, corner: Rows, source: Floats,
-    best: Floats, index: npt.NDArray[np.int64], out: Field, distance: Field,
-) -> None:  # fmt: skip
+    rows: Rows, row: int, corner: Rows, nearest: npt.NDArray[np.int64], out: Rows
+) -> None:
     z0, y0, x0 = corner
+    if x0 + _LEAF > rows.shape[2]:
+        for z in range(min(_LEAF, rows.shape[0] - z0)):
+            for y in range(min(_LEAF, rows.shape[1] - y0)):
+                for x in range(rows.shape[2] - x0):
+                    if rows[z0 + z, y0 + y, x0 + x] == row:
+                        out[z0 + z, y0 + y, x0 + x] = nearest[(z * _LEAF + y) * _LEAF + x]
+        return
     for z in range(min(_LEAF, rows.shape[0] - z0)):
         for y in range(min(_LEAF, rows.shape[1] - y0)):
-            for x in range(min(_LEAF, rows.shape[2] - x0)):
-                if rows[z0 + z, y0 + y, x0 + x] == row:
-                    v = (z * _LEAF + y) * _LEAF + x
-                    for axis in range(3):
-                        out[axis, z0 + z, y0 + y, x0 + x] = source[axis, index[v]]
-                    if distance.size:
-                        distance[z0 + z, y0 + y, x0 + x] = np.sqrt(best[v])
+            for x in range(_LEAF):  # chosen by bits: a branch would be guessed wrong too often
+                old = np.int64(out[z0 + z, y0 + y, x0 + x])
+                own = -np.int64(rows[z0 + z, y0 + y, x0 + x] == row)
+                out[z0 + z, y0 + y, x0 + x] = old ^ (
+                    (old ^ nearest[(z * _LEAF + y) * _LEAF + x]) & own
+                )
 
 
 @njit(cache=True, nogil=True)
 def find_nearest(
-    rows: Rows, origin: Floats, points: Field, offsets: npt.NDArray[np.int64], weights: Floats,
-    out: Field, distance: Field,
+    rows: Rows, corners: Rows, groups: Rows, origin: Floats, points: Field,
+    offsets: npt.NDArray[np.int64], weights: Floats, leaves: Rows, after: Rows, out: Rows,
 ) -> None:  # fmt: skip
-    """For every voxel of the block, the nearest of its row's points, the first of several.
+    """For every voxel of the block, the number of the nearest of its row's points.
 
     Parameters
     ----------
     rows : array, shape (Z, Y, X)
         Axes as those of the points.
+    corners, groups : array, shape (L, 3) and (L, 3)
+        Of `list_leaves` for this shape.
     origin : array, shape (3,)
         Where the block begins.
     points : array, shape (3, N)
-        Of all rows; see the module.
+        Of all rows; see the module. There may be more of them behind.
     weights : array, shape (3,)
         Differences are multiplied with these before they are squared.
-    out : array, shape (3, Z, Y, X)
-        The point; zero in the background.
-    distance : array, shape (Z, Y, X) or of no size
-        The weighted distance to it, if it is asked for.
+    leaves, after : array, shape (Z * Y * X,)
+        Room to work in.
+    out : array, shape (Z, Y, X)
+        The place of the point in `points`, of several the first; N in the background.
     """
-    leaf_grid = [-(-n // _LEAF) for n in rows.shape]
-    n_leaves = leaf_grid[0] * leaf_grid[1] * leaf_grid[2]
-    corners = np.empty((n_leaves, 3), np.int32)
-    groups = np.empty((n_leaves, len(_BOXES)), np.int32)
-    _list_leaves(rows.shape, corners, groups)
-    slots = np.full(len(offsets), -1, np.int32)
     room = min(len(offsets), rows.size)
     slot_rows, heads = np.empty(room, np.int32), np.empty(room, np.int32)
-    leaves, after = np.empty(rows.size, np.int32), np.empty(rows.size, np.int32)
-    n_slots = _list_entries(rows, corners, slots, slot_rows, heads, leaves, after)
-    out[:] = 0
-    if distance.size:
-        distance[:] = 0
+    n_slots = _list_entries(rows, offsets, corners, slot_rows, heads, leaves, after, out)
     most = 0
     for slot in range(n_slots):
         most = max(most, offsets[slot_rows[slot]] - offsets[slot_rows[slot] - 1])
     depth = len(_BOXES)
-    scores, near = np.empty(most), np.empty((depth + 2, 3, most + 1))
+    near, numbers = np.empty((depth + 2, 3, most + 1)), np.empty((depth + 2, most + 1), np.int32)
     counts, current = np.zeros(depth + 2, np.int64), np.empty(depth, np.int32)
-    squares, low, high = weights * weights, np.empty(3), np.empty(3)
-    places, within, best = np.empty((3, _LEAF**3)), np.empty((3, _LEAF**3)), np.empty(_LEAF**3)
+    held = np.zeros(depth + 2, np.int64)  # which of `near` holds the points of a level
+    squares, scores, low, high = weights * weights, np.empty(most), np.empty(3), np.empty(3)
+    places, within = np.empty((3, _LEAF**3)), np.empty((3, _LEAF**3))
+    best, nearest = np.empty(_LEAF**3), np.empty(_LEAF**3, np.int64)
     for v in range(_LEAF**3):
         within[0, v], within[1, v], within[2, v] = v // _LEAF**2, v // _LEAF % _LEAF, v % _LEAF
-    index = np.empty(_LEAF**3, np.int64)
     for slot in range(n_slots):
         row, entry = slot_rows[slot], heads[slot]
-        own = points[:, offsets[row - 1] : offsets[row]]
+        first, stop = offsets[row - 1], offsets[row]
+        own, own_numbers = points[:, first:stop], np.arange(first, stop).astype(np.int32)
         _bound(entry, -1, leaves, after, corners, groups, origin, low, high)
-        counts[0] = _select(own, own.shape[1], low, high, squares, scores, near[0])
+        counts[0] = _select(
+            own, own_numbers, stop - first, low, high, squares, scores, near[0], numbers[0]
+        )
         current[:] = -1
         while entry >= 0:
             leaf = leaves[entry]
             for level in range(depth):
-                if groups[leaf, level] != current[level]:
-                    current[level] = groups[leaf, level]
+                if groups[leaf, level] == current[level]:
+                    continue
+                current[level] = groups[leaf, level]
+                counts[level + 1] = counts[level]
+                held[level + 1] = source = held[level]
+                if counts[level] > _FEW:
                     _bound(entry, level, leaves, after, corners, groups, origin, low, high)
+                    held[level + 1] = level + 1
                     counts[level + 1] = _select(
-                        near[level], counts[level], low, high, squares, scores, near[level + 1]
-                    )
+                        near[source], numbers[source], counts[level], low, high, squares, scores,
+                        near[level + 1], numbers[level + 1],
+                    )  # fmt: skip
             for a in range(3):
                 low[a] = origin[a] + corners[leaf, a]
                 high[a] = low[a] + _LEAF - 1
-            last = near[depth + 1]
-            count = _select(near[depth], counts[depth], low, high, squares, scores, last)
-            for a in range(3):
-                for v in range(_LEAF**3):
-                    places[a, v] = within[a, v] + low[a]
-            _search_leaf(last, count, places, weights, best, index)
-            _write_leaf(rows, row, corners[leaf], last, best, index, out, distance)
+            source, count = held[depth], counts[depth]
+            if count > _FEW:
+                count = _select(
+                    near[source], numbers[source], count, low, high, squares, scores,
+                    near[depth + 1], numbers[depth + 1],
+                )  # fmt: skip
+                source = depth + 1
+            if count > 1:
+                for a in range(3):
+                    for v in range(_LEAF**3):
+                        places[a, v] = within[a, v] + low[a]
+            _search_leaf(near[source], numbers[source], count, places, weights, best, nearest)
+            _write_leaf(rows, row, corners[leaf], nearest, out)
             entry = after[entry]
 
 
 @njit(cache=True, nogil=True)
-def _count_own(other: Rows, own: Rows, count: Field) -> None:
-    """Count, of three neighbours along x, those of the own row."""
-    for i in range(len(count)):
-        left, mid, right = other[i] == own[i], other[i + 1] == own[i], other[i + 2] == own[i]
-        count[i] += np.float32(left) + np.float32(mid) + np.float32(right)
+def gather_points(numbers: Rows, points: Field, out: Field) -> None:
+    """Write the coordinates (3, Z, Y, X) of the points with these numbers.
+
+    The last of the points is a zero, for the background.
+    """
+    nz, ny, nx = numbers.shape
+    for z in range(nz):
+        for y in range(ny):
+            for axis in range(3):
+                for x in range(nx):
+                    out[axis, z, y, x] = points[axis, np.uint32(numbers[z, y, x])]
 
 
 @njit(cache=True, nogil=True)
-def _add_own(other: Rows, own: Rows, near: Field, here: Field, total: Field) -> None:
-    """Add, of three neighbours along x, the differences of those of the own row."""
+def measure_distances(
+    numbers: Rows, origin: Floats, points: Field, weights: Floats, out: Field
+) -> None:
+    """Write each voxel's weighted distance to the point with its number; 0 for the last."""
+    nz, ny, nx = numbers.shape
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                number = numbers[z, y, x]
+                if number == points.shape[1] - 1:
+                    out[z, y, x] = 0
+                    continue
+                a = (origin[0] + z - points[0, number]) * weights[0]
+                b = (origin[1] + y - points[1, number]) * weights[1]
+                c = (origin[2] + x - points[2, number]) * weights[2]
+                out[z, y, x] = np.sqrt(a * a + b * b + c * c)
+
+
+@njit(cache=True, nogil=True)
+def _count_own(other: Rows, own: Rows, width: int, count: Field) -> None:
+    """Count those of three lines, one above the other, that have the own row."""
+    above, here, below = other, other[width:], other[2 * width :]
+    for i in range(len(count)):
+        up, mid, down = above[i] == own[i], here[i] == own[i], below[i] == own[i]
+        count[i] += np.float32(up) + np.float32(mid) + np.float32(down)
+
+
+@njit(cache=True, nogil=True)
+def _add_own(other: Rows, own: Rows, near: Field, here: Field, width: int, total: Field) -> None:
+    """Add the differences of those of three lines that have the own row."""
     zero = np.float32(0)
+    rows1, rows2, near1, near2 = other[width:], other[2 * width :], near[width:], near[2 * width :]
     for i in range(len(total)):
         # All is computed and then chosen from: without branches the loop becomes vectors.
-        left, mid, right = near[i] - here[i], near[i + 1] - here[i], near[i + 2] - here[i]
-        left = left if other[i] == own[i] else zero
-        mid = mid if other[i + 1] == own[i] else zero
-        right = right if other[i + 2] == own[i] else zero
-        total[i] += left + mid + right
+        up, mid, down = near[i] - here[i], near1[i] - here[i], near2[i] - here[i]
+        up = up if other[i] == own[i] else zero
+        mid = mid if rows1[i] == own[i] else zero
+        down = down if rows2[i] == own[i] else zero
+        total[i] += up + mid + down
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_mean(own: Rows, here: Field, total: Field, count: Field, out: Field) -> None:
-    for i in range(len(out)):
+def _add_sides(own: Rows, here: Field, columns: Field, counts: Field, total: Field) -> None:
+    """Add to each column those beside it that have its row, measured from its own value."""
+    zero = np.float32(0)
+    for i in range(len(total)):
+        left = columns[i] + counts[i] * (here[i] - here[i + 1])
+        right = columns[i + 2] + counts[i + 2] * (here[i + 2] - here[i + 1])
+        left = left if own[i] == own[i + 1] else zero
+        right = right if own[i + 2] == own[i + 1] else zero
+        total[i] = columns[i + 1] + left + right
+
+
+@njit(cache=True, nogil=True)
+def _count_sides(own: Rows, counts: Field, count: Field) -> None:
+    zero = np.float32(0)
+    for i in range(len(count)):
+        left, right = counts[i], counts[i + 2]
+        left = left if own[i] == own[i + 1] else zero
+        right = right if own[i + 2] == own[i + 1] else zero
+        count[i] = counts[i + 1] + left + right
+
+
+@njit(cache=True, nogil=True)
+def _add_across(
+    rows: Rows, field: Field, z: int, start: int, width: int, total: Field, count: Field
+) -> None:
+    """Where two rows meet along x, look through the other's column for voxels of the own row."""
+    line = rows[z]
+    for i in range(-1, len(count)):
+        if line[start + i] == line[start + i + 1]:
+            continue
+        for side in range(2):
+            voxel, column = start + i + side, start + i + 1 - side
+            own, k = line[voxel], i + side
+            if own == 0 or k < 0 or k == len(count):
+                continue
+            for dz in range(-1, 2):
+                for j in (column - width, column, column + width):
+                    if rows[z + dz, j] == own:
+                        count[k] += np.float32(1)
+                        for axis in range(3):
+                            total[axis, k] += field[axis, z + dz, j] - field[axis, z, voxel]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add_mean(own: Rows, here: Field, count: Field, total: Field) -> None:
+    for i in range(len(total)):
         mean = here[i] + total[i] / count[i]
-        out[i] = mean if own[i] != 0 else np.float32(0)
+        total[i] = mean if own[i] != 0 else np.float32(0)
 
 
 @njit(cache=True, nogil=True)
@@ -314,36 +431,45 @@ def average_instances(rows: Rows, field: Field, out: Field) -> None:
 
     `rows` (Z + 2, Y + 2, X + 2) and `field` (3, Z + 2, Y + 2, X + 2), both contiguous,
     have one voxel more than `out` (3, Z, Y, X) on every side. The background of `out`
-    becomes zero. Differences are summed, so that large coordinates lose nothing.
+    becomes zero.
+
+    Some lines are worked on at a time, as one long line. Columns of 3x3 are summed
+    first, each over the voxels that have the row of its middle; then a voxel takes the
+    columns beside it where their middles have its row, and looks through the others.
+    Differences to the middle are summed, so that large coordinates lose nothing.
     """
     _, nz, ny, nx = out.shape
     width = nx + 2
     flat_rows, flat_field = rows.reshape(nz + 2, -1), field.reshape(3, nz + 2, -1)
     some = 16  # lines at a time: what they need stays in the fastest cache
-    total = np.empty((3, some * width), np.float32)
-    count = np.empty(some * width, np.float32)
-    for z in range(nz):
+    columns, counts = np.empty((3, some * width), np.float32), np.empty(some * width, np.float32)
+    total, count = np.empty((3, some * width), np.float32), np.empty(some * width, np.float32)
+    for z in range(1, nz + 1):
         for y in range(0, ny, some):
             lines = min(some, ny - y)
             n = lines * width - 2  # from the first voxel of the first line to the last of the last
             first = (y + 1) * width + 1
-            own = flat_rows[z + 1, first : first + n]
-            if not own.any():
-                out[:, z, y : y + lines] = 0
+            own = flat_rows[z, first - 1 : first + n + 1]
+            if not own[1:-1].any():
+                out[:, z - 1, y : y + lines] = 0
                 continue
-            total[:] = 0
-            count[:] = 0
-            for dz in range(3):
-                for dy in range(-1, 2):
-                    start = first + dy * width - 1
-                    other = flat_rows[z + dz, start : start + n + 2]
-                    _count_own(other, own, count[:n])
-                    for axis in range(3):
-                        near = flat_field[axis, z + dz, start : start + n + 2]
-                        here = flat_field[axis, z + 1, first : first + n]
-                        _add_own(other, own, near, here, total[axis, :n])
+            columns[:], counts[:] = 0, 0
+            for dz in range(-1, 2):
+                start = first - width - 1
+                other = flat_rows[z + dz, start:]
+                _count_own(other, own, width, counts[: n + 2])
+                for axis in range(3):
+                    near = flat_field[axis, z + dz, start:]
+                    here = flat_field[axis, z, first - 1 : first + n + 1]
+                    _add_own(other, own, near, here, width, columns[axis, : n + 2])
+            _count_sides(own, counts, count[:n])
             for axis in range(3):
+                here = flat_field[axis, z, first - 1 : first + n + 1]
+                _add_sides(own, here, columns[axis], counts, total[axis, :n])
+            _add_across(flat_rows, flat_field, z, first, width, total, count[:n])
+            for axis in range(3):
+                here = flat_field[axis, z, first : first + n]
+                _add_mean(own[1:], here, count, total[axis, :n])
                 for line in range(lines):
                     i = line * width
-                    here = flat_field[axis, z + 1, first + i : first + i + nx]
-                    _add_mean(own[i:], here, total[axis, i:], count[i:], out[axis, z, y + line])
+                    out[axis, z - 1, y + line] = total[axis, i : i + nx]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from volprep.compute import run_units
-from volprep.geometry import Box, aligned_blocks
+from volprep.geometry import Box, Shape3, aligned_blocks
 from volprep.kernels import nearest
 from volprep.skeletons.labels import as_unsigned
 from volprep.skeletons.points import Skeletons
@@ -19,20 +22,27 @@ from volprep.skeletons.points import Skeletons
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PointTable", "Target", "bake_block", "bake_skeleton", "index_block"]
+__all__ = ["PointTable", "Target", "bake_box", "bake_skeleton", "index_block"]
 
 Target = Literal["position", "offset"]
 Field = npt.NDArray[np.float32]
 Volume = TypeVar("Volume", npt.NDArray[Any], "torch.Tensor")
 
-_BLOCK = 62  # with a voxel on each side for the mean: 64, whole boxes of the kernel
+_BLOCK = 64  # voxels along each axis that are baked at once, about: they stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
 class PointTable:
-    """Points by id, laid out for the kernel: ids (K,), offsets (K + 1,), points (3, N).
+    """Points by id, laid out for the kernels.
 
-    `empty` are ids that were given without a point: an error once a voxel needs them.
+    Attributes
+    ----------
+    ids, offsets : array, shape (K,) and (K + 1,)
+        As in `Skeletons`.
+    points : array, shape (3, N + 1), float32
+        The last one is zero and belongs to nobody.
+    empty : frozenset of int
+        Ids that were given without a point: an error once a voxel needs them.
     """
 
     ids: npt.NDArray[np.uint64]
@@ -48,7 +58,8 @@ class PointTable:
             given = {int(i): _as_array(points) for i, points in skeletons.items() if int(i) != -1}
             empty = {i for i, points in given.items() if points.size == 0}
             skeletons = Skeletons.from_points({i: p for i, p in given.items() if i not in empty})
-        points = np.ascontiguousarray(skeletons.points.T)
+        points = np.zeros((3, len(skeletons.points) + 1), np.float32)
+        points[:, :-1] = skeletons.points.T
         return cls(skeletons.ids, skeletons.offsets, points, frozenset(empty))
 
 
@@ -144,28 +155,23 @@ def _bake_array(
 ) -> tuple[Field, Field]:
     out = np.empty((3, *labels.shape), np.float32)
     distance = np.empty(labels.shape if with_distance else (0, 0, 0), np.float32)
-    halo = int(average)
-
-    def bake(box: Box) -> None:
-        around = box.grow(halo)
-        bake_block(
-            labels[around.clip(labels.shape).slices],
-            around.clip(labels.shape),
-            box,
-            table,
-            weights=weights,
-            average=average,
-            target=target,
-            out=out[(slice(None), *box.slices)],
-            distance=distance[box.slices] if with_distance else None,
-        )
-
-    for _ in run_units(bake, aligned_blocks(labels.shape, (_BLOCK,) * 3), workers=workers):
-        pass
+    whole = Box.whole(labels.shape)
+    bake_box(
+        labels,
+        whole,
+        whole,
+        table,
+        weights=weights,
+        average=average,
+        target=target,
+        out=out,
+        distance=distance if with_distance else None,
+        workers=workers,
+    )
     return out, distance
 
 
-def bake_block(
+def bake_box(
     labels: npt.NDArray[Any],
     read: Box,
     box: Box,
@@ -176,59 +182,130 @@ def bake_block(
     target: Target,
     out: Field,
     distance: Field | None = None,
+    workers: int | None = 1,
 ) -> None:
-    """Bake one block of a volume.
+    """Bake a box of a volume, in blocks that stay in the cache.
 
     Parameters
     ----------
     labels : array of int, shape of `read`
-        Of the block and, for the mean, of one voxel around it where there is one.
+        Of the box and, for the mean, of one voxel around it where there is one.
     read, box : Box
-        Where the labels lie, and the block itself, in the axes of the points.
+        Where the labels lie, and what is baked, in the axes of the points.
     table : PointTable
         Must hold every label.
     weights : array, shape (3,)
         The anisotropy.
-    average, target
+    average, target, workers
         As for `bake_skeleton`.
     out : array, shape (3, ...), float32
-        Of the block; written.
+        Of the box; written.
     distance : array of the shape of `box`, float32, or None
         Written if it is given.
     """
-    around = box.grow(1) if average else box
-    rows = index_block(labels, read, around, table)
-    field = np.empty((3, *around.shape), np.float32)
-    lengths = np.empty((0, 0, 0) if distance is None else around.shape, np.float32)
+
+    def bake(local: Box) -> None:
+        block = local.shift(box.start)
+        around = block.grow(1) if average else block
+        given = around.common(read)
+        rows = index_block(
+            labels[given.shift([-a for a in read.start]).slices], given, around, table
+        )
+        field, lengths = _bake_rows(rows, around, block, table, weights, average, distance)
+        if target == "offset":
+            inner = block.shift([-a for a in around.start]).slices
+            _subtract_places(field, block, rows[inner] != 0)
+        out[(slice(None), *local.slices)] = field
+        if distance is not None:
+            distance[local.slices] = lengths
+
+    for _ in run_units(bake, aligned_blocks(box.shape, _even(box.shape)), workers=workers):
+        pass
+
+
+def _even(shape: Sequence[int]) -> Shape3:
+    """The size of the blocks that cut each axis into as few equal parts as `_BLOCK` allows."""
+    z, y, x = (-(-n // -(-n // _BLOCK)) if n else 1 for n in shape)
+    return z, y, x
+
+
+def _bake_rows(
+    rows: npt.NDArray[np.int32],
+    around: Box,
+    block: Box,
+    table: PointTable,
+    weights: npt.NDArray[np.float64],
+    average: bool,
+    distance: Field | None,
+) -> tuple[Field, Field | None]:
+    """The positions of a block, and the distances where they are wanted.
+
+    The arrays are the thread's own, until its next block.
+    """
+    corners, groups = _leaves(around.shape)
+    leaves, after = (_kept.take(name, (rows.size,), np.int32) for name in ("leaves", "after"))
+    numbers = _kept.take("numbers", around.shape, np.int32)
     origin = np.array(around.start, np.float64)
-    nearest.find_nearest(rows, origin, table.points, table.offsets, weights, field, lengths)
-    inner = box.shift([-a for a in around.start]).slices
+    nearest.find_nearest(
+        rows, corners, groups, origin, table.points, table.offsets, weights, leaves, after, numbers
+    )
+    field = _kept.take("field", (3, *around.shape), np.float32)
+    nearest.gather_points(numbers, table.points, field)
+    lengths = None
+    if distance is not None:
+        lengths = _kept.take("lengths", around.shape, np.float32)
+        nearest.measure_distances(numbers, origin, table.points, weights, lengths)
+        lengths = lengths[block.shift([-a for a in around.start]).slices]
     if average:
-        mean = np.empty((3, *box.shape), np.float32)
+        mean = _kept.take("mean", (3, *block.shape), np.float32)
         nearest.average_instances(rows, field, mean)
         field = mean
-    if target == "offset":
-        subtract_places(field, box, rows[inner] != 0)
-    out[...] = field
-    if distance is not None:
-        distance[...] = lengths[inner]
+    return field, lengths
+
+
+@lru_cache(maxsize=64)
+def _leaves(shape: Shape3) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    corners, groups = nearest.list_leaves(shape)
+    return corners, groups
 
 
 def index_block(
     labels: npt.NDArray[Any], read: Box, around: Box, table: PointTable
 ) -> npt.NDArray[np.int32]:
-    """The rows of the table for the labels of `around`, 0 where none were read."""
-    found = np.empty(read.shape, np.int32)
+    """The rows of the table for the labels of `around`, 0 where none were read.
+
+    The array is the thread's own, until its next block.
+    """
+    found = _kept.take("found", read.shape, np.int32)
     if nearest.index_ids(np.ascontiguousarray(as_unsigned(labels)), table.ids, found):
         raise ValueError(_missing(labels, table))
     if read == around:
         return found
-    rows = np.zeros(around.shape, np.int32)
+    rows = _kept.take("rows", around.shape, np.int32)
+    rows[...] = 0
     rows[read.shift([-a for a in around.start]).slices] = found
     return rows
 
 
-def subtract_places(field: Field, box: Box, where: npt.NDArray[np.bool_]) -> None:
+class _Kept(threading.local):
+    """Arrays that a thread keeps from block to block: new memory costs more than the work in it."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def take(self, name: str, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """A contiguous array of this shape, holding anything."""
+        size = math.prod(shape)
+        array = self._arrays.get(name)
+        if array is None or array.size < size:
+            array = self._arrays[name] = np.empty(size, dtype)
+        return array[:size].reshape(shape)
+
+
+_kept = _Kept()
+
+
+def _subtract_places(field: Field, box: Box, where: npt.NDArray[np.bool_]) -> None:
     """Take each voxel's coordinates away from the field (3, ...), in place."""
     for axis in range(3):
         place = np.arange(box.start[axis], box.stop[axis], dtype=np.float32)

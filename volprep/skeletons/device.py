@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,8 @@ def bake_tensor(
     """What `bake_skeleton` gives, calculated by torch: (3, X, Y, Z) and (X, Y, Z) on `device`.
 
     Tries every point of an instance on each of its voxels, some millions of pairs at a
-    time, with the same float64 operations in the same order as the compiled code.
+    time, with the same float64 operations in the same order as the compiled code; the
+    mean is summed in another order.
     """
     import torch
 
@@ -80,22 +82,18 @@ def _squared_distances(
 
 
 def _average(rows: torch.Tensor, baked: torch.Tensor) -> torch.Tensor:
-    """Mean over the neighbours of the own row; see `kernels.nearest.average_instances`."""
+    """Mean over the neighbours of the own row: the own value and the mean difference to it."""
     import torch
 
     shape = rows.shape
     around = torch.nn.functional.pad(rows, (1, 1) * 3)
     field = torch.nn.functional.pad(baked, (1, 1) * 3)
     total, count = torch.zeros_like(baked), torch.zeros_like(baked[0])
-    for dz in range(3):
-        for dy in range(3):
-            three = torch.zeros_like(baked)
-            for dx in range(3):
-                cut = tuple(slice(d, d + n) for d, n in zip((dz, dy, dx), shape, strict=True))
-                same = around[cut] == rows
-                three += torch.where(same, field[(slice(None), *cut)] - baked, 0.0)
-                count += same
-            total += three
+    for dz, dy, dx in product(range(3), repeat=3):
+        cut = tuple(slice(d, d + n) for d, n in zip((dz, dy, dx), shape, strict=True))
+        same = around[cut] == rows
+        total += torch.where(same, field[(slice(None), *cut)] - baked, 0.0)
+        count += same
     return torch.where(rows != 0, baked + total / count, 0.0)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from volprep.compute import Backend, run_units
 from volprep.geometry import Box, Shape3, Spacing3, VolumeLike, aligned_blocks
-from volprep.skeletons.bake import PointTable, Target, bake_block, check_anisotropy
+from volprep.skeletons.bake import PointTable, Target, bake_box, check_anisotropy
 from volprep.skeletons.make import (
     Component,
     Method,
@@ -223,7 +223,7 @@ def bake_volume(
     def bake(box: Box) -> npt.NDArray[Any]:
         read = (box.grow(1) if average else box).clip(shape)
         out = np.empty((3, *box.shape), np.float32)
-        bake_block(
+        bake_box(
             labels.read(read)[0],
             read,
             box,
