@@ -18,6 +18,7 @@ import math
 import random
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 from benchlib import BENCH, alternate, copy_bandwidth, median, peer_python, run, table
