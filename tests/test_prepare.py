@@ -417,3 +417,79 @@ def test_skeletons_of_classes_are_refused(folder: Path) -> None:
     text = "data: {root: data, label_kind: classes}\nskeletons: {enabled: true}\n"
     with pytest.raises(VolprepError, match="instances"):
         pipeline.prepare(configure(folder, text))
+
+
+def test_image_of_zeros_index_is_read(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for number in range(2):
+        image, _ = make_volume(number, (8, 16, 16))
+        tifffile.imwrite(tmp_path / f"data/v{number}.tif", image, metadata={"axes": "ZYX"})
+    plan = "plan: {patch_size: [8, 16, 16], aug_patch_size: [8, 16, 16], batch_size: 1}\n"
+    text = plan + "patching: {patches_per_case: 1}\nsplit: {fraction: 0.5}\n"
+    store = pipeline.prepare(configure(tmp_path, text))
+    assert len(PatchDataset(store.path, "train")) == 1
+    assert "label" not in PatchDataset(store.path, "train")[0]
+
+
+def test_damaged_set_is_named_and_made_anew(folder: Path) -> None:
+    store = pipeline.prepare(configure(folder))
+    before = digest(store.path / "patches")
+    shard = store.path / "patches/train.zarr/image/c/0/0/0/0/0"
+    data = bytearray(shard.read_bytes())
+    data[9] ^= 1
+    shard.write_bytes(data)
+    (store.path / "train.yaml").write_text("n_channels: 9")
+    found = list(store.damaged())
+    assert any("train.yaml" in line for line in found)
+    assert any("checksum" in line for line in found)
+    again = pipeline.prepare(configure(folder), overwrite=True)
+    assert not list(again.damaged())
+    assert digest(again.path / "patches") == before
+
+
+def test_two_prepares_never_share_a_folder(folder: Path) -> None:
+    from volprep.store import WorkingFolder
+
+    config = configure(folder)
+    with WorkingFolder(config.output.dir, "another"), pytest.raises(StoreError, match="another"):
+        pipeline.prepare(config)
+    pipeline.prepare(config)
+    assert not (folder / "patches.lock").exists()
+
+
+def test_not_a_number_in_an_image_is_refused(folder: Path) -> None:
+    image, _ = make_volume(0)
+    spoiled = image.astype(np.float32)
+    spoiled[1, 2, 3] = np.nan
+    tifffile.imwrite(folder / "data/images/cell 0 µ.tif", spoiled, metadata={"axes": "ZYX"})
+    with pytest.raises(DataCheckError, match="NaN"):
+        pipeline.prepare(configure(folder))
+
+
+def test_case_without_label_is_left_out_and_said_so(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "data/labels/cell 1 µ.tif").unlink()
+    store = pipeline.prepare(configure(folder))
+    assert store.manifest["cases"] == ["cell 0 µ", "cell 2 µ", "cell 3 µ"]
+    assert "cell 1 µ is left out: it has no label" in caplog.text
+    assert any("cell 1 µ" in notice for notice in store.manifest["notices"])
+
+
+def test_one_image_with_two_labels_stays_on_one_side(folder: Path) -> None:
+    for seed in range(4):
+        image, _ = make_volume(0)
+        _, other = make_volume(7)
+        write_pair(folder / "data", "cell 1 µ", image, other)
+        store = pipeline.prepare(configure(folder, f"seed: {seed}\noutput: {{dir: t{seed}}}\n"))
+        splits = json.loads((store.path / "splits.json").read_text())
+        for side in ("train", "val"):
+            names = {part["case"] for part in splits[side]}
+            assert len(names & {"cell 0 µ", "cell 1 µ"}) != 1
+
+
+def test_augmented_skeleton_samples_can_be_batched(folder: Path) -> None:
+    text = "skeletons: {enabled: true}\naugment: [flip, rotate, elastic]\n"
+    store = pipeline.prepare(configure(folder, text))
+    batch = next(iter(dataloader(store.path)))
+    assert batch["offset"].shape == (2, 3, 8, 16, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from volprep.cli.app import app
 from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text, stage
-from volprep.errors import ConfigError
+from volprep.errors import ConfigError, DataCheckError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Source = Annotated[Path, typer.Argument(help="A config, or a folder (or file) of volumes.")]
@@ -76,7 +77,8 @@ def init(
     write_text(out, text)
     for line in summary:
         say(line)
-    say(f"wrote {out}; next: volprep check {out}  and  volprep prepare {out}")
+    name = shlex.quote(str(out))
+    say(f"wrote {out}; next: volprep check {name}  and  volprep prepare {name}")
 
 
 @app.command()
@@ -89,7 +91,6 @@ def check(
 ) -> None:
     """List the cases, and everything that is wrong or doubtful about them."""
     from volprep import pipeline
-    from volprep.findings import raise_on_errors
 
     config = pipeline.load_target(source)
     cases = pipeline.list_cases(config)
@@ -103,7 +104,10 @@ def check(
         print_table(f"{len(cases)} cases: {cases.reason}", header, rows)
         found = [[f.level, str(f)] for f in report.findings]
         print_table("findings", ["level", "finding"], found or [["", "none: all is well"]])
-    raise_on_errors(report.findings)
+    errors = sum(finding.level == "error" for finding in report.findings)
+    if errors:
+        say(f"{errors} error{'s' if errors > 1 else ''}: see above")
+        raise typer.Exit(DataCheckError.exit_code)
 
 
 def _case_row(facts: Any) -> list[object]:

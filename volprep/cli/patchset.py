@@ -21,7 +21,7 @@ def prepare(
         Path | None, typer.Option("--out", "-o", help="Folder of the patch set, over the YAML's.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a patch set of another config.")
+        bool, typer.Option("--overwrite", help="Make a patch set that is there already anew.")
     ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", "-j", min=1, help="Threads, over the YAML's.")
@@ -45,7 +45,7 @@ def prepare(
         print_json({"path": str(store.path), "training": store.manifest["training"]})
         return
     _show(store.path, store.manifest["training"])
-    say(f"next: from volprep import dataloader; dataloader({str(store.path)!r})")
+    say(f"next: in Python: volprep.dataloader({str(store.path)!r})")
 
 
 @app.command()
@@ -62,7 +62,7 @@ def inspect(
 
     store = PatchStore(out)
     readers = {split: store.split(split) for split in store.manifest["training"]["patches"]}
-    damaged = [line for r in readers.values() for line in r.damaged()] if verify else []
+    damaged = list(store.damaged()) if verify else []
     cases = store.manifest["cases"]
     rows = []
     for split, reader in readers.items():
@@ -84,12 +84,15 @@ def inspect(
                 ],
                 "inputs": store.manifest["inputs"],
                 "versions": store.manifest["versions"],
+                "notices": store.manifest["notices"],
                 "damaged": damaged,
             }
         )
     else:
         _show(out, store.manifest["training"])
         print_table("cases", ["split", "case", "patches", "foreground", "padded"], rows)
+        if store.manifest["notices"]:
+            print_table("notices", ["notice"], [[text] for text in store.manifest["notices"]])
     if damaged:
         raise StoreError("\n".join(damaged))
 

@@ -150,7 +150,8 @@ class PatchDataset(Dataset[Sample]):
         points = self._points(sample["case"]).only(np.unique(arrays["label"]))
         points = points.shift(-sample["start"])
         moved = self._augment({**arrays, "skeletons": points}, rng)
-        return {**moved, **self._targets.bake(moved["label"], moved.pop("skeletons"))}
+        skeletons = moved.pop("skeletons")
+        return {**moved, **self._targets.bake(moved["label"], skeletons)}
 
     def _points(self, case: int) -> Skeletons:
         if case not in self._skeletons:

@@ -5,16 +5,11 @@ YAML -load_config-> Config -list_cases-> Cases -check-> Report -measure-> Finger
 """
 
 from volprep.pipeline.bake import run_bake
+from volprep.pipeline.check import check
+from volprep.pipeline.decide import plan_of, plan_of_shape
+from volprep.pipeline.inputs import list_cases, load_target, voxel_count
+from volprep.pipeline.measure import fingerprint
 from volprep.pipeline.prepare import prepare
-from volprep.pipeline.stages import (
-    check,
-    fingerprint,
-    list_cases,
-    load_target,
-    plan_of,
-    plan_of_shape,
-    voxel_count,
-)
 from volprep.pipeline.start import start
 
 __all__ = [

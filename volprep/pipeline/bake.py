@@ -14,7 +14,8 @@ from volprep.config import SkeletonConfig, parse_spacing
 from volprep.errors import ConfigError, DataCheckError
 from volprep.geometry import Spacing3
 from volprep.outputs import BLOCK, BlockOutput, Format
-from volprep.pipeline.stages import Reporter, list_cases, load_target, silent
+from volprep.pipeline.inputs import list_cases, load_target
+from volprep.pipeline.reporting import Reporter, silent
 from volprep.skeletons import Skeletons, SkeletonTargets, write_skeletons, write_swc
 from volprep.skeletons.make import Trace, gather
 from volprep.skeletons.stream import bake_volume, paint_volume, trace_volume

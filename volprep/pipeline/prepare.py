@@ -24,15 +24,26 @@ from volprep.errors import DataCheckError, PlanError, StoreError, VolprepError
 from volprep.findings import Finding, raise_on_errors
 from volprep.fingerprint import Fingerprint
 from volprep.geometry import Shape3, three
-from volprep.pipeline import stages
+from volprep.pipeline.check import check
 from volprep.pipeline.cut import PreparedCase, Site, cut_patches
+from volprep.pipeline.decide import decide, preprocessing
+from volprep.pipeline.draw import acceptance, filtering, foreground
+from volprep.pipeline.inputs import (
+    labelled_only,
+    list_cases,
+    load_target,
+    voxel_count,
+    without_duplicates,
+)
+from volprep.pipeline.measure import normalisations
+from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.sites import (
     blocks_of,
     grid_sites,
     stored_patch_size,
     training_sites,
 )
-from volprep.pipeline.stages import Reporter, silent
+from volprep.pipeline.skeletons import make_skeletons, skeleton_targets, skeleton_voxels
 from volprep.pipeline.volumes import file_states, lost_ids_of, prepare_volumes
 from volprep.preprocess import Normalisation, Preprocessing
 from volprep.skeletons import Skeletons, SkeletonTargets
@@ -41,9 +52,9 @@ from volprep.store import (
     ArraySpec,
     PatchStore,
     PatchWriter,
+    WorkingFolder,
     content_hash,
     describe_file,
-    load_json,
     publish,
     write_json,
     write_text,
@@ -52,6 +63,9 @@ from volprep.store import (
 __all__ = ["prepare"]
 
 log = logging.getLogger(__name__)
+
+#: The files beside the patches, but for the manifest.
+_BESIDE = ("config.resolved.yaml", "fingerprint.json", "plan.yaml", "splits.json", "train.yaml")
 
 SplitName = Literal["train", "val"]
 
@@ -79,9 +93,9 @@ def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = sil
     Parameters
     ----------
     config : Config
-        As `volprep.load_config` reads it.
+        As `volprep.load_config` reads it, or the path of its YAML.
     overwrite : bool
-        Whether a patch set of another config at the same place is replaced, at
+        Whether a patch set that is there already is made anew, and replaced at
         the very end.
     reporter : callable
         Told of every long stage.
@@ -99,42 +113,64 @@ def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = sil
         an interruption (Ctrl-C, a lost machine) a second call goes on where the
         first one was.
     """
+    if not isinstance(config, Config):
+        config = load_target(Path(config))
     out = config.output.dir
     transforms_from_config(config.augment)  # a mistake there is told before anything is read
-    cases = stages.list_cases(config)
+    cases = list_cases(config)
     key = _run_key(config, cases)
     done = _already_there(out, key, overwrite=overwrite)
     if done is not None:
         return done
-    raise_on_errors(stages.check(config, cases, headers_only=True).findings)
-    cases = stages.without_duplicates(config, cases)
-    partial = _working_folder(out, key)
-    try:
-        decided = _decide(config, cases, reporter)
-        prepared = prepare_volumes(
-            decided.cases.items, decided.settings, partial / "volumes",
-            workers=config.compute.workers, reporter=reporter,
-        )  # fmt: skip
-        prepared = _skeletons(decided, prepared, partial, reporter)
-        counts, stored = _write_patches(decided, prepared, partial, reporter)
-        manifest = _describe(decided, counts, stored, partial, reporter)
-    except VolprepError:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    publish(partial, out, {"key": key, **manifest})
+    cases = _checked(config, cases, reporter)
+    with WorkingFolder(out, key) as partial:
+        try:
+            manifest = _build(config, cases, partial, reporter)
+        except VolprepError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        publish(partial, out, {"key": key, **manifest})
     return PatchStore(out)
 
 
+def _checked(config: Config, cases: Cases, reporter: Reporter) -> Cases:
+    """The cases to prepare: errors of the data end it here, warnings are told."""
+    with reporter("check", voxel_count(cases), "voxels") as advance:
+        report = check(config, cases, progress=advance)
+    raise_on_errors(report.findings)
+    for finding in report.findings:
+        if finding.level == "warning":
+            log.warning("%s", finding)
+    kept = labelled_only(without_duplicates(config, cases))
+    for notice in kept.notices[len(cases.notices) :]:
+        log.warning("%s", notice)
+    return kept
+
+
+def _build(config: Config, cases: Cases, partial: Path, reporter: Reporter) -> dict[str, Any]:
+    """Everything of the set but its name."""
+    decided = _decide(config, cases, reporter)
+    prepared = prepare_volumes(
+        decided.cases.items, decided.settings, partial / "volumes",
+        workers=config.compute.workers, reporter=reporter,
+    )  # fmt: skip
+    prepared = _skeletons(decided, prepared, partial, reporter)
+    counts, stored = _write_patches(decided, prepared, partial, reporter)
+    return _describe(decided, counts, stored, partial, reporter)
+
+
 def _decide(config: Config, cases: Cases, reporter: Reporter) -> _Decisions:
-    plan, splits, fingerprint, classes = stages.decide(config, cases, reporter)
+    plan, splits, fingerprint, classes = decide(config, cases, reporter)
     workers = config.compute.workers
     audit = audit_splits(splits, cases.items, patch=plan.patch_size, workers=workers)
     raise_on_errors(audit)
-    common, of_case = stages.normalisations(config, cases, fingerprint, reporter)
+    for notice in splits.notices:
+        log.warning("%s", notice)
+    common, of_case = normalisations(config, cases, fingerprint, reporter)
     return _Decisions(
         config, cases, fingerprint, plan, splits, tuple(audit),
-        stages.preprocessing(config, plan), common, of_case, classes,
-        stages.skeleton_targets(config, cases, plan),
+        preprocessing(config, plan), common, of_case, classes,
+        skeleton_targets(config, cases, plan),
     )  # fmt: skip
 
 
@@ -147,11 +183,11 @@ def _skeletons(
     folder = partial / "skeletons"
     folder.mkdir(exist_ok=True)
     section, cases = decided.config.skeletons, []
-    with reporter("skeletons", stages.skeleton_voxels(prepared), "voxels") as advance:
+    with reporter("skeletons", skeleton_voxels(prepared), "voxels") as advance:
         for case, source in zip(prepared, decided.cases, strict=True):
             path = folder / f"{case.name}.npz"
             if case.label is not None and not path.exists():
-                stages.make_skeletons(
+                make_skeletons(
                     case, source, decided.settings, section,
                     workers=decided.config.compute.workers, progress=advance,
                 ).to_file(path)  # fmt: skip
@@ -228,11 +264,11 @@ def _training_sites(
             blocks,
             stored,
             config.patching,
-            foreground=stages.foreground(config, prepared, blocks, advance),
+            foreground=foreground(config, prepared, blocks, advance),
             weights=[case.weight for case in decided.cases],
             seed=config.seed,
-            accept=stages.acceptance(config, prepared, stored),
-            adapt=stages.filtering(config, prepared, blocks),
+            accept=acceptance(config, prepared, stored),
+            adapt=filtering(config, prepared, blocks),
         )
 
 
@@ -306,7 +342,6 @@ def _describe(
         for described in run_units(describe_file, files, workers=config.compute.workers):
             inputs.append(described)
             advance(1)
-    (partial / "state.json").unlink()
     return {
         "config_hash": content_hash(canonical_json(config)),
         "cases": [case.name for case in decided.cases],
@@ -315,6 +350,8 @@ def _describe(
         "lost_ids": lost,
         "versions": _versions(),
         "training": training.model_dump(mode="json"),
+        "notices": [*decided.cases.notices, *decided.splits.notices],
+        "written": {name: describe_file(partial / name)["sha256"] for name in _BESIDE},
     }
 
 
@@ -378,7 +415,7 @@ def _already_there(out: Path, key: str, *, overwrite: bool) -> PatchStore | None
             f"{out}: exists and is no patch set; choose another output.dir or move it away"
         )
     store = PatchStore(out)
-    if store.manifest.get("key") == key:
+    if store.manifest.get("key") == key and not overwrite:
         log.info("%s is complete already", out)
         return store
     if not overwrite:
@@ -387,24 +424,3 @@ def _already_there(out: Path, key: str, *, overwrite: bool) -> PatchStore | None
             "add --overwrite to replace it, or choose another output.dir"
         )
     return None
-
-
-def _working_folder(out: Path, key: str) -> Path:
-    """``OUT.partial``, taken over from an interrupted run of the same config and files."""
-    partial = out.with_name(out.name + ".partial")
-    state = partial / "state.json"
-    if partial.exists():
-        if not state.exists() and any(partial.iterdir()):
-            raise StoreError(f"{partial}: is in the way and not volprep's; move it away")
-        if state.exists() and load_json(state).get("key") == key:
-            log.info("going on in %s", partial)
-            return partial
-        shutil.rmtree(partial)
-    try:
-        partial.mkdir(parents=True)
-        write_json(state, {"key": key})
-    except OSError as error:
-        raise StoreError(
-            f"{partial}: cannot be written ({error.strerror}); choose another output.dir"
-        ) from error
-    return partial

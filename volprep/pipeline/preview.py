@@ -14,7 +14,8 @@ from volprep.config import Config
 from volprep.errors import ConfigError
 from volprep.geometry import Box, Shape3, VolumeLike
 from volprep.pipeline.cut import read_patch
-from volprep.pipeline.stages import list_cases, plan_of
+from volprep.pipeline.decide import plan_of
+from volprep.pipeline.inputs import list_cases
 from volprep.preprocess import ResampledVolume
 from volprep.preview import Page, render_preview
 from volprep.randomness import sample_generator

@@ -12,10 +12,12 @@ from volprep.cases import Case
 from volprep.config import Config
 from volprep.errors import ConfigError
 from volprep.geometry import Box, Shape3
-from volprep.pipeline import stages
 from volprep.pipeline.cut import PreparedCase, Site
+from volprep.pipeline.decide import decide, preprocessing
+from volprep.pipeline.draw import acceptance, filtering, foreground, patch_filter
+from volprep.pipeline.inputs import list_cases, without_duplicates
+from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.sites import Block, blocks_of, grid_sites, stored_patch_size, training_sites
-from volprep.pipeline.stages import Reporter, silent
 from volprep.preprocess import Preprocessing, case_layout, prepared_volume
 from volprep.preview import Page, PatchMap, RegionMap, coverage_facts, render_patches
 from volprep.sampling import FilteredRegions, PatchFilter
@@ -74,28 +76,28 @@ def preview_patches(
     Cases that are resampled are read through the resampling, so foreground and
     slices are those of the patch set.
     """
-    found = stages.without_duplicates(config, stages.list_cases(config))
+    found = without_duplicates(config, list_cases(config))
     for name in cases:
         if name not in {case.name for case in found}:
             raise ConfigError(f"--case: there is no case {name!r}")
-    plan, splits, _, _ = stages.decide(config, found, reporter)
-    settings = stages.preprocessing(config, plan)
+    plan, splits, _, _ = decide(config, found, reporter)
+    settings = preprocessing(config, plan)
     prepared = [_prepared(case, settings) for case in found]
     train, val = (blocks_of(parts, prepared) for parts in (splits.train, splits.val))
     size = stored_patch_size(plan, train)
     rejected: list[Site] = []
     filtered: list[FilteredRegions] = []
-    filtering = stages.filtering(config, prepared, train)
+    adapt = filtering(config, prepared, train)
     with reporter("choose patches", len(train), "cases") as advance:
         chosen = training_sites(
             train,
             size,
             config.patching,
-            foreground=stages.foreground(config, prepared, train, advance),
+            foreground=foreground(config, prepared, train, advance),
             weights=[case.weight for case in found],
             seed=config.seed,
-            accept=_noted(stages.acceptance(config, prepared, size), rejected),
-            adapt=filtering and (lambda patching: filtered.extend(filtering(patching))),
+            accept=_noted(acceptance(config, prepared, size), rejected),
+            adapt=adapt and (lambda patching: filtered.extend(adapt(patching))),
         )
     held = grid_sites(val, plan.patch_size, config.patching.overlap)
     for number, case in enumerate(prepared):
@@ -110,7 +112,7 @@ def preview_patches(
             train_patches=_boxes(chosen, number, size),
             val_patches=_boxes(held, number, plan.patch_size),
             rejected=_boxes(rejected, number, size),
-            regions=_regions(stages.patch_filter(config), train, filtered, number, size),
+            regions=_regions(patch_filter(config), train, filtered, number, size),
             notes=_notes(config, case),
         )
         yield case.name, Drawn(drawn, render_patches(drawn))

@@ -12,7 +12,7 @@ import numpy as np
 
 from volprep.cases import Case, Cases
 from volprep.config import dump_yaml
-from volprep.pipeline.stages import list_cases, load_target
+from volprep.pipeline.inputs import list_cases, load_target
 
 __all__ = ["LabelGuess", "guess_label_kind", "start", "starting_yaml"]
 

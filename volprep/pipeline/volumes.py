@@ -14,7 +14,7 @@ from volprep.cases import Case
 from volprep.compute import default_workers, run_units
 from volprep.geometry import Box, Shape3, VolumeLike
 from volprep.pipeline.cut import PreparedCase
-from volprep.pipeline.stages import Reporter
+from volprep.pipeline.reporting import Reporter
 from volprep.preprocess import (
     CaseLayout,
     Preprocessing,

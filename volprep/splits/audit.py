@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from volprep.sources import Volume
 from volprep.splits.blocks import AXES
 from volprep.splits.split import Splits
 
-__all__ = ["audit_splits", "canonical_boxes", "content_hash", "find_duplicates"]
+__all__ = ["Twins", "audit_splits", "canonical_boxes", "content_hash", "find_twins"]
 
 _BAND_BYTES = 32 * 2**20
 
@@ -198,19 +199,29 @@ def _audit_content(
     return findings
 
 
-def find_duplicates(cases: Sequence[Case], workers: int | None = None) -> dict[str, str]:
-    """Cases that add nothing: image, label and mask are those of another, voxel for voxel.
+class Twins(NamedTuple):
+    """Cases that share an image with an earlier one, by name, and that one's name.
+
+    Attributes
+    ----------
+    copies : dict of str to str
+        Image, label and mask are the same, voxel for voxel: the case adds nothing.
+    same_image : dict of str to str
+        The label or the mask is another.
+    """
+
+    copies: dict[str, str]
+    same_image: dict[str, str]
+
+
+def find_twins(cases: Sequence[Case], workers: int | None = None) -> Twins:
+    """Cases with one and the same image.
 
     Parameters
     ----------
     cases : sequence of Case
     workers : int or None
         Threads that read; None takes every processor.
-
-    Returns
-    -------
-    dict of str to str
-        Each duplicate's name, and the first case that holds the same.
 
     Raises
     ------
@@ -222,14 +233,22 @@ def find_duplicates(cases: Sequence[Case], workers: int | None = None) -> dict[s
     One middle plane of each image is read, and whole images only where those agree.
     """
     digests, _ = _hash_all(cases, workers)
-    first: dict[tuple[str | None, ...], str] = {}
-    twins: dict[str, str] = {}
-    for case in (case for case in cases if case.name in digests):
+    counts = Counter(digests.values())
+    images: dict[str, str] = {}
+    wholes: dict[tuple[str | None, ...], str] = {}
+    twins = Twins({}, {})
+    for case in cases:
+        image = digests.get(case.name)
+        if image is None or counts[image] < 2:
+            continue
+        first = images.setdefault(image, case.name)
         beside = (case.open_label(), case.open_mask())
         labels = (None if volume is None else content_hash(volume) for volume in beside)
-        original = first.setdefault((digests[case.name], *labels), case.name)
+        original = wholes.setdefault((image, *labels), case.name)
         if original != case.name:
-            twins[case.name] = original
+            twins.copies[case.name] = original
+        elif first != case.name:
+            twins.same_image[case.name] = first
     return twins
 
 

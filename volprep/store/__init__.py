@@ -9,7 +9,7 @@ its last file.
 """
 
 from volprep.store.files import content_hash, describe_file, load_json, write_json, write_text
-from volprep.store.sets import PatchStore, publish
+from volprep.store.sets import PatchStore, WorkingFolder, publish
 from volprep.store.shards import (
     INDEX_COLUMNS,
     PATCHES_PER_SHARD,
@@ -27,6 +27,7 @@ __all__ = [
     "PatchStore",
     "PatchWriter",
     "StoredVolume",
+    "WorkingFolder",
     "content_hash",
     "create_case_array",
     "describe_file",

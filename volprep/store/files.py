@@ -54,9 +54,9 @@ def load_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StoreError(f"{path}: missing; prepare the set again") from None
+        raise StoreError(f"{path}: missing; prepare it again with --overwrite") from None
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: damaged ({error}); prepare the set again") from error
+        raise StoreError(f"{path}: damaged ({error}); prepare it again with --overwrite") from error
     if not isinstance(content, dict):
-        raise StoreError(f"{path}: damaged (no mapping); prepare the set again")
+        raise StoreError(f"{path}: damaged (no mapping); prepare it again with --overwrite")
     return content

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from volprep.errors import StoreError
-from volprep.store.files import load_json, write_json
+from volprep.store.files import describe_file, load_json, write_json
 from volprep.store.shards import FORMAT, PatchReader
 
-__all__ = ["PatchStore", "publish"]
+__all__ = ["PatchStore", "WorkingFolder", "publish"]
+
+log = logging.getLogger(__name__)
 
 
 class PatchStore:
@@ -43,8 +46,22 @@ class PatchStore:
         if self.manifest.get("format") != FORMAT:
             raise StoreError(
                 f"{self.path}: written as {self.manifest.get('format')!r}, this volprep reads "
-                f"{FORMAT!r}; prepare the set again"
+                f"{FORMAT!r}; prepare it again with --overwrite"
             )
+
+    def damaged(self) -> Iterator[str]:
+        """Read every patch and every file beside them, and name what is not as it was written."""
+        for name, digest in self.manifest["written"].items():
+            path = self.path / name
+            if not path.exists():
+                yield f"{path}: missing"
+            elif describe_file(path)["sha256"] != digest:
+                yield f"{path}: changed since the set was prepared"
+        for split in self.manifest["training"]["patches"]:
+            try:
+                yield from self.split(split).damaged()
+            except StoreError as error:
+                yield str(error)
 
     def split(self, name: str) -> PatchReader:
         """The patches of ``train`` or ``val``.
@@ -60,9 +77,83 @@ class PatchStore:
         return PatchReader(path)
 
 
+class WorkingFolder:
+    """``OUT.partial``, where a set is built, held by one process at a time.
+
+    Parameters
+    ----------
+    final : Path
+        The folder that the set will have.
+    key : str
+        The hash of everything that it is made from. What an interrupted run of the
+        same key left is taken over; anything else of volprep's is made anew.
+
+    Raises
+    ------
+    StoreError
+        If another process builds there, something else lies there, or it cannot be
+        written.
+
+    Notes
+    -----
+    The lock is the system's: it ends with the process, however that ends.
+    """
+
+    def __init__(self, final: Path, key: str) -> None:
+        self.path = final.with_name(final.name + ".partial")
+        self._lock = final.with_name(final.name + ".lock")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._lock.open("w")
+            self._hold()
+            self._claim(key)
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: cannot be written ({error.strerror or error}); "
+                "choose another output.dir"
+            ) from error
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.unlink(missing_ok=True)
+        self._file.close()
+
+    def _hold(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows: an open file there cannot be removed, which is a lock
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = os.fstat(self._file.fileno()).st_ino == self._lock.stat().st_ino
+        except (BlockingIOError, FileNotFoundError):
+            same = False
+        if not same:
+            self._file.close()
+            raise StoreError(
+                f"{self.path}: another prepare is building this set; wait for it, "
+                "or choose another output.dir"
+            )
+
+    def _claim(self, key: str) -> None:
+        state = self.path / "state.json"
+        if self.path.exists():
+            if not state.exists() and any(self.path.iterdir()):
+                raise StoreError(f"{self.path}: is in the way and not volprep's; move it away")
+            if state.exists() and load_json(state).get("key") == key:
+                log.info("going on in %s", self.path)
+                return
+            shutil.rmtree(self.path)
+        self.path.mkdir()
+        write_json(state, {"key": key})
+
+
 def publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest, and give the finished set its name; an older set there goes."""
     write_json(partial / "manifest.json", {"format": FORMAT, **manifest})
+    (partial / "state.json").unlink(missing_ok=True)
     if final.exists():
         old = final.with_name(f"{final.name}.old.{os.getpid()}")
         final.replace(old)

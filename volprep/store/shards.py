@@ -42,6 +42,7 @@ INDEX_COLUMNS = (
     "foreground_voxels",
 )  # fmt: skip
 _EMPTY = 2**64 - 1
+_AGAIN = "prepare it again with --overwrite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ class PatchWriter:
             chunks=(max(1, len(index)), len(INDEX_COLUMNS)),
             dtype="int64",
             overwrite=True,
+            config={"write_empty_chunks": True},  # an index of zeros is one, too
             dimension_names=("patch", "column"),
         )
         array[:] = index
@@ -350,7 +352,7 @@ class _ShardedArray:
         data, table = self._shards[shard]
         offset, size = int(table[place, 0]), int(table[place, 1])
         if offset + size > len(data) or size < 4:
-            raise StoreError(f"{self.path}: patch {number} is not in its shard; prepare again")
+            raise StoreError(f"{self.path}: patch {number} is not in its shard; {_AGAIN}")
         return self._decode(data[offset : offset + size], number)
 
     def _decode(self, chunk: npt.NDArray[np.uint8], number: int) -> npt.NDArray[Any]:
@@ -359,9 +361,7 @@ class _ShardedArray:
 
         payload = chunk[:-4]
         if google_crc32c.value(payload) != struct.unpack("<I", chunk[-4:].tobytes())[0]:
-            raise StoreError(
-                f"{self.path}: patch {number} is damaged (checksum); prepare the set again"
-            )
+            raise StoreError(f"{self.path}: patch {number} is damaged (checksum); {_AGAIN}")
         out = np.empty(self.spec.patch_shape, self.spec.dtype.newbyteorder("<"))
         flat = out.reshape(-1).view(np.uint8)
         if self.spec.compression == "none":
@@ -380,13 +380,13 @@ class _ShardedArray:
             with path.open("rb") as file:
                 data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: shard cannot be read ({error}); prepare again") from error
+            raise StoreError(f"{path}: shard cannot be read ({error}); {_AGAIN}") from error
         table = data[-tail:-4]
         if (
             len(data) < tail
             or google_crc32c.value(table) != struct.unpack("<I", data[-4:].tobytes())[0]
         ):
-            raise StoreError(f"{path}: shard is damaged (its index); prepare the set again")
+            raise StoreError(f"{path}: shard is damaged (its index); {_AGAIN}")
         return data, np.frombuffer(table.tobytes(), "<u8").reshape(PATCHES_PER_SHARD, 2)
 
 
@@ -401,4 +401,4 @@ def _read_index(path: Path) -> npt.NDArray[np.int64]:
         data = imagecodecs.zstd_decode((path / "c" / "0" / "0").read_bytes())
         return np.frombuffer(data, "<i8").reshape(meta["shape"]).astype(np.int64)
     except (OSError, ValueError, RuntimeError) as error:
-        raise StoreError(f"{path}: the index is damaged ({error}); prepare again") from error
+        raise StoreError(f"{path}: the index is damaged ({error}); {_AGAIN}") from error

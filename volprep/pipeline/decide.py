@@ -1,0 +1,231 @@
+"""Decisions: splits and plan, each from the other where one volume is divided."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from volprep.augment import required_shape, transforms_from_config
+from volprep.autoconfig import Plan, choose_target_spacing, make_plan
+from volprep.cases import Case, Cases
+from volprep.config import (
+    Config,
+    PlanConfig,
+    parse_spacing,
+    with_values,
+)
+from volprep.errors import ConfigError, PlanError
+from volprep.fingerprint import (
+    Fingerprint,
+    LabelFacts,
+)
+from volprep.geometry import Box, Shape3, three
+from volprep.pipeline.inputs import list_cases
+from volprep.pipeline.measure import headers_of, measure
+from volprep.pipeline.reporting import Reporter, silent
+from volprep.preprocess import Preprocessing, case_layout
+from volprep.splits import SplitPart, Splits, make_splits, splits_blocks
+
+__all__ = ["decide", "plan_of", "plan_of_shape", "preprocessing", "split_cases"]
+
+
+def decide(
+    config: Config, cases: Cases, reporter: Reporter
+) -> tuple[Plan, Splits, Fingerprint, tuple[int, ...] | None]:
+    """Splits, the fingerprint of what is trained on, and the plan.
+
+    Notes
+    -----
+    Intensities are measured on training voxels alone. A single volume is measured
+    twice: as a whole for its plan, since the blocks that are held out follow from
+    the patch, then in its training blocks. Classes are those of all labels.
+    """
+    if splits_blocks(cases.items, kind=config.split.kind):
+        whole = measure(config, cases, [SplitPart(c.name) for c in cases], reporter, "fingerprint")
+        classes = _classes(config, [whole])
+        plan, splits = _plan_blocks(config, cases, whole, classes)
+        settings = preprocessing(config, plan)
+        parts = [_source_part(part, cases.named(part.case), settings) for part in splits.train]
+        train = measure(config, cases, parts, reporter, "fingerprint (training blocks)")
+        return plan, splits, train, classes
+    splits = split_cases(config, cases, None, None)
+    train = measure(config, cases, splits.train, reporter, "fingerprint")
+    every = [train]
+    if splits.val:
+        every.append(measure(config, cases, splits.val, reporter, "fingerprint (validation)"))
+    classes = _classes(config, every)
+    return _plan(config, train, cases, classes), splits, train, classes
+
+
+def plan_of(config: Config, reporter: Reporter = silent) -> Plan:
+    """The plan of a config's cases; voxels are read only where classes must be counted."""
+    cases = list_cases(config)
+    parts = [SplitPart(case.name) for case in cases]
+    count = config.data.label_kind == "classes" and config.data.n_classes is None
+    if count and any(case.label for case in cases):
+        fingerprint = measure(config, cases, parts, reporter, "fingerprint")
+        return _plan(config, fingerprint, cases, _classes(config, [fingerprint]))
+    return _plan(config, headers_of(cases), cases, None)
+
+
+def plan_of_shape(
+    median: Sequence[int],
+    *,
+    spacing: str | None = None,
+    n_channels: int = 1,
+    n_classes: int = 2,
+    plan: Mapping[str, Any] | None = None,
+) -> Plan:
+    """A plan from a median shape alone."""
+    section = with_values(PlanConfig.model_validate({}), plan or {}, "plan")
+    try:
+        micrometres = parse_spacing(spacing)
+    except ValueError as error:
+        raise ConfigError(f"--spacing: {error}") from None
+    return make_plan(
+        median, spacing=micrometres, n_channels=n_channels, n_classes=n_classes,
+        **_plan_arguments(section),
+    )  # fmt: skip
+
+
+def preprocessing(config: Config, plan: Plan) -> Preprocessing:
+    """What is done to the voxels before they are cut."""
+    section = config.preprocess
+    return Preprocessing(
+        target=plan.target_spacing,
+        order=section.order,
+        separate="auto" if section.separate_z == "auto" else 0 if section.separate_z else None,
+        crop=section.crop_nonzero,
+    )
+
+
+def split_cases(
+    config: Config, cases: Cases, shapes: Mapping[str, Shape3] | None, patch: Shape3 | None
+) -> Splits:
+    section = config.split
+    return make_splits(
+        cases.items,
+        kind=section.kind,
+        fraction=section.fraction,
+        folds=section.folds,
+        fold=section.fold,
+        seed=config.seed,
+        shapes=shapes,
+        patch=patch,
+        gap=section.gap,
+    )
+
+
+def _plan_arguments(section: PlanConfig) -> dict[str, Any]:
+    return dict(section.model_dump())
+
+
+def _classes(config: Config, measured: Sequence[Fingerprint]) -> tuple[int, ...] | None:
+    """The label value of each class, background first; None for instances."""
+    if config.data.label_kind != "classes":
+        return None
+    found = {0}
+    for fingerprint in measured:
+        values = fingerprint.class_voxels
+        if values is None:
+            raise PlanError(
+                f"the labels hold more than {LabelFacts.MOST_LISTED} values in one case; "
+                "set data.label_kind to instances, or relabel the classes"
+            )
+        found |= set(values)
+    if config.data.n_classes is None:
+        return tuple(sorted(found))
+    if max(found) >= config.data.n_classes:
+        raise PlanError(
+            f"data.n_classes is {config.data.n_classes}, but the labels hold {max(found)}; "
+            "leave it out to have the classes counted"
+        )
+    return tuple(range(config.data.n_classes))
+
+
+def _plan(
+    config: Config,
+    fingerprint: Fingerprint,
+    cases: Cases,
+    classes: Sequence[int] | None,
+    limit: Shape3 | None = None,
+) -> Plan:
+    """The plan of a fingerprint; `limit` is the largest patch that fits, where one is known."""
+    rule = config.preprocess.target_spacing
+    target = choose_target_spacing([c.spacing for c in fingerprint.cases], rule or "none")
+    arguments = _plan_arguments(config.plan)
+    if limit is not None and arguments["patch_size"] is None:
+        arguments["patch_size"] = limit
+    plan = make_plan(
+        fingerprint.median_shape,
+        spacing=fingerprint.median_spacing,
+        target_spacing=target,
+        n_channels=fingerprint.n_channels,
+        n_classes=config.data.n_classes or (len(classes) if classes else 2),
+        n_images=len(cases),
+        **arguments,
+    )
+    transforms = transforms_from_config(config.augment)
+    if not transforms or config.plan.aug_patch_size is not None:
+        return plan
+    names = ", ".join(transform.name for transform in transforms)
+    return dataclasses.replace(
+        plan,
+        aug_patch_size=required_shape(transforms, plan.patch_size, plan.spacing),
+        reasons={
+            **plan.reasons,
+            "aug_patch_size": f"holds all that these may read: {names}",
+        },
+    )
+
+
+def _plan_blocks(
+    config: Config, cases: Cases, whole: Fingerprint, classes: Sequence[int] | None
+) -> tuple[Plan, Splits]:
+    """Plan and blocks together: the patch is made smaller where both sides cannot hold it."""
+    plan = _plan(config, whole, cases, classes)
+    settings = preprocessing(config, plan)
+    shapes = {
+        case.name: three(case_layout(case.open_image(), None, settings).shape[1:]) for case in cases
+    }
+    splits = split_cases(config, cases, shapes, plan.patch_size)
+    if splits.patch_limit is not None and config.plan.patch_size is None:
+        smaller = _plan(config, whole, cases, classes, _divisible(splits.patch_limit, plan.pool))
+        plan = dataclasses.replace(
+            smaller,
+            given=tuple(name for name in smaller.given if name != "patch_size"),
+            reasons={
+                **smaller.reasons,
+                "patch_size": "the largest that both sides of the one volume hold, "
+                "with a gap of a patch between them",
+            },
+        )
+        splits = split_cases(config, cases, shapes, plan.patch_size)
+    return plan, splits
+
+
+def _source_part(part: SplitPart, case: Case, settings: Preprocessing) -> SplitPart:
+    """A block of a prepared case in the voxels of its source, rounded inwards."""
+    if part.box is None or (settings.target is None and not settings.crop):
+        return part
+    image = case.open_image()
+    layout = case_layout(image, None, settings)
+    kept = layout.crop or Box.whole(image.shape)
+    scale = [a / b for a, b in zip(kept.shape, layout.shape[1:], strict=True)]
+    start = [
+        a + math.ceil(n * s) for a, n, s in zip(kept.start, part.box.start, scale, strict=True)
+    ]
+    stop = [a + math.floor(n * s) for a, n, s in zip(kept.start, part.box.stop, scale, strict=True)]
+    stop = [max(a + 1, b) for a, b in zip(start, stop, strict=True)]
+    return SplitPart(part.case, Box(three(start), three(stop)))
+
+
+def _divisible(limit: Shape3, pool: Shape3) -> Shape3:
+    """The largest patch within `limit` that can be pooled, up to `pool` times, down to 4 voxels."""
+    steps = [
+        2 ** max(k for k in range(p + 1) if k == 0 or n >= 4 * 2**k)
+        for n, p in zip(limit, pool, strict=True)
+    ]
+    return three(n // step * step for n, step in zip(limit, steps, strict=True))

@@ -1,0 +1,106 @@
+"""Facts: the fingerprint of cases or blocks, and the numbers of the normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from volprep.cases import Case, Cases
+from volprep.config import (
+    Config,
+)
+from volprep.errors import ConfigError
+from volprep.fingerprint import (
+    PERCENTILES,
+    Fingerprint,
+    FingerprintInput,
+    Statistics,
+    compute_fingerprint,
+)
+from volprep.geometry import Box, VolumeLike
+from volprep.pipeline.inputs import list_cases
+from volprep.pipeline.reporting import Reporter, silent
+from volprep.preprocess import Normalisation
+from volprep.splits import SplitPart
+
+__all__ = ["fingerprint", "headers_of", "measure", "normalisations"]
+
+
+def fingerprint(
+    config: Config, *, headers_only: bool = False, reporter: Reporter = silent
+) -> Fingerprint:
+    """The fingerprint of every case of a config."""
+    cases = list_cases(config)
+    if headers_only:
+        return headers_of(cases)
+    return measure(config, cases, [SplitPart(case.name) for case in cases], reporter, "fingerprint")
+
+
+def headers_of(cases: Cases) -> Fingerprint:
+    """Shapes, dtypes and spacings, without reading a voxel."""
+    inputs = [FingerprintInput(case.name, case.open_image) for case in cases]
+    return compute_fingerprint(inputs, headers_only=True)
+
+
+def measure(
+    config: Config, cases: Cases, parts: Sequence[SplitPart], reporter: Reporter, title: str
+) -> Fingerprint:
+    """The fingerprint of some cases, or blocks of them."""
+    named = [(cases.named(part.case), part.box) for part in parts]
+    inputs = [
+        FingerprintInput(case.name, case.open_image, _label_opener(case), box=box)
+        for case, box in named
+    ]
+    voxels = sum((box or Box.whole(case.open_image().shape)).size for case, box in named)
+    with reporter(title, voxels, "voxels") as advance:
+        return compute_fingerprint(
+            inputs,
+            workers=config.compute.workers,
+            progress=advance,
+            percentiles=sorted({*PERCENTILES, *(config.preprocess.clip or ())}),
+        )
+
+
+def _label_opener(case: Case) -> Callable[[], VolumeLike] | None:
+    label = case.label
+    return None if label is None else lambda: label.open_labels()
+
+
+def normalisations(
+    config: Config, cases: Cases, fingerprint: Fingerprint, reporter: Reporter
+) -> tuple[Normalisation, dict[str, Normalisation]]:
+    """The rule of the data set, and those of single cases where each has its own.
+
+    `fingerprint` is that of the training cases; where each case has its own rule, those
+    of the others are measured here.
+    """
+    section = config.preprocess
+    if section.mean is not None and len(section.mean) not in (1, fingerprint.n_channels):
+        raise ConfigError(
+            f"preprocess.mean: {len(section.mean)} values for {fingerprint.n_channels} channels; "
+            "give one for each, or one for all"
+        )
+
+    def rule(statistics: Sequence[Statistics]) -> Normalisation:
+        return Normalisation.from_statistics(
+            section.normalise,
+            mean=section.mean or [s.mean for s in statistics],
+            std=section.std or [s.std for s in statistics],
+            minimum=[s.minimum for s in statistics],
+            maximum=[s.maximum for s in statistics],
+            percentiles=[s.percentiles for s in statistics],
+            clip=section.clip,
+        )
+
+    common = rule(fingerprint.statistics(section.region))
+    if section.scope == "dataset":
+        return common, {}
+    own = {}
+    measured = {case.name for case in fingerprint.cases}
+    others = [SplitPart(case.name) for case in cases if case.name not in measured]
+    facts = list(fingerprint.cases)
+    if others:
+        facts += measure(config, cases, others, reporter, "fingerprint (validation)").cases
+    for case in facts:
+        found = case.foreground if section.region == "foreground" else case.everywhere
+        own[case.name] = rule(found or case.everywhere or ())
+    return common, own

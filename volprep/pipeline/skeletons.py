@@ -1,0 +1,72 @@
+"""Skeletons of the cases of a config, and what is baked from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from volprep.autoconfig import Plan
+from volprep.cases import Case, Cases
+from volprep.config import (
+    Config,
+    SkeletonConfig,
+)
+from volprep.errors import ConfigError
+from volprep.geometry import Box
+from volprep.pipeline.cut import PreparedCase
+from volprep.preprocess import Preprocessing, case_layout
+from volprep.skeletons import Skeletons, SkeletonTargets, read_skeletons
+from volprep.skeletons.stream import skeletonize_volume
+
+__all__ = ["make_skeletons", "skeleton_targets", "skeleton_voxels"]
+
+
+def skeleton_targets(config: Config, cases: Cases, plan: Plan) -> SkeletonTargets | None:
+    """What is baked into the patches; None where the config asks for no skeletons."""
+    section = config.skeletons
+    if not section.enabled:
+        return None
+    if config.data.label_kind != "instances" or not any(case.label for case in cases):
+        raise ConfigError("skeletons.enabled: needs labels, with data.label_kind: instances")
+    z, y, x = plan.spacing or (1.0, 1.0, 1.0)
+    finest = min(z, y, x)
+    ratios = (z / finest, y / finest, x / finest)
+    return SkeletonTargets(
+        section.anisotropy or ratios, section.average, section.radius, section.flank_radius
+    )
+
+
+def make_skeletons(
+    prepared: PreparedCase,
+    case: Case,
+    settings: Preprocessing,
+    section: SkeletonConfig,
+    *,
+    workers: int | None,
+    progress: Callable[[int], None],
+) -> Skeletons:
+    """The skeletons of a case, in voxels of the prepared case: those it brings, or new ones."""
+    if prepared.label is None:
+        raise ValueError(f"{case.name} has no label")
+    if case.skeletons is None:
+        return skeletonize_volume(
+            prepared.label, method=section.method, workers=workers, progress=progress
+        )
+    labels = case.open_label()
+    whole = labels.read()[0] if labels and case.skeletons.suffix != ".npz" else None
+    found = read_skeletons(case.skeletons, labels=whole)
+    progress(2 * math.prod(prepared.label.shape))
+    if settings.target is None and not settings.crop:
+        return found
+    image = case.open_image()
+    layout = case_layout(image, None, settings)
+    kept = layout.crop or Box.whole(image.shape)
+    scale = np.array(layout.shape[1:]) / np.array(kept.shape)
+    return found.transform(lambda points: (points - kept.start + 0.5) * scale - 0.5)
+
+
+def skeleton_voxels(prepared: Sequence[PreparedCase]) -> int:
+    """What `make_skeletons` counts up to over all cases."""
+    return sum(2 * math.prod(case.label.shape) for case in prepared if case.label is not None)
