@@ -4,7 +4,8 @@
 reads images and labels through it, `draw_warp` draws one that fits.
 """
 
-from volprep.warp.map import Border, CoordinateMap, WarpingOOBError
+from volprep.warp.map import CoordinateMap
+from volprep.warp.positions import Border, WarpingOOBError
 from volprep.warp.resample import resample
 from volprep.warp.slice import warp_slice
 from volprep.warp.transform import (

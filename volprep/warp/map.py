@@ -16,24 +16,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Box, Shape3
+from volprep.geometry import Box
+from volprep.warp.join import join
+from volprep.warp.positions import (
+    TOLERANCE,
+    Border,
+    Floats,
+    check_inside,
+    clipped,
+    divide,
+    homogeneous,
+    interpolate,
+    lookup,
+    mirrored,
+    nearest_section,
+    solve,
+)
 
-__all__ = ["Border", "CoordinateMap", "WarpingOOBError"]
-
-Border = Literal["raise", "fill", "reflect"]
-Floats = npt.NDArray[np.float64]
-
-# A coordinate this far beyond the last voxel is rounding, not out of bounds.
-TOLERANCE = 1e-5
-
-
-class WarpingOOBError(ValueError):
-    """A map reaches outside the source; raised before any data is read."""
+__all__ = ["CoordinateMap"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,10 +197,11 @@ class CoordinateMap:
     def keeps_sections(self) -> bool:
         """Whether every output section comes from one z of the source."""
         flat = self.displacement is None or not self.displacement[0].any()
-        return self._matrix_keeps_sections and flat
+        return self.matrix_keeps_sections and flat
 
     @property
-    def _matrix_keeps_sections(self) -> bool:
+    def matrix_keeps_sections(self) -> bool:
+        """Whether the matrix alone, displacement aside, takes sections to sections."""
         return _separates_z(self.matrix) and (self.lock_z or self.is_affine)
 
     def then(self, other: CoordinateMap) -> CoordinateMap:
@@ -221,15 +227,7 @@ class CoordinateMap:
             sections to whole sections or displaces, or a perspective that locks
             z meets a matrix that moves z. Put maps of single sections first.
         """
-        matrix, lock_z = _compose_matrices(self, other)
-        index, moves = _compose_sections(self, other)
-        plain = CoordinateMap(matrix, lock_z)
-        return replace(
-            plain,
-            **_compose_displacements(self, other, plain),
-            section_index=index,
-            section_moves=moves,
-        )
+        return join(self, other)
 
     def relative_to(self, origin: Sequence[float]) -> CoordinateMap:
         """The same map with source positions counted from `origin`."""
@@ -303,7 +301,7 @@ class CoordinateMap:
             [(k, j, i) for k in sections for j in (0, y - 1) for i in (0, x - 1)], np.float64
         )
         placed = self._place(corners)
-        if np.any(_homogeneous(self.matrix, placed)[:, 3] <= 0):
+        if np.any(homogeneous(self.matrix, placed)[:, 3] <= 0):
             raise ValueError("matrix: the perspective sends a part of the output through infinity")
         reached = self._project(placed)
         low, high = reached.min(0), reached.max(0)
@@ -350,11 +348,11 @@ class CoordinateMap:
             return points
         placed = points.copy()
         if self.section_moves is not None:
-            move = self.section_moves[_nearest_section(points[:, 0], len(self.section_moves))]
+            move = self.section_moves[nearest_section(points[:, 0], len(self.section_moves))]
             placed[:, 1:] = np.einsum("nij,nj->ni", move[:, :, :2], points[:, 1:]) + move[:, :, 2]
         if self.section_index is not None:
             own = np.arange(len(self.section_index), dtype=np.float64)
-            placed[:, 0] = _lookup(points[:, 0], own, self.section_index.astype(np.float64))
+            placed[:, 0] = lookup(points[:, 0], own, self.section_index.astype(np.float64))
         return placed
 
     def _unplace(self, points: Floats) -> Floats:
@@ -363,23 +361,23 @@ class CoordinateMap:
         output = points.copy()
         if self.section_index is not None:
             number, first = np.unique(self.section_index, return_index=True)
-            output[:, 0] = _lookup(points[:, 0], number.astype(float), first.astype(float))
+            output[:, 0] = lookup(points[:, 0], number.astype(float), first.astype(float))
         if self.section_moves is not None:
-            move = self.section_moves[_nearest_section(output[:, 0], len(self.section_moves))]
+            move = self.section_moves[nearest_section(output[:, 0], len(self.section_moves))]
             back = np.linalg.inv(move[:, :, :2])
             output[:, 1:] = np.einsum("nij,nj->ni", back, points[:, 1:] - move[:, :, 2])
         return output
 
     def _project(self, points: Floats) -> Floats:
         """Step 2."""
-        return _divide(_homogeneous(self.matrix, points), self.lock_z)
+        return divide(homogeneous(self.matrix, points), self.lock_z)
 
     def _unproject(self, points: Floats) -> Floats:
         if not self.lock_z:
-            return _divide(_homogeneous(_inverse(self.matrix), points), False)
+            return divide(homogeneous(_inverse(self.matrix), points), False)
         inverse = np.eye(4)
         inverse[1:, 1:] = np.linalg.inv(self.matrix[1:, 1:])
-        flat = _divide(_homogeneous(inverse, points), True)
+        flat = divide(homogeneous(inverse, points), True)
         flat[:, 0] = (points[:, 0] - self.matrix[0, 3]) / self.matrix[0, 0]
         return flat
 
@@ -387,7 +385,7 @@ class CoordinateMap:
         """Steps 2 and 3."""
         moved = self._project(placed)
         if self.displacement is not None:
-            moved += _interpolate(self.displacement, self.grid_spacing, placed)[0]
+            moved += interpolate(self.displacement, self.grid_spacing, placed)[0]
         return moved
 
     def _unwarp(self, source: Floats) -> Floats:
@@ -403,7 +401,7 @@ class CoordinateMap:
             left, residual, length = left[going], residual[going], length[going]
             if not left.size:
                 break
-            step = _solve(self._slope(found[left]), residual)
+            step = solve(self._slope(found[left]), residual)
             trial = found[left] - step * length[:, None]
             rest = self._warp(trial) - source[left]
             better = np.abs(rest).max(1) < np.abs(residual).max(1)
@@ -413,33 +411,18 @@ class CoordinateMap:
 
     def _slope(self, placed: Floats) -> Floats:
         """The derivative of steps 2 and 3, (N, 3, 3)."""
-        homogeneous = _homogeneous(self.matrix, placed)
-        moved = _divide(homogeneous, self.lock_z)
+        before = homogeneous(self.matrix, placed)
+        moved = divide(before, self.lock_z)
         slope = self.matrix[None, :3, :3] - moved[:, :, None] * self.matrix[None, 3:, :3]
-        slope /= homogeneous[:, 3, None, None]
+        slope /= before[:, 3, None, None]
         if self.lock_z:
             slope[:, 0] = self.matrix[0, :3]
         if self.displacement is not None:
-            slope += _interpolate(self.displacement, self.grid_spacing, placed)[1]
+            slope += interpolate(self.displacement, self.grid_spacing, placed)[1]
         return slope
 
 
 _ITERATIONS, _CLOSE_ENOUGH, _SHORTEST = 100, 1e-6, 1e-4
-
-
-def check_inside(box: Box, whole: Box) -> None:
-    """Refuse a box that reaches outside `whole`.
-
-    Raises
-    ------
-    WarpingOOBError
-        With both boxes.
-    """
-    if not whole.contains(box):
-        raise WarpingOOBError(
-            f"the warp reads {box.start} to {box.stop} (Z, Y, X) and the source holds "
-            f"{whole.start} to {whole.stop}; draw another warp, or set border='fill' or 'reflect'"
-        )
 
 
 def _points(points: npt.ArrayLike) -> Floats:
@@ -455,183 +438,3 @@ def _separates_z(matrix: Floats) -> bool:
 
 def _inverse(matrix: Floats) -> Floats:
     return np.asarray(np.linalg.inv(matrix), np.float64)
-
-
-def _homogeneous(matrix: Floats, points: Floats) -> Floats:
-    return points @ matrix[:, :3].T + matrix[:, 3]
-
-
-def _divide(homogeneous: Floats, lock_z: bool) -> Floats:
-    moved: Floats = homogeneous[:, :3] / homogeneous[:, 3:]
-    if lock_z:
-        moved[:, 0] = homogeneous[:, 0]
-    return moved
-
-
-def _nearest_section(z: Floats, depth: int) -> npt.NDArray[np.int64]:
-    return np.clip(np.floor(z + 0.5), 0, depth - 1).astype(np.int64)
-
-
-def _lookup(values: Floats, known: Floats, result: Floats) -> Floats:
-    """Linear between the known values (ascending), one for one beyond them."""
-    inside = np.clip(values, known[0], known[-1])
-    forward = -1.0 if result[-1] < result[0] else 1.0
-    return np.interp(inside, known, result) + forward * (values - inside)
-
-
-def _interpolate(
-    grid: npt.NDArray[np.float32], spacing: Sequence[float], points: Floats
-) -> tuple[Floats, Floats]:
-    """A control grid (3, gz, gy, gx) at points (N, 3), and its derivative (N, 3, 3)."""
-    last = np.array(grid.shape[1:]) - 1
-    position = points / np.asarray(spacing)
-    inside = (position >= 0) & (position <= last)
-    position = np.clip(position, 0, last)
-    low = np.minimum(np.floor(position).astype(int), np.maximum(last - 1, 0))
-    high = np.minimum(low + 1, last)
-    knots = np.moveaxis(grid, 0, -1).astype(np.float64)
-    z, y, x = (np.stack([low[:, axis], high[:, axis]]) for axis in range(3))
-    corners = knots[z[:, None, None], y[None, :, None], x[None, None]]
-    tz, ty, tx = ((position - low)[:, axis, None] for axis in range(3))
-    along_x = corners[:, :, 1] - corners[:, :, 0]
-    rows = corners[:, :, 0] + along_x * tx
-    along_y = rows[:, 1] - rows[:, 0]
-    planes = rows[:, 0] + along_y * ty
-    along_z = planes[1] - planes[0]
-    along_x = along_x[:, 0] + (along_x[:, 1] - along_x[:, 0]) * ty
-    slope = np.stack(
-        [
-            along_z,
-            along_y[0] + (along_y[1] - along_y[0]) * tz,
-            along_x[0] + (along_x[1] - along_x[0]) * tz,
-        ],
-        -1,
-    )
-    return planes[0] + along_z * tz, slope * (inside / np.asarray(spacing))[:, None]
-
-
-def _solve(slope: Floats, residual: Floats) -> Floats:
-    """One step of Newton's iteration for each point; the shortest one where the map is flat."""
-    try:
-        step = np.linalg.solve(slope, residual[..., None])
-    except np.linalg.LinAlgError:
-        step = np.linalg.pinv(slope) @ residual[..., None]
-    return np.asarray(step[..., 0], np.float64)
-
-
-def _compose_matrices(first: CoordinateMap, second: CoordinateMap) -> tuple[Floats, bool]:
-    product: Floats = second.matrix @ first.matrix
-    if first.is_affine and second.is_affine:
-        return product, first.lock_z and second.lock_z
-    if not (first.lock_z or second.lock_z):
-        return product, False
-    if not (first._matrix_keeps_sections and second._matrix_keeps_sections):
-        raise ValueError("a perspective that locks z cannot join a matrix that moves z")
-    locked = np.zeros((4, 4))
-    locked[1:, 1:] = second.matrix[1:, 1:] @ first.matrix[1:, 1:]
-    locked[0, 0] = second.matrix[0, 0] * first.matrix[0, 0]
-    locked[0, 3] = second.matrix[0, 0] * first.matrix[0, 3] + second.matrix[0, 3]
-    return locked, True
-
-
-def _compose_sections(
-    first: CoordinateMap, second: CoordinateMap
-) -> tuple[npt.NDArray[np.int64] | None, Floats | None]:
-    if not second.described_sections:
-        return first.section_index, first.section_moves
-    z_step, z_start = first.matrix[0, 0], first.matrix[0, 3]
-    if (
-        not (first._matrix_keeps_sections and first.is_affine and abs(z_step) == 1)
-        or z_start != np.rint(z_start)
-        or first.displacement is not None
-    ):
-        raise ValueError(
-            "single sections can be moved only after a map that takes whole sections to whole "
-            "sections, without a displacement; put the map with sections first"
-        )
-    depth = first.described_sections
-    if not depth:
-        depth = max(1, int(second.described_sections - z_start if z_step == 1 else z_start + 1))
-    through = first.section_depths(depth)
-    between = through * z_step + z_start
-    index, moves = first.section_index, first.section_moves
-    if second.section_index is not None:
-        number = np.arange(len(second.section_index), dtype=np.float64)
-        reached = _lookup(between, number, second.section_index.astype(np.float64))
-        index = np.rint((reached - z_start) / z_step).astype(np.int64)
-    if second.section_moves is not None:
-        own = second.section_moves[_nearest_section(between, len(second.section_moves))]
-        plane = _square(first.matrix[None, 1:3, 1:])
-        moved = np.linalg.inv(plane) @ _square(own) @ plane
-        moves = (moved if moves is None else moved @ _square(moves))[:, :2]
-    return index, moves
-
-
-def _square(moves: Floats) -> Floats:
-    bottom = np.broadcast_to(np.array([0, 0, 1.0]), (len(moves), 1, 3))
-    return np.concatenate([moves, bottom], 1)
-
-
-def _compose_displacements(
-    first: CoordinateMap, second: CoordinateMap, plain: CoordinateMap
-) -> dict[str, Any]:
-    if second.displacement is None and first.displacement is None:
-        return {}
-    if first.displacement is not None and second.displacement is None and second.is_affine:
-        turned = np.einsum("ij,jzyx->izyx", second.matrix[:3, :3], first.displacement)
-        return {"displacement": turned, "grid_spacing": first.grid_spacing}
-    spacing, shape = _common_grid(first, second)
-    nodes = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
-    placed = nodes * np.asarray(spacing)
-    total = second._warp(first._warp(placed)) - plain._project(placed)
-    return {"displacement": total.T.reshape(3, *shape), "grid_spacing": spacing}
-
-
-def _common_grid(
-    first: CoordinateMap, second: CoordinateMap
-) -> tuple[tuple[float, float, float], Shape3]:
-    """Spacing and shape of a control grid that is fine enough for the displacements of both."""
-    spacing, reach = np.full(3, np.inf), np.ones(3)
-    constant_z = True
-    for grid, step, before in (
-        (first.displacement, first.grid_spacing, None),
-        (second.displacement, second.grid_spacing, first),
-    ):
-        if grid is None:
-            continue
-        far = (np.array(grid.shape[1:]) - 1) * np.asarray(step)
-        constant_z &= grid.shape[1] == 1 and (before is None or before.keeps_sections)
-        if before is None:
-            spacing, reach = np.minimum(spacing, step), np.maximum(reach, far)
-            continue
-        corners = np.array(
-            [[c * f for c, f in zip(n, far, strict=True)] for n in np.ndindex(2, 2, 2)]
-        )
-        reach = np.maximum(reach, before._unproject(corners).max(0))
-        scale = np.abs(before.matrix[:3, :3]) / np.asarray(step)[:, None]
-        spacing = np.minimum(spacing, 0.5 / np.maximum(scale.max(0), 1e-9))
-    shape = np.ceil(reach / spacing - 1e-9).astype(int) + 1
-    if constant_z:
-        shape[0] = 1
-    return (float(spacing[0]), float(spacing[1]), float(spacing[2])), tuple(shape.tolist())
-
-
-def clipped(box: Box, limit: Sequence[int]) -> Box:
-    """The part of a box in a source of shape `limit`, or its nearest voxel where there is none."""
-    inside = box.clip(limit)
-    start = [min(a, n - 1) for a, n in zip(inside.start, limit, strict=True)]
-    return Box.at(start, [max(n, 1) for n in inside.shape])
-
-
-def mirrored(box: Box, limit: Sequence[int]) -> Box:
-    """The voxels of a source of shape `limit` that a mirrored reading of `box` comes from."""
-    start, stop = [], []
-    for low, high, n in zip(box.start, box.stop, limit, strict=True):
-        a, b = max(low, 0), min(high, n)
-        if low < 0:
-            a, b = 0, max(b, min(n, 1 - low))
-        if high > n:
-            a, b = min(a, max(0, 2 * n - 1 - high)), n
-        start.append(a)
-        stop.append(b)
-    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))

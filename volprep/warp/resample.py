@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from volprep.compute import run_units
 from volprep.geometry import Box, Shape3, three
-from volprep.warp.map import Border, CoordinateMap, check_inside, clipped, mirrored
+from volprep.warp.map import CoordinateMap
+from volprep.warp.positions import Border, check_inside, clipped, mirrored
 from volprep.warp.tiles import Layer, Tile, TileReader
 
 __all__ = ["resample"]

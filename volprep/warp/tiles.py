@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from volprep.geometry import Box, Shape3
 from volprep.kernels import warp as kernels
-from volprep.warp.map import TOLERANCE, Border, CoordinateMap, Floats
+from volprep.warp.map import CoordinateMap
+from volprep.warp.positions import TOLERANCE, Border, Floats
 
 __all__ = ["Layer", "Table", "Tile", "TileReader"]
 

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.geometry import Shape3, three
-from volprep.warp.map import TOLERANCE, CoordinateMap, Floats
+from volprep.warp.map import CoordinateMap
+from volprep.warp.positions import TOLERANCE, Floats
 
 __all__ = [
     "WarpDraw",
