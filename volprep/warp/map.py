@@ -40,6 +40,10 @@ from volprep.warp.positions import (
 
 __all__ = ["CoordinateMap"]
 
+# Newton's iteration for points ends with all of them this close in the source (voxels), with
+# steps that have become this short, or after so many.
+_CLOSE_ENOUGH, _SHORTEST, _ITERATIONS = 1e-6, 1e-4, 100
+
 
 @dataclass(frozen=True, eq=False)
 class CoordinateMap:
@@ -374,7 +378,8 @@ class CoordinateMap:
 
     def _unproject(self, points: Floats) -> Floats:
         if not self.lock_z:
-            return divide(homogeneous(_inverse(self.matrix), points), False)
+            inverse = np.asarray(np.linalg.inv(self.matrix), np.float64)
+            return divide(homogeneous(inverse, points), False)
         inverse = np.eye(4)
         inverse[1:, 1:] = np.linalg.inv(self.matrix[1:, 1:])
         flat = divide(homogeneous(inverse, points), True)
@@ -422,9 +427,6 @@ class CoordinateMap:
         return slope
 
 
-_ITERATIONS, _CLOSE_ENOUGH, _SHORTEST = 100, 1e-6, 1e-4
-
-
 def _points(points: npt.ArrayLike) -> Floats:
     array = np.asarray(points, np.float64)
     if array.ndim != 2 or array.shape[1] != 3:
@@ -434,7 +436,3 @@ def _points(points: npt.ArrayLike) -> Floats:
 
 def _separates_z(matrix: Floats) -> bool:
     return not (matrix[1:, 0].any() or matrix[0, 1:3].any())
-
-
-def _inverse(matrix: Floats) -> Floats:
-    return np.asarray(np.linalg.inv(matrix), np.float64)
