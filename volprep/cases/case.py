@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from volprep.cases.channels import ChannelFiles
+from volprep.errors import SourceError
 from volprep.geometry import Spacing3
 from volprep.sources import Volume, open_labels, open_volume
 
@@ -40,7 +41,11 @@ class FileRef:
 
     def open_labels(self) -> Volume:
         """Open the array as integer labels, without reading its voxels."""
-        return open_labels(self.path, key=self.key, axes=self.axes)
+        try:
+            return open_labels(self.path, key=self.key, axes=self.axes)
+        except SourceError as error:  # of a label, so the option that helps is the label's
+            wanted = error.wanted and error.wanted.replace("`axes:", "`label_axes:")
+            raise SourceError(error.path, error.found, wanted) from error
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON and YAML."""

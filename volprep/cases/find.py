@@ -196,10 +196,10 @@ def group_of(name: str, pattern: str | None) -> str | None:
     try:
         match = re.search(pattern, name)
     except re.error as error:
-        raise ConfigError(f"group: {pattern!r} is no regular expression: {error}") from error
+        raise ConfigError(f"split.group: {pattern!r} is no regular expression: {error}") from error
     if match is None:
         raise ConfigError(
-            f"group: {pattern!r} does not occur in the case {name!r}; "
+            f"split.group: {pattern!r} does not occur in the case {name!r}; "
             "write an expression that every case's name matches"
         )
     return match.group(1) if match.re.groups and match.group(1) is not None else match.group()

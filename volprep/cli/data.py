@@ -24,6 +24,7 @@ ImageDir = Annotated[
 ImageKey = Annotated[str | None, typer.Option(help="Image dataset inside HDF5 or Zarr files.")]
 LabelKey = Annotated[str | None, typer.Option(help="Label dataset inside HDF5 or Zarr files.")]
 Axes = Annotated[str | None, typer.Option(help="Axes of the image files, such as CZYX.")]
+LabelAxes = Annotated[str | None, typer.Option(help="Axes of the label files, such as ZYX.")]
 Slices = Annotated[
     bool | None,
     typer.Option("--slices/--images", help="A folder of pictures is one stack, or many 2D images."),
@@ -45,7 +46,7 @@ def init(
     image_key: ImageKey = None,
     label_key: LabelKey = None,
     axes: Axes = None,
-    label_axes: Annotated[str | None, typer.Option(help="Axes of the label files.")] = None,
+    label_axes: LabelAxes = None,
     slices: Slices = None,
     spacing: Annotated[
         str | None, typer.Option(help="(z, y, x) in µm, or '50,4,4 nm', where files carry none.")
@@ -84,6 +85,13 @@ def init(
 @app.command()
 def check(
     source: Source,
+    image_dir: ImageDir = None,
+    label_dir: LabelDir = None,
+    image_key: ImageKey = None,
+    label_key: LabelKey = None,
+    axes: Axes = None,
+    label_axes: LabelAxes = None,
+    slices: Slices = None,
     headers_only: Annotated[
         bool, typer.Option("--headers-only", help="Do not read a voxel.")
     ] = False,
@@ -92,7 +100,16 @@ def check(
     """List the cases, and everything that is wrong or doubtful about them."""
     from volprep import pipeline
 
-    config = pipeline.load_target(source)
+    config = pipeline.load_target(
+        source,
+        image_dir=image_dir,
+        label_dir=label_dir,
+        image_key=image_key,
+        label_key=label_key,
+        axes=axes,
+        label_axes=label_axes,
+        slices=slices,
+    )
     cases = pipeline.list_cases(config)
     with stage("check", pipeline.voxel_count(cases), "voxels") as advance:
         report = pipeline.check(config, cases, headers_only=headers_only, progress=advance)

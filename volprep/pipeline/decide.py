@@ -31,6 +31,12 @@ from volprep.splits import SplitPart, Splits, make_splits, splits_blocks
 __all__ = ["decide", "plan_of", "plan_of_shape", "preprocessing", "split_cases"]
 
 
+#: Of a single volume, the share that should be left for training.
+TRAINED = 0.5
+#: The patch is not made shorter than this to leave it, in voxels.
+SHORTEST = 16
+
+
 def decide(
     config: Config, cases: Cases, reporter: Reporter
 ) -> tuple[Plan, Splits, Fingerprint, tuple[int, ...] | None]:
@@ -66,8 +72,12 @@ def plan_of(config: Config, reporter: Reporter = silent) -> Plan:
     count = config.data.label_kind == "classes" and config.data.n_classes is None
     if count and any(case.label for case in cases):
         fingerprint = measure(config, cases, parts, reporter, "fingerprint")
-        return _plan(config, fingerprint, cases, _classes(config, [fingerprint]))
-    return _plan(config, headers_of(cases), cases, None)
+    else:
+        fingerprint, count = headers_of(cases), False
+    classes = _classes(config, [fingerprint]) if count else None
+    if splits_blocks(cases.items, kind=config.split.kind):
+        return _plan_blocks(config, cases, fingerprint, classes)[0]
+    return _plan(config, fingerprint, cases, classes)
 
 
 def plan_of_shape(
@@ -184,26 +194,61 @@ def _plan(
 def _plan_blocks(
     config: Config, cases: Cases, whole: Fingerprint, classes: Sequence[int] | None
 ) -> tuple[Plan, Splits]:
-    """Plan and blocks together: the patch is made smaller where both sides cannot hold it."""
+    """Plan and blocks together, since the gap between the blocks is a patch.
+
+    A patch that is not the user's is made shorter along the cut until both sides hold
+    it and enough of the volume is left for training.
+    """
     plan = _plan(config, whole, cases, classes)
     settings = preprocessing(config, plan)
     shapes = {
         case.name: three(case_layout(case.open_image(), None, settings).shape[1:]) for case in cases
     }
     splits = split_cases(config, cases, shapes, plan.patch_size)
-    if splits.patch_limit is not None and config.plan.patch_size is None:
-        smaller = _plan(config, whole, cases, classes, _divisible(splits.patch_limit, plan.pool))
-        plan = dataclasses.replace(
-            smaller,
-            given=tuple(name for name in smaller.given if name != "patch_size"),
-            reasons={
-                **smaller.reasons,
-                "patch_size": "the largest that both sides of the one volume hold, "
-                "with a gap of a patch between them",
-            },
-        )
+    while config.plan.patch_size is None and config.split.fraction > 0:
+        shorter = _shorter(plan, splits, shapes)
+        if shorter is None:
+            break
+        plan = _with_reason(_plan(config, whole, cases, classes, shorter))
         splits = split_cases(config, cases, shapes, plan.patch_size)
     return plan, splits
+
+
+def _shorter(plan: Plan, splits: Splits, shapes: Mapping[str, Shape3]) -> Shape3 | None:
+    """A smaller patch to try; None where the blocks are good, or the patch is small already."""
+    limit = splits.patch_limit
+    if limit is None:
+        if _kept_for_training(splits, shapes) >= TRAINED:
+            return None
+        axis = max(range(3), key=lambda a: splits.gap[a])
+        if plan.patch_size[axis] <= SHORTEST:
+            return None
+        limit = three(
+            max(SHORTEST, n * 3 // 4) if a == axis else n for a, n in enumerate(plan.patch_size)
+        )
+    shorter = _divisible(limit, plan.pool)
+    return shorter if shorter != plan.patch_size else None
+
+
+def _kept_for_training(splits: Splits, shapes: Mapping[str, Shape3]) -> float:
+    kept = sum(
+        Box.whole(shapes[part.case]).size if part.box is None else part.box.size
+        for part in splits.train
+    )
+    return kept / sum(math.prod(shapes[name]) for name in {part.case for part in splits.train})
+
+
+def _with_reason(plan: Plan) -> Plan:
+    """The plan of a patch that was made shorter here, which is no user's choice."""
+    reason = (
+        "made shorter, so that a block of the one volume can be held out with a gap of a patch "
+        f"and at least {TRAINED:.0%} is left for training, where possible"
+    )
+    return dataclasses.replace(
+        plan,
+        given=tuple(name for name in plan.given if name != "patch_size"),
+        reasons={**plan.reasons, "patch_size": reason},
+    )
 
 
 def _source_part(part: SplitPart, case: Case, settings: Preprocessing) -> SplitPart:

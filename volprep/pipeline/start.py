@@ -12,7 +12,9 @@ import numpy as np
 
 from volprep.cases import Case, Cases
 from volprep.config import dump_yaml
+from volprep.errors import SourceError
 from volprep.pipeline.inputs import list_cases, load_target
+from volprep.sampling import ForegroundIndex
 
 __all__ = ["LabelGuess", "guess_label_kind", "start", "starting_yaml"]
 
@@ -53,6 +55,8 @@ def start(
     """
     given = {name: value for name, value in options.items() if value is not None}
     cases = list_cases(load_target(root, **given))
+    if not cases.items:
+        raise SourceError(root, "no image among its files", "; ".join(cases.notices) or None)
     guess = guess_label_kind(cases)
     text = starting_yaml(root, config_path, cases, guess, given=given, output=output)
     labelled = sum(case.label is not None for case in cases)
@@ -88,9 +92,18 @@ def guess_label_kind(cases: Cases, most: int = 3) -> LabelGuess:
     if count <= 1:
         value = next(iter(set().union(*ids)), 0)
         return LabelGuess("classes", f"the only value beside 0 is {value}")
-    if len(ids) > 1 and count <= MANY and all(found == ids[0] for found in ids):
-        return LabelGuess("classes", f"the first {len(ids)} cases hold the same {count} values")
-    return LabelGuess("instances", f"{len(ids[0])} ids in {labelled[0].name}")
+    alike = len(ids) > 1 and all(found == ids[0] for found in ids)
+    if count > MANY or not (alike or len(ids) == 1):
+        return LabelGuess("instances", f"{len(ids[0])} ids in {labelled[0].name}")
+    pieces = _pieces(labelled[0])
+    where = f"{len(ids[0])} ids in {pieces} pieces in {labelled[0].name}"
+    return LabelGuess("classes" if pieces >= 2 * len(ids[0]) else "instances", where)
+
+
+def _pieces(case: Case) -> int:
+    """Connected components of all ids: an instance is one piece, a class is many."""
+    labels = case.open_label()
+    return 0 if labels is None else len(ForegroundIndex.build(labels, connected=True))
 
 
 def starting_yaml(
