@@ -22,7 +22,7 @@ from volprep.skeletons.points import Skeletons
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PointTable", "Target", "bake_box", "bake_skeleton", "index_block"]
+__all__ = ["PointTable", "Target", "bake_box", "bake_skeleton", "index_labels"]
 
 Target = Literal["position", "offset"]
 Field = npt.NDArray[np.float32]
@@ -60,7 +60,9 @@ class PointTable:
             skeletons = Skeletons.from_points({i: p for i, p in given.items() if i not in empty})
         points = np.zeros((3, len(skeletons.points) + 1), np.float32)
         points[:, :-1] = skeletons.points.T
-        return cls(skeletons.ids, skeletons.offsets, points, frozenset(empty))
+        # Copies: arrays that may not be written would be compiled for once more.
+        ids, offsets = np.array(skeletons.ids), np.array(skeletons.offsets)
+        return cls(ids, offsets, points, frozenset(empty))
 
 
 def bake_skeleton(
@@ -208,7 +210,7 @@ def bake_box(
         block = local.shift(box.start)
         around = block.grow(1) if average else block
         given = around.common(read)
-        rows = index_block(
+        rows = _index_block(
             labels[given.shift([-a for a in read.start]).slices], given, around, table
         )
         field, lengths = _bake_rows(rows, around, block, table, weights, average, distance)
@@ -269,16 +271,23 @@ def _leaves(shape: Shape3) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]
     return corners, groups
 
 
-def index_block(
+def index_labels(
+    labels: npt.NDArray[Any], table: PointTable, out: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int32]:
+    """Write the table's row of every label, counted from 1, and 0 for 0; returns `out`."""
+    if nearest.index_ids(np.ascontiguousarray(as_unsigned(labels)), table.ids, out):
+        raise ValueError(_missing(labels, table))
+    return out
+
+
+def _index_block(
     labels: npt.NDArray[Any], read: Box, around: Box, table: PointTable
 ) -> npt.NDArray[np.int32]:
     """The rows of the table for the labels of `around`, 0 where none were read.
 
     The array is the thread's own, until its next block.
     """
-    found = _kept.take("found", read.shape, np.int32)
-    if nearest.index_ids(np.ascontiguousarray(as_unsigned(labels)), table.ids, found):
-        raise ValueError(_missing(labels, table))
+    found = index_labels(labels, table, _kept.take("found", read.shape, np.int32))
     if read == around:
         return found
     rows = _kept.take("rows", around.shape, np.int32)

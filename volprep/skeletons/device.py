@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Box
-from volprep.skeletons.bake import PointTable, Target, index_block
+from volprep.skeletons.bake import PointTable, Target, index_labels
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +34,8 @@ def bake_tensor(
     """
     import torch
 
-    whole = Box.whole(labels.shape)
-    rows = torch.from_numpy(index_block(labels, whole, whole, table)).to(device)
+    found = index_labels(labels, table, np.empty(labels.shape, np.int32))
+    rows = torch.from_numpy(found).to(device)
     baked = torch.zeros((3, *rows.shape), dtype=torch.float32, device=device)
     distance = torch.zeros(rows.shape, dtype=torch.float32, device=device)
     flat, lengths = baked.view(3, -1), distance.view(-1)

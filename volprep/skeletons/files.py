@@ -181,7 +181,7 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> npt.NDArray[
             or dtype.itemsize * int(np.prod(shape, dtype=object)) != stored
         ):
             raise SourceError(path, f"{name}: {dtype} {shape} in {stored} bytes", "write it again")
-        return np.frombuffer(stream.read(), dtype).reshape(shape)
+        return np.frombuffer(stream.read(), dtype).reshape(shape).copy()
 
 
 def _newer_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

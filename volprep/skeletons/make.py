@@ -107,6 +107,8 @@ def skeletonize(
     After SKOOTS' `calculate_skeletons`, which loses the last plane of every object,
     moves points outside their objects when it rescales, and leaves out components.
 
+    ``teasar`` clears a tube of 1.5 radii and 10 voxels around each path; see kimimaro.
+
     ``lee`` gives what `skimage.morphology.skeletonize` gives for each component on its
     own, cavities filled (Lee's method keeps the sheets around them), with two
     differences. scikit-image can remove an object whole; here one voxel is kept. Points
