@@ -3,26 +3,50 @@
     found = compute_fingerprint([FingerprintInput("brain", open_image, open_label), ...])
     found.median_shape, found.statistics("foreground")[0].percentile(99.5)
 
-Volumes are walked through in blocks; importing this loads no compiler.
+Volumes are walked through in blocks. Names are loaded when they are first used, so
+that `compute_median` waits for nothing that only measuring needs.
 """
 
 from __future__ import annotations
 
-from volprep.fingerprint.biom3d import data_fingerprint
-from volprep.fingerprint.draw import draw_histogram
-from volprep.fingerprint.facts import (
-    PERCENTILES,
-    CaseFacts,
-    Fingerprint,
-    Histogram,
-    LabelFacts,
-    Region,
-    Statistics,
-    Weighting,
-)
-from volprep.fingerprint.measure import compute_fingerprint
-from volprep.fingerprint.walk import FingerprintInput
-from volprep.headers import MixedShapesError, compute_median
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from volprep.fingerprint.biom3d import data_fingerprint
+    from volprep.fingerprint.draw import draw_histogram
+    from volprep.fingerprint.facts import (
+        PERCENTILES,
+        CaseFacts,
+        Fingerprint,
+        Histogram,
+        LabelFacts,
+        Region,
+        Statistics,
+        Weighting,
+    )
+    from volprep.fingerprint.measure import compute_fingerprint
+    from volprep.fingerprint.walk import FingerprintInput
+    from volprep.headers import MixedShapesError, compute_median
+
+_HOMES = {
+    "volprep.fingerprint.biom3d": ["data_fingerprint"],
+    "volprep.fingerprint.draw": ["draw_histogram"],
+    "volprep.fingerprint.facts": [
+        "PERCENTILES",
+        "CaseFacts",
+        "Fingerprint",
+        "Histogram",
+        "LabelFacts",
+        "Region",
+        "Statistics",
+        "Weighting",
+    ],
+    "volprep.fingerprint.measure": ["compute_fingerprint"],
+    "volprep.fingerprint.walk": ["FingerprintInput"],
+    "volprep.headers": ["MixedShapesError", "compute_median"],
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "PERCENTILES",
@@ -40,3 +64,15 @@ __all__ = [
     "data_fingerprint",
     "draw_histogram",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'volprep.fingerprint' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
