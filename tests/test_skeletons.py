@@ -307,3 +307,24 @@ def test_points_that_cannot_be_a_skeleton_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Skeletons.from_points(points)
+
+
+def test_edges_are_put_in_order() -> None:
+    skeletons = Skeletons.from_points(
+        {2: np.zeros((3, 3)), 1: np.ones((2, 3))}, edges={2: [[2, 1], [1, 0]], 1: [[1, 0]]}
+    )
+    assert skeletons.edges.tolist() == [[0, 1], [2, 3], [3, 4]]
+    assert skeletons.edges_of(2).tolist() == [[0, 1], [1, 2]]
+    with pytest.raises(ValueError, match="not in ascending order"):
+        Skeletons(skeletons.ids, skeletons.offsets, skeletons.points, skeletons.edges[::-1].copy())
+
+
+@given(blobs(ids=6), st.sets(st.integers(0, 8)))
+def test_only_agrees_with_the_whole(labels: Labels, ids: set[int]) -> None:
+    whole = skeletonize(labels)
+    some = whole.only(ids)
+    assert list(some) == sorted(ids & set(whole))
+    for instance in some:
+        assert some[instance].tolist() == whole[instance].tolist()
+        assert some.edges_of(instance).tolist() == whole.edges_of(instance).tolist()
+        assert np.array_equal(some.radii_of(instance), whole.radii_of(instance))

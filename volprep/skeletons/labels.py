@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["as_unsigned"]
+from volprep.kernels.runs import count_runs, find_runs
+
+__all__ = ["as_unsigned", "list_runs", "present_ids"]
 
 
 def as_unsigned(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -30,3 +32,17 @@ def as_unsigned(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return labels.astype(np.int64 if wide else np.int32, copy=False).view(
         np.uint64 if wide else np.uint32
     )
+
+
+def list_runs(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int32]]:
+    """Every run of one label along x: its id (R,), and ``(z, y, x, stop)`` (R, 4)."""
+    unsigned = np.ascontiguousarray(as_unsigned(labels))
+    count = count_runs(unsigned)
+    ids, runs = np.empty(count, np.uint64), np.empty((count, 4), np.int32)
+    find_runs(unsigned, ids, runs)
+    return ids, runs
+
+
+def present_ids(labels: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """The ids in an array of labels (Z, Y, X), ascending, without 0."""
+    return np.unique(list_runs(labels)[0])

@@ -16,8 +16,8 @@ from volprep.errors import MissingDependencyError
 from volprep.geometry import Spacing3
 from volprep.kernels import runs as run_kernels
 from volprep.kernels import thinning
-from volprep.skeletons.labels import as_unsigned
-from volprep.skeletons.points import Skeletons
+from volprep.skeletons.labels import list_runs
+from volprep.skeletons.points import Skeletons, sort_edges
 
 __all__ = ["Component", "Method", "Trace", "find_components", "skeletonize", "trace_component"]
 
@@ -144,15 +144,6 @@ def find_components(labels: npt.NDArray[Any]) -> Iterator[Component]:
     return split_runs(ids, runs)
 
 
-def list_runs(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint64], IntArray]:
-    """Every run of one label along x: its id (R,), and ``(z, y, x, stop)`` (R, 4)."""
-    unsigned = np.ascontiguousarray(as_unsigned(labels))
-    count = run_kernels.count_runs(unsigned)
-    ids, runs = np.empty(count, np.uint64), np.empty((count, 4), np.int32)
-    run_kernels.find_runs(unsigned, ids, runs)
-    return ids, runs
-
-
 def split_runs(ids: npt.NDArray[np.uint64], runs: IntArray) -> Iterator[Component]:
     """Sort runs (line by line) into connected components."""
     number = np.empty(len(runs), np.int32)
@@ -225,7 +216,7 @@ def _trace_teasar(
     if 1 not in found:
         return np.empty((0, 3), np.int64), np.empty((0, 2), np.int64)
     voxels = np.rint(found[1].vertices / scale).astype(np.int64)
-    return voxels, found[1].edges.astype(np.int64)
+    return voxels, sort_edges(found[1].edges.astype(np.int64))
 
 
 _TRACERS: dict[str, Callable[[IntArray, tuple[int, int, int], npt.NDArray[np.float64]], Traced]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -30,7 +31,8 @@ class Skeletons(Mapping[int, PointArray]):
     points : array, shape (N, 3), float32
         In (Z, Y, X) voxels, voxel centres at whole numbers.
     edges : array, shape (E, 2), int64
-        Pairs of rows of `points` that are linked; each pair is of one instance.
+        Pairs of rows of `points` that are linked, the lower row first, in ascending order;
+        each pair is of one instance.
     radii : array, shape (N,), float32, or None
         Distance of each point to the border of its instance, in the units of the
         spacing that it was measured with; None where nobody measured it.
@@ -71,7 +73,7 @@ class Skeletons(Mapping[int, PointArray]):
         parts = [as_points(points[i], i) for i in ids]
         offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         links = [
-            np.asarray(edges[i], np.int64).reshape(-1, 2) + first
+            sort_edges(np.asarray(edges[i], np.int64).reshape(-1, 2)) + first
             for i, first in zip(ids, offsets[:-1], strict=True)
             if edges is not None and i in edges
         ]
@@ -117,8 +119,7 @@ class Skeletons(Mapping[int, PointArray]):
     def edges_of(self, instance: int) -> npt.NDArray[np.int64]:
         """Pairs of rows of ``skeletons[instance]`` that are linked, shape (E, 2)."""
         rows = self._rows(instance)
-        mine = (self.edges[:, 0] >= rows.start) & (self.edges[:, 0] < rows.stop)
-        return np.asarray(self.edges[mine] - rows.start, np.int64)
+        return np.asarray(self.edges[self._edge_rows(rows)] - rows.start, np.int64)
 
     def radii_of(self, instance: int) -> npt.NDArray[np.float32] | None:
         """Radii of ``skeletons[instance]``, shape (N,), or None."""
@@ -130,17 +131,18 @@ class Skeletons(Mapping[int, PointArray]):
             wanted = ids[ids > 0].astype(np.uint64)
         else:
             wanted = np.array([i for i in ids if i > 0], np.uint64)
-        keep = np.isin(self.ids, wanted)
-        counts = np.diff(self.offsets)
-        rows = np.repeat(keep, counts)
-        place = np.cumsum(rows) - 1
-        edges = self.edges[rows[self.edges[:, 0]]] if len(self.edges) else self.edges
+        found = [rows for i in np.unique(wanted) if (rows := self._find(int(i))) is not None]
+        offsets = np.cumsum([0, *(rows.stop - rows.start for rows in found)], dtype=np.int64)
+        edges = [
+            self.edges[self._edge_rows(rows)] + (start - rows.start)
+            for rows, start in zip(found, offsets[:-1], strict=True)
+        ]
         return Skeletons(
-            self.ids[keep],
-            np.concatenate(([0], np.cumsum(counts[keep]))).astype(np.int64),
-            self.points[rows],
-            place[edges].astype(np.int64),
-            None if self.radii is None else self.radii[rows],
+            self.ids[np.isin(self.ids, wanted)],
+            offsets,
+            _gather(self.points, found),
+            np.concatenate(edges) if edges else self.edges[:0],
+            None if self.radii is None else _gather(self.radii, found),
         )
 
     def crop(self, box: Box, ids: Iterable[int] | npt.NDArray[Any]) -> Skeletons:
@@ -156,8 +158,11 @@ class Skeletons(Mapping[int, PointArray]):
         ids : iterable of int or array
             The labels of the patch (an array of any shape is taken, zeros included).
         """
-        labels = np.unique(ids) if isinstance(ids, np.ndarray) else ids
-        return self.only(labels).shift([-a for a in box.start])
+        if isinstance(ids, np.ndarray) and ids.ndim == 3:
+            from volprep.skeletons.labels import present_ids
+
+            ids = present_ids(ids)
+        return self.only(ids).shift([-a for a in box.start])
 
     def shift(self, offset: Sequence[float]) -> Skeletons:
         """Every point moved by `offset`, (Z, Y, X) voxels."""
@@ -176,10 +181,31 @@ class Skeletons(Mapping[int, PointArray]):
         return replace(self, points=moved)
 
     def _rows(self, instance: int) -> slice:
+        rows = self._find(instance)
+        if rows is None:
+            raise KeyError(instance)
+        return rows
+
+    def _find(self, instance: int) -> slice | None:
         k = int(np.searchsorted(self.ids, np.uint64(instance))) if 0 < instance < 2**64 else 0
         if k == len(self.ids) or int(self.ids[k]) != instance:
-            raise KeyError(instance)
+            return None
         return slice(int(self.offsets[k]), int(self.offsets[k + 1]))
+
+    def _edge_rows(self, rows: slice) -> slice:
+        """The edges of the points `rows`: their lower ends ascend, so they are found by halving."""
+        lower = self.edges[:, 0]
+        return slice(bisect_left(lower, rows.start), bisect_left(lower, rows.stop))
+
+
+def sort_edges(edges: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Each pair with its lower row first, and the pairs in ascending order."""
+    pairs = np.sort(edges, axis=1)
+    return np.asarray(pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))])
+
+
+def _gather(values: npt.NDArray[np.float32], parts: list[slice]) -> npt.NDArray[np.float32]:
+    return np.concatenate([values[part] for part in parts]) if parts else values[:0]
 
 
 def as_points(points: npt.ArrayLike, instance: int) -> PointArray:
@@ -225,6 +251,8 @@ def _faults(skeletons: Skeletons) -> Iterator[str]:
         yield f"edges name point {edges.max()}, but there are {len(points)} points"
     elif len(edges) and (np.diff(np.searchsorted(offsets, edges, side="right"), axis=1) != 0).any():
         yield "an edge links two instances"
+    elif len(edges) and ((edges[:, 1] < edges[:, 0]) | (np.diff(edges[:, 0], prepend=0) < 0)).any():
+        yield "edges are not in ascending order"
     elif radii is not None and (radii.shape != (len(points),) or radii.dtype != np.float32):
         yield f"radii are {radii.dtype} {radii.shape}, wanted float32 ({len(points)},)"
     elif radii is not None and np.isnan(radii).any():

@@ -13,13 +13,13 @@ import numpy.typing as npt
 from volprep.compute import Backend, run_units
 from volprep.geometry import Box, Shape3, Spacing3, VolumeLike, aligned_blocks
 from volprep.skeletons.bake import PointTable, Target, bake_box, check_anisotropy
+from volprep.skeletons.labels import list_runs
 from volprep.skeletons.make import (
     Component,
     Method,
     Trace,
     check_method,
     gather,
-    list_runs,
     split_runs,
     trace_component,
 )
