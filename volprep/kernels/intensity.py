@@ -69,18 +69,18 @@ def _levels(section, gain, offset, gamma, inverted, low, span):  # type: ignore[
     zero, one = np.float32(0), np.float32(1)
     inverse = one / span if span > zero else zero
     a = np.float32(gain * inverse)
-    b = np.float32(offset - low * inverse * gain)
+    b = np.float32(offset)
     power = np.float32(gamma)
     base = low + span if inverted else low
     scale = -span if inverted else span
     if power == one:
         for n in range(flat.size):
-            u = flat[n] * a + b
+            u = (flat[n] - low) * a + b
             u = u if u > zero else zero
             flat[n] = base + scale * (u if u < one else one)
         return
     for n in range(flat.size):
-        u = flat[n] * a + b
+        u = (flat[n] - low) * a + b
         u = u if u > zero else zero
         u = _power(u if u < one else one, power)
         flat[n] = base + scale * (u if u < one else one)
