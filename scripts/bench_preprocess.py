@@ -63,9 +63,6 @@ CHUNKS = (32, 128, 128)
 DEPTH = 32
 
 
-# --- data ------------------------------------------------------------------------------
-
-
 def make_volumes() -> None:
     """Twenty images with masks of two classes; made once."""
     if (DATA / "done").exists():
@@ -102,9 +99,6 @@ def make_volumes() -> None:
             ) as file:
                 file.write(nifti.to_bytes())
     (DATA / "done").touch()
-
-
-# --- the two programs ------------------------------------------------------------------
 
 
 def run_volprep() -> None:
@@ -232,9 +226,6 @@ def compare(rounds: int) -> None:
     print(table(["", "wall s", "CPU s", "peak MB", "on disk MB"], rows))
     images = sum(size_of(p) for p in (OUT / "volprep").glob("*/image.zarr"))
     print(f"images on disk over the same as float32 zstd: {images / float32_zstd_size():.2f}")
-
-
-# --- the kernels -----------------------------------------------------------------------
 
 
 def compare_kernels() -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from volprep.augment import Compose, transforms_from_config
+from volprep.augment import compose_from_config
 from volprep.errors import StoreError
 from volprep.preprocess import Normalisation
 from volprep.randomness import sample_generator
@@ -162,8 +162,7 @@ class PatchDataset(Dataset[Sample]):
 
     def _compose(self) -> SampleTransform | None:
         """The augmentations of the training config; None where it lists none."""
-        transforms = transforms_from_config(self.training["augment"])
-        if not transforms:
+        if not self.training["augment"]:
             return None
         size = self.patch_size or self._reader.spec("image").patch_shape[1:]
         targets: dict[str, Literal["img", "mask", "points"]] = {
@@ -171,7 +170,22 @@ class PatchDataset(Dataset[Sample]):
         }
         if self.training["skeletons"] is not None:
             targets["skeletons"] = "points"
-        return Compose(transforms, size, targets, spacing=self.training["spacing"])
+        return compose_from_config(
+            self.training["augment"],
+            size,
+            targets,
+            spacing=self.training["spacing"],
+            value_range=self._value_range(),
+        )
+
+    def _value_range(self) -> list[tuple[float, float]] | None:
+        """What the clip bounds become, so that amounts mean the same in every patch."""
+        rule = self._common
+        if not self.normalise or self._of_case or rule.clip is None or not rule.scale:
+            return None
+        bounds = np.array(rule.clip, np.float64)
+        scaled = (bounds - np.array(rule.offset)[:, None]) / np.array(rule.scale)[:, None]
+        return [(float(low), float(high)) for low, high in scaled]
 
     def _integers(self, label: npt.NDArray[Any], number: int) -> npt.NDArray[np.int64]:
         if label.dtype == np.uint64 and label.size and label.max() > np.iinfo(np.int64).max:
