@@ -493,3 +493,11 @@ def test_augmented_skeleton_samples_can_be_batched(folder: Path) -> None:
     store = pipeline.prepare(configure(folder, text))
     batch = next(iter(dataloader(store.path)))
     assert batch["offset"].shape == (2, 3, 8, 16, 16)
+
+
+def test_patches_that_are_mostly_padding_are_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = "plan: {patch_size: [32, 64, 64], aug_patch_size: [32, 64, 64], batch_size: 2}\n"
+    pipeline.prepare(configure(folder, plan))
+    assert "set plan.patch_size smaller" in caplog.text

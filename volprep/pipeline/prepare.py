@@ -23,7 +23,7 @@ from volprep.config import Config, TrainingConfig, canonical_json, dump_yaml
 from volprep.errors import DataCheckError, PlanError, StoreError, VolprepError
 from volprep.findings import Finding, raise_on_errors
 from volprep.fingerprint import Fingerprint
-from volprep.geometry import Shape3, three
+from volprep.geometry import Box, Shape3, three
 from volprep.pipeline.check import check
 from volprep.pipeline.cut import PreparedCase, Site, cut_patches
 from volprep.pipeline.decide import decide, preprocessing
@@ -215,9 +215,22 @@ def _write_patches(
     if not sites["train"]:
         raise DataCheckError(["no training patch: every case was held out or rejected"])
     for split, size in sizes.items():
+        _tell_of_padding(split, sites[split], size)
         specs = _specs(dtypes, prepared[0].image.shape[0], size, decided.config.output.compression)
         _write_split(decided, prepared, partial, split, sites[split], specs, reporter)
     return {split: len(found) for split, found in sites.items()}, stored
+
+
+def _tell_of_padding(split: SplitName, sites: Sequence[Site], size: Shape3) -> None:
+    """Warn of patches that are mostly not data."""
+    inside = sum(site.region.common(Box.at(site.start, size)).size for site in sites)
+    every = math.prod(size) * len(sites)
+    if every and inside < every / 2:
+        log.warning(
+            "%s: %.0f%% of the voxels of the patches lie beyond their regions and are filled in; "
+            "set plan.patch_size smaller than %s",
+            split, 100 * (1 - inside / every), " x ".join(map(str, size)),
+        )  # fmt: skip
 
 
 def _write_split(
