@@ -213,13 +213,16 @@ def bake_box(
         rows = _index_block(
             labels[given.shift([-a for a in read.start]).slices], given, around, table
         )
-        field, lengths = _bake_rows(rows, around, block, table, weights, average, distance)
+        part = out[(slice(None), *local.slices)]
+        field = part if part.flags.c_contiguous else _kept.take("part", part.shape, np.float32)
+        lengths = _bake_rows(rows, around, table, weights, average, distance is not None, field)
+        inner = block.shift([-a for a in around.start]).slices
         if target == "offset":
-            inner = block.shift([-a for a in around.start]).slices
             _subtract_places(field, block, rows[inner] != 0)
-        out[(slice(None), *local.slices)] = field
+        if field is not part:
+            part[...] = field
         if distance is not None:
-            distance[local.slices] = lengths
+            distance[local.slices] = lengths[inner]
 
     for _ in run_units(bake, aligned_blocks(box.shape, _even(box.shape)), workers=workers):
         pass
@@ -234,15 +237,15 @@ def _even(shape: Sequence[int]) -> Shape3:
 def _bake_rows(
     rows: npt.NDArray[np.int32],
     around: Box,
-    block: Box,
     table: PointTable,
     weights: npt.NDArray[np.float64],
     average: bool,
-    distance: Field | None,
-) -> tuple[Field, Field | None]:
-    """The positions of a block, and the distances where they are wanted.
+    with_distance: bool,
+    out: Field,
+) -> Field:
+    """Write the positions of a block; return the distances around it, or nothing.
 
-    The arrays are the thread's own, until its next block.
+    The array that is returned is the thread's own, until its next block.
     """
     corners, groups = _leaves(around.shape)
     leaves, after = (_kept.take(name, (rows.size,), np.int32) for name in ("leaves", "after"))
@@ -251,18 +254,14 @@ def _bake_rows(
     nearest.find_nearest(
         rows, corners, groups, origin, table.points, table.offsets, weights, leaves, after, numbers
     )
-    field = _kept.take("field", (3, *around.shape), np.float32)
+    field = _kept.take("field", (3, *around.shape), np.float32) if average else out
     nearest.gather_points(numbers, table.points, field)
-    lengths = None
-    if distance is not None:
-        lengths = _kept.take("lengths", around.shape, np.float32)
-        nearest.measure_distances(numbers, origin, table.points, weights, lengths)
-        lengths = lengths[block.shift([-a for a in around.start]).slices]
     if average:
-        mean = _kept.take("mean", (3, *block.shape), np.float32)
-        nearest.average_instances(rows, field, mean)
-        field = mean
-    return field, lengths
+        nearest.average_instances(rows, field, out)
+    lengths = _kept.take("lengths", around.shape if with_distance else (0, 0, 0), np.float32)
+    if with_distance:
+        nearest.measure_distances(numbers, origin, table.points, weights, lengths)
+    return lengths
 
 
 @lru_cache(maxsize=64)
