@@ -28,8 +28,9 @@ __all__ = [
 LEVELS, NOISE, FILTER, BAND, FILL = 0, 1, 2, 3, 4
 UNIFORM, NORMAL, POISSON = 0, 1, 2
 
-# No 'nnan': a NaN voxel must stay harmless where a value becomes an index.
-_FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}
+# Nothing that rounds otherwise: a sample must be the same bits whether its code was compiled here
+# or came from the cache. No 'nnan': a NaN voxel must stay harmless where it becomes an index.
+_FAST = {"nsz"}
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, inline="always")

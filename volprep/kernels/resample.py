@@ -30,7 +30,7 @@ _LANES = 64
 _BLOCK = 512
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, inline="always")
+@njit(cache=True, nogil=True, inline="always")
 def _weighted_sum(
     rows: Floats, index: Ints, weight: Floats, start: int, stop: int, out: Floats
 ) -> None:
@@ -54,7 +54,7 @@ def _weighted_sum(
                 out[j] += wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, nogil=True)
 def combine_rows(source: Floats, taps: Ints, weights: Floats, begin: int, out: Floats) -> None:
     """Resample the middle axis: out[o, i] = sum over k of weights[i, k] * source[o, taps[i, k]].
 
@@ -80,7 +80,7 @@ def combine_rows(source: Floats, taps: Ints, weights: Floats, begin: int, out: F
                 )
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, nogil=True)
 def combine_columns(source: Floats, taps: Ints, weights: Floats, out: Floats) -> None:
     """Resample the last axis: out[r, i] = sum over k of weights[i, k] * source[r, taps[i, k]].
 

@@ -33,8 +33,9 @@ Array = npt.NDArray[Any]
 
 CLAMP, FILL, REFLECT = 0, 1, 2
 
-# No reordering of sums: a + (b - a) * t would not give b at t = 1, and copies must be exact.
-_FAST = {"contract", "nsz", "arcp"}
+# Nothing that rounds otherwise (no fused multiply-add, no other order of sums): copies must be
+# exact, and a sample the same bits whether its code was compiled here or came from the cache.
+_FAST = {"nsz"}
 
 # Touching more voxels than this for each one that is wanted costs more than it brings.
 _WORTH_TOUCHING = 12
