@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
 
 #: An image block and its label block together, for each worker.
-BLOCK_BYTES = 2 * 2**20
+BLOCK_BYTES = 4 * 2**20
 #: Every integer of 16 bits, with a sign or without, in one histogram.
 _LOWEST, _SPAN = -(2**15), 2**15 + 2**16
 

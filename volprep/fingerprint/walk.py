@@ -22,6 +22,9 @@ Array = npt.NDArray[Any]
 
 #: What one worker measures in one go, where a volume can be read from its middle.
 PART_VOXELS = 2**26
+#: The largest block of what is read from its beginning: such blocks come in new memory,
+#: which the allocator hands out again only where it is small.
+STREAM_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Opened:
         image : ndarray, shape (C, Z, Y, X)
         label : ndarray, shape (Z, Y, X), or None
         """
-        boxes = _boxes(self.image, self.label, max_bytes)
+        limit = min(max_bytes, STREAM_BYTES) if self._sequential else max_bytes
+        boxes = _boxes(self.image, self.label, limit)
         read = self._slabs if self._sequential and _are_planes(boxes, self.image) else self._boxes
         for box, image, label in read(boxes):
             part = _common(box, self.region)
