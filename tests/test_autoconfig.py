@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from volprep.autoconfig import (
     training_bytes,
 )
 from volprep.autoconfig.memory import parameter_count
+from volprep.config import parse_memory
 from volprep.errors import PlanError
 
 GIB = 2**30
@@ -175,13 +177,14 @@ def test_a_plan_from_other_keys_is_refused() -> None:
 # What cannot be, and the smallest change that helps
 
 
-def test_too_little_memory_names_the_memory_that_is_enough() -> None:
-    with pytest.raises(PlanError, match="give memory at least") as error:
-        make_plan((96, 512, 512), memory=2**20)
-    text = str(error.value).split("at least ")[1].split(",")[0]
-    number, unit = text.split()
-    enough = math.ceil(float(number) * 1.01 * {"MiB": 2**20, "GiB": 2**30}[unit])
-    make_plan((96, 512, 512), memory=enough)
+@pytest.mark.parametrize(
+    ("shape", "memory"), [((96, 512, 512), 2**20), ((3, 900, 900), 2**24), ((512,) * 3, 2**26)]
+)
+def test_too_little_memory_names_what_is_enough(shape: Any, memory: int) -> None:
+    with pytest.raises(PlanError, match=r"give memory [\d.]+[GM]iB") as error:
+        make_plan(shape, memory=memory, patch_size=[min(n, 64) for n in shape], precision="fp32")
+    enough = parse_memory(re.findall(r"give memory ([\d.]+[GM]iB)", str(error.value))[0])
+    make_plan(shape, memory=enough, patch_size=[min(n, 64) for n in shape], precision="fp32")
 
 
 def test_too_large_a_batch_names_the_batch_that_fits() -> None:

@@ -157,7 +157,7 @@ def _largest_batch(task: Task, patch: Shape3, network: UNet) -> tuple[int, str]:
 
 def _too_large(task: Task, patch: Shape3, network: UNet, batch: int) -> PlanError:
     needed = math.ceil(task.bytes(network, patch, batch) / (1 - RESERVE))
-    changes = [f"give memory at least {format_bytes(math.ceil(needed / 2**20) * 2**20)}"]
+    changes = [f"give memory {_enough(needed)}"]
     fewer = next(
         (b for b in range(batch - 1, 0, -1) if task.bytes(network, patch, b) <= task.usable), None
     )
@@ -169,6 +169,13 @@ def _too_large(task: Task, patch: Shape3, network: UNet, batch: int) -> PlanErro
         f"memory {format_bytes(task.memory)}: {batch} patches of {'x'.join(map(str, patch))} "
         f"need {format_bytes(needed)}; {', or '.join(changes)}"
     )
+
+
+def _enough(needed: int) -> str:
+    """The next round size above: tenths of a GiB, or whole MiB."""
+    if needed >= 2**30:
+        return f"{math.ceil(needed / 2**30 * 10) / 10:g}GiB"
+    return f"{math.ceil(needed / 2**20)}MiB"
 
 
 def _patch_reason(task: Task, patch: Shape3, batch: int) -> str:
