@@ -27,10 +27,17 @@ BATCH_SHARE = 0.05
 
 
 def plan_by_memory(task: Task) -> Choice:
+    """The largest patch that fits with the smallest batch, then the largest batch.
+
+    Raises
+    ------
+    PlanError
+        If nothing fits, or given values contradict each other.
+    """
     least = task.batch_size or task.min_batch
     if task.patch_size is None:
         patch, network = _largest_patch(task, least)
-        why = _patch_reason(task, patch, least)
+        why = _patch_reason(task, patch, network, least)
     else:
         patch, network = task.patch_size, _network_of_given_patch(task)
         why = "given" + padded_axes(task, patch)
@@ -178,16 +185,16 @@ def _enough(needed: int) -> str:
     return f"{math.ceil(needed / 2**20)}MiB"
 
 
-def _patch_reason(task: Task, patch: Shape3, batch: int) -> str:
+def _patch_reason(task: Task, patch: Shape3, network: UNet, batch: int) -> str:
     unit = "µm" if task.spacing else "voxels"
     field = max(n * s for n, s in zip(patch, task.steps, strict=True))
-    whole = [a for a, p, n in zip("zyx", patch, task.shape, strict=True) if p >= n - 1 or n == 1]
+    whole = all(side + 2**k > n for side, k, n in zip(patch, network.pool, task.shape, strict=True))
     text = (
         f"the largest that {batch} of fit in {format_bytes(task.usable)}, "
         f"as near to a cube of {field:.3g} {unit} as the volumes allow"
     )
-    if len(whole) == 3:
-        text = f"the whole of a median volume, {batch} of which fit in {format_bytes(task.usable)}"
+    if whole:
+        text = f"a whole median volume, {batch} of which fit in {format_bytes(task.usable)}"
     if not task.spacing:
         text += "; the spacing is unknown, voxels are taken as cubes"
     return text + padded_axes(task, patch)

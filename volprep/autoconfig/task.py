@@ -39,6 +39,7 @@ class Task:
 
     @property
     def usable(self) -> int:
+        """Bytes of the budget without the reserve."""
         return int(self.memory * (1 - RESERVE))
 
     @property
@@ -47,6 +48,7 @@ class Task:
         return self.spacing or (1.0, 1.0, 1.0)
 
     def bytes(self, network: UNet, patch: Sequence[int], batch: int) -> int:
+        """Of a training step, all parts together."""
         return sum(training_bytes(network, patch, batch, self.precision).values())
 
 
