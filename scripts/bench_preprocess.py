@@ -103,9 +103,10 @@ def make_volumes() -> None:
 
 def run_volprep() -> None:
     """Fingerprint, target spacing, and every case resampled into Zarr arrays."""
+    from volprep.autoconfig import choose_target_spacing
     from volprep.compute import default_workers, run_units
     from volprep.fingerprint import FingerprintInput, compute_fingerprint
-    from volprep.preprocess import Preprocessing, target_spacing
+    from volprep.preprocess import Preprocessing
     from volprep.sources import open_volume
 
     start = time.perf_counter()
@@ -120,7 +121,7 @@ def run_volprep() -> None:
     )
     measured = time.perf_counter() - start
     spacings = [case.spacing for case in fingerprint.cases]
-    settings = Preprocessing(target=target_spacing("median", spacings))
+    settings = Preprocessing(target=choose_target_spacing(spacings, "median"))
     shutil.rmtree(OUT / "volprep", ignore_errors=True)
     for _ in run_units(partial(prepare, settings), pairs, workers=default_workers()):
         pass

@@ -23,7 +23,6 @@ from volprep.preprocess import (
     resample_labels,
     resampled_shape,
     separate_axis,
-    target_spacing,
 )
 
 SIZES = st.integers(1, 17)
@@ -318,16 +317,3 @@ def test_separate_axis_asks_the_volume_then_the_result():
     assert separate_axis((0.1, 0.1, 0.1), (0.5, 0.1, 0.1)) == 0
     assert separate_axis((0.5, 0.5, 0.1), (0.5, 0.1, 0.1)) is None
     assert separate_axis((0.3, 0.1, 0.1), ratio=4) is None
-
-
-def test_target_spacing_follows_its_rule():
-    spacings = [(0.3, 0.1, 0.1), (0.5, 0.1, 0.2), (0.4, 0.3, 0.1)]
-    assert target_spacing("median", spacings) == (0.4, 0.1, 0.1)
-    assert target_spacing("finest", spacings) == (0.3, 0.1, 0.1)
-    assert target_spacing((1, 2, 3), spacings) == (1.0, 2.0, 3.0)
-    assert target_spacing(None, spacings) is None
-    assert target_spacing("median", [None, None]) is None
-    with pytest.raises(PlanError, match="1 of 2 cases"):
-        target_spacing("median", [(1, 1, 1), None])
-    with pytest.raises(ValueError, match="positive"):
-        target_spacing((0, 1, 1))

@@ -7,7 +7,8 @@ from statistics import median
 from typing import Literal
 
 from volprep.errors import PlanError
-from volprep.geometry import Shape3, Spacing3
+from volprep.geometry import Spacing3
+from volprep.preprocess import resampled_shape
 
 __all__ = ["SpacingRule", "choose_target_spacing", "resampled_shape"]
 
@@ -51,22 +52,4 @@ def choose_target_spacing(
         raise PlanError(f"target_spacing {rule!r}: not known; give none, median, finest or (z,y,x)")
     choose = median if rule == "median" else min
     z, y, x = (float(choose(axis)) for axis in zip(*(s for s in spacings if s), strict=True))
-    return z, y, x
-
-
-def resampled_shape(
-    shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
-) -> Shape3:
-    """The shape of a volume once it has the target spacing, at least 1 on every axis.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        (Z, Y, X) in voxels.
-    spacing, target : sequence of float
-        (Z, Y, X), in one unit.
-    """
-    z, y, x = (
-        max(1, round(n * s / t)) for n, s, t in zip(shape[-3:], spacing, target, strict=True)
-    )
     return z, y, x

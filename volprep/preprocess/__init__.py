@@ -14,7 +14,7 @@ from volprep.preprocess.case import (
     prepared_volume,
     preprocess_case,
 )
-from volprep.preprocess.grid import resampled_shape, separate_axis, target_spacing
+from volprep.preprocess.grid import resampled_shape, separate_axis
 from volprep.preprocess.normalise import Normalisation
 from volprep.preprocess.resample import label_ids, lost_ids, resample_image, resample_labels
 from volprep.preprocess.volume import CroppedVolume, ResampledVolume
@@ -37,5 +37,4 @@ __all__ = [
     "resample_labels",
     "resampled_shape",
     "separate_axis",
-    "target_spacing",
 ]

@@ -49,7 +49,7 @@ class Preprocessing:
     Parameters
     ----------
     target : (Z, Y, X) in micrometres, or None
-        The spacing to resample to; None resamples nothing. See `target_spacing`.
+        The spacing to resample to; None resamples nothing.
     order : {3, 1, 0}
         Of images: cubic B-spline, linear, nearest.
     separate : int or None or 'auto'

@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from volprep.errors import PlanError
 from volprep.geometry import Shape3, Spacing3
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "axis_orders",
     "resampled_shape",
     "separate_axis",
-    "target_spacing",
 ]
 
 Order = Literal[0, 1, 3]
@@ -36,50 +34,6 @@ Array = npt.NDArray[Any]
 # The spline's weights fall by 3.7 a sample: ten samples a side leave out 2.5e-6.
 _REACH = 10
 _POLE = sqrt(3.0) - 2.0
-
-
-def target_spacing(
-    kind: Literal["median", "finest"] | Spacing3 | None,
-    spacings: Sequence[Spacing3 | None] = (),
-) -> Spacing3 | None:
-    """Decide the spacing that every case is resampled to.
-
-    Parameters
-    ----------
-    kind : {'median', 'finest'} or (Z, Y, X) or None
-        ``median`` and ``finest`` are taken per axis over the cases; a triple is in
-        micrometres; None leaves every case as it is.
-    spacings : sequence of (Z, Y, X) or None
-        Of the cases, in micrometres; None where a file does not say.
-
-    Returns
-    -------
-    (Z, Y, X) in micrometres, or None
-        None where nothing is to be resampled, which is also so if no case has a spacing.
-
-    Raises
-    ------
-    PlanError
-        If some cases have a spacing and others have none, so that these cannot follow.
-    ValueError
-        For an unknown kind or a spacing that is not positive.
-    """
-    if kind is None:
-        return None
-    if not isinstance(kind, str):
-        return _positive(kind)
-    if kind not in ("median", "finest"):
-        raise ValueError(f"unknown target spacing {kind!r}; known: median, finest, (z, y, x), None")
-    known = [s for s in spacings if s is not None]
-    if not known:
-        return None
-    if len(known) < len(spacings):
-        raise PlanError(
-            f"target spacing {kind}: {len(spacings) - len(known)} of {len(spacings)} cases "
-            "have no spacing; give their spacing, or set the target spacing to none"
-        )
-    choose = np.median if kind == "median" else np.min
-    return _positive(tuple(choose(np.array(known, float), axis=0)))
 
 
 def separate_axis(
