@@ -30,9 +30,10 @@ a patch that is delivered, the draws that it refuses on the way included.
 
 elektronn3 refuses 25% (plane) and 76% (affine) of its draws; those that it accepts take
 46 ms. volprep's draws all fit. Copying image and labels once would allow 3200 patches/s;
-the plane case reaches 590, a fifth of that. No core was ever idle, so the wall figures
-of two threads say little; under the same load two threads were as fast as two processes
-(7.3 against 8.0 ms a pair of patches in the plane, 28 against 25 in the affine case).
+the plane case reaches 590, a fifth of that. With both cores
+idle, two threads give 1.5 times the patches of one in the affine case and 0.7 times in the
+plane: short of the 1.7 that was wanted. Kernels alone scale (1.98 with no array made), so
+what is left is Python between them and the pages of fresh arrays.
 """
 
 from __future__ import annotations

@@ -11,10 +11,12 @@ from volprep.checks import Report, examine_cases
 from volprep.config import (
     Config,
 )
-from volprep.errors import PlanError, SourceError
+from volprep.errors import DataCheckError, PlanError, SourceError
 from volprep.findings import Finding
-from volprep.pipeline.decide import split_cases
+from volprep.geometry import Shape3
+from volprep.pipeline.decide import plan_blocks, split_cases
 from volprep.pipeline.inputs import without_duplicates
+from volprep.pipeline.measure import headers_of
 from volprep.splits import Splits, splits_blocks
 
 __all__ = ["check"]
@@ -34,16 +36,22 @@ def check(
     if not headers_only:
         with contextlib.suppress(SourceError):  # which the report names
             distinct = without_duplicates(config, cases)
-    if not splits_blocks(distinct.items, kind=config.split.kind):
-        try:
+    patch: Shape3 | None = None
+    try:
+        if not splits_blocks(distinct.items, kind=config.split.kind):
             splits = split_cases(config, distinct, None, None)
-        except PlanError as error:
-            impossible = (Finding("error", "split-impossible", str(error)),)
+        elif not headers_only:
+            with contextlib.suppress(SourceError, DataCheckError):
+                plan, splits = plan_blocks(config, distinct, headers_of(distinct), None)
+                patch = plan.patch_size
+    except PlanError as error:
+        impossible = (Finding("error", "split-impossible", str(error)),)
     report = examine_cases(
         cases,
         headers_only=headers_only,
         label_kind=config.data.label_kind,
         splits=splits,
+        patch=patch,
         workers=config.compute.workers,
         progress=progress,
     )

@@ -28,7 +28,7 @@ from volprep.pipeline.reporting import Reporter, silent
 from volprep.preprocess import Preprocessing, case_layout
 from volprep.splits import SplitPart, Splits, make_splits, splits_blocks
 
-__all__ = ["decide", "plan_of", "plan_of_shape", "preprocessing", "split_cases"]
+__all__ = ["decide", "plan_blocks", "plan_of", "plan_of_shape", "preprocessing", "split_cases"]
 
 
 #: Of a single volume, the share that should be left for training.
@@ -51,7 +51,7 @@ def decide(
     if splits_blocks(cases.items, kind=config.split.kind):
         whole = measure(config, cases, [SplitPart(c.name) for c in cases], reporter, "fingerprint")
         classes = _classes(config, [whole])
-        plan, splits = _plan_blocks(config, cases, whole, classes)
+        plan, splits = plan_blocks(config, cases, whole, classes)
         settings = preprocessing(config, plan)
         parts = [_source_part(part, cases.named(part.case), settings) for part in splits.train]
         train = measure(config, cases, parts, reporter, "fingerprint (training blocks)")
@@ -76,7 +76,7 @@ def plan_of(config: Config, reporter: Reporter = silent) -> Plan:
         fingerprint, count = headers_of(cases), False
     classes = _classes(config, [fingerprint]) if count else None
     if splits_blocks(cases.items, kind=config.split.kind):
-        return _plan_blocks(config, cases, fingerprint, classes)[0]
+        return plan_blocks(config, cases, fingerprint, classes)[0]
     return _plan(config, fingerprint, cases, classes)
 
 
@@ -191,7 +191,7 @@ def _plan(
     )
 
 
-def _plan_blocks(
+def plan_blocks(
     config: Config, cases: Cases, whole: Fingerprint, classes: Sequence[int] | None
 ) -> tuple[Plan, Splits]:
     """Plan and blocks together, since the gap between the blocks is a patch.
