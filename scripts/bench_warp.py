@@ -32,8 +32,9 @@ elektronn3 refuses 25% (plane) and 76% (affine) of its draws; those that it acce
 46 ms. volprep's draws all fit. Copying image and labels once would allow 3200 patches/s;
 the plane case reaches 590, a fifth of that. With both cores
 idle, two threads give 1.5 times the patches of one in the affine case and 0.7 times in the
-plane: short of the 1.7 that was wanted. Kernels alone scale (1.98 with no array made), so
-what is left is Python between them and the pages of fresh arrays.
+plane: short of the 1.7 that was wanted. A plain loop without the
+interpreter's lock gave 1.98 times there; what is in the way (Python between the kernels, the
+pages of fresh arrays) has not been taken apart yet.
 """
 
 from __future__ import annotations
