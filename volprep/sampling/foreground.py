@@ -124,7 +124,7 @@ class ForegroundIndex:
         ignored = list(ignore)
         runs = _ConnectedRuns(box, max_runs) if connected else _Runs(box, max_runs)
         for part in _slabs(labels, box) if boxes is None else boxes:
-            part = _common(part, box)
+            part = part.common(box)
             if part.size:
                 ids, found = _find(labels.read(part)[0], part, box)
                 if ignored:
@@ -370,11 +370,6 @@ def _slabs(labels: VolumeLike, box: Box) -> Iterator[Box]:
     planes = max(1, voxels // max(1, ny * nx))
     for part in aligned_blocks(box.shape, (planes, rows, max(1, nx))):
         yield part.shift(box.start)
-
-
-def _common(part: Box, box: Box) -> Box:
-    inside = part.shift([-a for a in box.start]).clip(box.shape)
-    return inside.shift(box.start)
 
 
 def _find(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from volprep.errors import ConfigError, PlanError
-from volprep.geometry import Box, Shape3
+from volprep.geometry import Box, Shape3, three
 
-__all__ = ["AXES", "Cut", "Division", "Draw", "along", "divide", "slab", "three"]
+__all__ = ["AXES", "Cut", "Division", "Draw", "along", "divide", "slab"]
 
 AXES = "zyx"
 
@@ -134,9 +133,3 @@ def along(values: Shape3, axis: int, value: int) -> Shape3:
     changed = list(values)
     changed[axis] = value
     return three(changed)
-
-
-def three(values: Iterable[int]) -> Shape3:
-    """Three whole numbers as a tuple."""
-    z, y, x = (int(value) for value in values)
-    return z, y, x

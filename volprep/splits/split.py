@@ -10,9 +10,9 @@ import numpy as np
 
 from volprep.cases import Case, group_of
 from volprep.errors import PlanError
-from volprep.geometry import Box, Shape3
+from volprep.geometry import Box, Shape3, three
 from volprep.randomness import sample_generator
-from volprep.splits.blocks import AXES, Cut, Draw, along, divide, slab, three
+from volprep.splits.blocks import AXES, Cut, Draw, along, divide, slab
 
 __all__ = ["Kind", "SplitPart", "Splits", "make_splits", "splits_blocks"]
 
