@@ -32,7 +32,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +62,8 @@ def stack(instances: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def volprep_side(instances: bool) -> dict[str, Any]:
     """One round of volprep's pipeline, and how its time is spent."""
+    from benchlib import two_threads
+
     from volprep.augment import compose_from_config
     from volprep.randomness import sample_generator
 
@@ -84,21 +85,15 @@ def volprep_side(instances: bool) -> dict[str, Any]:
         compose.coordinate_map(one, centre)
     place = (time.process_time() - start) / DRAWS
 
-    def augment(index: int) -> None:
-        compose(sample, sample_generator(0, 2, index))
+    def augment(numbers: range) -> None:
+        for index in numbers:
+            compose(sample, sample_generator(0, 2, index))
 
-    walls = {}
-    for threads in (1, 2):
-        with ThreadPoolExecutor(threads) as pool:
-            start = time.perf_counter()
-            for _ in pool.map(augment, range(DRAWS)):
-                pass
-            walls[threads] = time.perf_counter() - start
     every = {json.dumps(compose.draw(sample_generator(0, e, n)).to_dict())
              for e in range(4) for n in range(500)}  # fmt: skip
     return {
         "ms": whole * 1e3, "draw": draw * 1e3, "map": place * 1e3,
-        "threads": walls[1] / walls[2], "duplicates": 2000 - len(every),
+        "threads": two_threads(augment, DRAWS), "duplicates": 2000 - len(every),
     }  # fmt: skip
 
 
@@ -203,7 +198,6 @@ def nnunet_side(instances: bool) -> dict[str, Any]:
 
 def main() -> None:
     """Run both sides in turn and print the table."""
-    sys.path.insert(0, str(Path(__file__).parent))
     from benchlib import alternate, copy_bandwidth, median, peer_python, table
 
     peer = peer_python("batchgeneratorsv2", "torch==2.13.0", "batchgeneratorsv2")

@@ -7,7 +7,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def alternate(
 def median(values: Sequence[float]) -> float:
     """The middle value."""
     return statistics.median(values)
+
+
+def two_threads(work: Callable[[range], object], count: int, rounds: int = 5) -> float:
+    """How many times faster two threads get through `count` pieces of work than one (wall).
+
+    Each thread has its own pieces, as the threads of a loader do; medians of rounds in turn.
+    """
+    walls: dict[int, list[float]] = {1: [], 2: []}
+    for threads in (1, 2) * rounds:
+        with ThreadPoolExecutor(threads) as pool:
+            start = time.perf_counter()
+            list(pool.map(work, [range(n, count, threads) for n in range(threads)]))
+            walls[threads].append(time.perf_counter() - start)
+    return median(walls[1]) / median(walls[2])
 
 
 def copy_bandwidth(megabytes: int = 512) -> float:

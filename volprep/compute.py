@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Literal, TypeVar
 
-__all__ = ["Backend", "default_workers", "run_units"]
+__all__ = ["Backend", "default_workers", "run_shares", "run_units"]
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -67,6 +67,24 @@ def run_units(
                 yield result
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_shares(function: Callable[[Unit], object], shares: Sequence[Unit]) -> None:
+    """Run a few equal shares of milliseconds at once, the first in the calling thread.
+
+    Raises
+    ------
+    Exception
+        The first error of a share, once all have ended.
+    """
+    if len(shares) == 1:
+        function(shares[0])
+        return
+    with ThreadPoolExecutor(len(shares) - 1) as pool:
+        others = [pool.submit(function, share) for share in shares[1:]]
+        function(shares[0])
+    for other in others:
+        other.result()
 
 
 def _pool(backend: Backend, workers: int) -> Executor:

@@ -54,14 +54,18 @@ class MissingParts(IntensityTransform):
     def draw(self, rng: Generator, shape: Shape3) -> Values:
         """For each band its section, the axis it crosses, and where it begins and ends."""
         depth, height, width = shape
+        most = -(-depth // 3)
+        steps = rng.integers(3, 6, most).tolist()
+        coins = rng.integers(0, 2, most).tolist()
+        places = rng.random((most, 2)).tolist()
         bands = []
         section = int(rng.integers(0, min(3, depth)))
-        while section < depth:
-            axis = "yx"[int(rng.integers(0, 2))]
-            length = width if axis == "y" else height
-            ends = [between(rng, (0.0, length - 1.0)) for _ in range(2)]
-            bands.append([section, axis, *ends])
-            section += int(rng.integers(3, 6))
+        for step, coin, ends in zip(steps, coins, places, strict=True):
+            length = height if coin else width
+            bands.append([section, "yx"[coin], *(end * (length - 1.0) for end in ends)])
+            section += step
+            if section >= depth:
+                break
         return {"half_width": min(self.iterations, min(height, width) // 4), "bands": bands}
 
     def add_steps(self, values: Values, program: Program) -> None:
@@ -113,7 +117,7 @@ class MotionBlur(IntensityTransform):
     def draw(self, rng: Generator, shape: Shape3) -> Values:
         """The axis and the sections."""
         axis = "yx"[int(rng.integers(0, 2))]
-        chosen = rng.choice(shape[0], min(self.sections, shape[0]), replace=False)
+        chosen = rng.permutation(shape[0])[: self.sections]
         return {"axis": axis, "sections": sorted(chosen.tolist())}
 
     def add_steps(self, values: Values, program: Program) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -170,8 +170,8 @@ class Compose:
         if sections is None:
             return whole
         # Sections are the first step of any map, so they need no composing.
-        return replace(
-            whole, section_moves=sections.section_moves, section_index=sections.section_index
+        return whole.with_parts(
+            section_moves=sections.section_moves, section_index=sections.section_index
         )
 
     def _chained(
@@ -460,13 +460,12 @@ def _about(
     linear: npt.NDArray[np.float64], shape: Shape3, centre: Sequence[float]
 ) -> CoordinateMap:
     """A linear map about the patch's middle; whole voxels stay whole where an axis allows it."""
-    middle = (np.asarray(shape) - 1) / 2
-    offset = np.asarray(centre, np.float64) - linear @ middle
-    whole = np.all(linear == np.round(linear), axis=1)
-    matrix = np.eye(4)
-    matrix[:3, :3] = linear
-    matrix[:3, 3] = np.where(whole, np.floor(offset + 1e-6), offset)
-    return CoordinateMap(matrix)
+    matrix = []
+    for row, at in zip(linear.tolist(), centre, strict=True):
+        offset = at - sum(step * (n - 1) / 2 for step, n in zip(row, shape, strict=True))
+        whole = all(step.is_integer() for step in row)
+        matrix.append([*row, math.floor(offset + 1e-6) if whole else offset])
+    return CoordinateMap(np.array([*matrix, [0, 0, 0, 1]], np.float64))
 
 
 def _together(names: Sequence[str], targets: Mapping[str, TargetType]) -> list[list[str]]:

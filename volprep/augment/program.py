@@ -56,7 +56,17 @@ def gaussian(length: int, sigma: float) -> Band:
 
 def cell_means(length: int, factor: float) -> Band:
     """Every voxel becomes the mean of its cell, `factor` voxels wide on average."""
-    owner = _cells(length, factor)
+    return _cell_means(length, _cells(length, factor))
+
+
+def low_resolution(length: int, factor: float) -> Band:
+    """Means of cells `factor` voxels wide, interpolated back to every voxel."""
+    return _low_resolution(length, _cells(length, factor))
+
+
+@lru_cache(maxsize=256)
+def _cell_means(length: int, cells: int) -> Band:
+    owner = _owners(length, cells)
     sizes = np.bincount(owner)
     starts = np.concatenate(([0], np.cumsum(sizes)))[owner]
     taps = np.arange(sizes.max())[:, None]
@@ -64,10 +74,9 @@ def cell_means(length: int, factor: float) -> Band:
     return Band(starts.astype(np.int64), np.ascontiguousarray(weights, np.float32))
 
 
-def low_resolution(length: int, factor: float) -> Band:
-    """Means of cells `factor` voxels wide, interpolated back to every voxel."""
-    owner = _cells(length, factor)
-    cells = int(owner[-1]) + 1
+@lru_cache(maxsize=256)
+def _low_resolution(length: int, cells: int) -> Band:
+    owner = _owners(length, cells)
     down = (owner[None] == np.arange(cells)[:, None]).astype(np.float64)
     down /= down.sum(1, keepdims=True)
     centres = down @ np.arange(length)
@@ -204,9 +213,13 @@ class Program:
 _NO_SCRATCH = np.empty((1, 1), np.float32)
 
 
-def _cells(length: int, factor: float) -> npt.NDArray[Any]:
+def _cells(length: int, factor: float) -> int:
+    """How many cells `length` voxels fall into."""
+    return min(length, max(1, round(length / factor)))
+
+
+def _owners(length: int, cells: int) -> npt.NDArray[Any]:
     """The cell that each of `length` voxels falls into."""
-    cells = max(1, round(length / factor))
     return (np.arange(length) * cells) // length
 
 

@@ -332,7 +332,7 @@ class MissingSection(SpatialTransform):
         if shape[0] == 1:
             return None
         last = shape[0] + self.num_sections - 1
-        gone = rng.choice(np.arange(1, last), self.num_sections, replace=False)
+        gone = 1 + rng.permutation(last - 1)[: self.num_sections]
         return {"deleted": sorted(gone.tolist())}
 
     def coordinate_map(self, values: Values, shape: Shape3, spacing: Spacing3) -> CoordinateMap:

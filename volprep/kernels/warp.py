@@ -1,4 +1,4 @@
-"""Reading an output tile through a coordinate map: a table of positions first, then the gathers.
+"""Reading an output through a coordinate map, tile by tile: a table of positions, then the gathers.
 
 A table says for every voxel of a tile where the lowest of its neighbours lies in
 the flattened source, how far it is from there to the next one along each axis,
@@ -8,6 +8,9 @@ a voxel near the patch, exact to some 1e-5 voxel in a source of any size.
 
 A turned tile meets the lines of the cache in an order that no prefetcher
 foresees, so each gather first touches the box that it will read, row by row.
+
+All the tiles of a thread are one call, so that threads do not wait for each other at the
+interpreter's lock between tiles.
 """
 
 from __future__ import annotations
@@ -22,11 +25,8 @@ __all__ = [
     "CLAMP",
     "FILL",
     "REFLECT",
-    "linear_plane",
-    "linear_volume",
-    "nearest_plane",
-    "nearest_volume",
-    "table",
+    "read_planes",
+    "read_volume",
 ]
 
 Array = npt.NDArray[Any]
@@ -42,7 +42,7 @@ _WORTH_TOUCHING = 12
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def table(
+def _table(
     matrices: Array,
     first_divided: int,
     fields: Array,
@@ -265,115 +265,48 @@ def _touch(plane: Array, rows: Array, columns: Array, pitch: int, wanted: int) -
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def linear_plane(
-    image: Array,
-    planes: Array,
-    depth: Array,
+def _linear_plane(
+    near: Array,
+    far: Array,
+    depth: float,
     steps: Array,
     reach: Array,
     index: Array,
     fraction: Array,
-    sections: Array,
-    start: int,
-    out: Array,
+    line: Array,
 ) -> int:
-    """Interpolate bands of sections that share a table.
-
-    Parameters
-    ----------
-    image : shape (Z, Y * X)
-    planes : int64, shape (2, S)
-        The source sections below and above.
-    depth : float32, shape (S,)
-        How far from the lower to the upper one.
-    steps : int64, shape (2,)
-        To the next neighbour along (Y, X): the strides, 0 on an axis of one voxel.
-    reach : int64, shape (2, 2)
-    index : uint32, shape (N,)
-    fraction : float32, shape (2, N)
-    sections : int64, shape (S,)
-        Where in `out`.
-    start : int
-        The first voxel in each section of `out`.
-    out : float32, shape (D, H * W)
-
-    Returns
-    -------
-    int
-        Without meaning.
-    """
+    """Interpolate within a flattened section, and towards the next one if `depth` is above 0."""
     x, y = np.uint32(steps[1]), np.uint32(steps[0])
     yx = y + x
-    one = np.float32(1)
-    touched = 0
-    for s in range(sections.size):
-        line = out[sections[s], start : start + index.size]
-        f = image[planes[0, s]]
-        tz = depth[s]
-        touched += _touch(f, reach[0], reach[1], steps[0], index.size)
+    one, tz = np.float32(1), np.float32(depth)
+    touched: int = _touch(near, reach[0], reach[1], steps[0], index.size)
+    for i in range(index.size):
+        p, ty, tx = index[i], fraction[0, i], fraction[1, i]
+        ux, uy = one - tx, one - ty
+        upper = np.float32(near[p]) * ux + np.float32(near[p + x]) * tx
+        lower = np.float32(near[p + y]) * ux + np.float32(near[p + yx]) * tx
+        line[i] = upper * uy + lower * ty
+    if tz > 0:
+        touched += _touch(far, reach[0], reach[1], steps[0], index.size)
         for i in range(index.size):
             p, ty, tx = index[i], fraction[0, i], fraction[1, i]
             ux, uy = one - tx, one - ty
-            upper = np.float32(f[p]) * ux + np.float32(f[p + x]) * tx
-            lower = np.float32(f[p + y]) * ux + np.float32(f[p + yx]) * tx
-            line[i] = upper * uy + lower * ty
-        if tz > 0:
-            g = image[planes[1, s]]
-            touched += _touch(g, reach[0], reach[1], steps[0], index.size)
-            for i in range(index.size):
-                p, ty, tx = index[i], fraction[0, i], fraction[1, i]
-                ux, uy = one - tx, one - ty
-                upper = np.float32(g[p]) * ux + np.float32(g[p + x]) * tx
-                lower = np.float32(g[p + y]) * ux + np.float32(g[p + yx]) * tx
-                line[i] = line[i] * (one - tz) + (upper * uy + lower * ty) * tz
+            upper = np.float32(far[p]) * ux + np.float32(far[p + x]) * tx
+            lower = np.float32(far[p + y]) * ux + np.float32(far[p + yx]) * tx
+            line[i] = line[i] * (one - tz) + (upper * uy + lower * ty) * tz
     return touched
 
 
 @njit(cache=True, nogil=True)
-def nearest_plane(
-    label: Array,
-    planes: Array,
-    pitch: int,
-    reach: Array,
-    near: Array,
-    sections: Array,
-    start: int,
-    out: Array,
-) -> int:
-    """Copy the nearest voxels of bands of sections that share a table.
-
-    Parameters
-    ----------
-    label : unsigned integers, shape (Z, Y * X)
-    planes : int64, shape (S,)
-        Which source section each section reads.
-    pitch : int
-        Voxels in a row of the source.
-    reach : int64, shape (2, 2)
-    near : uint32, shape (N,)
-    sections : int64, shape (S,)
-        Where in `out`.
-    start : int
-        The first voxel in each section of `out`.
-    out : as label, shape (D, H * W)
-
-    Returns
-    -------
-    int
-        Without meaning.
-    """
-    touched = 0
-    for s in range(sections.size):
-        line = out[sections[s], start : start + near.size]
-        f = label[planes[s]]
-        touched += _touch(f, reach[0], reach[1], pitch, near.size)
-        for i in range(near.size):
-            line[i] = f[near[i]]
+def _nearest_plane(plane: Array, pitch: int, reach: Array, near: Array, line: Array) -> int:
+    touched: int = _touch(plane, reach[0], reach[1], pitch, near.size)
+    for i in range(near.size):
+        line[i] = plane[near[i]]
     return touched
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def linear_volume(
+def _linear_volume(
     image: Array,
     strides: Array,
     steps: Array,
@@ -382,24 +315,7 @@ def linear_volume(
     fraction: Array,
     out: Array,
 ) -> int:
-    """Interpolate a tile from a flattened volume.
-
-    Parameters
-    ----------
-    image : shape (Z * Y * X,)
-    strides, steps : int64, shape (3,)
-        Along (Z, Y, X); the steps to the next neighbour are 0 on an axis of one voxel.
-    reach : int64, shape (3, 2)
-    index : uint32, shape (N,)
-    fraction : float32, shape (3, N)
-    out : float32, shape (D, H, W)
-        The tile; its rows may lie anywhere.
-
-    Returns
-    -------
-    int
-        Without meaning.
-    """
+    """Interpolate a tile, whose rows may lie anywhere, from a flattened volume."""
     z, y, x = np.uint32(steps[0]), np.uint32(steps[1]), np.uint32(steps[2])
     yx, zx, zy, zyx = y + x, z + x, z + y, z + y + x
     one = np.float32(1)
@@ -423,8 +339,7 @@ def linear_volume(
 
 
 @njit(cache=True, nogil=True)
-def nearest_volume(label: Array, strides: Array, reach: Array, near: Array, out: Array) -> int:
-    """Copy the nearest voxels of a tile from a flattened volume; arguments as `linear_volume`."""
+def _nearest_volume(label: Array, strides: Array, reach: Array, near: Array, out: Array) -> int:
     touched: int = _touch_volume(label, strides, reach, near.size)
     depth, height, width = out.shape
     first = 0
@@ -445,3 +360,175 @@ def _touch_volume(volume: Array, strides: Array, reach: Array, wanted: int) -> i
         plane = volume[z * strides[0] :]
         total += _touch(plane, reach[1], reach[2], strides[1], wanted // sections)
     return total
+
+
+@njit(cache=True, nogil=True)
+def _fill_outside(line: Array, outside: Array, fill: float) -> None:
+    for i in range(line.size):
+        if outside[i]:
+            line[i] = fill
+
+
+@njit(cache=True, nogil=True)
+def read_planes(
+    tiles: Array,
+    members: Array,
+    matrices: Array,
+    first_divided: int,
+    fields: Array,
+    lookups: Array,
+    bounds: Array,
+    strides: Array,
+    steps: Array,
+    border: int,
+    about: Array,
+    depth: Array,
+    lost: Array,
+    image: Array,
+    image_out: Array,
+    image_fill: float,
+    labels: Array,
+    labels_out: Array,
+    label_fill: int,
+) -> int:
+    """Read tiles whose sections come from source sections; tables have the axes (Y, X).
+
+    Parameters
+    ----------
+    tiles : int64, shape (T, 7)
+        Which matrix; from where to where in `members`; first and last but one
+        row; first and last but one column, which are all of them.
+    members : int64, shape (D,)
+        Output sections, those that share a matrix side by side.
+    matrices, first_divided, fields, lookups, bounds, strides, border
+        As in `_table`, one matrix, field and lookup for sections that move alike.
+    steps : int64, shape (2,)
+        To the next neighbour along (Y, X): the strides, 0 on an axis of one voxel.
+    about : int64, shape (3, D)
+        The source sections below, above and nearest to each output section.
+    depth : float32, shape (D,)
+        How far from the lower to the upper one.
+    lost : bool, shape (D,)
+        Sections that are filled.
+    image : shape (C, Z, Y, X); image_out : float32, shape (C, D, H, W)
+    labels : unsigned integers, shape (L, Z, Y, X); labels_out : alike, shape (L, D, H, W)
+        There may be no channel of either; all C-contiguous.
+    image_fill, label_fill : of the dtypes of the outputs
+
+    Returns
+    -------
+    int
+        Without meaning.
+    """
+    index, near, fraction, outside, reach = _room(tiles, len(strides), False)
+    touched = 0
+    for t in range(len(tiles)):
+        m, a, b, y0, y1, x0, x1 = tiles[t]
+        start, stop = y0 * (x1 - x0), y1 * (x1 - x0)
+        n = stop - start
+        at = fraction[: len(strides) * n].reshape(len(strides), n)
+        count = _table(
+            matrices[m : m + 1], first_divided, fields[m : m + 1], lookups[m : m + 1],
+            bounds, strides, border, y0, x0, y1 - y0, index[:n], near[:n], at, outside[:n], reach,
+        )  # fmt: skip
+        for c in range(len(image)):
+            for section in members[a:b]:
+                line = image_out[c, section].reshape(-1)[start:stop]
+                if lost[section]:
+                    line[:] = image_fill
+                    continue
+                below, above = image[c, about[0, section]], image[c, about[1, section]]
+                touched += _linear_plane(
+                    below.reshape(-1), above.reshape(-1), depth[section], steps, reach,
+                    index[:n], at, line,
+                )  # fmt: skip
+                if count:
+                    _fill_outside(line, outside, image_fill)
+        for c in range(len(labels)):
+            for section in members[a:b]:
+                line_ids = labels_out[c, section].reshape(-1)[start:stop]
+                if lost[section]:
+                    line_ids[:] = label_fill
+                    continue
+                ids = labels[c, about[2, section]].reshape(-1)
+                touched += _nearest_plane(ids, strides[0], reach, near[:n], line_ids)
+                if count:
+                    _fill_outside(line_ids, outside, label_fill)
+    return touched
+
+
+@njit(cache=True, nogil=True)
+def read_volume(
+    tiles: Array,
+    matrices: Array,
+    first_divided: int,
+    fields: Array,
+    lookups: Array,
+    bounds: Array,
+    strides: Array,
+    steps: Array,
+    border: int,
+    image: Array,
+    image_out: Array,
+    image_fill: float,
+    labels: Array,
+    labels_out: Array,
+    label_fill: int,
+) -> int:
+    """Read tiles whose voxels come from anywhere; tables have the axes (Z, Y, X).
+
+    Parameters
+    ----------
+    tiles : int64, shape (T, 7)
+        As in `read_planes`, but the sections themselves, each with its own matrix.
+    others
+        As in `read_planes`, with one more axis.
+    """
+    index, near, fraction, outside, reach = _room(tiles, len(strides), True)
+    touched = 0
+    for t in range(len(tiles)):
+        _, a, b, y0, y1, x0, x1 = tiles[t]
+        n = (b - a) * (y1 - y0) * (x1 - x0)
+        at = fraction[: len(strides) * n].reshape(len(strides), n)
+        count = _table(
+            matrices[a:b], first_divided, fields[a:b], lookups[a:b], bounds, strides, border,
+            y0, x0, y1 - y0, index[:n], near[:n], at, outside[:n], reach,
+        )  # fmt: skip
+        for c in range(len(image)):
+            target = image_out[c, a:b, y0:y1, x0:x1]
+            voxels = image[c].reshape(-1)
+            touched += _linear_volume(voxels, strides, steps, reach, index[:n], at, target)
+            if count:
+                _fill_tile(target, outside, image_fill)
+        for c in range(len(labels)):
+            target_ids = labels_out[c, a:b, y0:y1, x0:x1]
+            ids = labels[c].reshape(-1)
+            touched += _nearest_volume(ids, strides, reach, near[:n], target_ids)
+            if count:
+                _fill_tile(target_ids, outside, label_fill)
+    return touched
+
+
+@njit(cache=True, nogil=True)
+def _fill_tile(target: Array, outside: Array, fill: float) -> None:
+    depth, height, width = target.shape
+    for k in range(depth):
+        for j in range(height):
+            first = (k * height + j) * width
+            _fill_outside(target[k, j], outside[first : first + width], fill)
+
+
+@njit(cache=True, nogil=True)
+def _room(tiles: Array, axes: int, deep: bool) -> tuple[Array, Array, Array, Array, Array]:
+    """Tables for the largest tile."""
+    voxels = 0
+    for t in range(len(tiles)):
+        _, a, b, y0, y1, x0, x1 = tiles[t]
+        voxels = max(voxels, ((b - a) if deep else 1) * (y1 - y0) * (x1 - x0))
+    return (
+        np.empty(voxels, np.uint32),
+        np.empty(voxels, np.uint32),
+        np.empty(axes * voxels, np.float32),
+        np.empty(voxels, np.bool_),
+        np.empty((axes, 2), np.int64),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,17 +20,10 @@ def join(first: CoordinateMap, second: CoordinateMap) -> CoordinateMap:
     """Through `first`, and from there through `second`; see `CoordinateMap.then`."""
     matrix, lock_z = _join_matrices(first, second)
     index, moves = _join_sections(first, second)
-    plain = replace(
-        first,
+    grid, spacing = _join_displacements(first, second, matrix, lock_z)
+    return first.with_parts(
         matrix=matrix,
         lock_z=lock_z,
-        displacement=None,
-        section_index=None,
-        section_moves=None,
-    )
-    grid, spacing = _join_displacements(first, second, plain)
-    return replace(
-        plain,
         displacement=grid,
         grid_spacing=spacing,
         section_index=index,
@@ -93,9 +85,9 @@ def _square(moves: Floats) -> Floats:
 
 
 def _join_displacements(
-    first: CoordinateMap, second: CoordinateMap, plain: CoordinateMap
+    first: CoordinateMap, second: CoordinateMap, matrix: Floats, lock_z: bool
 ) -> tuple[npt.NDArray[np.float32] | None, tuple[float, float, float]]:
-    """The control grid of both, and its spacing."""
+    """The control grid of both over the joined matrix, and its spacing."""
     if second.displacement is None:
         if first.displacement is None:
             return None, first.grid_spacing
@@ -106,13 +98,14 @@ def _join_displacements(
     nodes = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
     placed = nodes * np.asarray(spacing)
     reached = _whole(second).source_points(_whole(first).source_points(placed))
+    plain = _whole(first).with_parts(matrix=matrix, lock_z=lock_z, displacement=None)
     moved = reached - plain.source_points(placed)
     return moved.T.reshape(3, *shape).astype(np.float32), spacing
 
 
 def _whole(coordinates: CoordinateMap) -> CoordinateMap:
     """The map without what it does to single sections."""
-    return replace(coordinates, section_index=None, section_moves=None)
+    return coordinates.with_parts(section_index=None, section_moves=None)
 
 
 def _common_grid(
@@ -127,7 +120,7 @@ def _common_grid(
     if second.displacement is not None:
         step = np.asarray(second.grid_spacing)
         far = (np.array(second.displacement.shape[1:]) - 1) * step
-        before = replace(_whole(first), displacement=None)
+        before = _whole(first).with_parts(displacement=None)
         corners = np.array(list(np.ndindex(2, 2, 2))) * far
         reach = np.maximum(reach, before.inverse_points(corners).max(0))
         steps = np.abs(first.matrix[:3, :3]) / step[:, None]

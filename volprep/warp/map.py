@@ -15,7 +15,7 @@ through its inverse (`CoordinateMap.inverse_points`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,8 @@ class CoordinateMap:
             index = np.array(self.section_index, np.int64)
             if index.ndim != 1 or not index.size:
                 raise ValueError(f"section_index: shape {index.shape}, wanted (D,)")
-            if np.any(np.diff(index) < 0) and np.any(np.diff(index) > 0):
+            steps = np.diff(index)
+            if (steps < 0).any() and (steps > 0).any():
                 raise ValueError("section_index: goes up and down; wanted one direction")
             object.__setattr__(self, "section_index", index)
             if self.section_moves is not None and len(self.section_moves) != len(index):
@@ -181,21 +182,22 @@ class CoordinateMap:
         if shifts is None and angles is None:
             moves = None
         else:
-            depth = len(np.asarray(shifts if shifts is not None else angles))
-            shift = np.zeros((depth, 2)) if shifts is None else np.asarray(shifts, np.float64)
-            angle = np.zeros(depth) if angles is None else np.asarray(angles, np.float64)
+            shift = 0.0 if shifts is None else np.asarray(shifts, np.float64)
+            angle = np.zeros(len(np.asarray(shifts))) if angles is None else np.asarray(angles)
             cos, sin = np.cos(angle), np.sin(angle)
-            turn = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], 1)
+            moves = np.empty((len(angle), 2, 3))
+            moves[:, 0, 0] = moves[:, 1, 1] = cos
+            moves[:, 0, 1], moves[:, 1, 0] = -sin, sin
             middle = np.asarray(centre, np.float64)
-            offset = shift + middle - turn @ middle
-            moves = np.concatenate([turn, offset[..., None]], -1)
+            moves[:, :, 2] = shift + middle - moves[:, :, :2] @ middle
         wanted = None if index is None else np.asarray(index, np.int64)
         return cls(np.eye(4), section_moves=moves, section_index=wanted)
 
     @property
     def is_affine(self) -> bool:
         """Whether the matrix has no perspective."""
-        return bool(np.array_equal(self.matrix[3], (0, 0, 0, 1)))
+        last: list[float] = self.matrix[3].tolist()
+        return last == [0, 0, 0, 1]
 
     @property
     def keeps_sections(self) -> bool:
@@ -235,12 +237,25 @@ class CoordinateMap:
 
     def relative_to(self, origin: Sequence[float]) -> CoordinateMap:
         """The same map with source positions counted from `origin`."""
+        return self.with_parts(matrix=self.matrix_from(origin))
+
+    def with_parts(self, **parts: Any) -> CoordinateMap:
+        """The same with some parts, arrays that are known to be valid, in place of others."""
+        other = object.__new__(CoordinateMap)
+        other.__dict__.update(self.__dict__, **parts)
+        return other
+
+    def matrix_from(self, origin: Sequence[float]) -> Floats:
+        """The matrix with source positions counted from `origin`."""
         matrix = self.matrix.copy()
         z, y, x = origin
-        matrix[0] -= z * (np.array([0, 0, 0, 1.0]) if self.lock_z else matrix[3])
+        if self.lock_z:
+            matrix[0, 3] -= z
+        else:
+            matrix[0] -= z * matrix[3]
         matrix[1] -= y * matrix[3]
         matrix[2] -= x * matrix[3]
-        return replace(self, matrix=matrix)
+        return matrix
 
     def source_points(self, points: npt.ArrayLike) -> Floats:
         """Where output positions lie in the source.
@@ -300,14 +315,17 @@ class CoordinateMap:
     def source_extent(self, out_shape: Sequence[int]) -> tuple[Floats, Floats]:
         """The lowest and highest source position of an output, (Z, Y, X) each, before rounding."""
         z, y, x = (int(n) for n in out_shape[-3:])
-        sections = range(z) if self.described_sections else (0, z - 1)
-        corners = np.array(
-            [(k, j, i) for k in sections for j in (0, y - 1) for i in (0, x - 1)], np.float64
-        )
-        placed = self._place(corners)
-        if np.any(homogeneous(self.matrix, placed)[:, 3] <= 0):
+        # Depths are monotonic: of sections that move alike, the first and the last are enough.
+        sections = np.array([n for alike in self.alike_sections(z) for n in (alike[0], alike[-1])])
+        corners = np.empty((len(sections), 2, 2, 3))
+        corners[..., 0] = sections[:, None, None]
+        corners[..., 1] = [[0], [y - 1]]
+        corners[..., 2] = [0, x - 1]
+        placed = self._place(corners.reshape(-1, 3))
+        moved = homogeneous(self.matrix, placed)
+        if (moved[:, 3] <= 0).any():
             raise ValueError("matrix: the perspective sends a part of the output through infinity")
-        reached = self._project(placed)
+        reached = divide(moved, self.lock_z)
         low, high = reached.min(0), reached.max(0)
         if self.displacement is not None:
             low = low + self.displacement.min((1, 2, 3))
@@ -336,9 +354,21 @@ class CoordinateMap:
 
     def section_depths(self, depth: int) -> Floats:
         """The z that each of `depth` output sections stands for, before the matrix."""
-        sections = np.zeros((depth, 3))
-        sections[:, 0] = np.arange(depth)
-        return self._place(sections)[:, 0]
+        sections = np.arange(depth, dtype=np.float64)
+        if self.section_index is None:
+            return sections
+        own = np.arange(len(self.section_index), dtype=np.float64)
+        return lookup(sections, own, self.section_index.astype(np.float64))
+
+    def alike_sections(self, depth: int) -> list[list[int]]:
+        """The numbers of `depth` output sections, those with one in-plane motion together."""
+        own = self.section_moves
+        if own is None:
+            return [list(range(depth))]
+        groups: dict[bytes, list[int]] = {}
+        for section in range(depth):
+            groups.setdefault(own[min(section, len(own) - 1)].tobytes(), []).append(section)
+        return list(groups.values())
 
     @property
     def described_sections(self) -> int:
@@ -435,4 +465,5 @@ def _points(points: npt.ArrayLike) -> Floats:
 
 
 def _separates_z(matrix: Floats) -> bool:
-    return not (matrix[1:, 0].any() or matrix[0, 1:3].any())
+    (_, zy, zx, _), (yz, *_), (xz, *_), (wz, *_) = matrix.tolist()
+    return not any((zy, zx, yz, xz, wz))

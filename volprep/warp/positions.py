@@ -85,14 +85,16 @@ def divide(homogeneous: Floats, lock_z: bool) -> Floats:
 
 
 def nearest_section(z: Floats, depth: int) -> npt.NDArray[np.int64]:
-    return np.clip(np.floor(z + 0.5), 0, depth - 1).astype(np.int64)
+    section: npt.NDArray[np.int64] = np.floor(z + 0.5).astype(np.int64)
+    return np.minimum(np.maximum(section, 0), depth - 1)
 
 
 def lookup(values: Floats, known: Floats, result: Floats) -> Floats:
     """Linear between the known values (ascending), one for one beyond them."""
-    inside = np.clip(values, known[0], known[-1])
+    inside = np.minimum(np.maximum(values, known[0]), known[-1])
     forward = -1.0 if result[-1] < result[0] else 1.0
-    return np.interp(inside, known, result) + forward * (values - inside)
+    found: Floats = np.interp(inside, known, result) + forward * (values - inside)
+    return found
 
 
 def interpolate(

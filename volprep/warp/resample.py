@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from volprep.compute import run_units
+from volprep.compute import run_shares
 from volprep.geometry import Box, Shape3, three
 from volprep.warp.map import CoordinateMap
 from volprep.warp.positions import Border, check_inside, clipped, mirrored
-from volprep.warp.tiles import Layer, Tile, TileReader
+from volprep.warp.tiles import Layers, TileReader
 
 __all__ = ["resample"]
 
@@ -87,36 +87,47 @@ def resample(
     image = None if image is None else np.asarray(image)
     labels = [np.asarray(label) for label in labels]
     block = Box.at(origin, _common_shape(image, labels))
+    reached = coordinates.source_box(shape)
     if border == "raise":
-        check_inside(coordinates.source_box(shape), block)
-    image, labels, block = _readable(coordinates, shape, image, labels, block, border)
+        check_inside(reached, block)
+    image, labels, block = _readable(reached, image, labels, block, border)
     image_out, labels_out = _targets(image, labels, shape, out)
-    layers: list[Layer] = []
-    if image is not None and image_out is not None:
-        pairs = zip(image, image_out, strict=True)
-        layers = [Layer(source, target, True, fill) for source, target in pairs]
-    for label, label_out in zip(labels, labels_out, strict=True):
-        layers += _label_layers(label, label_out, label_fill)
-    reader = TileReader(coordinates, shape, block, border)
+    reader = TileReader(coordinates, shape, reached, block, border)
+    together = list(_layers(image, image_out, fill, labels, labels_out, label_fill))
 
-    def read(tiles: Sequence[Tile]) -> None:
-        room = reader.new_table()
-        for tile in tiles:
-            table = reader.fill(room, tile)
-            for layer in layers:
-                reader.read(tile, table, layer)
+    def read(tiles: npt.NDArray[np.int64]) -> None:
+        for layers in together:
+            reader.read(tiles, layers)
 
-    for _ in run_units(read, reader.shares(threads), workers=threads):
-        pass
+    run_shares(read, reader.shares(threads))
     return image_out, labels_out
 
 
-def _label_layers(label: Array, out: Array, fill: int) -> list[Layer]:
-    """The channels of a label as unsigned integers of the same bits."""
-    bits = np.dtype(f"u{label.dtype.itemsize}")
-    value = np.asarray(fill, label.dtype).view(bits)[()]
-    sources, targets = (array.reshape(-1, *array.shape[-3:]).view(bits) for array in (label, out))
-    return [Layer(s, t, False, value) for s, t in zip(sources, targets, strict=True)]
+_NO_IMAGE = np.empty((0, 1, 1, 1), np.float32)
+_NO_LABEL = np.empty((0, 1, 1, 1), np.uint8)
+
+
+def _layers(
+    image: Array | None,
+    image_out: npt.NDArray[np.float32] | None,
+    fill: float,
+    labels: Sequence[Array],
+    labels_out: Sequence[Array],
+    label_fill: int,
+) -> Iterator[Layers]:
+    """The image with the first label; every further label by itself."""
+    pictures = (_NO_IMAGE, _NO_IMAGE)
+    if image is not None and image_out is not None:
+        pictures = (image, image_out)
+    if not labels:
+        yield Layers(*pictures, float(fill), _NO_LABEL, _NO_LABEL, np.uint64(0))
+    for label, label_out in zip(labels, labels_out, strict=True):
+        # Unsigned integers of the same bits.
+        bits = np.dtype(f"u{label.dtype.itemsize}")
+        value = np.uint64(np.asarray(label_fill, label.dtype).view(bits)[()])
+        ids, ids_out = (a.reshape(-1, *a.shape[-3:]).view(bits) for a in (label, label_out))
+        yield Layers(*pictures, float(fill), ids, ids_out, value)
+        pictures = (_NO_IMAGE, _NO_IMAGE)
 
 
 def _common_shape(image: Array | None, labels: Sequence[Array]) -> Shape3:
@@ -137,8 +148,7 @@ def _common_shape(image: Array | None, labels: Sequence[Array]) -> Shape3:
 
 
 def _readable(
-    coordinates: CoordinateMap,
-    shape: Shape3,
+    reached: Box,
     image: Array | None,
     labels: Sequence[Array],
     block: Box,
@@ -154,7 +164,7 @@ def _readable(
         kept.append(known and image.flags.c_contiguous and image[0].size < 2**31)
     if all(kept):
         return image, list(labels), block
-    wanted = coordinates.source_box(shape).shift([-n for n in block.start])
+    wanted = reached.shift([-n for n in block.start])
     part = clipped(wanted, block.shape) if border == "fill" else mirrored(wanted, block.shape)
     labels = [np.ascontiguousarray(label[..., *part.slices]) for label in labels]
     if image is not None:

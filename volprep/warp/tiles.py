@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from volprep.kernels import warp as kernels
 from volprep.warp.map import CoordinateMap
 from volprep.warp.positions import TOLERANCE, Border, Floats
 
-__all__ = ["Layer", "Table", "Tile", "TileReader"]
+__all__ = ["Layers", "TileReader"]
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -29,136 +29,161 @@ _BORDERS: dict[Border, int] = {
 # A tile's table and what it reads should stay in the second-level cache.
 _TILE_VOXELS = 16384
 
+_NO_MOVE = np.eye(3)[None]
+
 # Tiles of a volume are compact, so that what they read is.
 _TILE_SECTIONS = 16
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One channel to read: `source` (Z, Y, X) in the block, `target` (Z, Y, X) of the output."""
+class Layers:
+    """What is read together: an image and a label, each (C, Z, Y, X), C-contiguous, maybe empty.
 
-    source: Array
-    target: Array
-    linear: bool
-    fill: Any
+    Sources are marked read-only, so that kernels are compiled for one kind of array.
+    """
 
+    image: Array
+    image_out: npt.NDArray[np.float32]
+    image_fill: float
+    label: Array
+    label_out: Array
+    label_fill: np.uint64
 
-@dataclass(frozen=True)
-class Tile:
-    """A part of the output that is read through one table."""
-
-    sections: Ints
-    rows: slice
-    columns: slice
-
-
-@dataclass(frozen=True)
-class Table:
-    """What `volprep.kernels.warp.table` fills; `count` voxels are outside."""
-
-    index: npt.NDArray[np.uint32]
-    near: npt.NDArray[np.uint32]
-    fraction: npt.NDArray[np.float32]
-    outside: npt.NDArray[np.bool_]
-    reach: Ints
-    count: int = 0
+    def __post_init__(self) -> None:
+        for name in ("image", "label"):
+            source = getattr(self, name).view()
+            source.flags.writeable = False
+            object.__setattr__(self, name, source)
 
 
 @dataclass(frozen=True)
 class _Planes:
-    """The source sections that each output section lies between, where sections are kept."""
+    """The source sections below, above and nearest to each output section."""
 
     about: Ints
     part: npt.NDArray[np.float32]
-    nearest: Ints
     lost: npt.NDArray[np.bool_]
 
 
 class TileReader:
-    """Which tiles there are, and how each is read.
+    """Which tiles there are, and how they are read.
 
     Where the map keeps sections, a table has the axes (Y, X) and serves all
     sections that move alike; elsewhere it has (Z, Y, X) and each voxel its own.
+
+    Parameters
+    ----------
+    coordinates : CoordinateMap
+    shape : tuple of three ints
+        (Z, Y, X) of the output.
+    reached : Box
+        Its `CoordinateMap.source_box`.
+    block : Box
+        The voxels of the source that are at hand.
+    border : {'raise', 'fill', 'reflect'}
     """
 
     def __init__(
-        self, coordinates: CoordinateMap, shape: Shape3, block: Box, border: Border
+        self, coordinates: CoordinateMap, shape: Shape3, reached: Box, block: Box, border: Border
     ) -> None:
-        # A frame in which no position inside the block is negative.
-        frame = np.minimum(coordinates.source_box(shape).start, np.subtract(block.stop, 1))
-        self.map = coordinates.relative_to(frame.tolist())
-        self.shape, self.border = shape, border
+        self.map, self.shape, self.border = coordinates, shape, border
         self.flat = coordinates.keeps_sections
+        # A frame in which no position inside the block is negative.
+        frame = [min(a, b - 1) for a, b in zip(reached.start, block.stop, strict=True)]
+        self.matrix = coordinates.matrix_from(frame)
         self.depth = coordinates.section_depths(shape[0])
-        self.moves = self._find_moves()
+        self.members, self.ends = self._group()
+        leaders = self.members[self.ends[:-1]] if self.flat else self.members
+        first = [a - f for a, f in zip(block.start, frame, strict=True)]
+        last = [b - f - 1 for b, f in zip(block.stop, frame, strict=True)]
+        _, height, width = block.shape
+        strides = (height * width, width, 1)
+        steps = [s * (a < b) for s, a, b in zip(strides, first, last, strict=True)]
         axes = slice(1 if self.flat else 0, 3)
-        first = np.subtract(block.start, frame)
-        bounds = np.stack([first, first + block.shape - 1])
-        strides = np.array([block.shape[1] * block.shape[2], block.shape[2], 1])
-        self.planes = self._find_planes(bounds[:, 0])
-        self.matrices = np.ascontiguousarray(self._find_matrices()[:, axes.start :])
-        self.fields = np.ascontiguousarray(self._find_fields()[:, axes])
-        self.lookups = self.moves[:, :2] / np.array(self.map.grid_spacing)[1:, None]
-        self.bounds = np.ascontiguousarray(bounds[:, axes])
-        self.strides = strides[axes]
-        self.steps = np.where(np.array(block.shape) > 1, strides, 0)[axes]
+        moves = self._find_moves(leaders)
+        self.planes = self._find_planes(first[0], last[0]) if self.flat else None
+        self.matrices = np.ascontiguousarray(self._find_matrices(leaders, moves)[:, axes.start :])
+        self.fields = np.ascontiguousarray(self._find_fields(leaders)[:, axes])
+        self.lookups = moves[:, :2] / np.array(coordinates.grid_spacing)[1:, None]
+        self.bounds = np.array([first[axes], last[axes]])
+        self.strides = np.array(strides[axes])
+        self.steps = np.array(steps[axes])
         self.first_divided = int(coordinates.lock_z and not self.flat)
         if coordinates.is_affine:
             self.first_divided = len(self.strides)
 
-    def _find_moves(self) -> Floats:
-        """The in-plane motion of each section, (D, 3, 3)."""
-        moves = np.tile(np.eye(3), (self.shape[0], 1, 1))
+    def _group(self) -> tuple[Ints, Ints]:
+        """Output sections, those that one table serves side by side, and where groups end."""
+        grid = self.map.displacement
+        if not self.flat or (grid is not None and grid.shape[1] > 1):
+            return np.arange(self.shape[0]), np.arange(self.shape[0] + 1)
+        groups = self.map.alike_sections(self.shape[0])
+        members = np.array([n for group in groups for n in group])
+        return members, np.array([0, *accumulate(map(len, groups))])
+
+    def _find_moves(self, sections: Ints) -> Floats:
+        """The in-plane motion of some sections, (N, 3, 3)."""
+        moves = np.repeat(_NO_MOVE, len(sections), 0)
         own = self.map.section_moves
         if own is not None:
-            moves[:, :2] = own[np.minimum(np.arange(len(moves)), len(own) - 1)]
+            moves[:, :2] = own[np.minimum(sections, len(own) - 1)]
         return moves
 
-    def _find_matrices(self) -> Floats:
-        """What takes (row, column, 1) of each section to (z, y, x, divisor), (D, 4, 3)."""
-        planes = np.repeat(self.map.matrix[None, :, 1:], self.shape[0], 0)
-        planes[:, :, 2] += self.map.matrix[:, 0] * self.depth[:, None]
-        return planes @ self.moves
+    def _find_matrices(self, sections: Ints, moves: Floats) -> Floats:
+        """What takes (row, column, 1) of each section to (z, y, x, divisor), (N, 4, 3)."""
+        planes = np.repeat(self.matrix[None, :, 1:], len(sections), 0)
+        planes[:, :, 2] += self.matrix[:, 0] * self.depth[sections, None]
+        return planes if self.map.section_moves is None else planes @ moves
 
-    def _find_fields(self) -> npt.NDArray[np.float32]:
-        """The control points that hold for each section, (D, 3, gy, gx)."""
+    def _find_fields(self, sections: Ints) -> npt.NDArray[np.float32]:
+        """The control points that hold for each section, (N, 3, gy, gx)."""
         grid = self.map.displacement
         if grid is None:
-            return np.empty((self.shape[0], 3, 0, 1), np.float32)
-        last = grid.shape[1] - 1
-        z = np.clip(self.depth / self.map.grid_spacing[0], 0, last)
-        low = np.minimum(z.astype(int), max(last - 1, 0))
-        part = (z - low).astype(np.float32)[:, None, None, None]
+            return np.empty((len(sections), 3, 0, 1), np.float32)
         layers = grid.swapaxes(0, 1)
-        fields: npt.NDArray[np.float32] = layers[low]
-        if last:
-            fields = fields * (1 - part) + layers[low + 1] * part
+        last = len(layers) - 1
+        if not last:
+            return np.repeat(layers, len(sections), 0)
+        z = np.clip(self.depth[sections] / self.map.grid_spacing[0], 0, last)
+        low = np.minimum(z.astype(int), last - 1)
+        part = (z - low).astype(np.float32)[:, None, None, None]
+        fields: npt.NDArray[np.float32] = layers[low] * (1 - part) + layers[low + 1] * part
         return fields
 
-    def _find_planes(self, bounds: Ints) -> _Planes:
-        z = self.map.matrix[0, 0] * self.depth + self.map.matrix[0, 3] - bounds[0]
+    def _find_planes(self, first: int, last: int) -> _Planes:
+        """Where each output section lies in a block of the sections `first` to `last`."""
+        z = self.matrix[0, 0] * self.depth + (self.matrix[0, 3] - first)
         whole = np.rint(z)
         z = np.where(np.abs(z - whole) < TOLERANCE, whole, z)
-        last = int(bounds[1] - bounds[0])
-        lost = ((z < -0.5) | (z >= last + 0.5)) & (self.border == "fill")
-        if self.border == "reflect" and last > 0:
-            z = last - np.abs(np.abs(z) % (2 * last) - last)
-        z = np.clip(z, 0, last)
-        low = z.astype(np.int64)
-        about = np.stack([low, np.minimum(low + 1, last)])
-        return _Planes(about, (z - low).astype(np.float32), (z + 0.5).astype(np.int64), lost)
+        far = last - first
+        lost = np.zeros(len(z), np.bool_)
+        if self.border == "fill":
+            lost = (z < -0.5) | (z >= far + 0.5)
+        elif self.border == "reflect" and far > 0:
+            z = far - np.abs(np.abs(z) % (2 * far) - far)
+        z = np.minimum(np.maximum(z, 0), far)
+        about = np.empty((3, len(z)), np.int64)
+        about[0] = z
+        np.minimum(about[0] + 1, far, out=about[1])
+        about[2] = z + 0.5
+        return _Planes(about, (z - about[0]).astype(np.float32), lost)
 
-    def shares(self, threads: int) -> list[list[Tile]]:
-        """All the tiles, in at most one share a thread."""
-        height, width = self._tile_shape[1:]
-        rows = [slice(a, min(a + height, self.shape[1])) for a in range(0, self.shape[1], height)]
-        columns = [slice(a, min(a + width, self.shape[2])) for a in range(0, self.shape[2], width)]
-        groups = list(self._groups())
-        pieces = max(1, threads // (len(groups) * len(rows)))
-        if pieces > 1 and self.flat:
-            groups = [part for g in groups for part in np.array_split(g, pieces) if part.size]
-        tiles = [Tile(g, row, column) for g in groups for row in rows for column in columns]
-        ends = np.linspace(0, len(tiles), max(1, threads) + 1).astype(int)
+    def shares(self, threads: int) -> list[Ints]:
+        """All the tiles, (T, 7) as kernels take them, in at most one share a thread."""
+        sections, height, width = self._tile_shape
+        _, rows, columns = self.shape
+        groups = list(self._stretches(sections, threads, -(-rows // height)))
+        tiles = np.array(
+            [
+                (number, a, b, y, min(y + height, rows), x, min(x + width, columns))
+                for number, a, b in groups
+                for y in range(0, rows, height)
+                for x in range(0, columns, width)
+            ]
+        )
+        if threads == 1:
+            return [tiles]
+        ends = np.linspace(0, len(tiles), threads + 1).astype(int)
         return [tiles[a:b] for a, b in pairwise(ends) if b > a]
 
     @property
@@ -171,118 +196,41 @@ class TileReader:
         side = int((_TILE_VOXELS / sections) ** 0.5)
         return sections, min(height, side), min(width, side)
 
-    def _groups(self) -> Iterator[Ints]:
-        """Sections that share their in-plane positions."""
-        every = np.arange(self.shape[0])
-        grid = self.map.displacement
+    def _stretches(self, step: int, threads: int, rows: int) -> Iterator[tuple[int, int, int]]:
+        """Number of the matrix, first and last but one of the members of each column of tiles."""
         if not self.flat:
-            step = self._tile_shape[0]
-            yield from (every[start : start + step] for start in range(0, len(every), step))
-        elif grid is not None and grid.shape[1] > 1:
-            yield from every[:, None]
-        elif self.map.section_moves is None:
-            yield every
-        else:
-            moves = self.moves.reshape(len(every), -1)
-            number = np.unique(moves, axis=0, return_inverse=True)[1].ravel()
-            for n in range(number.max() + 1):
-                yield np.flatnonzero(number == n)
+            for start in range(0, self.shape[0], step):
+                yield start, start, min(start + step, self.shape[0])
+            return
+        # Few tables are cut among threads, each of which then fills them again.
+        pieces = max(1, threads // ((len(self.ends) - 1) * rows))
+        for number, (a, b) in enumerate(pairwise(self.ends.tolist())):
+            cuts = [a + (b - a) * n // pieces for n in range(pieces + 1)]
+            yield from ((number, c, d) for c, d in pairwise(cuts) if d > c)
 
-    def new_table(self) -> Table:
-        """Room for the table of any tile."""
-        voxels = int(np.prod(self._tile_shape))
-        return Table(
-            np.empty(voxels, np.uint32),
-            np.empty(voxels, np.uint32),
-            np.empty(voxels * len(self.strides), np.float32),
-            np.empty(voxels, np.bool_),
-            np.empty((len(self.strides), 2), np.int64),
-        )
-
-    def fill(self, room: Table, tile: Tile) -> Table:
-        """The table of a tile, written into `room`."""
-        first = int(tile.sections[0])
-        sections = slice(first, first + (1 if self.flat else len(tile.sections)))
-        height, width = (part.stop - part.start for part in (tile.rows, tile.columns))
-        voxels = (sections.stop - first) * height * width
-        axes = len(self.strides)
-        index, near, outside = room.index[:voxels], room.near[:voxels], room.outside[:voxels]
-        fraction = room.fraction[: axes * voxels].reshape(axes, voxels)
-        count = kernels.table(
-            self.matrices[sections],
+    def read(self, tiles: Ints, layers: Layers) -> None:
+        """Read some tiles of one image and one label."""
+        table = (
+            self.matrices,
             self.first_divided,
-            self.fields[sections],
-            self.lookups[sections],
+            self.fields,
+            self.lookups,
             self.bounds,
             self.strides,
+            self.steps,
             _BORDERS[self.border],
-            tile.rows.start,
-            tile.columns.start,
-            height,
-            index,
-            near,
-            fraction,
-            outside,
-            room.reach,
         )
-        return Table(index, near, fraction, outside, room.reach, count)
-
-    def read(self, tile: Tile, table: Table, layer: Layer) -> None:
-        """Read a tile of one channel."""
-        if self.flat:
-            self._read_plane(tile, table, layer)
+        arrays = (
+            layers.image,
+            layers.image_out,
+            layers.image_fill,
+            layers.label,
+            layers.label_out,
+            layers.label_fill,
+        )
+        if self.planes is None:
+            kernels.read_volume(tiles, *table, *arrays)
         else:
-            self._read_volume(tile, table, layer)
-
-    def _read_plane(self, tile: Tile, table: Table, layer: Layer) -> None:
-        source = layer.source.reshape(len(layer.source), -1)
-        target = layer.target.reshape(self.shape[0], -1)
-        start = tile.rows.start * self.shape[2]
-        if layer.linear:
-            kernels.linear_plane(
-                source,
-                np.ascontiguousarray(self.planes.about[:, tile.sections]),
-                self.planes.part[tile.sections],
-                self.steps,
-                table.reach,
-                table.index,
-                table.fraction,
-                tile.sections,
-                start,
-                target,
-            )
-        else:
-            kernels.nearest_plane(
-                source,
-                self.planes.nearest[tile.sections],
-                self.strides[0],
-                table.reach,
-                table.near,
-                tile.sections,
-                start,
-                target,
-            )
-        part = target[:, start : start + table.index.size]
-        if table.count:
-            for section in tile.sections:
-                np.copyto(part[section], layer.fill, where=table.outside)
-        part[tile.sections[self.planes.lost[tile.sections]]] = layer.fill
-
-    def _read_volume(self, tile: Tile, table: Table, layer: Layer) -> None:
-        source = layer.source.reshape(-1)
-        sections = slice(tile.sections[0], tile.sections[-1] + 1)
-        target = layer.target[sections, tile.rows, tile.columns]
-        if layer.linear:
-            kernels.linear_volume(
-                source,
-                self.strides,
-                self.steps,
-                table.reach,
-                table.index,
-                table.fraction,
-                target,
-            )
-        else:
-            kernels.nearest_volume(source, self.strides, table.reach, table.near, target)
-        if table.count:
-            np.copyto(target, layer.fill, where=table.outside.reshape(target.shape))
+            planes = self.planes
+            where = (planes.about, planes.part, planes.lost)
+            kernels.read_planes(tiles, self.members, *table, *where, *arrays)
