@@ -9,38 +9,33 @@ so its CPU path runs as it is.
     python scripts/bench_skeletons.py             some minutes
     python scripts/bench_skeletons.py --large     and a volume of 1024x1024x1024
 
-Measured 2026-11-21 on two cores of an AMD EPYC that others used, too; seconds of CPU:
+Measured 2026-11-21 on two idle cores of an AMD EPYC; seconds of CPU:
 
     case            voxels   SKOOTS s  volprep s  ratio  bar    ns/voxel  x copy
     --------------  -------  --------  ---------  -----  -----  --------  ------
-    07 bake         262144   2.43      0.00257    947    >= 40  9.8       8.65
-    07 bake + mean  262144   2.67      0.00525    509    >= 60  20        17.7
-    07 mask         262144   0.00344   9.14e-05   37.6   >= 15  0.349     1.23
-    01 bake         107787   0.0208    0.000871   23.9   >= 40  8.08      7.13
-    01 bake + mean  107787   0.122     0.002      60.8   >= 60  18.6      16.4
-    01 mask         107787   0.00454   7.48e-05   60.7   >= 15  0.694     2.45
-    07 skeletonize  8388608  8.51      1.25       6.81   >= 5   149       525
+    07 bake         262144   2.28      0.0027     844    >= 40  10.3      9.22
+    07 bake + mean  262144   2.51      0.00518    485    >= 60  19.8      17.7
+    07 mask         262144   0.00338   9.15e-05   36.9   >= 15  0.349     1.25
+    01 bake         107787   0.0208    0.000451   46.2   >= 40  4.18      3.74
+    01 bake + mean  107787   0.109     0.00144    75.4   >= 60  13.4      12
+    01 mask         107787   0.00446   7.4e-05    60.3   >= 15  0.686     2.46
+    07 skeletonize  8388608  8.32      1.19       6.97   >= 5   142       510
 
 SKOOTS gives 156 of the 163 components of `07` a point, volprep all. With the skeletons
 that it makes itself (cavities not filled, 561883 points) SKOOTS asks for 576 GB to bake
 the 64x64x64 crop; volprep takes a second for all of `07` with them. Memory above the
-start at 128x128x128, with the mean: volprep 35 MB, 24 MB of it the result; the mean of
+start at 128x128x128, with the mean: volprep 32 MB, 24 MB of it the result; the mean of
 SKOOTS alone 2179 MB. "x copy" is the time over that of copying what must be read and
 written.
 
-256x256x256 with the mean, wall: 0.46 s on one thread, 0.26 s on two while both cores were
-free; no faster on two while others held one (CPU time grows by a tenth).
+256x256x256 with the mean, wall: 0.44 s on one thread, 0.23 s on two.
 
 1024x1024x1024 (`07` 128 times, 15488 instances, 1574144 points), two threads: skeletons
 in 177 s of CPU, 0.73 GB at most; the field with its mean in 40 s of CPU, no more memory.
 
-Short of its bar: baking the 31x61x57 nuclei of `01`, three points each, which takes
-SKOOTS 20 ms and volprep 0.8. Of that, passes over all voxels (ids to rows, listing the
-4x4x4 leaves, coordinates) take half and searching the leaves the rest. Tried: numbers
-instead of coordinates out of the search, writing leaves without branches, rows of a
-single point without a search, no selection among few points, arrays kept from block to
-block (each helped; 2.5 ms before); trying few points without leaves and telling uniform
-leaves apart (neither helped).
+Instances of few points, such as the nuclei of `01`, are baked along lines, without leaves:
+half the time that leaves took for them. Of the 0.45 ms, 0.3 are the lines (a fifth of it
+looking for runs of one label, a third trying points) and 0.1 Python.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """The nearest point of its own instance for every voxel of a block, and its mean.
 
 Instances come as rows: `rows` is int32, 0 is background, and the points of row
-``r`` are ``points[offsets[r - 1]:offsets[r]]``. Axes are those of the block.
+``r`` are ``points[:, offsets[r - 1]:offsets[r]]``. Axes are those of the block.
+
+Rows of few points are tried along lines (`bake_lines`), the others in leaves, small
+boxes to which only the points that matter come down (`bake_leaves`).
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from numba import njit
 
 __all__ = [
     "average_instances",
-    "find_nearest",
-    "gather_points",
+    "bake_leaves",
+    "bake_lines",
     "index_ids",
     "list_leaves",
     "measure_distances",
@@ -28,7 +31,22 @@ Field = npt.NDArray[np.float32]
 _LEAF = 4  # voxels along each axis of the smallest box
 _BOXES = (32, 16, 8)  # of the boxes around it
 _FEW = 8  # points that are sooner tried than selected from
+_LINE_POINTS = 16  # rows of no more points are tried along lines, without leaves
+_KNOWN = 64  # ids whose rows are remembered
 _LOOSE = {"nnan", "ninf", "nsz", "reassoc", "contract"}  # for sums that have slack
+
+
+@njit(cache=True, nogil=True)
+def _find_row(
+    label: np.uint64, ids: npt.NDArray[np.uint64], known: npt.NDArray[np.uint64], known_rows: Rows
+) -> int:
+    """``k + 1`` for ``ids[k]``, 0 for what is not among the (ascending) ids."""
+    slot = label % np.uint64(_KNOWN)
+    if known[slot] != label:
+        k = int(np.searchsorted(ids, label))
+        known[slot] = label
+        known_rows[slot] = k + 1 if k < len(ids) and ids[k] == label else 0
+    return int(known_rows[slot])
 
 
 @njit(cache=True, nogil=True)
@@ -37,6 +55,7 @@ def index_ids(labels: npt.NDArray[Any], ids: npt.NDArray[np.uint64], out: Rows) 
 
     Returns a label that is not among the (ascending) ids, or 0.
     """
+    known, known_rows = np.zeros(_KNOWN, np.uint64), np.zeros(_KNOWN, np.int32)
     missing = np.uint64(0)
     last, row = np.uint64(0), 0
     nz, ny, nx = labels.shape
@@ -47,19 +66,126 @@ def index_ids(labels: npt.NDArray[Any], ids: npt.NDArray[np.uint64], out: Rows) 
                 if label != last:
                     last, row = label, 0
                     if label != 0:
-                        k = int(np.searchsorted(ids, label))
-                        if k < len(ids) and ids[k] == label:
-                            row = k + 1
-                        else:
-                            missing = label
+                        row = _find_row(label, ids, known, known_rows)
+                        missing = missing if row else label
                 out[z, y, x] = row
     return missing
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _try_line(
+    points: Field, first: int, count: int, z: float, y: float, x: float, weights: Floats,
+    rest: Floats, places: Floats, nearest: npt.NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Try some points on the voxels from (z, y, x) on, along x; the first nearest one wins.
+
+    Four voxels at a time, without branches and in variables: that is what registers hold.
+    """
+    for j in range(count):
+        a, b = (z - points[0, first + j]) * weights[0], (y - points[1, first + j]) * weights[1]
+        rest[j], places[j] = a * a + b * b, points[2, first + j]
+    w = weights[2]
+    for i in range(0, nearest.size, 4):
+        x0, x1, x2, x3 = x + i, x + i + 1.0, x + i + 2.0, x + i + 3.0
+        best0 = best1 = best2 = best3 = np.inf
+        near0 = near1 = near2 = near3 = 0
+        for j in range(count):
+            s, r = places[j], rest[j]
+            c0, c1, c2, c3 = (x0 - s) * w, (x1 - s) * w, (x2 - s) * w, (x3 - s) * w
+            d0, d1, d2, d3 = r + c0 * c0, r + c1 * c1, r + c2 * c2, r + c3 * c3
+            near0, best0 = (j, d0) if d0 < best0 else (near0, best0)
+            near1, best1 = (j, d1) if d1 < best1 else (near1, best1)
+            near2, best2 = (j, d2) if d2 < best2 else (near2, best2)
+            near3, best3 = (j, d3) if d3 < best3 else (near3, best3)
+        nearest[i], nearest[i + 1], nearest[i + 2], nearest[i + 3] = near0, near1, near2, near3
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def bake_lines(
+    labels: npt.NDArray[Any], shift: tuple[int, int, int], ids: npt.NDArray[np.uint64],
+    points: Field, offsets: npt.NDArray[np.int64], origin: Floats, weights: Floats,
+    rows: Rows, out: Field,
+) -> tuple[np.uint64, bool]:  # fmt: skip
+    """Find the rows of a block, and the nearest points for the voxels of rows of few points.
+
+    Parameters
+    ----------
+    labels : array of unsigned integers, shape (Z, Y, X), contiguous
+    shift : tuple of three ints
+        Where the labels lie in the block.
+    ids : array, shape (K,)
+        Ascending; the id of row ``k + 1`` is ``ids[k]``.
+    points, offsets
+        Of all rows; see the module. Shape (3, N).
+    origin : array, shape (3,)
+        Where the block begins.
+    weights : array, shape (3,)
+        Differences are multiplied with these before they are squared.
+    rows : array, shape of the block
+        Written; 0 where there are no labels, too.
+    out : array, shape (3, ...)
+        The coordinates of the nearest point, of several the first; 0 in the background.
+        Not written where there are more points than a few.
+
+    Returns
+    -------
+    missing : int
+        A label that is not among the ids, or 0.
+    more : bool
+        Whether there are voxels left for `bake_leaves`.
+    """
+    rows[:], out[:] = 0, 0
+    known, known_rows = np.zeros(_KNOWN, np.uint64), np.zeros(_KNOWN, np.int32)
+    rest, places = np.empty(_LINE_POINTS), np.empty(_LINE_POINTS)
+    missing, more = np.uint64(0), False
+    nz, ny, nx = labels.shape
+    nearest = np.empty(nx + 4, np.int64)
+    # Flat, and with indices that cannot be negative: lines are short.
+    flat, flat_rows = labels.reshape(-1), rows.reshape(-1)
+    out0, out1, out2 = out[0].reshape(-1), out[1].reshape(-1), out[2].reshape(-1)
+    for z in range(nz):
+        for y in range(ny):
+            x, stop = np.uint64((z * ny + y) * nx), np.uint64((z * ny + y + 1) * nx)
+            line = ((z + shift[0]) * rows.shape[1] + y + shift[1]) * rows.shape[2] + shift[2]
+            ahead = np.uint64(line) - x  # from a label to its place in the block
+            z0, y0, x0 = origin[0] + shift[0] + z, origin[1] + shift[1] + y, origin[2] + shift[2]
+            while x < stop:
+                label = flat[x]
+                if label == 0:
+                    x += np.uint64(1)
+                    continue
+                start = x
+                x += np.uint64(1)
+                while x < stop and flat[x] == label:
+                    x += np.uint64(1)
+                row = _find_row(np.uint64(label), ids, known, known_rows)
+                if row == 0:
+                    missing = np.uint64(label)
+                    continue
+                first, count = offsets[row - 1], offsets[row] - offsets[row - 1]
+                if count == 1:
+                    p0, p1, p2 = points[0, first], points[1, first], points[2, first]
+                    for i in range(start + ahead, x + ahead):
+                        flat_rows[i], out0[i], out1[i], out2[i] = row, p0, p1, p2
+                elif count <= _LINE_POINTS:
+                    n = np.int64(x - start)
+                    place = x0 + np.int64(start + ahead) - line
+                    some = nearest[: (n + 3) // 4 * 4]
+                    _try_line(points, first, count, z0, y0, place, weights, rest, places, some)
+                    for i in range(n):
+                        j, to = np.uint64(first + some[i]), start + ahead + np.uint64(i)
+                        flat_rows[to] = row
+                        out0[to], out1[to], out2[to] = points[0, j], points[1, j], points[2, j]
+                else:
+                    flat_rows[start + ahead : x + ahead] = row
+                    more = True
+    return missing, more
+
+
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=_LOOSE)
 def _select(
-    source: Floats, numbers: Rows, count: int, low: Floats, high: Floats, weights: Floats,
-    scores: Floats, out: Floats, out_numbers: Rows,
+    source: Floats, count: int, low: Floats, high: Floats, weights: Floats, scores: Floats,
+    out: Floats,
 ) -> int:  # fmt: skip
     """Copy the points that can be the nearest one to some voxel of a box; returns how many.
 
@@ -89,7 +215,6 @@ def _select(
     kept = 0
     for j in range(count):  # without a branch: every point is written, those that go, over
         out[0, kept], out[1, kept], out[2, kept] = source[0, j], source[1, j], source[2, j]
-        out_numbers[kept] = numbers[j]
         kept += scores[j] <= 0.0
     return kept
 
@@ -130,32 +255,27 @@ def list_leaves(shape: tuple[int, int, int]) -> tuple[Rows, Rows]:
 @njit(cache=True, nogil=True)
 def _list_entries(
     rows: Rows, offsets: npt.NDArray[np.int64], corners: Rows, slot_rows: Rows, heads: Rows,
-    leaves: Rows, after: Rows, out: Rows,
+    leaves: Rows, after: Rows,
 ) -> int:  # fmt: skip
-    """Link, for each row in the block, the leaves that hold it; returns how many rows there are.
+    """Link, for each row of many points in the block, its leaves; returns how many rows they are.
 
     An entry is a leaf of one row: its leaf is ``leaves[e]``, the next entry of the row
-    ``after[e]`` (-1 ends), the first ``heads[slot]``. Rows of a single point need no
-    search and have no entry: their voxels, and the background, are written at once.
+    ``after[e]`` (-1 ends), the first ``heads[slot]``.
     """
-    nobody = np.int32(offsets[-1])
     slots = np.full(len(offsets), -1, np.int32)
     tails = np.empty(len(heads), np.int32)
     n_slots = n = 0
     for leaf in range(len(corners)):
         z0, y0, x0 = corners[leaf]
-        last, number = 0, nobody
+        last = 0
         for z in range(z0, min(z0 + _LEAF, rows.shape[0])):
             for y in range(y0, min(y0 + _LEAF, rows.shape[1])):
                 for x in range(x0, min(x0 + _LEAF, rows.shape[2])):
                     row = rows[z, y, x]
                     if row == last:
-                        out[z, y, x] = number
                         continue
                     last = row
-                    number = nobody if row == 0 else np.int32(offsets[row - 1])
-                    out[z, y, x] = number
-                    if row == 0 or offsets[row] - offsets[row - 1] == 1:
+                    if row == 0 or offsets[row] - offsets[row - 1] <= _LINE_POINTS:
                         continue
                     slot = slots[row]
                     if slot < 0:
@@ -194,54 +314,53 @@ def _bound(
 
 @njit(cache=True, nogil=True)
 def _search_leaf(
-    source: Floats, numbers: Rows, count: int, places: Floats, weights: Floats,
+    source: Floats, count: int, places: Floats, weights: Floats,
     best: Floats, nearest: npt.NDArray[np.int64],
 ) -> None:  # fmt: skip
     """Try every point on every voxel of a leaf; the first of several nearest ones wins."""
-    nearest[:] = numbers[0]
+    nearest[:] = 0
     if count == 1:
         return
     w0, w1, w2 = weights[0], weights[1], weights[2]
     best[:] = np.inf
     for j in range(count):
         s0, s1, s2 = source[0, j], source[1, j], source[2, j]
-        number = np.int64(numbers[j])
         for v in range(_LEAF**3):
             a, b, c = (places[0, v] - s0) * w0, (places[1, v] - s1) * w1, (places[2, v] - s2) * w2
             d = a * a + b * b + c * c
             closer = d < best[v]
             best[v] = d if closer else best[v]
-            nearest[v] = number if closer else nearest[v]
+            nearest[v] = j if closer else nearest[v]
 
 
 @njit(cache=True, nogil=True)
 def _write_leaf(
-    rows: Rows, row: int, corner: Rows, nearest: npt.NDArray[np.int64], out: Rows
+    rows: Rows, row: int, corner: Rows, source: Floats, nearest: npt.NDArray[np.int64], out: Field
 ) -> None:
     z0, y0, x0 = corner
-    if x0 + _LEAF > rows.shape[2]:
-        for z in range(min(_LEAF, rows.shape[0] - z0)):
-            for y in range(min(_LEAF, rows.shape[1] - y0)):
-                for x in range(rows.shape[2] - x0):
-                    if rows[z0 + z, y0 + y, x0 + x] == row:
-                        out[z0 + z, y0 + y, x0 + x] = nearest[(z * _LEAF + y) * _LEAF + x]
-        return
+    width = min(_LEAF, rows.shape[2] - x0)
     for z in range(min(_LEAF, rows.shape[0] - z0)):
         for y in range(min(_LEAF, rows.shape[1] - y0)):
-            for x in range(_LEAF):  # chosen by bits: a branch would be guessed wrong too often
-                old = np.int64(out[z0 + z, y0 + y, x0 + x])
-                own = -np.int64(rows[z0 + z, y0 + y, x0 + x] == row)
-                out[z0 + z, y0 + y, x0 + x] = old ^ (
-                    (old ^ nearest[(z * _LEAF + y) * _LEAF + x]) & own
-                )
+            own = rows[z0 + z, y0 + y, x0 : x0 + width]
+            near = nearest[(z * _LEAF + y) * _LEAF : (z * _LEAF + y + 1) * _LEAF]
+            for axis in range(3):
+                line = out[axis, z0 + z, y0 + y, x0 : x0 + width]
+                if width == _LEAF:
+                    for x in range(_LEAF):  # chosen: a branch would be guessed wrong too often
+                        point = np.float32(source[axis, near[x]])
+                        line[x] = point if own[x] == row else line[x]
+                    continue
+                for x in range(width):
+                    if own[x] == row:
+                        line[x] = source[axis, near[x]]
 
 
 @njit(cache=True, nogil=True)
-def find_nearest(
-    rows: Rows, corners: Rows, groups: Rows, origin: Floats, points: Field,
-    offsets: npt.NDArray[np.int64], weights: Floats, leaves: Rows, after: Rows, out: Rows,
+def bake_leaves(
+    rows: Rows, corners: Rows, groups: Rows, points: Field, offsets: npt.NDArray[np.int64],
+    origin: Floats, weights: Floats, leaves: Rows, after: Rows, out: Field,
 ) -> None:  # fmt: skip
-    """For every voxel of the block, the number of the nearest of its row's points.
+    """For every voxel of rows of many points, the nearest of its row's points.
 
     Parameters
     ----------
@@ -249,25 +368,21 @@ def find_nearest(
         Axes as those of the points.
     corners, groups : array, shape (L, 3) and (L, 3)
         Of `list_leaves` for this shape.
-    origin : array, shape (3,)
-        Where the block begins.
-    points : array, shape (3, N)
-        Of all rows; see the module. There may be more of them behind.
-    weights : array, shape (3,)
-        Differences are multiplied with these before they are squared.
+    points, offsets, origin, weights
+        As in `bake_lines`.
     leaves, after : array, shape (Z * Y * X,)
         Room to work in.
-    out : array, shape (Z, Y, X)
-        The place of the point in `points`, of several the first; N in the background.
+    out : array, shape (3, Z, Y, X)
+        The coordinates of the point, of several the first; other voxels stay as they are.
     """
     room = min(len(offsets), rows.size)
     slot_rows, heads = np.empty(room, np.int32), np.empty(room, np.int32)
-    n_slots = _list_entries(rows, offsets, corners, slot_rows, heads, leaves, after, out)
+    n_slots = _list_entries(rows, offsets, corners, slot_rows, heads, leaves, after)
     most = 0
     for slot in range(n_slots):
         most = max(most, offsets[slot_rows[slot]] - offsets[slot_rows[slot] - 1])
     depth = len(_BOXES)
-    near, numbers = np.empty((depth + 2, 3, most + 1)), np.empty((depth + 2, most + 1), np.int32)
+    near = np.empty((depth + 2, 3, most + 1))
     counts, current = np.zeros(depth + 2, np.int64), np.empty(depth, np.int32)
     held = np.zeros(depth + 2, np.int64)  # which of `near` holds the points of a level
     squares, scores, low, high = weights * weights, np.empty(most), np.empty(3), np.empty(3)
@@ -278,11 +393,9 @@ def find_nearest(
     for slot in range(n_slots):
         row, entry = slot_rows[slot], heads[slot]
         first, stop = offsets[row - 1], offsets[row]
-        own, own_numbers = points[:, first:stop], np.arange(first, stop).astype(np.int32)
         _bound(entry, -1, leaves, after, corners, groups, origin, low, high)
-        counts[0] = _select(
-            own, own_numbers, stop - first, low, high, squares, scores, near[0], numbers[0]
-        )
+        own = points[:, first:stop]
+        counts[0] = _select(own, stop - first, low, high, squares, scores, near[0])
         current[:] = -1
         while entry >= 0:
             leaf = leaves[entry]
@@ -296,59 +409,38 @@ def find_nearest(
                     _bound(entry, level, leaves, after, corners, groups, origin, low, high)
                     held[level + 1] = level + 1
                     counts[level + 1] = _select(
-                        near[source], numbers[source], counts[level], low, high, squares, scores,
-                        near[level + 1], numbers[level + 1],
-                    )  # fmt: skip
+                        near[source], counts[level], low, high, squares, scores, near[level + 1]
+                    )
             for a in range(3):
                 low[a] = origin[a] + corners[leaf, a]
                 high[a] = low[a] + _LEAF - 1
             source, count = held[depth], counts[depth]
             if count > _FEW:
-                count = _select(
-                    near[source], numbers[source], count, low, high, squares, scores,
-                    near[depth + 1], numbers[depth + 1],
-                )  # fmt: skip
+                count = _select(near[source], count, low, high, squares, scores, near[depth + 1])
                 source = depth + 1
             if count > 1:
                 for a in range(3):
                     for v in range(_LEAF**3):
                         places[a, v] = within[a, v] + low[a]
-            _search_leaf(near[source], numbers[source], count, places, weights, best, nearest)
-            _write_leaf(rows, row, corners[leaf], nearest, out)
+            _search_leaf(near[source], count, places, weights, best, nearest)
+            _write_leaf(rows, row, corners[leaf], near[source], nearest, out)
             entry = after[entry]
 
 
 @njit(cache=True, nogil=True)
-def gather_points(numbers: Rows, points: Field, out: Field) -> None:
-    """Write the coordinates (3, Z, Y, X) of the points with these numbers.
-
-    The last of the points is a zero, for the background.
-    """
-    nz, ny, nx = numbers.shape
-    for z in range(nz):
-        for y in range(ny):
-            for axis in range(3):
-                for x in range(nx):
-                    out[axis, z, y, x] = points[axis, np.uint32(numbers[z, y, x])]
-
-
-@njit(cache=True, nogil=True)
 def measure_distances(
-    numbers: Rows, origin: Floats, points: Field, weights: Floats, out: Field
+    rows: Rows, field: Field, origin: Floats, weights: Floats, out: Field
 ) -> None:
-    """Write each voxel's weighted distance to the point with its number; 0 for the last."""
-    nz, ny, nx = numbers.shape
+    """Write each voxel's weighted distance to its point in the field; 0 in the background."""
+    nz, ny, nx = rows.shape
     for z in range(nz):
         for y in range(ny):
             for x in range(nx):
-                number = numbers[z, y, x]
-                if number == points.shape[1] - 1:
-                    out[z, y, x] = 0
-                    continue
-                a = (origin[0] + z - points[0, number]) * weights[0]
-                b = (origin[1] + y - points[1, number]) * weights[1]
-                c = (origin[2] + x - points[2, number]) * weights[2]
-                out[z, y, x] = np.sqrt(a * a + b * b + c * c)
+                a = (origin[0] + z - field[0, z, y, x]) * weights[0]
+                b = (origin[1] + y - field[1, z, y, x]) * weights[1]
+                c = (origin[2] + x - field[2, z, y, x]) * weights[2]
+                length = np.sqrt(a * a + b * b + c * c)
+                out[z, y, x] = length if rows[z, y, x] != 0 else 0.0
 
 
 @njit(cache=True, nogil=True)

@@ -22,7 +22,7 @@ from volprep.skeletons.points import Skeletons
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PointTable", "Target", "bake_box", "bake_skeleton", "index_labels"]
+__all__ = ["PointTable", "Target", "bake_box", "bake_skeleton", "missing_skeletons"]
 
 Target = Literal["position", "offset"]
 Field = npt.NDArray[np.float32]
@@ -39,8 +39,7 @@ class PointTable:
     ----------
     ids, offsets : array, shape (K,) and (K + 1,)
         As in `Skeletons`.
-    points : array, shape (3, N + 1), float32
-        The last one is zero and belongs to nobody.
+    points : array, shape (3, N), float32
     empty : frozenset of int
         Ids that were given without a point: an error once a voxel needs them.
     """
@@ -58,8 +57,7 @@ class PointTable:
             given = {int(i): _as_array(points) for i, points in skeletons.items() if int(i) != -1}
             empty = {i for i, points in given.items() if points.size == 0}
             skeletons = Skeletons.from_points({i: p for i, p in given.items() if i not in empty})
-        points = np.zeros((3, len(skeletons.points) + 1), np.float32)
-        points[:, :-1] = skeletons.points.T
+        points = np.array(skeletons.points.T, np.float32, order="C")
         # Copies: arrays that may not be written would be compiled for once more.
         ids, offsets = np.array(skeletons.ids), np.array(skeletons.offsets)
         return cls(ids, offsets, points, frozenset(empty))
@@ -210,19 +208,23 @@ def bake_box(
         block = local.shift(box.start)
         around = block.grow(1) if average else block
         given = around.common(read)
-        rows = _index_block(
-            labels[given.shift([-a for a in read.start]).slices], given, around, table
-        )
+        given_labels = labels[given.shift([-a for a in read.start]).slices]
         part = out[(slice(None), *local.slices)]
-        field = part if part.flags.c_contiguous else _kept.take("part", part.shape, np.float32)
-        lengths = _bake_rows(rows, around, table, weights, average, distance is not None, field)
+        whole = part if part.flags.c_contiguous else _kept.take("part", part.shape, np.float32)
+        field = _kept.take("field", (3, *around.shape), np.float32) if average else whole
+        rows = _bake_block(given_labels, given, around, table, weights, field)
         inner = block.shift([-a for a in around.start]).slices
-        if target == "offset":
-            _subtract_places(field, block, rows[inner] != 0)
-        if field is not part:
-            part[...] = field
         if distance is not None:
+            lengths = _kept.take("lengths", around.shape, np.float32)
+            origin = np.array(around.start, np.float64)
+            nearest.measure_distances(rows, field, origin, weights, lengths)
             distance[local.slices] = lengths[inner]
+        if average:
+            nearest.average_instances(rows, field, whole)
+        if target == "offset":
+            _subtract_places(whole, block, rows[inner] != 0)
+        if whole is not part:
+            part[...] = whole
 
     for _ in run_units(bake, aligned_blocks(box.shape, _even(box.shape)), workers=workers):
         pass
@@ -234,65 +236,36 @@ def _even(shape: Sequence[int]) -> Shape3:
     return z, y, x
 
 
-def _bake_rows(
-    rows: npt.NDArray[np.int32],
+def _bake_block(
+    labels: npt.NDArray[Any],
+    given: Box,
     around: Box,
     table: PointTable,
     weights: npt.NDArray[np.float64],
-    average: bool,
-    with_distance: bool,
-    out: Field,
-) -> Field:
-    """Write the positions of a block; return the distances around it, or nothing.
+    field: Field,
+) -> npt.NDArray[np.int32]:
+    """Write the positions of a block around the given labels; return the rows of the table.
 
     The array that is returned is the thread's own, until its next block.
     """
-    corners, groups = _leaves(around.shape)
-    leaves, after = (_kept.take(name, (rows.size,), np.int32) for name in ("leaves", "after"))
-    numbers = _kept.take("numbers", around.shape, np.int32)
+    rows = _kept.take("rows", around.shape, np.int32)
     origin = np.array(around.start, np.float64)
-    nearest.find_nearest(
-        rows, corners, groups, origin, table.points, table.offsets, weights, leaves, after, numbers
-    )
-    field = _kept.take("field", (3, *around.shape), np.float32) if average else out
-    nearest.gather_points(numbers, table.points, field)
-    if average:
-        nearest.average_instances(rows, field, out)
-    lengths = _kept.take("lengths", around.shape if with_distance else (0, 0, 0), np.float32)
-    if with_distance:
-        nearest.measure_distances(numbers, origin, table.points, weights, lengths)
-    return lengths
+    shift = given.shift([-a for a in around.start]).start
+    ids = np.ascontiguousarray(as_unsigned(labels))
+    places = (table.points, table.offsets, origin, weights)
+    missing, more = nearest.bake_lines(ids, shift, table.ids, *places, rows, field)
+    if missing:
+        raise ValueError(missing_skeletons(labels, table))
+    if more:
+        leaves, after = (_kept.take(name, (rows.size,), np.int32) for name in ("leaves", "after"))
+        nearest.bake_leaves(rows, *_leaves(around.shape), *places, leaves, after, field)
+    return rows
 
 
 @lru_cache(maxsize=64)
 def _leaves(shape: Shape3) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     corners, groups = nearest.list_leaves(shape)
     return corners, groups
-
-
-def index_labels(
-    labels: npt.NDArray[Any], table: PointTable, out: npt.NDArray[np.int32]
-) -> npt.NDArray[np.int32]:
-    """Write the table's row of every label, counted from 1, and 0 for 0; returns `out`."""
-    if nearest.index_ids(np.ascontiguousarray(as_unsigned(labels)), table.ids, out):
-        raise ValueError(_missing(labels, table))
-    return out
-
-
-def _index_block(
-    labels: npt.NDArray[Any], read: Box, around: Box, table: PointTable
-) -> npt.NDArray[np.int32]:
-    """The rows of the table for the labels of `around`, 0 where none were read.
-
-    The array is the thread's own, until its next block.
-    """
-    found = index_labels(labels, table, _kept.take("found", read.shape, np.int32))
-    if read == around:
-        return found
-    rows = _kept.take("rows", around.shape, np.int32)
-    rows[...] = 0
-    rows[read.shift([-a for a in around.start]).slices] = found
-    return rows
 
 
 class _Kept(threading.local):
@@ -341,7 +314,8 @@ def check_anisotropy(anisotropy: Sequence[float]) -> npt.NDArray[np.float64]:
     return weights
 
 
-def _missing(labels: npt.NDArray[Any], table: PointTable) -> str:
+def missing_skeletons(labels: npt.NDArray[Any], table: PointTable) -> str:
+    """Which labels the table lacks, for an error."""
     known = set(map(int, table.ids))
     lacking = [int(i) for i in np.unique(labels) if i != 0 and int(i) not in known]
     without = [i for i in lacking if i in table.empty]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.skeletons.bake import PointTable, Target, index_labels
+from volprep.kernels.nearest import index_ids
+from volprep.skeletons.bake import PointTable, Target, missing_skeletons
+from volprep.skeletons.labels import as_unsigned
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +36,9 @@ def bake_tensor(
     """
     import torch
 
-    found = index_labels(labels, table, np.empty(labels.shape, np.int32))
+    found = np.empty(labels.shape, np.int32)
+    if index_ids(np.ascontiguousarray(as_unsigned(labels)), table.ids, found):
+        raise ValueError(missing_skeletons(labels, table))
     rows = torch.from_numpy(found).to(device)
     baked = torch.zeros((3, *rows.shape), dtype=torch.float32, device=device)
     distance = torch.zeros(rows.shape, dtype=torch.float32, device=device)

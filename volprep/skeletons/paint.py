@@ -121,7 +121,7 @@ def all_points(skeletons: Mapping[int, Any]) -> npt.NDArray[np.float32]:
     """The points of all instances, (N, 3)."""
     if isinstance(skeletons, Skeletons):
         return skeletons.points
-    return PointTable.of(skeletons).points[:, :-1].T
+    return PointTable.of(skeletons).points.T
 
 
 def _device_of(skeletons: Mapping[int, Any]) -> torch.device | None:
