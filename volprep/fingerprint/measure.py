@@ -117,7 +117,9 @@ def _jobs(cases: Sequence[FingerprintInput]) -> list[Job]:
             continue
         with closing(pair.image), closing(pair.label):
             label_dtype = None if pair.label is None else pair.label.dtype
-            jobs.append(Job(case, _head_of(case, pair.image), pair.regions(), label_dtype))
+            head = _head_of(case, pair.image)
+            kept = pair if pair.is_on_disk else None
+            jobs.append(Job(case, head, pair.regions(), label_dtype, kept))
     if findings:
         raise DataCheckError(findings)
     return jobs

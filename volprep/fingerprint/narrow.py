@@ -17,7 +17,7 @@ from volprep.fingerprint.counts import (
 )
 from volprep.fingerprint.facts import CaseFacts, Region, Statistics, Weighting
 from volprep.fingerprint.labels import LabelCount, as_ids, as_mask
-from volprep.fingerprint.walk import closing, opened
+from volprep.fingerprint.walk import closing
 from volprep.fingerprint.work import Job, Measured, measured_in_parts
 from volprep.geometry import Box
 
@@ -106,7 +106,7 @@ def _count_part(job: Job, region: Box, progress: Callable[[int], None]) -> _Coun
     """Count one part of an image and its labels, block by block."""
     from volprep.kernels.histogram import count_intensities
 
-    pair = opened(job.item, region)
+    pair = job.opened(region)
     with closing(pair.image), closing(pair.label):
         bins = 2 ** (8 * pair.image.dtype.itemsize)
         counts = np.zeros((pair.image.shape[0], 2, bins), np.int64)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from volprep.errors import DataCheckError
 from volprep.geometry import Box, Shape3, VolumeLike
-from volprep.sources import Volume
+from volprep.sources import ArrayVolume, Volume
 
 __all__ = ["FingerprintInput", "Opened", "closing", "opened"]
 
@@ -100,6 +100,12 @@ class Opened:
             return [self.region]
         cuts = [first, *range((first // step + 1) * step, last, step), last]
         return [Box((a, start[0], start[1]), (b, stop[0], stop[1])) for a, b in pairwise(cuts)]
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether image and labels are files of ours, which hold no voxels between reads."""
+        volumes = [v for v in (self.image, self.label) if v is not None]
+        return all(isinstance(v, Volume) and not isinstance(v, ArrayVolume) for v in volumes)
 
     @property
     def _sequential(self) -> bool:

@@ -20,7 +20,7 @@ from volprep.fingerprint.floats import (
     key_values,
 )
 from volprep.fingerprint.labels import LabelCount, as_ids, as_mask
-from volprep.fingerprint.walk import closing, opened
+from volprep.fingerprint.walk import closing
 from volprep.fingerprint.work import Job, Measured, measured_in_parts
 from volprep.geometry import Box
 
@@ -252,7 +252,7 @@ def _first_pass(job: Job, region: Box, progress: Callable[[int], None]) -> _Firs
     """Moments, labels, and counts by the first bits of one part of an image."""
     from volprep.kernels.histogram import measure_floats
 
-    pair = opened(job.item, region)
+    pair = job.opened(region)
     channels = range(pair.image.shape[0])
     counts = np.zeros((len(channels), 2, 2**COARSE_BITS), np.int64)
     moments = [[Moments(), Moments()] for _ in channels]
@@ -297,7 +297,7 @@ def _refine(
 
     prefixes = wanted[number]
     begun = [_begun_by(p, 64 - shift - width) for p in prefixes]
-    pair = opened(cases[number].job.item, region)
+    pair = cases[number].job.opened(region)
     counts = [np.zeros((2, len(p), 2**width), np.int64) for p in prefixes]
     with closing(pair.image), closing(pair.label):
         for _, block, ids in pair.blocks(BLOCK_BYTES):

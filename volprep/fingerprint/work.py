@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from volprep.compute import default_workers, run_units
 from volprep.fingerprint.facts import CaseFacts, Histogram, Region, Statistics, Weighting
-from volprep.fingerprint.walk import FingerprintInput
+from volprep.fingerprint.walk import FingerprintInput, Opened, opened
 from volprep.geometry import Box
 
 __all__ = ["Job", "Measured", "measured_in_parts"]
@@ -33,12 +33,21 @@ class Job:
         The parts of it, along z.
     label_dtype : numpy.dtype or None
         Of its labels; None where it has none.
+    kept : Opened or None
+        What was opened for the headers, where keeping it holds no voxels.
     """
 
     item: FingerprintInput
     head: CaseFacts
     regions: Sequence[Box]
     label_dtype: np.dtype[Any] | None
+    kept: Opened | None = None
+
+    def opened(self, region: Box) -> Opened:
+        """The image and its labels, and the region that counts."""
+        if self.kept is None:
+            return opened(self.item, region)
+        return replace(self.kept, region=region)
 
 
 @dataclass(frozen=True)
