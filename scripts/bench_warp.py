@@ -54,7 +54,7 @@ CROP = {"plane": (32, 213, 213), "affine": (140, 200, 200), "elastic": (140, 200
 # elektronn3 refuses what comes near a face: it gets room.
 ROOMY = (200, 300, 300)
 CASES = tuple(VOLUME)
-DRAWS = {"volprep": 200, "batchgeneratorsv2": 30, "elektronn3": 15, "monai": 15}
+DRAWS = {"volprep": 200, "batchgeneratorsv2": 60, "elektronn3": 15, "monai": 15}
 BARS = {
     ("plane", "batchgeneratorsv2"): 2.5,
     ("plane", "elektronn3"): 15.0,

@@ -297,6 +297,35 @@ def _linear_plane(
     return touched
 
 
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _linear_pair(
+    first: Array,
+    second: Array,
+    steps: Array,
+    reach: Array,
+    index: Array,
+    fraction: Array,
+    line: Array,
+    other: Array,
+) -> int:
+    """Interpolate within two flattened sections, so that the table is read once for both."""
+    x, y = np.uint32(steps[1]), np.uint32(steps[0])
+    one = np.float32(1)
+    touched: int = _touch(first, reach[0], reach[1], steps[0], index.size)
+    touched += _touch(second, reach[0], reach[1], steps[0], index.size)
+    for i in range(index.size):
+        p, ty, tx = index[i], fraction[0, i], fraction[1, i]
+        px, py, pyx = p + x, p + y, p + y + x
+        ux, uy = one - tx, one - ty
+        upper = np.float32(first[p]) * ux + np.float32(first[px]) * tx
+        lower = np.float32(first[py]) * ux + np.float32(first[pyx]) * tx
+        upper_other = np.float32(second[p]) * ux + np.float32(second[px]) * tx
+        lower_other = np.float32(second[py]) * ux + np.float32(second[pyx]) * tx
+        line[i] = upper * uy + lower * ty
+        other[i] = upper_other * uy + lower_other * ty
+    return touched
+
+
 @njit(cache=True, nogil=True)
 def _nearest_plane(plane: Array, pitch: int, reach: Array, near: Array, line: Array) -> int:
     touched: int = _touch(plane, reach[0], reach[1], pitch, near.size)
@@ -432,16 +461,30 @@ def read_planes(
             bounds, strides, border, y0, x0, y1 - y0, index[:n], near[:n], at, outside[:n], reach,
         )  # fmt: skip
         for c in range(len(image)):
-            for section in members[a:b]:
+            k = a
+            while k < b:
+                section, follower = members[k], members[min(k + 1, b - 1)]
                 line = image_out[c, section].reshape(-1)[start:stop]
+                below = image[c, about[0, section]].reshape(-1)
+                k += 1
                 if lost[section]:
                     line[:] = image_fill
                     continue
-                below, above = image[c, about[0, section]], image[c, about[1, section]]
-                touched += _linear_plane(
-                    below.reshape(-1), above.reshape(-1), depth[section], steps, reach,
-                    index[:n], at, line,
-                )  # fmt: skip
+                single = follower == section or lost[follower]
+                if single or depth[section] > 0 or depth[follower] > 0:
+                    above = image[c, about[1, section]].reshape(-1)
+                    touched += _linear_plane(
+                        below, above, depth[section], steps, reach, index[:n], at, line
+                    )
+                else:
+                    k += 1
+                    other = image_out[c, follower].reshape(-1)[start:stop]
+                    touched += _linear_pair(
+                        below, image[c, about[0, follower]].reshape(-1), steps, reach,
+                        index[:n], at, line, other,
+                    )  # fmt: skip
+                    if count:
+                        _fill_outside(other, outside, image_fill)
                 if count:
                     _fill_outside(line, outside, image_fill)
         for c in range(len(labels)):

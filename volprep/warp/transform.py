@@ -346,11 +346,13 @@ def _draw_linear(
     perspective: bool,
 ) -> Floats:
     """A warp about the origin, source to patch."""
-    matrix = np.diag([float(aniso_factor), 1, 1, 1])
+    matrix = np.eye(4)
+    matrix[0, 0] = aniso_factor
     if swaps:
-        matrix = _draw_swap(rng, lock_z) @ matrix
-    flips = rng.choice([-1.0, 1.0], 3)
-    matrix = np.diag([flips[0], flips[1], flips[2] if flip_x else 1, 1]) @ matrix
+        matrix = matrix[_draw_order(rng, lock_z)]
+    for axis, coin in enumerate(rng.integers(0, 2, 3).tolist()):
+        if coin and (axis < 2 or flip_x):
+            matrix[axis] *= -1
     if amount > 0:
         matrix = _draw_shear(rng, amount, lock_z, perspective) @ matrix
         matrix = _draw_rotation(rng, amount, lock_z) @ matrix
@@ -359,9 +361,11 @@ def _draw_linear(
     return matrix
 
 
-def _draw_swap(rng: np.random.Generator, lock_z: bool) -> Floats:
-    order = [0, *(1 + rng.permutation(2)), 3] if lock_z else [*rng.permutation(3), 3]
-    return np.eye(4)[order]
+def _draw_order(rng: np.random.Generator, lock_z: bool) -> list[int]:
+    """Which axis each row is taken from."""
+    if lock_z:
+        return [0, 1, 2, 3] if rng.random() < 0.5 else [0, 2, 1, 3]
+    return [*rng.permutation(3).tolist(), 3]
 
 
 def _draw_shear(rng: np.random.Generator, amount: float, lock_z: bool, perspective: bool) -> Floats:
