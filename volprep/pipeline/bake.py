@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,8 @@ from volprep.outputs import BLOCK, BlockOutput, Format
 from volprep.pipeline.inputs import list_cases, load_target
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.skeletons import Skeletons, SkeletonTargets, write_skeletons, write_swc
-from volprep.skeletons.make import Trace, gather
+from volprep.skeletons.journal import TraceJournal
+from volprep.skeletons.make import gather
 from volprep.skeletons.stream import bake_volume, paint_volume, trace_volume
 from volprep.sources import Volume, stem_of
 from volprep.store import content_hash, load_json, write_json
@@ -56,7 +58,7 @@ class BakeSummary:
     fell_back : int
         Components whose only point is their deepest voxel.
     resumed : bool
-        Whether the skeletons were there already, made from the same file.
+        Whether skeletons were there already, all or some, made from the same file.
     files : tuple of str
     """
 
@@ -178,26 +180,35 @@ def _bake_case(
     key = _key(case, labels, options.method)
     path, marks = out / f"{case.name}.skeletons.npz", _Marks(out)
     resumed = marks.holds(path, key)
-    traces: list[Trace] = []
     if not resumed:
+        journal = TraceJournal(out, case.name, key)
+        traces = journal.read()
+        resumed = bool(traces)
         voxels = 2 * math.prod(labels.shape)
         with reporter(f"skeletons {case.name}", voxels, "voxels") as advance:
-            found = trace_volume(labels, method=options.method, workers=workers, progress=advance)
-            traces = list(found)
+            found = trace_volume(
+                labels, method=options.method, workers=workers, progress=advance, skip=len(traces)
+            )
+            traces += journal.keep(found)
         write_skeletons(gather(traces), path)
-        marks.note(path, key)
+        marks.note(
+            path,
+            key,
+            components=len(traces),
+            smallest=min((trace.voxels for trace in traces), default=0),
+            fell_back=sum(trace.fell_back for trace in traces),
+        )
+        journal.remove()
     skeletons = Skeletons.from_file(path)
     files = [path, *_other_forms(case, skeletons, labels, out, options)]
     files += _volumes(case, skeletons, labels, out, options, key, workers, reporter)
     return BakeSummary(
         case=case.name,
         instances=len(skeletons),
-        components=len(traces) or _components(skeletons),
         points=len(skeletons.points),
-        smallest=min((trace.voxels for trace in traces), default=0),
-        fell_back=sum(trace.fell_back for trace in traces),
         resumed=resumed,
         files=tuple(str(file) for file in files),
+        **marks.facts(path),
     )
 
 
@@ -226,54 +237,53 @@ def _volumes(
 ) -> list[Path]:
     """The baked field and the mask, where they are asked for."""
     suffix = "ome.zarr" if options.form == "zarr" else "ome.tif"
-    shape = labels.shape[1:]
-    marks, files = _Marks(out), []
+    shape, marks = labels.shape[1:], _Marks(out)
+
+    def made(
+        name: str, channels: int, dtype: str, settings: list[Any], run: Callable[..., None]
+    ) -> Path:
+        path = out / f"{case.name}.{name}.{suffix}"
+        own = content_hash(key, settings)
+        if not marks.holds(path, own):
+            output = BlockOutput(path, (channels, *shape), dtype, spacing=labels.spacing, key=own)
+            with reporter(f"{name} {case.name}", math.prod(shape), "voxels") as advance:
+                run(output.write, block=BLOCK, skip=output.has, workers=workers, progress=advance)
+            output.finish()
+            marks.note(path, own)
+        return path
+
+    files = []
     if options.field:
-        path = out / f"{case.name}.{options.target}.{suffix}"
-        own = content_hash(key, [options.anisotropy, options.average, options.target])
-        if not marks.holds(path, own):
-            field = BlockOutput(path, (3, *shape), "float32", spacing=labels.spacing, key=own)
-            with reporter(f"{options.target} {case.name}", math.prod(shape), "voxels") as advance:
-                bake_volume(
-                    labels, skeletons, field.write, anisotropy=options.anisotropy,
-                    average=options.average, target=options.target, block=BLOCK,
-                    skip=field.has, workers=workers, progress=advance,
-                )  # fmt: skip
-            field.finish()
-            marks.note(path, own)
-        files.append(path)
+        asked = {name: getattr(options, name) for name in ("anisotropy", "average", "target")}
+        run = partial(bake_volume, labels, skeletons, **asked)
+        files.append(made(options.target, 3, "float32", list(asked.values()), run))
     if options.mask:
-        path = out / f"{case.name}.{SkeletonTargets.NAMES[1]}.{suffix}"
-        own = content_hash(key, [options.radius, options.flank_radius])
-        if not marks.holds(path, own):
-            mask = BlockOutput(path, (1, *shape), "uint8", spacing=labels.spacing, key=own)
-            with reporter(f"mask {case.name}", math.prod(shape), "voxels") as advance:
-                paint_volume(
-                    shape, skeletons, mask.write, radius=options.radius,
-                    flank_radius=options.flank_radius, block=BLOCK, skip=mask.has,
-                    workers=workers, progress=advance,
-                )  # fmt: skip
-            mask.finish()
-            marks.note(path, own)
-        files.append(path)
+        asked = {name: getattr(options, name) for name in ("radius", "flank_radius")}
+        run = partial(paint_volume, shape, skeletons, **asked)
+        files.append(made(SkeletonTargets.NAMES[1], 1, "uint8", list(asked.values()), run))
     return files
 
 
 class _Marks:
-    """``bake.json``: what each finished file of the folder was made from."""
+    """``bake.json``: what each finished file of the folder was made from, and facts about it."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "bake.json"
-        self.keys: dict[str, Any] = load_json(self.path) if self.path.exists() else {}
+        self.entries: dict[str, Any] = load_json(self.path) if self.path.exists() else {}
 
     def holds(self, file: Path, key: str) -> bool:
         """Whether a file is there, made from the same."""
-        return file.exists() and self.keys.get(file.name) == key
+        entry = self.entries.get(file.name)
+        return file.exists() and isinstance(entry, dict) and entry.get("key") == key
 
-    def note(self, file: Path, key: str) -> None:
+    def note(self, file: Path, key: str, **facts: int) -> None:
         """Remember a finished file."""
-        self.keys[file.name] = key
-        write_json(self.path, self.keys)
+        self.entries[file.name] = {"key": key, **facts}
+        write_json(self.path, self.entries)
+
+    def facts(self, file: Path) -> dict[str, int]:
+        """What was noted about a file."""
+        return {name: value for name, value in self.entries[file.name].items() if name != "key"}
 
 
 def _key(case: Case, labels: Volume, method: str) -> str:
@@ -282,15 +292,3 @@ def _key(case: Case, labels: Volume, method: str) -> str:
     states = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     ref = None if case.label is None else case.label.to_dict()
     return content_hash(ref, states, labels.spacing, method, volprep.__version__)
-
-
-def _components(skeletons: Skeletons) -> int:
-    """Connected pieces, counted by their edges (for skeletons that were there already)."""
-    import numpy as np
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    count = len(skeletons.points)
-    edges = skeletons.edges
-    links = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
-    return int(connected_components(links, directed=False)[0]) if count else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from volprep.errors import SourceError
 from volprep.geometry import Spacing3
 from volprep.skeletons.points import Skeletons
 
-__all__ = ["find_skeleton_file", "read_skeletons", "write_skeletons", "write_swc"]
+__all__ = ["find_skeleton_file", "read_arrays", "read_skeletons", "write_skeletons", "write_swc"]
 
 _ARRAYS = ("ids", "offsets", "points", "edges", "radii")
 _TO_SKOOTS = [1, 2, 0]  # SKOOTS reads a page (Z, X, Y) and stores (X, Y, Z)
@@ -148,24 +148,37 @@ def find_skeleton_file(labels: str | Path) -> Path | None:
     return next((path for path in found if path.exists()), None)
 
 
-def _read_npz(path: Path) -> Skeletons:
+def read_arrays(
+    path: Path, names: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of numbers from an ``.npz`` file, each checked against what is stored.
+
+    Raises
+    ------
+    SourceError
+        If the file is damaged, or one that is not optional is missing.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = {name: _read_array(path, archive, name) for name in _ARRAYS}
+            there = set(archive.namelist())
+            wanted = [name for name in names if name not in optional or f"{name}.npy" in there]
+            return {name: _read_array(path, archive, name) for name in wanted}
     except zipfile.BadZipFile:
         raise SourceError(path, "not an .npz file", "write it again") from None
+
+
+def _read_npz(path: Path) -> Skeletons:
+    arrays = read_arrays(path, _ARRAYS, optional=("radii",))
     try:
         return Skeletons(**cast("dict[str, Any]", arrays))
     except ValueError as error:
         raise SourceError(path, str(error), "write it again") from None
 
 
-def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any] | None:
+def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     """One array, once its header has proven to fit what is stored."""
     member = f"{name}.npy"
     if member not in archive.namelist():
-        if name == "radii":
-            return None
         raise SourceError(path, f"has no {name}", "give a file that volprep wrote")
     with archive.open(member) as stream:
         try:

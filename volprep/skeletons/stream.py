@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -122,11 +123,13 @@ def trace_volume(
     workers: int | None = 1,
     progress: Progress | None = None,
     runs_at_once: int = _RUNS,
+    skip: int = 0,
 ) -> Iterator[Trace]:
     """Walk the skeletons of a volume's components; parameters as for `skeletonize_volume`.
 
     All the components of one instance come in one group, which has at most
-    `runs_at_once` runs (or one instance).
+    `runs_at_once` runs (or one instance). The order is always the same, so that an
+    interrupted walk can go on: the first `skip` components are found, but not thinned.
     """
     check_method(method)
     report = progress or (lambda _count: None)
@@ -143,6 +146,10 @@ def trace_volume(
         components = _read_group(
             volume, survey.ids[np.sort(rows)], survey.box(rows), block, workers
         )
+        for known in islice(components, skip):
+            report(known.voxels)
+            left -= known.voxels
+            skip -= 1
         for found in run_units(trace, components, backend=backend, workers=workers):
             report(found.voxels)
             left -= found.voxels
