@@ -9,32 +9,33 @@ a patch that is delivered, the draws that it refuses on the way included.
 
     python scripts/bench_warp.py
 
-2026-11-21, a shared two-core machine under load (ratios hold better than times):
+2026-11-21, two idle cores of an AMD EPYC (batchgeneratorsv2's plane varies from 2.8 to 5.1):
 
     case     side                  ms    ratio to kept  bar  peak MB
     -------  --------------------  ----  -------------  ---  --------
-    plane    volprep               1.8   1.06                179
-    plane    batchgeneratorsv2     4.9   2.88           2.5  302
-    plane    elektronn3            56    32.9           15   922
-    plane    monai                 42.9  25.2           12   367
-    plane    volprep, kept arrays  1.7   1
-    affine   volprep               6.15  0.942               214
-    affine   batchgeneratorsv2     57.3  8.79           6    381
-    affine   elektronn3            147   22.6           15   923
-    affine   monai                 89.2  13.7                424
-    affine   volprep, kept arrays  6.53  1
-    elastic  volprep               6.68  0.987               214
-    elastic  batchgeneratorsv2     116   17.1           10   420
-    elastic  monai                 668   98.8                1.66e+03
-    elastic  volprep, kept arrays  6.77  1
+    plane    volprep               1.26  1.05                174
+    plane    batchgeneratorsv2     3.37  2.79           2.5  300
+    plane    elektronn3            53.8  44.6           15   922
+    plane    monai                 37.3  30.9           12   358
+    plane    volprep, kept arrays  1.21  1
+    affine   volprep               4.52  1.01                209
+    affine   batchgeneratorsv2     57.8  12.9           6    383
+    affine   elektronn3            139   31.1           15   923
+    affine   monai                 74.8  16.7                422
+    affine   volprep, kept arrays  4.49  1
+    elastic  volprep               5.1   0.984               210
+    elastic  batchgeneratorsv2     105   20.4           10   416
+    elastic  monai                 600   116                 1.66e+03
+    elastic  volprep, kept arrays  5.18  1
 
 elektronn3 refuses 25% (plane) and 76% (affine) of its draws; those that it accepts take
-46 ms. volprep's draws all fit. Copying image and labels once would allow 3200 patches/s;
-the plane case reaches 590, a fifth of that. With both cores
-idle, two threads give 1.5 times the patches of one in the affine case and 0.7 times in the
-plane: short of the 1.7 that was wanted. A plain loop without the
-interpreter's lock gave 1.98 times there; what is in the way (Python between the kernels, the
-pages of fresh arrays) has not been taken apart yet.
+44 ms. volprep's draws all fit. Copying image and labels once would allow 4500 patches/s;
+the plane case reaches 830, a fifth of that.
+
+Two threads make 1.94 (plane), 1.90 (affine) and 1.83 (elastic) times the patches of one,
+bar 1.7; two threads within each patch read it 1.19, 1.67 and 1.68 times as fast. All tiles
+of a thread are one call without the interpreter's lock: with a call for each tile and
+channel it was 1.75, 1.54 and 1.50.
 """
 
 from __future__ import annotations
