@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,6 @@ __all__ = [
     "median_spacing",
     "read_headers",
 ]
-
-log = logging.getLogger("volprep.headers")
 
 
 class MixedShapesError(DataCheckError, AssertionError, ValueError):
@@ -146,6 +143,9 @@ def compute_median(
         return median
     spacing = median_spacing(headers)
     if spacing is None:
+        import logging  # 6 ms that nobody else here waits for
+
+        log = logging.getLogger("volprep.headers")
         log.warning("%s: no image states its spacing; the median spacing is empty", path)
     return median, np.array([] if spacing is None else spacing, np.float64)
 
@@ -156,8 +156,7 @@ def median_shape(headers: Sequence[Header]) -> npt.NDArray[np.int64]:
     shapes = np.array([h.shape for h in headers])
     if shapes[0, 0] == 1:
         shapes = shapes[:, 1:]
-    median: npt.NDArray[np.int64] = np.median(shapes, axis=0).astype(np.int64)
-    return median
+    return _median(shapes).astype(np.int64)
 
 
 def median_spacing(headers: Sequence[Header]) -> Spacing3 | None:
@@ -165,7 +164,7 @@ def median_spacing(headers: Sequence[Header]) -> Spacing3 | None:
     known = [h.spacing for h in headers if h.spacing is not None]
     if not known:
         return None
-    z, y, x = np.median(np.array(known), axis=0).tolist()
+    z, y, x = _median(known).tolist()
     return z, y, x
 
 
@@ -194,3 +193,12 @@ def _check_alike(headers: Sequence[Header]) -> None:
                 f"{other.path}: {other.shape[0]} channels, where {first.path} has "
                 f"{first.shape[0]}; give images with the same channels"
             ])  # fmt: skip
+
+
+def _median(rows: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """What `numpy.median` gives along the first axis; that imports `numpy.ma`, which takes 8 ms."""
+    ordered = np.sort(np.asarray(rows), axis=0)
+    middle: npt.NDArray[np.float64] = (
+        ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]
+    ) / 2
+    return middle

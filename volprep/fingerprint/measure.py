@@ -11,7 +11,6 @@ from volprep.fingerprint.facts import PERCENTILES, CaseFacts, Fingerprint
 from volprep.fingerprint.labels import size_percentiles
 from volprep.fingerprint.narrow import is_narrow, measure_narrow
 from volprep.fingerprint.walk import FingerprintInput, closing, opened
-from volprep.fingerprint.wide import measure_wide
 from volprep.fingerprint.work import Job
 from volprep.geometry import VolumeLike
 
@@ -72,8 +71,10 @@ def compute_fingerprint(
     _check_channels([job.head for job in jobs])
     # The largest first, so that no worker is left alone with one at the end.
     order = sorted(range(len(jobs)), key=lambda i: -sum(r.size for r in jobs[i].regions))
-    narrow = all(is_narrow(np.dtype(job.head.dtype)) for job in jobs)
-    found = (measure_narrow if narrow else measure_wide)(
+    measure = measure_narrow
+    if not all(is_narrow(np.dtype(job.head.dtype)) for job in jobs):
+        from volprep.fingerprint.wide import measure_wide as measure
+    found = measure(
         [jobs[i] for i in order],
         percentiles=percentiles,
         workers=workers,

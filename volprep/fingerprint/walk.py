@@ -25,6 +25,8 @@ PART_VOXELS = 2**26
 #: The largest block of what is read from its beginning: such blocks come in new memory,
 #: which the allocator hands out again only where it is small.
 STREAM_BYTES = 2**20
+#: How many times larger blocks of mapped files are: they cost no memory, only fewer calls.
+MAPPED_TIMES = 4
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Opened:
         Parameters
         ----------
         max_bytes : int
-            The size of an image block and its label block together.
+            The size of an image block and its label block together; some times more
+            where both are mapped.
 
         Yields
         ------
@@ -77,7 +80,11 @@ class Opened:
         image : ndarray, shape (C, Z, Y, X)
         label : ndarray, shape (Z, Y, X), or None
         """
-        limit = min(max_bytes, STREAM_BYTES) if self._sequential else max_bytes
+        limit = max_bytes
+        if self._sequential:
+            limit = min(max_bytes, STREAM_BYTES)
+        elif self._mapped:
+            limit = max_bytes * MAPPED_TIMES
         boxes = _boxes(self.image, self.label, limit)
         read = self._slabs if self._sequential and _are_planes(boxes, self.image) else self._boxes
         for box, image, label in read(boxes):
@@ -110,6 +117,11 @@ class Opened:
     @property
     def _sequential(self) -> bool:
         return any(isinstance(v, Volume) and v.sequential for v in (self.image, self.label))
+
+    @property
+    def _mapped(self) -> bool:
+        volumes = [v for v in (self.image, self.label) if v is not None]
+        return all(isinstance(v, Volume) and v.mapped for v in volumes)
 
     def _boxes(self, boxes: Sequence[Box]) -> Iterator[tuple[Box, Array, Array | None]]:
         """What the region needs of each box, read on its own."""

@@ -55,6 +55,11 @@ class FileVolume(MappedVolume):
         super().__init__(path, layout, dtype, **rest)
         self._offset = offset
 
+    @property
+    def mapped(self) -> bool:
+        """As `Volume.mapped`."""
+        return True
+
     def _open(self) -> Array:
         view = map_file(self.path)
         return np.ndarray(self._layout.stored, self._stored_dtype, view, self._offset)

@@ -193,6 +193,11 @@ class Volume(ABC):
         return False
 
     @property
+    def mapped(self) -> bool:
+        """Whether `read` gives views of a mapped file: large blocks cost no memory of their own."""
+        return False
+
+    @property
     def name(self) -> str:
         """The file, and the dataset in it: ``a.h5::raw``."""
         return str(self.path) if self.key is None else f"{self.path}::{self.key}"

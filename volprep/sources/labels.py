@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator
 from typing import NoReturn
@@ -15,8 +14,6 @@ from volprep.sources.axes import Layout
 from volprep.sources.base import SLAB_BYTES, Array, Volume
 
 __all__ = ["LabelVolume"]
-
-log = logging.getLogger("volprep.sources")
 
 
 class LabelVolume(Volume):
@@ -62,6 +59,9 @@ class LabelVolume(Volume):
         self.axes = volume.axes
         self._volume = volume
         if held.kind == "f":
+            import logging  # nobody else here waits 6 ms for it
+
+            log = logging.getLogger("volprep.sources")
             log.info("%s: labels are stored as %s, read as %s", self.name, held, self.dtype)
 
     @property
@@ -73,6 +73,11 @@ class LabelVolume(Volume):
     def sequential(self) -> bool:
         """As the volume that holds the labels."""
         return self._volume.sequential
+
+    @property
+    def mapped(self) -> bool:
+        """As the volume that holds the labels; what must be converted is new memory."""
+        return self._volume.mapped and self._volume.dtype.kind != "f"
 
     def slabs(
         self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
