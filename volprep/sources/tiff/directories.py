@@ -107,7 +107,11 @@ class Directories:
         for _, entries in self._groups:
             if (entries["tag"] != entries["tag"][0]).any():
                 return False
+            there = entries["tag"][0].tolist()
+            repeated = self._repeated(entries, there)
             for tag, wanted in first.items():
+                if tag in repeated or not (wanted or tag in there):
+                    continue
                 values = self._values(entries, tag)
                 if values is None:
                     if wanted or (entries["tag"] == tag).any():
@@ -115,6 +119,15 @@ class Directories:
                 elif values.shape[1] != len(wanted) or (values != np.array(wanted)).any():
                     return False
         return True
+
+    def _repeated(self, entries: Array, tags: list[int]) -> set[int]:
+        """Tags whose entries are those of the first page, byte for byte: nothing to look up."""
+        first = np.frombuffer(self._pages[0], np.uint8)
+        raw = entries.view(np.uint8).reshape(len(entries), -1)
+        if raw.shape[1] != len(first):
+            return set()
+        alike = (raw == first).all(0).reshape(len(tags), -1).all(1).tolist()
+        return {t for t, same in zip(tags, alike, strict=True) if same and tags.count(t) == 1}
 
     def table(self, tag: int) -> npt.NDArray[np.int64] | None:
         """The numbers of a tag on every page, one row each; None where their count differs."""
