@@ -11,32 +11,33 @@ beyond that of a process that only imports. Then it checks the statistics agains
 over the concatenated foreground, plans random shapes and spacings, and measures one volume
 of 46 GB.
 
-Measured 2026-11-21, 2 cores, medians of 3 rounds, the two programs with priority over
-whatever else ran:
+Measured 2026-11-21, two idle cores of an AMD EPYC, medians of 7 (headers) and 9 rounds:
 
     compute_median      wall biom3d   volprep   ratio   peak biom3d   volprep
-      raw TIFF               3.07 s    0.144 s    21 x        599 MB     30 MB
-      zlib TIFF              6.42 s    0.147 s    44 x        601 MB     30 MB
-      .nii.gz                6.36 s    0.117 s    54 x        643 MB     30 MB
+      raw TIFF               2.78 s    0.134 s    21 x        598 MB     29 MB
+      zlib TIFF              5.91 s    0.134 s    44 x        599 MB     29 MB
+      .nii.gz                5.78 s    0.111 s    52 x        641 MB     29 MB
 
     data_fingerprint    wall biom3d   volprep   ratio   CPU ratio   peak biom3d   volprep
-      raw TIFF               3.74 s     1.04 s   3.6 x       2.5 x        614 MB    170 MB
-      zlib TIFF              7.91 s     2.07 s   3.8 x       2.3 x        601 MB    171 MB
-      .nii.gz                7.12 s     1.94 s   3.7 x       2.1 x        675 MB    166 MB
+      raw TIFF               3.25 s     0.78 s   4.2 x       2.9 x        613 MB    186 MB
+      zlib TIFF              7.11 s     1.76 s   4.0 x       2.4 x        600 MB    172 MB
+      .nii.gz                6.59 s     1.70 s   3.9 x       2.3 x        673 MB    165 MB
 
-of volprep's peak, 63 to 68 MB are beyond imports. Raw and zlib TIFF fall short of the 4 x
-that was wanted. Of 1.04 s for raw TIFF, 0.45 s are Python, NumPy and numba starting, 0.15 s
-the interpreter's exit, and 0.45 s the counting on two cores (0.46 ns a voxel for intensities,
-0.63 ns for labels); copying the bytes takes 0.09 s. Of 2.07 s for zlib, 0.95 s are libdeflate
-on two cores, at its 0.5 GB/s. Tried: labels in vectorised stretches (1.2 to 0.63 ns, kept),
-numba without scipy.linalg (0.2 s, kept), small blocks for streams (0.2 s, kept), NumPy alone
-instead of numba (4 ns a voxel, slower), decoding ahead while numba starts (no gain: the
-interpreter lock), other block sizes and decoders (no gain).
+of volprep's peak, 61 to 83 MB are beyond imports. From run to run the ratios vary by a twentieth.
+Of 0.78 s for raw TIFF, 0.4 s are Python, NumPy and numba starting, and 0.33 s the counting on
+two cores (0.46 ns a voxel for intensities, 0.50 ns for labels); copying the bytes takes 0.09 s.
+Of 1.76 s for zlib, 1.1 s are libdeflate on two cores, at its 0.57 GB/s each. Helped: labels in
+vectorised stretches and from change to change (1.2 to 0.5 ns), numba without scipy.linalg
+(0.2 s), no last walk of the garbage collector (0.08 s), each file opened once, no numpy.ma
+(0.01 s each), larger blocks of mapped files, small ones of streams. Did not help: NumPy alone
+instead of numba (4 ns a voxel), decoding ahead while numba starts (the interpreter lock), other
+decoders, two tables of counts in turn.
 
     statistics of 40145968 foreground voxels: equal to numpy's to the bit (the standard
     deviation is the root of the exact variance; numpy's own is off by one unit)
-    100000 random shapes and spacings: no violation; CPU of a plan 0.6 ms (median), 4 ms (99.9 %)
-    one volume of 46 GB with its mask: 24 s, 334 MB
+    100000 random shapes and spacings: no violation; CPU of a plan 0.55 ms (median), 4.1 ms
+    (99.9 %), 8.1 ms (most)
+    one volume of 46 GB with its mask: 30 s, 348 MB
 """
 
 from __future__ import annotations
