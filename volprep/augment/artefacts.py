@@ -14,7 +14,9 @@ from volprep.augment.transform import (
     Generator,
     IntensityTransform,
     Values,
+    below,
     between,
+    distinct,
     noise_seed,
 )
 from volprep.geometry import Box, Shape3
@@ -54,18 +56,14 @@ class MissingParts(IntensityTransform):
     def draw(self, rng: Generator, shape: Shape3) -> Values:
         """For each band its section, the axis it crosses, and where it begins and ends."""
         depth, height, width = shape
-        most = -(-depth // 3)
-        steps = rng.integers(3, 6, most).tolist()
-        coins = rng.integers(0, 2, most).tolist()
-        places = rng.random((most, 2)).tolist()
         bands = []
-        section = int(rng.integers(0, min(3, depth)))
-        for step, coin, ends in zip(steps, coins, places, strict=True):
-            length = height if coin else width
-            bands.append([section, "yx"[coin], *(end * (length - 1.0) for end in ends)])
-            section += step
-            if section >= depth:
-                break
+        section = below(rng, min(3, depth))
+        while section < depth:
+            axis = "yx"[below(rng, 2)]
+            length = width if axis == "y" else height
+            ends = [between(rng, (0.0, length - 1.0)) for _ in range(2)]
+            bands.append([section, axis, *ends])
+            section += 3 + below(rng, 3)
         return {"half_width": min(self.iterations, min(height, width) // 4), "bands": bands}
 
     def add_steps(self, values: Values, program: Program) -> None:
@@ -116,9 +114,8 @@ class MotionBlur(IntensityTransform):
 
     def draw(self, rng: Generator, shape: Shape3) -> Values:
         """The axis and the sections."""
-        axis = "yx"[int(rng.integers(0, 2))]
-        chosen = rng.permutation(shape[0])[: self.sections]
-        return {"axis": axis, "sections": sorted(chosen.tolist())}
+        axis = "yx"[below(rng, 2)]
+        return {"axis": axis, "sections": distinct(rng, shape[0], self.sections)}
 
     def add_steps(self, values: Values, program: Program) -> None:
         """A moving mean in each section."""
@@ -233,7 +230,7 @@ class CutNoise(IntensityTransform):
 def _cuboid(rng: Generator, shape: Shape3, ratio: float) -> list[list[int]]:
     """Start and stop of a cuboid of `ratio` of the patch along each axis, one voxel at least."""
     lengths = [max(1, int(ratio * n)) for n in shape]
-    starts = [int(rng.integers(0, n - m + 1)) for n, m in zip(shape, lengths, strict=True)]
+    starts = [below(rng, n - m + 1) for n, m in zip(shape, lengths, strict=True)]
     return [starts, [a + m for a, m in zip(starts, lengths, strict=True)]]
 
 

@@ -16,10 +16,13 @@ from volprep.augment.transform import (
     Reach,
     SpatialTransform,
     Values,
+    below,
     between,
+    distinct,
     noise_seed,
 )
 from volprep.geometry import Shape3, Spacing3
+from volprep.randomness import sample_generator
 from volprep.warp import CoordinateMap
 
 __all__ = ["Elastic", "Flip", "MisAlignment", "MissingSection", "Rescale", "Rotate"]
@@ -64,7 +67,7 @@ class Rotate(LinearTransform):
     def draw(self, rng: Generator, shape: Shape3) -> Values:
         """A number of quarter turns or an angle, and two tilts."""
         if self.rot90:
-            angle = 90.0 * int(rng.integers(0, 4))
+            angle = 90.0 * below(rng, 4)
         else:
             angle = between(rng, (-self.max_angle, self.max_angle))
         tilt = self.tilt if shape[0] > 1 else 0.0
@@ -190,7 +193,7 @@ class Flip(LinearTransform):
 
     def draw(self, rng: Generator, shape: Shape3) -> Values:
         """Which axes are mirrored, whether y and x are swapped, whether z and x are."""
-        coins = rng.integers(0, 2, 5).tolist()
+        coins = [below(rng, 2) for _ in range(5)]
         mirrored = [
             axis
             for axis, coin, length in zip("zyx", coins, shape, strict=False)
@@ -283,8 +286,9 @@ class Elastic(SpatialTransform):
         if moved == "yx":
             nodes[0] = 1
         low, high = values["seed"]
-        rng = np.random.Generator(np.random.Philox(key=low | high << 32))
-        grid = np.zeros((3, *nodes), np.float32)
+        rng = sample_generator(low | high << 32)
+        grid = np.empty((3, *nodes), np.float32)
+        grid[: 3 - len(moved)] = 0
         field = rng.random((len(moved), *nodes), np.float32)
         grid[3 - len(moved) :] = (2 * field - 1) * np.float32(values["bound"])
         return CoordinateMap.elastic(grid, (step, step, step))
@@ -332,8 +336,8 @@ class MissingSection(SpatialTransform):
         if shape[0] == 1:
             return None
         last = shape[0] + self.num_sections - 1
-        gone = 1 + rng.permutation(last - 1)[: self.num_sections]
-        return {"deleted": sorted(gone.tolist())}
+        gone = distinct(rng, last - 1, self.num_sections)
+        return {"deleted": [1 + section for section in gone]}
 
     def coordinate_map(self, values: Values, shape: Shape3, spacing: Spacing3) -> CoordinateMap:
         """The sections that stay, placed about the middle of all of them."""
@@ -403,11 +407,12 @@ class MisAlignment(SpatialTransform):
             return None
         turned = bool(rng.random() < self.rotate_ratio)
         mode = "slip" if rng.random() < 0.5 else "shift"
-        section = int(rng.integers(1, depth))
+        section = 1 + below(rng, depth - 1)
         if turned:
             bound = math.degrees(self._largest_angle(shape))
             return {"mode": mode, "section": section, "angle": between(rng, (-bound, bound))}
-        shifts = rng.integers(-self._half, self._half + 1, (2, 2)).tolist()
+        y0, x0, y1, x1 = (below(rng, 2 * self._half + 1) - self._half for _ in range(4))
+        shifts = [[y0, x0], [y1, x1]]
         return {"mode": mode, "section": section, "shifts": shifts}
 
     def coordinate_map(self, values: Values, shape: Shape3, spacing: Spacing3) -> CoordinateMap:

@@ -240,7 +240,25 @@ def between(rng: Generator, bounds: tuple[float, float] | float) -> float:
     return float(low + (high - low) * rng.random())
 
 
+def below(rng: Generator, stop: int) -> int:
+    """A whole number from 0 to `stop` - 1.
+
+    Single numbers are drawn without letting go of the interpreter's lock, which
+    `Generator.integers` does: another thread would take it in the middle of the draw.
+    """
+    return int(rng.random() * stop)
+
+
+def distinct(rng: Generator, stop: int, count: int) -> list[int]:
+    """Up to `count` different numbers from 0 to `stop` - 1, in ascending order."""
+    numbers = list(range(stop))
+    for place in range(min(count, stop)):
+        other = place + below(rng, stop - place)
+        numbers[place], numbers[other] = numbers[other], numbers[place]
+    return sorted(numbers[:count])
+
+
 def noise_seed(rng: Generator) -> list[int]:
     """Two 32-bit numbers that stand for a whole field of noise."""
-    word = int(rng.integers(0, 2**64, dtype=np.uint64))
+    word = int(rng.bit_generator.random_raw())
     return [word & 0xFFFFFFFF, word >> 32]

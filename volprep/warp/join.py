@@ -92,8 +92,9 @@ def _join_displacements(
         if first.displacement is None:
             return None, first.grid_spacing
         if second.is_affine:
-            turned = np.einsum("ij,jzyx->izyx", second.matrix[:3, :3], first.displacement)
-            return turned.astype(np.float32), first.grid_spacing
+            z, y, x = first.displacement
+            turned = [a * z + b * y + c * x for a, b, c in second.matrix[:3, :3].tolist()]
+            return np.array(turned, np.float32), first.grid_spacing
     spacing, shape = _common_grid(first, second)
     nodes = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 3)
     placed = nodes * np.asarray(spacing)

@@ -315,14 +315,17 @@ class CoordinateMap:
     def source_extent(self, out_shape: Sequence[int]) -> tuple[Floats, Floats]:
         """The lowest and highest source position of an output, (Z, Y, X) each, before rounding."""
         z, y, x = (int(n) for n in out_shape[-3:])
-        # Depths are monotonic: of sections that move alike, the first and the last are enough.
-        sections = np.array([n for alike in self.alike_sections(z) for n in (alike[0], alike[-1])])
-        corners = np.empty((len(sections), 2, 2, 3))
-        corners[..., 0] = sections[:, None, None]
-        corners[..., 1] = [[0], [y - 1]]
-        corners[..., 2] = [0, x - 1]
-        placed = self._place(corners.reshape(-1, 3))
-        moved = homogeneous(self.matrix, placed)
+        depths, corners = self.section_depths(z).tolist(), []
+        for alike in self.alike_sections(z):
+            (yy, yx, y0), (xy, xx, x0) = self._move_of(alike[0])
+            # Depths are monotonic: of sections that move alike, the first and the last will do.
+            corners += [
+                (depths[n], yy * j + yx * i + y0, xy * j + xx * i + x0)
+                for n in (alike[0], alike[-1])
+                for j in (0, y - 1)
+                for i in (0, x - 1)
+            ]
+        moved = homogeneous(self.matrix, np.array(corners, np.float64))
         if (moved[:, 3] <= 0).any():
             raise ValueError("matrix: the perspective sends a part of the output through infinity")
         reached = divide(moved, self.lock_z)
@@ -354,11 +357,12 @@ class CoordinateMap:
 
     def section_depths(self, depth: int) -> Floats:
         """The z that each of `depth` output sections stands for, before the matrix."""
-        sections = np.arange(depth, dtype=np.float64)
         if self.section_index is None:
-            return sections
-        own = np.arange(len(self.section_index), dtype=np.float64)
-        return lookup(sections, own, self.section_index.astype(np.float64))
+            return np.array(range(depth), np.float64)
+        own = self.section_index.tolist()
+        step = -1 if own[-1] < own[0] else 1
+        beyond = [own[-1] + step * (n + 1) for n in range(depth - len(own))]
+        return np.array(own[:depth] + beyond, np.float64)
 
     def alike_sections(self, depth: int) -> list[list[int]]:
         """The numbers of `depth` output sections, those with one in-plane motion together."""
@@ -369,6 +373,14 @@ class CoordinateMap:
         for section in range(depth):
             groups.setdefault(own[min(section, len(own) - 1)].tobytes(), []).append(section)
         return list(groups.values())
+
+    def _move_of(self, section: int) -> list[list[float]]:
+        """The in-plane motion of one output section."""
+        own = self.section_moves
+        if own is None:
+            return [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+        moves: list[list[float]] = own[min(section, len(own) - 1)].tolist()
+        return moves
 
     @property
     def described_sections(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -93,7 +93,8 @@ class TileReader:
         self.matrix = coordinates.matrix_from(frame)
         self.depth = coordinates.section_depths(shape[0])
         self.members, self.ends = self._group()
-        leaders = self.members[self.ends[:-1]] if self.flat else self.members
+        every = self.members.tolist()
+        leaders = [every[n] for n in self.ends[:-1].tolist()] if self.flat else every
         first = [a - f for a, f in zip(block.start, frame, strict=True)]
         last = [b - f - 1 for b, f in zip(block.stop, frame, strict=True)]
         _, height, width = block.shape
@@ -121,21 +122,27 @@ class TileReader:
         members = np.array([n for group in groups for n in group])
         return members, np.array([0, *accumulate(map(len, groups))])
 
-    def _find_moves(self, sections: Ints) -> Floats:
+    def _find_moves(self, sections: Sequence[int]) -> Floats:
         """The in-plane motion of some sections, (N, 3, 3)."""
         moves = np.repeat(_NO_MOVE, len(sections), 0)
         own = self.map.section_moves
         if own is not None:
-            moves[:, :2] = own[np.minimum(sections, len(own) - 1)]
+            for move, section in zip(moves, sections, strict=True):
+                move[:2] = own[min(section, len(own) - 1)]
         return moves
 
-    def _find_matrices(self, sections: Ints, moves: Floats) -> Floats:
+    def _depths(self, sections: Sequence[int]) -> Floats:
+        """The depth of some sections; indexing with a list would let another thread go first."""
+        depths = self.depth.tolist()
+        return np.array([depths[section] for section in sections], np.float64)
+
+    def _find_matrices(self, sections: Sequence[int], moves: Floats) -> Floats:
         """What takes (row, column, 1) of each section to (z, y, x, divisor), (N, 4, 3)."""
         planes = np.repeat(self.matrix[None, :, 1:], len(sections), 0)
-        planes[:, :, 2] += self.matrix[:, 0] * self.depth[sections, None]
+        planes[:, :, 2] += self.matrix[:, 0] * self._depths(sections)[:, None]
         return planes if self.map.section_moves is None else planes @ moves
 
-    def _find_fields(self, sections: Ints) -> npt.NDArray[np.float32]:
+    def _find_fields(self, sections: Sequence[int]) -> npt.NDArray[np.float32]:
         """The control points that hold for each section, (N, 3, gy, gx)."""
         grid = self.map.displacement
         if grid is None:
@@ -144,7 +151,7 @@ class TileReader:
         last = len(layers) - 1
         if not last:
             return np.repeat(layers, len(sections), 0)
-        z = np.clip(self.depth[sections] / self.map.grid_spacing[0], 0, last)
+        z = np.clip(self._depths(sections) / self.map.grid_spacing[0], 0, last)
         low = np.minimum(z.astype(int), last - 1)
         part = (z - low).astype(np.float32)[:, None, None, None]
         fields: npt.NDArray[np.float32] = layers[low] * (1 - part) + layers[low + 1] * part
