@@ -11,20 +11,21 @@ measurement, not repeated here.
 
     python scripts/bench_augment.py
 
-Measured on 2026-11-21, two cores of an AMD EPYC shared with other work:
+Measured on 2026-11-21, two idle cores of an AMD EPYC:
 
     labels     volprep ms  nnU-Net ms  ratio  bar  MB   MB
-    binary     2.86        11.1        3.87   2.5  301  468
-    instances  2.84        211         74.4   2.5  301  468
+    binary     2.12        9.47        4.47   2.5  307  467
+    instances  2.07        200         96.5   2.5  307  467
 
-    of which drawing 0.11 ms and composing the map 0.18 ms
+    of which drawing 0.07 ms and composing the map 0.11 ms
+    two threads 1.75x one, bar 1.7x
     0 of 2000 draws repeat another (4 epochs of 500 samples)
-    PyTorch Connectomics v1, 76 ms (not measured again): 26.8x, bar 15x
-    limit: 1224 patches/s by copying image and labels once; volprep 353
+    PyTorch Connectomics v1, 76 ms (not measured again): 36.7x, bar 15x
+    limit: 1663 patches/s by copying image and labels once; volprep 483
 
-With five times the load that the machine has cores, the ratios were 3.43 and 60.2.
-With both cores idle, two threads give 1.4 to 1.5 times the patches of one, where 1.7 was
-wanted: a third of a patch's time holds the interpreter's lock.
+Two threads made 1.5 times the patches while every tile was a call of its own, and 1.65 while
+numpy let go of the interpreter's lock nineteen times a patch (random integers, arange, interp,
+indexing with lists); two processes make 1.97 times as many.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ written.
 256x256x256 with the mean, wall: 0.44 s on one thread, 0.23 s on two.
 
 1024x1024x1024 (`07` 128 times, 15488 instances, 1574144 points), two threads: skeletons
-in 177 s of CPU, 0.73 GB at most; the field with its mean in 40 s of CPU, no more memory.
+in 160 s of CPU, 0.69 GB at most; the field with its mean in 33 s of CPU, no more memory.
 
 Instances of few points, such as the nuclei of `01`, are baked along lines, without leaves:
 half the time that leaves took for them. Of the 0.45 ms, 0.3 are the lines (a fifth of it
