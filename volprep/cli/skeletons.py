@@ -69,15 +69,17 @@ def bake_skeletons(
     if as_json:
         print_json([summary.to_dict() for summary in summaries])
         return
-    header = ["case", "instances", "components", "points", "smallest", "fell back", "files"]
+    counts = ["instances", "components", "points", "smallest", "fell back"]
+    header = ["case", *counts, "resumed", "files"]
     rows = [
         [
             s.case,
             s.instances,
             s.components,
             s.points,
-            "kept" if s.resumed else s.smallest,
-            "kept" if s.resumed else s.fell_back,
+            s.smallest,
+            s.fell_back,
+            "yes" if s.resumed else "no",
             ", ".join(Path(file).name for file in s.files),
         ]
         for s in summaries
