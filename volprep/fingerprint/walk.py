@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.errors import DataCheckError
-from volprep.geometry import Box, Shape3, VolumeLike
+from volprep.geometry import Box, VolumeLike
 from volprep.sources import ArrayVolume, Volume
 
 __all__ = ["FingerprintInput", "Opened", "closing", "opened"]
@@ -88,8 +88,8 @@ class Opened:
         boxes = _boxes(self.image, self.label, limit)
         read = self._slabs if self._sequential and _are_planes(boxes, self.image) else self._boxes
         for box, image, label in read(boxes):
-            part = _common(box, self.region)
-            if part is None:
+            part = box.common(self.region)
+            if not part.size:
                 continue
             inside = part.shift([-n for n in box.start]).slices
             yield part, image[:, *inside], None if label is None else label[0][inside]
@@ -126,8 +126,8 @@ class Opened:
     def _boxes(self, boxes: Sequence[Box]) -> Iterator[tuple[Box, Array, Array | None]]:
         """What the region needs of each box, read on its own."""
         for box in boxes:
-            part = _common(box, self.region)
-            if part is None:
+            part = box.common(self.region)
+            if not part.size:
                 continue
             image = self.image.read(part)
             label = None if self.label is None else self.label.read(part)
@@ -217,19 +217,6 @@ def _chunk_depth(volume: VolumeLike | None) -> int:
     if not isinstance(volume, Volume) or volume.chunks == volume.shape[1:]:
         return 1
     return volume.chunks[0]
-
-
-def _common(a: Box, b: Box) -> Box | None:
-    start: Shape3 = _each(max, a.start, b.start)
-    stop = _each(min, a.stop, b.stop)
-    if any(q <= p for p, q in zip(start, stop, strict=True)):
-        return None
-    return Box(start, stop)
-
-
-def _each(choose: Callable[[int, int], int], a: Shape3, b: Shape3) -> Shape3:
-    z, y, x = (choose(p, q) for p, q in zip(a, b, strict=True))
-    return z, y, x
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -85,8 +85,8 @@ def divide(homogeneous: Floats, lock_z: bool) -> Floats:
 
 
 def nearest_section(z: Floats, depth: int) -> npt.NDArray[np.int64]:
-    section: npt.NDArray[np.int64] = np.floor(z + 0.5).astype(np.int64)
-    return np.minimum(np.maximum(section, 0), depth - 1)
+    section = np.minimum(np.maximum(np.floor(z + 0.5), 0), depth - 1)
+    return section.astype(np.int64)
 
 
 def lookup(values: Floats, known: Floats, result: Floats) -> Floats:
