@@ -9,16 +9,15 @@ spacing, and volprep's fingerprint and resampling into Zarr arrays. biom3d norma
 before it stores and so stores float32; volprep stores the volume's own type and
 normalises when read. Both also note where the foreground is.
 
-Measured 2026-11-21, 2 cores shared with other work, so that CPU time counts and the
-wall time of either says little:
+Measured 2026-11-21, two idle cores of an AMD EPYC, one run of biom3d and three of volprep:
 
              wall s  CPU s  peak MB  on disk MB
-    biom3d      277    165     1740         592   float32 .nii.gz
-    volprep    38.5   15.5      442         824   uint16 Zarr, blosc-lz4
-    ratio       7.2   10.6      3.9
+    biom3d      161    161     1739         592   float32 .nii.gz
+    volprep     8.0   13.5      416         824   uint16 Zarr, blosc-lz4
+    ratio        20   11.9      4.2
 
-Of the 15.5 s about 5 go into inflating the files twice, 3 into compressing, 3 into
-resampling and labels, 4 into the foreground index. On disk the images take 0.55 of the
+Of the 13.5 s of CPU about 5 go into inflating the files twice, 3 into compressing, 3 into
+resampling and labels, the rest into the foreground index. On disk the images take 0.55 of the
 same chunks as normalised float32 in zstd (the smaller of shuffled and not); biom3d's
 files are smaller still, as gzip and clipping are at work there.
 
