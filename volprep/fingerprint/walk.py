@@ -111,17 +111,19 @@ class Opened:
     @property
     def is_on_disk(self) -> bool:
         """Whether image and labels are files of ours, which hold no voxels between reads."""
-        volumes = [v for v in (self.image, self.label) if v is not None]
-        return all(isinstance(v, Volume) and not isinstance(v, ArrayVolume) for v in volumes)
+        return all(isinstance(v, Volume) and not isinstance(v, ArrayVolume) for v in self._volumes)
+
+    @property
+    def _volumes(self) -> list[VolumeLike]:
+        return [self.image] if self.label is None else [self.image, self.label]
 
     @property
     def _sequential(self) -> bool:
-        return any(isinstance(v, Volume) and v.sequential for v in (self.image, self.label))
+        return any(isinstance(v, Volume) and v.sequential for v in self._volumes)
 
     @property
     def _mapped(self) -> bool:
-        volumes = [v for v in (self.image, self.label) if v is not None]
-        return all(isinstance(v, Volume) and v.mapped for v in volumes)
+        return all(isinstance(v, Volume) and v.mapped for v in self._volumes)
 
     def _boxes(self, boxes: Sequence[Box]) -> Iterator[tuple[Box, Array, Array | None]]:
         """What the region needs of each box, read on its own."""

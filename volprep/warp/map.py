@@ -317,7 +317,7 @@ class CoordinateMap:
         z, y, x = (int(n) for n in out_shape[-3:])
         depths, corners = self.section_depths(z).tolist(), []
         for alike in self.alike_sections(z):
-            (yy, yx, y0), (xy, xx, x0) = self._move_of(alike[0])
+            (yy, yx, y0), (xy, xx, x0) = self.section_move(alike[0]).tolist()
             # Depths are monotonic: of sections that move alike, the first and the last will do.
             corners += [
                 (depths[n], yy * j + yx * i + y0, xy * j + xx * i + x0)
@@ -366,21 +366,17 @@ class CoordinateMap:
 
     def alike_sections(self, depth: int) -> list[list[int]]:
         """The numbers of `depth` output sections, those with one in-plane motion together."""
-        own = self.section_moves
-        if own is None:
+        if self.section_moves is None:
             return [list(range(depth))]
         groups: dict[bytes, list[int]] = {}
         for section in range(depth):
-            groups.setdefault(own[min(section, len(own) - 1)].tobytes(), []).append(section)
+            groups.setdefault(self.section_move(section).tobytes(), []).append(section)
         return list(groups.values())
 
-    def _move_of(self, section: int) -> list[list[float]]:
-        """The in-plane motion of one output section."""
+    def section_move(self, section: int) -> Floats:
+        """The in-plane motion of one output section, (2, 3)."""
         own = self.section_moves
-        if own is None:
-            return [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
-        moves: list[list[float]] = own[min(section, len(own) - 1)].tolist()
-        return moves
+        return np.eye(2, 3) if own is None else own[min(section, len(own) - 1)]
 
     @property
     def described_sections(self) -> int:

@@ -125,10 +125,9 @@ class TileReader:
     def _find_moves(self, sections: Sequence[int]) -> Floats:
         """The in-plane motion of some sections, (N, 3, 3)."""
         moves = np.repeat(_NO_MOVE, len(sections), 0)
-        own = self.map.section_moves
-        if own is not None:
+        if self.map.section_moves is not None:
             for move, section in zip(moves, sections, strict=True):
-                move[:2] = own[min(section, len(own) - 1)]
+                move[:2] = self.map.section_move(section)
         return moves
 
     def _depths(self, sections: Sequence[int]) -> Floats:
