@@ -23,7 +23,7 @@ FLOORS = [
     ["sources", "preprocess", "patching", "sampling", "skeletons", "augment", "store", "outputs"],
     ["warp"],
     ["randomness", "compute", "kernels", "config", "findings"],
-    ["geometry"],
+    ["geometry", "codecs"],
     ["errors"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -10,13 +10,14 @@ import json
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from volprep.codecs import CRC_BYTES, Codecs, decode_shard_index, inner_chunk
 from volprep.errors import SourceError
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array
@@ -24,29 +25,7 @@ from volprep.sources.chunked import ChunkedVolume, Index
 
 __all__ = ["ZarrArray", "ZarrVolume", "read_array", "read_attributes", "read_json"]
 
-_Decode = Callable[..., Any]
-_MISSING = np.uint64(2**64 - 1)  # offset and size of an inner chunk that was never written
 _SHARDS_KEPT = 128
-_CRC_BYTES = 4
-
-
-@dataclass(frozen=True)
-class Codecs:
-    """How the bytes of a chunk become voxels: compressors in the order of decoding."""
-
-    names: tuple[str, ...]
-    checked: bool
-
-    def decode(self, data: bytes, out: Array) -> None:
-        """Decode a chunk into a flat array of bytes, all of which it must fill."""
-        packed = _without_checksum(data) if self.checked else data
-        if not self.names:
-            raw = np.frombuffer(packed, np.uint8)
-            if len(raw) != len(out):
-                raise EOFError(f"a chunk has {len(raw)} bytes, not {len(out)}")
-            out[...] = raw
-        elif len(_decoder(self.names[0])(packed, out=out)) != len(out):
-            raise EOFError("a chunk is cut short")
 
 
 @dataclass(frozen=True)
@@ -133,15 +112,13 @@ class ZarrVolume(ChunkedVolume):
         table = self._shard_index(shard, ratio)
         if table is None:
             return None
-        offset, size = table[tuple(i % r for i, r in zip(index, ratio, strict=True))]
-        if offset == _MISSING and size == _MISSING:
-            return None
         with self._file(shard).open("rb") as file:
-            file.seek(int(offset))
-            data = file.read(int(size))
-        if len(data) < size:
-            raise EOFError("a shard is cut short")
-        return data
+            entry = table[tuple(i % r for i, r in zip(index, ratio, strict=True))]
+            place = inner_chunk(entry, os.fstat(file.fileno()).st_size)
+            if place is None:
+                return None
+            file.seek(place[0])
+            return file.read(place[1])
 
     def _shard_index(self, shard: Index, ratio: Sequence[int]) -> Array | None:
         """Offset and size of every inner chunk of a shard; None for a shard never written."""
@@ -158,16 +135,14 @@ class ZarrVolume(ChunkedVolume):
 
     def _read_index(self, shard: Index, ratio: Sequence[int]) -> Array | None:
         codecs = self._meta.index_codecs or Codecs((), False)
-        table = np.empty((*ratio, 2), np.uint64)
-        size = table.nbytes + _CRC_BYTES * codecs.checked
+        size = 16 * math.prod(ratio) + CRC_BYTES * codecs.checked
         try:
             with self._file(shard).open("rb") as file:
                 file.seek(*((0, os.SEEK_SET) if self._meta.index_first else (-size, os.SEEK_END)))
                 data = file.read(size)
         except FileNotFoundError:
             return None
-        codecs.decode(data, table.reshape(-1).view(np.uint8))
-        return table
+        return decode_shard_index(data, ratio, codecs)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -207,7 +182,7 @@ def _version_2(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
     compressor = meta.get("compressor")
     if not meta.get("filters") and meta.get("order", "C") == "C":
         name = None if compressor is None else str(compressor.get("id"))
-        codecs = _codecs([] if name is None else [name], checked=False)
+        codecs = Codecs.of([] if name is None else [name], checked=False)
     dtype = np.dtype(meta["dtype"])
     return ZarrArray(
         path=folder,
@@ -265,45 +240,7 @@ def _chain(chain: Sequence[Mapping[str, Any]]) -> tuple[Codecs | None, bool]:
     big = chain[0].get("configuration", {}).get("endian", "little") == "big"
     names = [str(codec["name"]) for codec in chain[1:]]
     checked = names[-1:] == ["crc32c"]
-    return _codecs(names[:-1] if checked else names, checked=checked), big
-
-
-def _codecs(names: Sequence[str], *, checked: bool) -> Codecs | None:
-    if len(names) > 1 or not set(names) <= {"blosc", "zstd", "gzip", "zlib", "lz4"}:
-        return None
-    return Codecs(tuple(names), checked)
-
-
-def _decoder(name: str) -> _Decode:
-    import imagecodecs
-
-    decoders: dict[str, _Decode] = {
-        "blosc": _blosc,
-        "zstd": imagecodecs.zstd_decode,
-        "gzip": imagecodecs.gzip_decode,
-        "zlib": imagecodecs.deflate_decode,
-        "lz4": _lz4,
-    }
-    return decoders[name]
-
-
-def _blosc(data: bytes, out: Array) -> Any:
-    from imagecodecs import blosc_decode
-
-    return blosc_decode(data, numthreads=1, out=out)  # type: ignore[arg-type]
-
-
-def _lz4(data: bytes, out: Array) -> Any:
-    from imagecodecs import lz4_decode
-
-    return lz4_decode(data, header=True, out=out)  # type: ignore[arg-type]
-
-
-def _without_checksum(data: bytes) -> bytes:
-    """Cut off and compare the CRC-32C at the end of a chunk."""
-    from numcodecs.checksum32 import CRC32C
-
-    return bytes(CRC32C(location="end").decode(data))
+    return Codecs.of(names[:-1] if checked else names, checked=checked), big
 
 
 def _sizes(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

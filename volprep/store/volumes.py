@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from volprep.codecs import blosc_encode
 from volprep.geometry import Box, Spacing3, aligned_blocks
 
 __all__ = ["StoredVolume", "create_case_array"]
@@ -111,15 +112,10 @@ class StoredVolume:
             self._write_chunk(index, array[(slice(None), *block.slices)])
 
     def _write_chunk(self, index: Sequence[int], part: npt.NDArray[Any]) -> None:
-        import imagecodecs
-
-        encode: Any = imagecodecs.blosc_encode  # of the array: of bytes the type size would be 1
         chunk = np.zeros((self.shape[0], *self.chunks), self.dtype.newbyteorder("<"))
         chunk[tuple(slice(n) for n in part.shape)] = part
         path = self.path.joinpath("c", "0", *map(str, index))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(
-            encode(chunk, level=_LEVEL, compressor="lz4", shuffle="bitshuffle", numthreads=1)
-        )
+        partial.write_bytes(blosc_encode(chunk, cname="lz4", level=_LEVEL, shuffle="bitshuffle"))
         partial.replace(path)
