@@ -15,7 +15,7 @@ from sources_checks import arrays, check_block, check_volume, folder
 
 from volprep.errors import SourceError
 from volprep.geometry import Box
-from volprep.sources import list_datasets, open_labels, open_volume
+from volprep.sources import hdf5, list_datasets, open_labels, open_volume
 from volprep.sources.array import FileVolume
 
 STORAGE: list[dict[str, Any]] = [
@@ -163,13 +163,165 @@ def test_a_damaged_chunk_is_an_error_that_names_the_file(tmp_path: Path) -> None
         open_volume(tmp_path / "a.h5").read(Box((0, 0, 0), (1, 1, 1)))
 
 
-def test_links_to_nowhere_and_strings_are_left_out(tmp_path: Path) -> None:
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A file that holds one array under many names, and much that is none."""
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["soft"] = h5py.SoftLink("/nowhere")
-        file["outside"] = h5py.ExternalLink("other.h5", "/raw")
+        file["deep/x"] = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+        file["raw"] = h5py.SoftLink("/deep/x")
+        file["hard"] = file["deep/x"]
+        file["deep/up"] = h5py.SoftLink("/")
+        file["ring"] = h5py.SoftLink("/ring")
+        file["nowhere"] = h5py.SoftLink("/nothing")
         file["text"] = "words"
-    with pytest.raises(SourceError, match="holds no array that could be an image"):
+        file["table"] = np.zeros((4, 5), [("id", "i4"), ("size", "f4")])
+        file["kind"] = np.dtype("i4")
+    return tmp_path / "a.h5"
+
+
+@pytest.mark.parametrize("key", [None, "raw", "/raw", "hard", "deep/x"])
+def test_links_inside_a_file_are_followed(linked: Path, key: str | None) -> None:
+    wanted = np.arange(24, dtype=np.uint8).reshape(1, 2, 3, 4)
+    check_block(open_volume(linked, key).read(), wanted)
+
+
+def test_an_array_under_several_names_is_one_array(linked: Path) -> None:
+    assert len(list_datasets(linked)) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("ring", "a link that leads back to itself"),
+        ("nowhere", "a link to /nothing, which is not there"),
+        ("text", "text"),
+        ("table", "a table with the columns id, size"),
+        ("kind", "a named type"),
+    ],
+)
+def test_what_is_no_array_is_named(linked: Path, key: str, words: str) -> None:
+    with pytest.raises(SourceError, match=rf"a\.h5::{key}: is .*{words}"):
+        open_volume(linked, key)
+
+
+def test_a_file_without_an_array_says_what_it_holds_instead(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = h5py.SoftLink("/nowhere")
+        file["text"] = "words"
+    with pytest.raises(SourceError, match=r"'raw' is a link to /nowhere.*'text' is text"):
         open_volume(tmp_path / "a.h5")
+
+
+def _foreign(way: str, file: h5py.File, name: str) -> None:
+    """Bring the array of another file into this one."""
+    if way == "link":
+        file["raw"] = h5py.ExternalLink(name, "/p/raw")
+    elif way == "group":
+        file["p"] = h5py.ExternalLink(name, "/p")
+    elif way == "virtual":
+        layout = h5py.VirtualLayout((2, 3, 4), np.uint8)
+        layout[...] = h5py.VirtualSource(name, "p/raw", (2, 3, 4))
+        file.create_virtual_dataset("raw", layout)
+    else:
+        file.create_dataset("raw", (2, 3, 4), np.uint8, external=[(name, 0, 24)])
+
+
+@pytest.mark.parametrize("way", ["link", "group", "virtual", "storage"])
+def test_the_files_of_others_are_read_only_where_that_is_allowed(tmp_path: Path, way: str) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "open").mkdir()
+    other = tmp_path / "secret/other.h5"
+    if way == "storage":
+        other.write_bytes(array.tobytes())
+    else:
+        with h5py.File(other, "w") as file:
+            file["p/raw"] = array
+    master = tmp_path / "open/master.h5"
+    with h5py.File(master, "w") as file:
+        _foreign(way, file, str(other))
+    for allow in (None, False):
+        for use in (open_volume, open_labels):
+            with pytest.raises(SourceError, match=r"master\.h5.*secret/other\.h5.*allow_external"):
+                use(master, allow_external=allow)
+    if way in ("link", "group"):
+        with pytest.raises(SourceError, match=r"secret/other\.h5.*allow_external"):
+            list_datasets(master)
+    check_block(open_volume(master, allow_external=True).read(), array[None])
+    other.unlink()
+    with pytest.raises(SourceError, match=r"other\.h5, which is not there"):
+        open_volume(master, allow_external=True)
+
+
+@pytest.mark.parametrize("way", ["link", "group", "virtual"])
+def test_a_file_beside_it_may_be_read_unless_that_is_refused(tmp_path: Path, way: str) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["p/raw"] = array
+    with h5py.File(tmp_path / "master.h5", "w") as file:
+        _foreign(way, file, "other.h5")
+    check_block(open_volume(tmp_path / "master.h5").read(), array[None])
+    with pytest.raises(SourceError, match=r"other\.h5"):
+        open_volume(tmp_path / "master.h5", allow_external=False)
+
+
+def test_a_link_to_another_file_does_not_hinder_what_lies_in_this_one(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = np.zeros((2, 3, 4), np.uint8)
+        file["extra"] = h5py.ExternalLink("/elsewhere/b.h5", "/x")
+    assert open_volume(tmp_path / "a.h5").key == "raw"
+    with pytest.raises(SourceError, match=r"/elsewhere/b\.h5"):
+        open_volume(tmp_path / "a.h5", "extra")
+
+
+def test_a_filter_that_is_not_there_is_named_with_its_package(tmp_path: Path) -> None:
+    space = h5py.h5s.create_simple((4, 4))
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((2, 2))
+    properties.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (3,))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        h5py.h5d.create(file.id, b"raw", h5py.h5t.NATIVE_UINT8, space, properties)
+    with pytest.raises(SourceError, match=r"a\.h5::raw.*Zstandard.*pip install hdf5plugin"):
+        open_volume(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("chunks", [(64, 64, 64), None])
+def test_a_size_that_nothing_stands_behind_is_refused(tmp_path: Path, chunks: Any) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        made = file.create_dataset("raw", (10**6,) * 3, "u1", chunks=chunks)
+        if chunks:
+            made[0, 0, 0] = 1
+    with pytest.raises(SourceError, match=r"claims 1000000000000000000 voxels"):
+        open_volume(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("storage", [{}, {"compression": "gzip"}, {"compression": "lzf"}])
+def test_chunks_that_were_never_written_are_counted(tmp_path: Path, storage: Any) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        made = file.create_dataset("raw", (4, 8, 8), "u2", chunks=(2, 4, 4), **storage)
+        made[2:, 4:, :4] = 3
+        file["whole"] = np.zeros((2, 3, 4), np.uint8)
+        file.create_dataset("none", (2, 3, 4), "u1")
+    assert open_volume(tmp_path / "a.h5", "raw").missing_chunks() == (7, 8)
+    assert open_volume(tmp_path / "a.h5", "whole").missing_chunks() == (0, 1)
+    assert open_volume(tmp_path / "a.h5", "none").missing_chunks() == (1, 1)
+
+
+def test_the_place_of_every_chunk_is_looked_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (8, 8, 8)).astype(np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("raw", data=array, chunks=(1, 1, 4), compression="gzip")
+    made = []
+    build = hdf5._Stored.__init__
+    monkeypatch.setattr(
+        hdf5._Stored, "__init__", lambda self, dataset: made.append(1) or build(self, dataset)
+    )
+    volume = open_volume(tmp_path / "a.h5")
+    for z in range(8):
+        check_block(volume.read(Box((z, 0, 0), (z + 1, 8, 8))), array[None, z : z + 1])
+    assert made == [1]
 
 
 def test_a_volume_survives_a_fork_and_a_spawn(tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ __all__ = [
 ]
 
 
+_LINKING = ("hdf5",)  # the formats whose files name other files
+
+
 class Dataset(NamedTuple):
     """One array inside a container."""
 
@@ -44,7 +47,13 @@ class Dataset(NamedTuple):
     dtype: np.dtype
 
 
-def open_volume(path: str | Path, key: str | None = None, axes: str | None = None) -> Volume:
+def open_volume(
+    path: str | Path,
+    key: str | None = None,
+    axes: str | None = None,
+    *,
+    allow_external: bool | None = None,
+) -> Volume:
     """Open an image volume; only headers are read.
 
     Parameters
@@ -56,6 +65,9 @@ def open_volume(path: str | Path, key: str | None = None, axes: str | None = Non
         or the one that is called as images are (``raw``, ``image``, ``main``, ...).
     axes : str or None
         One letter for each stored axis (``"CZYX"``), over what the file says.
+    allow_external : bool or None
+        Whether other files may be read that the file names (links of HDF5, parts of an
+        OME-TIFF): any, none, or (None) those in the file's own folder or below it.
 
     Returns
     -------
@@ -68,15 +80,21 @@ def open_volume(path: str | Path, key: str | None = None, axes: str | None = Non
         If the file is missing, damaged, of no known format, has several datasets to choose
         from, or axes that cannot be told.
     """
-    return _open(Path(path), key, axes, labels=False)
+    return _open(Path(path), key, axes, allow_external, labels=False)
 
 
-def open_labels(path: str | Path, key: str | None = None, axes: str | None = None) -> Volume:
+def open_labels(
+    path: str | Path,
+    key: str | None = None,
+    axes: str | None = None,
+    *,
+    allow_external: bool | None = None,
+) -> Volume:
     """Open a label volume: one channel of unsigned integers, every id as it is in the file.
 
     Parameters
     ----------
-    path, key, axes
+    path, key, axes, allow_external
         As for `open_volume`; without a key, the dataset is taken that is called as labels
         are (``label``, ``mask``, ``segmentation``, ...), or the ``labels`` of an OME-Zarr.
 
@@ -91,16 +109,18 @@ def open_labels(path: str | Path, key: str | None = None, axes: str | None = Non
         As for `open_volume`, for labels of several channels, and when a value is read that
         is negative, has a fraction or is no number.
     """
-    return LabelVolume(_open(Path(path), key, axes, labels=True))
+    return LabelVolume(_open(Path(path), key, axes, allow_external, labels=True))
 
 
-def list_datasets(path: str | Path) -> list[Dataset]:
+def list_datasets(path: str | Path, *, allow_external: bool | None = None) -> list[Dataset]:
     """The arrays of at least two axes inside an HDF5, Zarr or ``.npz`` container.
 
     Parameters
     ----------
     path : path-like
         The container.
+    allow_external : bool or None
+        As for `open_volume`.
 
     Returns
     -------
@@ -116,13 +136,18 @@ def list_datasets(path: str | Path) -> list[Dataset]:
     kind = _kind(place)
     if kind not in ("hdf5", "zarr", "npy"):
         return []
-    found = import_module(f"volprep.sources.{kind}").datasets(place)
+    options = {"allow_external": allow_external} if kind in _LINKING else {}
+    found = import_module(f"volprep.sources.{kind}").datasets(place, **options)
     return sorted((Dataset(*entry) for entry in found), key=lambda d: natural_key(d.key))
 
 
-def _open(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
-    reader = import_module(f"volprep.sources.{_kind(path)}")
-    volume: Volume = reader.open_source(path, key, axes, labels=labels)
+def _open(
+    path: Path, key: str | None, axes: str | None, allow_external: bool | None, *, labels: bool
+) -> Volume:
+    kind = _kind(path)
+    reader = import_module(f"volprep.sources.{kind}")
+    options = {"allow_external": allow_external} if kind in _LINKING else {}
+    volume: Volume = reader.open_source(path, key, axes, labels=labels, **options)
     return volume
 
 

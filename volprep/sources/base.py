@@ -275,6 +275,19 @@ class Volume(ABC):
             for x in range(0, self.shape[3], block[2])
         ]
 
+    def missing_chunks(self) -> tuple[int, int]:
+        """How many chunks were never written, and how many there would be.
+
+        Such chunks read as a fill value, mostly 0: a transfer that broke off and a volume that
+        is empty there look alike. (0, 1) where the format stores every voxel.
+
+        Raises
+        ------
+        SourceError
+            If the file cannot be read.
+        """
+        return 0, 1
+
     def close(self) -> None:
         """Let go of the open file; a later read opens it again."""
         OPEN.remove(self)

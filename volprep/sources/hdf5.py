@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,67 @@ from volprep.sources.base import (
     reading,
 )
 from volprep.sources.chunked import ChunkedVolume, Index
-from volprep.sources.keys import choose_key
+from volprep.sources.hdf5contents import (
+    External,
+    contents_of,
+    may_follow,
+    refuse_foreign,
+    virtual_files,
+)
 
 __all__ = ["datasets", "open_source"]
 
 _DEFLATE, _SHUFFLE = 1, 2  # H5Z_FILTER_DEFLATE, H5Z_FILTER_SHUFFLE
+#: Registered filters (github.com/HDFGroup/hdf5_plugins) that a plain HDF5 cannot decode.
+_FILTERS = {
+    4: "szip", 307: "bzip2", 32001: "Blosc", 32004: "LZ4", 32008: "bitshuffle", 32013: "ZFP",
+    32015: "Zstandard", 32017: "SZ", 32024: "SZ3", 32026: "Blosc2", 32028: "SPERR",
+}  # fmt: skip
+_CLAIM_BYTES = 2**34  # a volume beyond this must have some of its chunks stored
+_CLAIM_SHARE = 1000
 _FEW = 4  # so few sections look like channels
 _BLOCK_VOXELS = 2**22  # of the blocks that an unmappable dataset without chunks is read in
 _OTHER_SPACINGS = ("resolution", "spacing", "voxel_size", "pixel_size", "scale")
+
+
+class _Stored:
+    """Where the chunks of a dataset lie, looked up once for all of them.
+
+    The library finds one chunk in time that grows with their number; its iterator hands out
+    all of them in one pass.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._grid = tuple(-(-n // b) for n, b in zip(dataset.shape, dataset.chunks, strict=True))
+        self._block = dataset.chunks
+        rows: list[tuple[int, int, int, int]] = []
+
+        def visit(info: Any) -> None:
+            index = [o // b for o, b in zip(info.chunk_offset, self._block, strict=True)]
+            rows.append((self._number(index), info.byte_offset, info.size, info.filter_mask))
+
+        dataset.id.chunk_iter(visit)
+        rows.sort()
+        columns = zip(*rows, strict=True) if rows else ((),) * 4
+        self._numbers, *self._places = (array("Q", column) for column in columns)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def find(self, index: Index) -> tuple[int, int, int] | None:
+        """Offset, size and filter mask of a chunk; None for one that was never written."""
+        number = self._number(index)
+        row = bisect_left(self._numbers, number)
+        if row == len(self._numbers) or self._numbers[row] != number:
+            return None
+        offset, size, mask = (column[row] for column in self._places)
+        return offset, size, mask
+
+    def _number(self, index: Sequence[int]) -> int:
+        number = 0
+        for i, n in zip(index, self._grid, strict=True):
+            number = number * n + i
+        return number
 
 
 class _File:
@@ -39,10 +94,14 @@ class _File:
     def __init__(self, path: Path, key: str | None) -> None:
         import h5py
 
-        self.descriptor = open_descriptor(path)
+        self.descriptor = -1
+        self.stored: _Stored | None = None
         try:
             self.file = h5py.File(path, "r", locking="best-effort")
             self.dataset = self.file[key]
+            self.descriptor = open_descriptor(self.dataset.file.filename)  # a link may lead there
+            if self.dataset.chunks is not None and not self.dataset.is_virtual:
+                self.stored = _Stored(self.dataset)
         except BaseException:
             self.close()
             raise
@@ -76,12 +135,24 @@ class Hdf5Volume(ChunkedVolume):
     def _open(self) -> _File:
         return _File(self.path, self.key)
 
+    def missing_chunks(self) -> tuple[int, int]:
+        """As `Volume.missing_chunks`."""
+        handle: _File = self._opened()
+        if handle.stored is not None:
+            grid = zip(self._layout.stored, self._block, strict=True)
+            total = math.prod(-(-n // b) for n, b in grid)
+            return total - len(handle.stored), total
+        plain = not (handle.dataset.is_virtual or handle.dataset.external)
+        return int(plain and not handle.dataset.id.get_storage_size()), 1
+
     def _decode(self, index: Index, out: Array | None) -> Array:
         handle: _File = self._opened()
-        start = [i * b for i, b in zip(index, self._block, strict=True)]
-        place = self._where(handle, start) if self._direct else None
-        if place is None:
-            cut = tuple(slice(a, a + b) for a, b in zip(start, self._block, strict=True))
+        place = None if handle.stored is None else handle.stored.find(index)
+        if handle.stored is not None and place is None:
+            return np.full(self._block, handle.dataset.fillvalue, self._stored_dtype)
+        if place is None or not self._direct or place[2]:  # a mask: some filter was left out
+            pairs = zip(index, self._block, strict=True)
+            cut = tuple(slice(i * b, (i + 1) * b) for i, b in pairs)
             block: Array = handle.dataset[cut]
             return block
         packed = read_at(handle.descriptor, place[1], place[0])
@@ -90,16 +161,6 @@ class Hdf5Volume(ChunkedVolume):
             target = out
         self._unpack(packed, target)
         return target
-
-    def _where(self, handle: _File, start: Sequence[int]) -> tuple[int, int] | None:
-        """Offset and size of a chunk that went through every filter; None for any other."""
-        try:
-            info = handle.dataset.id.get_chunk_info_by_coord(tuple(start))
-        except (ValueError, RuntimeError):  # never written: the library knows the fill value
-            return None
-        if info.byte_offset is None or info.filter_mask:
-            return None
-        return int(info.byte_offset), int(info.size)
 
     def _unpack(self, packed: bytes, target: Array) -> None:
         from imagecodecs import deflate_decode
@@ -119,51 +180,123 @@ class Hdf5Volume(ChunkedVolume):
             flat[...] = raw
 
 
-def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
+def open_source(
+    path: Path,
+    key: str | None,
+    axes: str | None,
+    *,
+    labels: bool,
+    allow_external: External = None,
+) -> Volume:
     """Open a dataset of an HDF5 file."""
     import h5py
 
     with reading(path, "HDF5 file"), h5py.File(path, "r", locking="best-effort") as file:
-        found = {k: shape for k, shape, _ in _walk(file)}
-        name = choose_key(path, found, key, labels=labels)
+        contents = contents_of(path, file, allow_external)
+        name = contents.choose(path, key, labels=labels)
         dataset = file[name]
         place = f"{path}::{name}"
+        _check_files(path, dataset, allow_external)
         letters, notes = _axes(place, dataset, axes)
         layout = Layout.of(place, letters, dataset.shape)
         spacing, doubts = _spacing(dataset.attrs, layout)
         rest: dict[str, Any] = {
             "dtype": dataset.dtype, "key": name, "spacing": spacing, "notes": (*notes, *doubts),
         }  # fmt: skip
-        properties = dataset.id.get_create_plist()
-        filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-        offset = None if dataset.is_virtual or dataset.external else dataset.id.get_offset()
+        filters = _filters(place, dataset)
+        here = not (dataset.is_virtual or dataset.external or _elsewhere(path, dataset))
+        offset = dataset.id.get_offset() if here else None
         if dataset.chunks is None and not filters and offset is not None:
             _check_size(path, offset + dataset.nbytes)
             return FileVolume(path, layout, offset=offset, **rest)
+        _check_claim(place, dataset)
         plain = dataset.chunks is None
         block = _rows(dataset.shape) if plain else dataset.chunks
         return Hdf5Volume(path, layout, [-1] if plain else filters, block=block, **rest)
 
 
-def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
-    """The arrays of at least two axes in a file."""
+def datasets(
+    path: Path, allow_external: External = None
+) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+    """The arrays of at least two axes in a file.
+
+    Raises
+    ------
+    SourceError
+        Where it holds none, but links to other files that may not be followed.
+    """
     import h5py
 
     with reading(path, "HDF5 file"), h5py.File(path, "r", locking="best-effort") as file:
-        return [entry for entry in _walk(file) if len(entry[1]) > 1]
+        contents = contents_of(path, file, allow_external)
+        found = [(k, shape, dtype) for k, (shape, dtype) in contents.arrays.items()]
+        volumes = [entry for entry in found if len(entry[1]) > 1]
+        if not volumes:
+            for link, target in contents.foreign.items():
+                refuse_foreign(path, f"{link!r} is a link to", target)
+        return volumes
 
 
-def _walk(file: Any) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+def _elsewhere(path: Path, dataset: Any) -> bool:
+    """Whether a link has led to a dataset of another file."""
+    return not os.path.samefile(path, dataset.file.filename)
+
+
+def _check_files(path: Path, dataset: Any, allow: External) -> None:
+    """Refuse data that lie in other files, where that is not allowed or they are not there.
+
+    The library reads what is missing there as the fill value, without a word.
+    """
+    for target, what in virtual_files(path, dataset).items():
+        if not may_follow(path, target, allow) or (dataset.external and not allow):
+            refuse_foreign(path, f"{dataset.name!r} {what}", target)
+        if not target.exists() and "%" not in target.name:  # %b counts blocks of an open end
+            raise SourceError(
+                path, f"{dataset.name!r} {what} {target}, which is not there", "bring it there"
+            )
+
+
+def _filters(place: str, dataset: Any) -> list[int]:
+    """The filters of a dataset; one that cannot be decoded is named with the package for it."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
     import h5py
 
-    found: list[tuple[str, tuple[int, ...], np.dtype[Any]]] = []
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    missing = [code for code in filters if not h5py.h5z.filter_avail(code)]
+    if missing and find_spec("hdf5plugin") is not None:
+        import_module("hdf5plugin")  # registers its filters
+        missing = [code for code in filters if not h5py.h5z.filter_avail(code)]
+    if missing:
+        name = _FILTERS.get(missing[0], "an unknown method")
+        raise SourceError(
+            place,
+            f"is compressed with {name} (HDF5 filter {missing[0]}), which h5py alone cannot decode",
+            "install the filters with: pip install hdf5plugin",
+        )
+    return filters
 
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.shape and item.dtype.kind in "biuf":
-            found.append((name, tuple(item.shape), item.dtype))
 
-    file.visititems(visit)
-    return found
+def _check_claim(place: str, dataset: Any) -> None:
+    """Refuse a size that a header claims and hardly a stored chunk stands behind.
+
+    What was never written is the fill value: two kilobytes can stand for 10**18 voxels, and
+    whoever walks through them does not come to an end.
+    """
+    if dataset.nbytes <= _CLAIM_BYTES or dataset.is_virtual or dataset.external:
+        return
+    stored = dataset.id.get_storage_size()
+    if dataset.chunks is not None:
+        stored = dataset.id.get_num_chunks() * math.prod(dataset.chunks) * dataset.dtype.itemsize
+    if stored * _CLAIM_SHARE < dataset.nbytes:
+        raise SourceError(
+            place,
+            f"claims {math.prod(dataset.shape)} voxels, of which {stored // dataset.dtype.itemsize}"
+            " are stored",
+            "its header is wrong, or it was never filled; save the part that holds data",
+        )
 
 
 def _axes(place: str, dataset: Any, axes: str | None) -> tuple[str, tuple[str, ...]]:
