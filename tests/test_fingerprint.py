@@ -162,6 +162,56 @@ def test_small_and_wide_dtypes_may_be_mixed() -> None:
     assert list(found.percentiles.values()) == np.percentile(both, PERCENTILES).tolist()
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_integers_of_64_bits_are_summed_exactly(dtype: type) -> None:
+    values = np.arange(1000, dtype=dtype).reshape(10, 10, 10) + dtype(2**60)
+    labels = (np.arange(1000).reshape(values.shape) % 3).astype(np.uint8)
+    found = of_arrays([values], [labels])
+    everything, inside = found.statistics("all")[0], found.statistics("foreground")[0]
+    assert everything.std == math.sqrt(float(Fraction(1000**2 - 1, 12)))
+    assert everything.mean == float(Fraction(2 * 2**60 + 999, 2))
+    numbers = [int(v) for v in values[labels > 0]]
+    mean = Fraction(sum(numbers), len(numbers))
+    variance = Fraction(sum(v * v for v in numbers), len(numbers)) - mean**2
+    assert (inside.mean, inside.std) == (float(mean), math.sqrt(float(variance)))
+
+
+def test_the_whole_range_of_64_bits_is_summed_exactly() -> None:
+    values = np.array([-(2**63), 2**63 - 1, 0, -1], np.int64).reshape(1, 2, 2)
+    found = of_arrays([values]).statistics("all")[0]
+    numbers = [int(v) for v in values.ravel()]
+    mean = Fraction(sum(numbers), 4)
+    assert found.mean == float(mean)
+    assert found.std == math.sqrt(float(Fraction(sum(v * v for v in numbers), 4) - mean**2))
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -7.7e-9, 123456.789])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_constant_channel_has_no_deviation(value: float, dtype: type) -> None:
+    found = of_arrays([np.full((20, 30, 40), value, dtype)]).statistics("all")[0]
+    assert (found.std, found.mean) == (0, dtype(value))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=12),
+    dtype=st.sampled_from([np.uint8, np.float32]),
+    data=st.data(),
+)
+def test_a_share_that_images_reach_exactly_is_not_missed(
+    sizes: list[int], dtype: type, data: st.DataObject
+) -> None:
+    parts = [
+        np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)), dtype)
+        for n in sizes
+    ]
+    asked = (5.0, 10.0, 25.0, 50.0, 75.0, 90.0)
+    found = of_arrays([p.reshape(1, 1, -1) for p in parts], percentiles=asked)
+    for q, value in found.statistics("all", "image")[0].percentiles.items():
+        shares = ((v, sum(Fraction(int((p <= v).sum()), p.size) for p in parts)) for v in range(4))
+        assert value == next(v for v, s in shares if s >= Fraction(q) / 100 * len(parts))
+
+
 def test_numbers_that_are_not_finite_are_left_out() -> None:
     image = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     image[0, 0, :3] = np.nan, np.inf, -np.inf

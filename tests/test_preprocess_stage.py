@@ -12,6 +12,8 @@ import tifffile
 from volprep.cases import find_cases
 from volprep.config import load_config
 from volprep.errors import ConfigError
+from volprep.pipeline.check import check
+from volprep.pipeline.inputs import list_cases
 from volprep.pipeline.prepare import prepare
 from volprep.pipeline.volumes import lost_ids_of, prepare_volumes
 from volprep.preprocess import Preprocessing, resample_image, resample_labels
@@ -141,3 +143,13 @@ def test_as_many_means_as_channels_are_wanted(cases, tmp_path):
     config = config_of(tmp_path, "{normalise: given, mean: [7, 1, 1], std: [2, 1, 1]}")
     with pytest.raises(ConfigError, match="3 values for 1 channels"):
         prepare(config)
+
+
+def test_check_and_prepare_warn_of_bounds_that_cut_labelled_signal(cases, tmp_path, caplog):
+    narrow = config_of(tmp_path, "{clip: [45, 55]}")
+    report = check(narrow, list_cases(narrow))
+    assert "clip-cuts-labels" in {finding.kind for finding in report.findings}
+    prepare(narrow)
+    assert "of the labelled voxels" in caplog.text
+    config = config_of(tmp_path, "{}")
+    assert not any("clip" in f.kind for f in check(config, list_cases(config)).findings)

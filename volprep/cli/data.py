@@ -155,21 +155,40 @@ def fingerprint(
 ) -> None:
     """Measure shapes, spacings, intensities and labels."""
     from volprep import pipeline
-    from volprep.fingerprint import draw_histogram
+    from volprep.fingerprint import clip_table, draw_histogram
     from volprep.store import write_json
 
     config = pipeline.load_target(source, masks=masks)
     found = pipeline.fingerprint(config, headers_only=headers_only, reporter=stage)
+    clips = clip_table(found) if found.pooled else []
+    facts = {**found.to_dict(), "clip": clips}
     if out is not None:
-        write_json(out, found.to_dict())
+        write_json(out, facts)
     if as_json:
-        print_json(found.to_dict())
+        print_json(facts)
         return
     for title, header, rows in fingerprint_tables(found):
         print_table(title, header, rows)
+    for channel, clip in enumerate(clips):
+        title = f"what preprocess.clip would cut of channel {channel}"
+        print_table(title, CLIPS, [_clip_row(row) for row in clip])
     for channel, histogram in enumerate(found.histograms):
         print(f"\nintensities of channel {channel}, bars by the logarithm of the count")
         print("\n".join(draw_histogram(histogram)))
+
+
+CLIPS = ["clip", "low", "high", "of the labelled voxels", "why"]
+
+
+def _clip_row(row: dict[str, Any]) -> list[object]:
+    clip, cut = row["clip"], row["cut"]
+    return [
+        clip if isinstance(clip, str) else f"[{clip[0]:g}, {clip[1]:g}]",
+        f"{row['low']:g}",
+        f"{row['high']:g}",
+        "no labels" if cut is None else f"{cut:.2%}",
+        row["reason"],
+    ]
 
 
 def fingerprint_tables(found: Any) -> Iterator[tuple[str, list[str], list[list[object]]]]:

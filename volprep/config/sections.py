@@ -144,15 +144,19 @@ class PreprocessConfig(Section):
     region: Literal["all", "foreground"] = Field(
         "all", description="Statistics over all voxels, or inside the labels."
     )
-    clip: tuple[float, float] | None = Field(
-        (0.5, 99.5), description="Percentiles to clip at first; null for none."
+    clip: Literal["auto"] | tuple[float, float] | None = Field(
+        "auto",
+        description="auto: bounds that spare labelled voxels and bright signal; or two percentiles "
+        "of all voxels; null for none.",
     )
     crop_nonzero: bool = Field(False, description="Cut away the empty border of each case.")
 
     @field_validator("clip")
     @classmethod
-    def _ascending(cls, clip: tuple[float, float] | None) -> tuple[float, float] | None:
-        if clip is not None and not 0 <= clip[0] < clip[1] <= 100:
+    def _ascending(
+        cls, clip: Literal["auto"] | tuple[float, float] | None
+    ) -> Literal["auto"] | tuple[float, float] | None:
+        if clip is not None and clip != "auto" and not 0 <= clip[0] < clip[1] <= 100:
             raise ValueError(f"percentiles must ascend within 0 to 100, got {list(clip)}")
         return clip
 

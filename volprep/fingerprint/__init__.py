@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from volprep.fingerprint.biom3d import data_fingerprint
+    from volprep.fingerprint.clip import (
+        ClipBounds,
+        bounds_of,
+        clip_bounds,
+        clip_findings,
+        clip_table,
+    )
     from volprep.fingerprint.draw import draw_histogram
     from volprep.fingerprint.facts import (
         PERCENTILES,
         CaseFacts,
+        Distribution,
         Fingerprint,
         Histogram,
         LabelFacts,
@@ -31,10 +39,18 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "volprep.fingerprint.biom3d": ["data_fingerprint"],
+    "volprep.fingerprint.clip": [
+        "ClipBounds",
+        "bounds_of",
+        "clip_bounds",
+        "clip_findings",
+        "clip_table",
+    ],
     "volprep.fingerprint.draw": ["draw_histogram"],
     "volprep.fingerprint.facts": [
         "PERCENTILES",
         "CaseFacts",
+        "Distribution",
         "Fingerprint",
         "Histogram",
         "LabelFacts",
@@ -51,6 +67,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "PERCENTILES",
     "CaseFacts",
+    "ClipBounds",
+    "Distribution",
     "Fingerprint",
     "FingerprintInput",
     "Histogram",
@@ -59,6 +77,10 @@ __all__ = [
     "Region",
     "Statistics",
     "Weighting",
+    "bounds_of",
+    "clip_bounds",
+    "clip_findings",
+    "clip_table",
     "compute_fingerprint",
     "compute_median",
     "data_fingerprint",

@@ -14,6 +14,7 @@ from volprep.fingerprint.facts import Histogram, Statistics
 __all__ = [
     "BINS",
     "EMPTY",
+    "TIE",
     "histogram",
     "interpolate",
     "pool_images",
@@ -24,6 +25,10 @@ __all__ = [
 
 Counts = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
+
+#: Of all voxels. A share that images of equal weight reach exactly is a sum of fractions, which
+#: roundings must not miss: they are far smaller than this, and one voxel of an image is larger.
+TIE = 1e-10
 
 #: Bins of a histogram that is kept for drawing.
 BINS = 64
@@ -102,14 +107,16 @@ def pool_images(
 
 
 def weighted_percentiles(weights: Weights, lowest: int, percentiles: Sequence[float]) -> Weights:
-    """The smallest integers up to which the weights reach each percentile of their sum."""
+    """The smallest integers up to which the weights reach each percentile of their sum.
+
+    Shares that differ by less than `TIE` are equal.
+    """
     (bins,) = np.nonzero(weights)
     if not bins.size:
         return np.zeros(0)
     cumulative = np.cumsum(weights[bins])
-    wanted = np.array(percentiles) / 100 * cumulative[-1]
-    # A share that is reached exactly must not be missed by a rounding.
-    place = np.searchsorted(cumulative, wanted * (1 - 1e-12), side="left")
+    wanted = np.array(percentiles) / 100 * cumulative[-1] - TIE * cumulative[-1]
+    place = np.searchsorted(cumulative, wanted, side="left")
     found: Weights = (bins[np.minimum(place, bins.size - 1)] + lowest).astype(np.float64)
     return found
 

@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from volprep.geometry import Shape3, Spacing3
 
 __all__ = [
     "PERCENTILES",
     "CaseFacts",
+    "Distribution",
     "Fingerprint",
     "Histogram",
     "LabelFacts",
@@ -25,7 +29,7 @@ Region = Literal["all", "foreground"]
 #: How images are pooled: each voxel weighs the same, or each image.
 Weighting = Literal["voxel", "image"]
 
-PERCENTILES = (0.5, 1.0, 5.0, 50.0, 95.0, 99.0, 99.5)
+PERCENTILES = (0.01, 0.5, 1.0, 5.0, 50.0, 95.0, 99.0, 99.5, 99.99)
 
 #: Larger whole numbers are written as text, since many JSON readers would round them.
 _LARGEST_NUMBER = 2**53
@@ -71,6 +75,74 @@ class Histogram:
     start: float
     stop: float
     counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How the intensities of some voxels are spread, in a few hundred ranges of few voxels each.
+
+    Attributes
+    ----------
+    first, last : tuple of float
+        Ends of each range, both inclusive, ascending; equal where a range is one value.
+    counts : tuple of int
+        Voxels of each. No range of more than one value holds over 0.5% of them.
+    """
+
+    first: tuple[float, ...]
+    last: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, first: npt.ArrayLike, last: npt.ArrayLike, counts: npt.ArrayLike) -> Self:
+        """Join ascending ranges to a few hundred.
+
+        Parameters
+        ----------
+        first, last : array of float, shape (n,)
+            Ends of the ranges.
+        counts : array of int, shape (n,)
+            Voxels of each, all above 0.
+        """
+        starts, ends, often = np.asarray(first), np.asarray(last), np.asarray(counts)
+        if not often.size:
+            return cls((), (), ())
+        most = often.sum() * _FEW
+        before = np.cumsum(often) - often
+        # A range of many voxels stays alone, so that nothing is guessed about where they lie.
+        alone = often > most / 2
+        group = before // max(most / 2, 1)
+        opens = np.ones(often.size, np.bool_)
+        opens[1:] = (group[1:] != group[:-1]) | alone[1:] | alone[:-1]
+        (at,) = np.nonzero(opens)
+        stops = np.append(at[1:], often.size) - 1
+        return cls(
+            tuple(starts[at].astype(np.float64).tolist()),
+            tuple(ends[stops].astype(np.float64).tolist()),
+            tuple(np.add.reduceat(often, at).tolist()),
+        )
+
+    def outside(self, low: float, high: float) -> float:
+        """The share of the voxels below `low` or above `high`, 0 to 1; 0 where there is none.
+
+        Within a range voxels are taken as spread evenly, so that the share is known to 0.5%,
+        and exactly where no range is cut.
+        """
+        first, last = np.array(self.first), np.array(self.last)
+        if not first.size:
+            return 0.0
+        width = np.where(last > first, last - first, 1.0)
+        with np.errstate(over="ignore"):  # a range may be as narrow as numbers are
+            below = np.where(last < low, 1.0, np.clip((low - first) / width, 0, 1))
+            above = np.where(first > high, 1.0, np.clip((last - high) / width, 0, 1))
+        below[(first == last) & (first >= low)] = 0
+        above[(first == last) & (first <= high)] = 0
+        counts = np.array(self.counts)
+        return float((np.minimum(below + above, 1) * counts).sum() / counts.sum())
+
+
+#: The share of the voxels in one range of a `Distribution`.
+_FEW = 0.005
 
 
 @dataclass(frozen=True)
@@ -152,6 +224,8 @@ class Fingerprint:
         headers were read, without ``foreground`` where no case has labels.
     histograms : tuple of Histogram
         All voxels, one for each channel, for drawing.
+    labelled : tuple of Distribution
+        The voxels with a label above 0, one for each channel; empty without labels.
     sizes : mapping of str to float
         Percentiles of the voxels of an id, over all cases.
     """
@@ -161,6 +235,7 @@ class Fingerprint:
         default_factory=dict
     )
     histograms: tuple[Histogram, ...] = ()
+    labelled: tuple[Distribution, ...] = ()
     sizes: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -263,6 +338,7 @@ class Fingerprint:
                 for weighting, regions in self.pooled.items()
             },
             "histograms": [vars(h) | {"counts": list(h.counts)} for h in self.histograms],
+            "labelled": [{k: list(v) for k, v in vars(d).items()} for d in self.labelled],
             "cases": [_case_dict(case) for case in self.cases],
         }
 
@@ -280,6 +356,10 @@ class Fingerprint:
             },
             histograms=tuple(
                 Histogram(h["start"], h["stop"], tuple(h["counts"])) for h in data["histograms"]
+            ),
+            labelled=tuple(
+                Distribution(tuple(d["first"]), tuple(d["last"]), tuple(d["counts"]))
+                for d in data["labelled"]
             ),
             sizes=data["sizes"],
         )

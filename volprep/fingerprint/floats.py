@@ -3,7 +3,8 @@
 A float64 read as its bits (the sign turned) is a whole number in the same order.
 The first pass counts values by the first 20 of those bits, each further pass by
 the next 15, only inside the bins that hold a wanted percentile. float32 takes two
-passes, integers of up to 22 bits as well, float64 four. Nothing is approximated.
+passes, integers of up to 22 bits as well, float64 four. Nothing is approximated, but that
+percentiles of integers beyond 2**53 are those of the float64 nearest to each, as numpy's are.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from volprep.fingerprint.counts import EMPTY, interpolate, named, ranks
+from volprep.fingerprint.counts import EMPTY, TIE, interpolate, named, ranks
 from volprep.fingerprint.facts import Statistics
 
-__all__ = ["COARSE_BITS", "FINE_BITS", "Moments", "Search", "key_values"]
+__all__ = ["COARSE_BITS", "FINE_BITS", "Moments", "Search", "exact_sums", "key_values"]
 
 Array = npt.NDArray[Any]
 Keys = npt.NDArray[np.uint64]
@@ -29,8 +30,6 @@ Floats = npt.NDArray[np.float64]
 #: Bits told apart in the first pass, as in `volprep.kernels.histogram`, and in each further
 #: one: together those of a float32.
 COARSE_BITS, FINE_BITS = 20, 15
-#: Integers up to this size are summed exactly, and their squares too.
-_WIDEST = 2**32
 
 
 @dataclass
@@ -38,8 +37,8 @@ class Moments:
     """Count, mean, spread and range of values that come in parts.
 
     Means and squared deviations of the parts are merged as Chan, Golub and LeVeque do;
-    of integers up to 32 bits, the exact sums are kept as well and win: `total` and
-    `squares`, None where there are none.
+    of integers the exact sums are kept as well and win: `total` and `squares`, None where
+    there are none.
     """
 
     count: int = 0
@@ -51,15 +50,12 @@ class Moments:
     squares: int | None = 0
 
     @classmethod
-    def of(cls, moments: Floats, sums: Counts | None) -> Self:
+    def of(cls, moments: Floats, sums: tuple[int, int] | None) -> Self:
         """What `volprep.kernels.histogram.measure_floats` leaves of one part."""
         count, mean, deviations, least, greatest = moments.tolist()
         if not count:
             return cls()
-        total = squares = None
-        if sums is not None and max(abs(least), abs(greatest)) < _WIDEST:
-            total, high, mixed, low = sums.tolist()
-            squares = (high << 32) + (mixed << 17) + low
+        total, squares = (None, None) if sums is None else sums
         return cls(int(count), mean, deviations, least, greatest, total, squares)
 
     def merge(self, other: Moments) -> None:
@@ -110,6 +106,7 @@ class Search:
     bits: int = 0
     _rest: Array = field(default_factory=lambda: np.zeros(0))
     _share: Floats = field(default_factory=lambda: np.zeros(0))
+    _slack: float = 0.0
 
     def start(self, counts: Array) -> None:
         """Choose bins by the counts of the first bits of the keys."""
@@ -119,6 +116,7 @@ class Search:
         often = counts[bins]
         if self.shared:
             self._rest = np.array(self.percentiles) / 100 * often.sum()
+            self._slack = TIE * float(often.sum())
         else:
             low, high, self._share = ranks(int(often.sum()), self.percentiles)
             self._rest = np.concatenate([low, high])
@@ -151,7 +149,7 @@ class Search:
         for i, row in enumerate(counts):
             cumulative = np.cumsum(row)
             if self.shared:
-                wanted = max(self._rest[i] * (1 - 1e-12), np.finfo(float).tiny)
+                wanted = max(self._rest[i] - self._slack, np.finfo(float).tiny)
                 place = int(np.searchsorted(cumulative, wanted, side="left"))
                 place = min(place, int(np.flatnonzero(row)[-1]))
             else:
@@ -160,6 +158,17 @@ class Search:
             if place:
                 self._rest[i] -= cumulative[place - 1]
         return places
+
+
+def exact_sums(sums: npt.NDArray[np.uint64], origin: int) -> tuple[int, int]:
+    """Sum and sum of squares from a row of `volprep.kernels.histogram.sum_integers`.
+
+    `origin` is the integer that its values are counted from.
+    """
+    n, high, low, *products = (int(v) for v in sums)
+    hh, hl, ll = ((up << 32) + down for up, down in zip(products[::2], products[1::2], strict=True))
+    total, squares = (high << 32) + low, (hh << 64) + (hl << 33) + ll
+    return total + n * origin, squares + 2 * origin * total + n * origin * origin
 
 
 def key_values(prefixes: Keys, bits: int) -> Floats:

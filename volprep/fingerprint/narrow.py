@@ -15,7 +15,7 @@ from volprep.fingerprint.counts import (
     statistics_of_counts,
     weighted_percentiles,
 )
-from volprep.fingerprint.facts import CaseFacts, Region, Statistics, Weighting
+from volprep.fingerprint.facts import CaseFacts, Distribution, Region, Statistics, Weighting
 from volprep.fingerprint.labels import LabelCount, as_ids, as_mask
 from volprep.fingerprint.walk import closing
 from volprep.fingerprint.work import Job, Measured, measured_in_parts
@@ -76,7 +76,17 @@ def measure_narrow(
         cases=facts,
         pooled=_pooled(facts, voxels, images, percentiles),
         histograms=tuple(histogram(bins + _LOWEST, counts[bins]) for bins, counts in drawn),
+        labelled=_labelled(voxels) if sizes else (),
         sizes=sizes,
+    )
+
+
+def _labelled(voxels: Counts) -> tuple[Distribution, ...]:
+    """How the labelled voxels of each channel are spread."""
+    rows = [channel[_FOREGROUND] for channel in voxels]
+    bins = [np.flatnonzero(row) for row in rows]
+    return tuple(
+        Distribution.of(b + _LOWEST, b + _LOWEST, row[b]) for b, row in zip(bins, rows, strict=True)
     )
 
 

@@ -11,12 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.fingerprint.counts import histogram, pool_images
-from volprep.fingerprint.facts import CaseFacts, Histogram, Region, Statistics, Weighting
+from volprep.fingerprint.facts import (
+    CaseFacts,
+    Distribution,
+    Histogram,
+    Region,
+    Statistics,
+    Weighting,
+)
 from volprep.fingerprint.floats import (
     COARSE_BITS,
     FINE_BITS,
     Moments,
     Search,
+    exact_sums,
     key_values,
 )
 from volprep.fingerprint.labels import LabelCount, as_ids, as_mask
@@ -132,6 +140,7 @@ def measure_wide(
         cases=facts,
         pooled=pools.statistics(found, facts),
         histograms=pools.histograms(found),
+        labelled=pools.labelled(found),
         sizes=[case.labels.sizes() for case in found if case.labels is not None],
     )
 
@@ -247,6 +256,32 @@ class _Pools:
             drawn.append(histogram(values, regions[_ALL][0][bins]))
         return tuple(drawn)
 
+    def labelled(self, cases: Sequence[_Case]) -> tuple[Distribution, ...]:
+        """How the labelled voxels are spread, from the first counts; empty without labels."""
+        if _FOREGROUND not in self.regions:
+            return ()
+        spread = []
+        for c, regions in enumerate(self._coarse):
+            moments = [case.moments[c][_FOREGROUND] for case in cases]
+            least = min(m.minimum for m in moments)
+            greatest = max(m.maximum for m in moments)
+            bins = np.flatnonzero(regions[_FOREGROUND][0])
+            first, last = (np.clip(ends, least, greatest) for ends in _ends(bins))
+            spread.append(Distribution.of(first, last, regions[_FOREGROUND][0][bins]))
+        return tuple(spread)
+
+
+def _ends(bins: Counts) -> tuple[Array, Array]:
+    """The values between which those of each first count lie; away from 0 a bin grows."""
+    values = key_values(bins.astype(np.uint64), COARSE_BITS)
+    with np.errstate(invalid="ignore"):  # beyond the largest number there is none
+        after = key_values(bins.astype(np.uint64) + np.uint64(1), COARSE_BITS)
+        before = key_values(bins.astype(np.uint64) - np.uint64(1), COARSE_BITS)
+    negative = bins < 2 ** (COARSE_BITS - 1)
+    first = np.where(negative, before, values)
+    last = np.where(negative, values, after)
+    return np.nan_to_num(first, nan=-np.inf), np.nan_to_num(last, nan=np.inf)
+
 
 def _first_pass(job: Job, region: Box, progress: Callable[[int], None]) -> _FirstPass:
     """Moments, labels, and counts by the first bits of one part of an image."""
@@ -263,10 +298,13 @@ def _first_pass(job: Job, region: Box, progress: Callable[[int], None]) -> _Firs
             if labels is not None and ids is not None:
                 labels.add(box, as_ids(ids))
             for c in channels:
-                found, sums = np.tile([0, 0, 0, np.inf, -np.inf], (2, 1)), _no_sums(block.dtype)
-                measure_floats(_floats(block[c]), _mask(ids), counts[c], found, sums, used)
+                found = np.tile([0, 0, 0, np.inf, -np.inf], (2, 1))
+                measure_floats(_floats(block[c]), _mask(ids), counts[c], found, used)
+                sums = _sums(block[c], ids)
                 for row in range(2):
-                    moments[c][row].merge(Moments.of(found[row], sums[row] if sums.size else None))
+                    moments[c][row].merge(
+                        Moments.of(found[row], None if sums is None else sums[row])
+                    )
             progress(box.size)
     return _FirstPass(counts, moments, labels, int(used[0]))
 
@@ -318,9 +356,18 @@ def _mask(ids: Array | None) -> npt.NDArray[np.uint8]:
     return np.zeros(0, np.uint8) if ids is None else np.ascontiguousarray(as_mask(ids)).reshape(-1)
 
 
-def _no_sums(dtype: np.dtype[Any]) -> Counts:
-    """Room for the sums of integers; none for other numbers."""
-    return np.zeros((2, 4) if dtype.kind in "iu" else (0, 0), np.int64)
+def _sums(channel: Array, ids: Array | None) -> list[tuple[int, int]] | None:
+    """Exact sums of integers and of their squares, by row; None for other numbers."""
+    from volprep.kernels.histogram import sum_integers
+
+    if channel.dtype.kind not in "iu":
+        return None
+    signed = channel.dtype.kind == "i"
+    wide = np.ascontiguousarray(channel, np.int64 if signed else np.uint64).reshape(-1)
+    sums = np.zeros((2, 9), np.uint64)
+    flipped = wide.view(np.uint64) ^ np.uint64(1 << 63) if signed else wide
+    sum_integers(flipped, _mask(ids), sums)
+    return [exact_sums(row, -(2**63) if signed else 0) for row in sums]
 
 
 def _begun_by(prefixes: Keys, bits: int) -> npt.NDArray[np.bool_]:

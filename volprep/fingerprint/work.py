@@ -10,7 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.compute import default_workers, run_units
-from volprep.fingerprint.facts import CaseFacts, Histogram, Region, Statistics, Weighting
+from volprep.fingerprint.facts import (
+    CaseFacts,
+    Distribution,
+    Histogram,
+    Region,
+    Statistics,
+    Weighting,
+)
 from volprep.fingerprint.walk import FingerprintInput, Opened, opened
 from volprep.geometry import Box
 
@@ -58,7 +65,7 @@ class Measured:
     ----------
     cases : sequence of CaseFacts
         In the order of the jobs.
-    pooled, histograms
+    pooled, histograms, labelled
         As in `Fingerprint`.
     sizes : sequence of ndarray
         Voxels of each id, for each labelled case.
@@ -67,6 +74,7 @@ class Measured:
     cases: Sequence[CaseFacts]
     pooled: dict[Weighting, dict[Region, tuple[Statistics, ...]]]
     histograms: tuple[Histogram, ...]
+    labelled: tuple[Distribution, ...]
     sizes: Sequence[Counts]
 
 

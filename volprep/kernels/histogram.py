@@ -15,6 +15,7 @@ __all__ = [
     "mark_planes",
     "measure_floats",
     "refine_keys",
+    "sum_integers",
 ]
 
 Array = npt.NDArray[Any]
@@ -61,9 +62,7 @@ def _key(bits: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def measure_floats(
-    values: Array, mask: Array, counts: Array, moments: Array, sums: Array, used: Array
-) -> None:
+def measure_floats(values: Array, mask: Array, counts: Array, moments: Array, used: Array) -> None:
     """Take moments, and count values by the leading bits of their keys, in one pass.
 
     Values that are not finite are left out; a negative zero counts as zero.
@@ -79,30 +78,30 @@ def measure_floats(
     moments : ndarray of float64, shape (2, 5)
         Number, mean, sum of squared deviations, least and greatest, by row. Updated;
         stretches of 512 voxels are merged as Chan, Golub and LeVeque do.
-    sums : ndarray of int64, shape (2, 4), or (0, 0)
-        Of whole numbers v = 65536 h + l under 2**32: v, h * h, h * l and l * l, by row.
-        Added to; empty where values are no whole numbers.
     used : ndarray of uint64, shape (1,)
         Or-ed with the bits of every value.
     """
     bits = values.view(np.uint64)
-    masked, whole = mask.size > 0, sums.size > 0
+    masked = mask.size > 0
     for start in range(0, values.size, BRIEF):
         stop = min(values.size, start + BRIEF)
         for row in range(2 if masked else 1):
-            n, total = 0, 0.0
+            n, total, origin = 0, 0.0, 0.0
             least, greatest = np.inf, -np.inf
             for i in range(start, stop):
                 value = values[i] + 0.0
                 if not np.isfinite(value) or (masked and (mask[i] != 0) != (row == 1)):
                     continue
+                # From the first value on, so that the mean of equal values is that very value.
+                if n == 0:
+                    origin = value
                 n += 1
-                total += value
+                total += value - origin
                 least = min(least, value)
                 greatest = max(greatest, value)
             if n == 0:
                 continue
-            mean, deviations = total / n, 0.0
+            mean, deviations = origin + total / n, 0.0
             for i in range(start, stop):
                 value = values[i] + 0.0
                 if not np.isfinite(value) or (masked and (mask[i] != 0) != (row == 1)):
@@ -111,13 +110,6 @@ def measure_floats(
                 raw = bits[i] if bits[i] != _SIGN else np.uint64(0)
                 used[0] |= raw
                 counts[row, _key(raw) >> _COARSE_SHIFT] += 1
-                if whole:
-                    number = np.int64(value)
-                    high, low = number >> 16, number & 0xFFFF
-                    sums[row, 0] += number
-                    sums[row, 1] += high * high
-                    sums[row, 2] += high * low
-                    sums[row, 3] += low * low
             _merge_moments(moments[row], n, mean, deviations, least, greatest)
 
 
@@ -133,6 +125,37 @@ def _merge_moments(
     moments[2] += deviations + gap * gap * (before / after) * n
     moments[3] = min(moments[3], least)
     moments[4] = max(moments[4], greatest)
+
+
+@njit(cache=True, nogil=True)
+def sum_integers(values: Array, mask: Array, sums: Array) -> None:
+    """Sum integers of 64 bits and their squares without a rounding.
+
+    Parameters
+    ----------
+    values : ndarray of uint64, shape (n,), n < 2**31
+        The voxels; with a sign, counted up from the least integer.
+    mask : ndarray of uint8, shape (n,) or (0,)
+        As for `measure_floats`.
+    sums : ndarray of uint64, shape (2, 9)
+        Added to, background and foreground apart. With v = 2**32 h + l: how many, the sums
+        of h and of l, and those of the upper and the lower 32 bits of h * h, h * l, l * l.
+    """
+    half, lower = np.uint64(32), np.uint64(0xFFFFFFFF)
+    masked = mask.size > 0
+    for i in range(values.size):
+        row = sums[1 if masked and mask[i] != 0 else 0]
+        high, low = values[i] >> half, values[i] & lower
+        row[0] += np.uint64(1)
+        row[1] += high
+        row[2] += low
+        # Each product fits into 64 bits, their sum does not: its halves are summed apart.
+        row[3] += (high * high) >> half
+        row[4] += (high * high) & lower
+        row[5] += (high * low) >> half
+        row[6] += (high * low) & lower
+        row[7] += (low * low) >> half
+        row[8] += (low * low) & lower
 
 
 @njit(cache=True, nogil=True)

@@ -16,8 +16,9 @@ from volprep.findings import Finding
 from volprep.geometry import Shape3
 from volprep.pipeline.decide import plan_blocks, split_cases
 from volprep.pipeline.inputs import without_duplicates
-from volprep.pipeline.measure import headers_of
-from volprep.splits import Splits, splits_blocks
+from volprep.pipeline.measure import clip_warnings, headers_of, measure
+from volprep.pipeline.reporting import silent
+from volprep.splits import SplitPart, Splits, splits_blocks
 
 __all__ = ["check"]
 
@@ -27,9 +28,14 @@ def check(
     cases: Cases,
     *,
     headers_only: bool = False,
+    intensities: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Everything that is wrong or doubtful about the cases, and about their split."""
+    """Everything that is wrong or doubtful about the cases, and about their split.
+
+    `intensities` asks what the user's own bounds of clipping would cut, where there are any;
+    `prepare` asks itself, of the training voxels alone.
+    """
     splits: Splits | None = None
     impossible: tuple[Finding, ...] = ()
     distinct = cases
@@ -55,4 +61,16 @@ def check(
         workers=config.compute.workers,
         progress=progress,
     )
-    return dataclasses.replace(report, findings=(*impossible, *report.findings))
+    clips = _clips(config, distinct) if intensities and not headers_only else []
+    return dataclasses.replace(report, findings=(*impossible, *report.findings, *clips))
+
+
+def _clips(config: Config, cases: Cases) -> list[Finding]:
+    """What the user's own bounds cut; measured only where they gave some."""
+    if config.preprocess.clip in (None, "auto"):
+        return []
+    try:
+        parts = [SplitPart(case.name) for case in cases]
+        return clip_warnings(config, measure(config, cases, parts, silent, "fingerprint"))
+    except (DataCheckError, SourceError):
+        return []  # the report names what cannot be measured

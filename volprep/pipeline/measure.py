@@ -9,11 +9,15 @@ from volprep.config import (
     Config,
 )
 from volprep.errors import ConfigError
+from volprep.findings import Finding
 from volprep.fingerprint import (
     PERCENTILES,
     Fingerprint,
     FingerprintInput,
     Statistics,
+    bounds_of,
+    clip_bounds,
+    clip_findings,
     compute_fingerprint,
 )
 from volprep.geometry import Box, VolumeLike
@@ -22,7 +26,7 @@ from volprep.pipeline.reporting import Reporter, silent
 from volprep.preprocess import Normalisation
 from volprep.splits import SplitPart
 
-__all__ = ["fingerprint", "headers_of", "measure", "normalisations"]
+__all__ = ["clip_warnings", "fingerprint", "headers_of", "measure", "normalisations"]
 
 
 def fingerprint(
@@ -56,8 +60,20 @@ def measure(
             inputs,
             workers=config.compute.workers,
             progress=advance,
-            percentiles=sorted({*PERCENTILES, *(config.preprocess.clip or ())}),
+            percentiles=sorted({*PERCENTILES, *(_given_clip(config) or ())}),
         )
+
+
+def _given_clip(config: Config) -> tuple[float, float] | None:
+    """The percentiles of the user's own bounds."""
+    clip = config.preprocess.clip
+    return None if clip is None or clip == "auto" else clip
+
+
+def clip_warnings(config: Config, fingerprint: Fingerprint) -> list[Finding]:
+    """What is wrong with the user's own bounds, if they gave any."""
+    given = _given_clip(config)
+    return [] if given is None else clip_findings(clip_bounds(fingerprint, given))
 
 
 def _label_opener(case: Case) -> Callable[[], VolumeLike] | None:
@@ -80,7 +96,9 @@ def normalisations(
             "give one for each, or one for all"
         )
 
-    def rule(statistics: Sequence[Statistics]) -> Normalisation:
+    def rule(
+        statistics: Sequence[Statistics], bounds: Sequence[tuple[float, float]] | None
+    ) -> Normalisation:
         return Normalisation.from_statistics(
             section.normalise,
             mean=section.mean or [s.mean for s in statistics],
@@ -88,10 +106,12 @@ def normalisations(
             minimum=[s.minimum for s in statistics],
             maximum=[s.maximum for s in statistics],
             percentiles=[s.percentiles for s in statistics],
-            clip=section.clip,
+            cut=bounds,
         )
 
-    common = rule(fingerprint.statistics(section.region))
+    clip = section.clip
+    shared = None if clip is None else [(b.low, b.high) for b in clip_bounds(fingerprint, clip)]
+    common = rule(fingerprint.statistics(section.region), shared)
     if section.scope == "dataset":
         return common, {}
     own = {}
@@ -102,5 +122,8 @@ def normalisations(
         facts += measure(config, cases, others, reporter, "fingerprint (validation)").cases
     for case in facts:
         found = case.foreground if section.region == "foreground" else case.everywhere
-        own[case.name] = rule(found or case.everywhere or ())
+        everywhere = case.everywhere or ()
+        # A new image has no labels: the bounds of a case must come from its voxels alone.
+        bounds = None if clip is None else [bounds_of(s, None, clip)[:2] for s in everywhere]
+        own[case.name] = rule(found or everywhere, bounds)
     return common, own

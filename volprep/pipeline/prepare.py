@@ -35,7 +35,7 @@ from volprep.pipeline.inputs import (
     voxel_count,
     without_duplicates,
 )
-from volprep.pipeline.measure import normalisations
+from volprep.pipeline.measure import clip_warnings, normalisations
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.sites import (
     blocks_of,
@@ -136,7 +136,7 @@ def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = sil
 def _checked(config: Config, cases: Cases, reporter: Reporter) -> Cases:
     """The cases to prepare: errors of the data end it here, warnings are told."""
     with reporter("check", voxel_count(cases), "voxels") as advance:
-        report = check(config, cases, progress=advance)
+        report = check(config, cases, intensities=False, progress=advance)
     raise_on_errors(report.findings)
     for finding in report.findings:
         if finding.level == "warning":
@@ -164,7 +164,7 @@ def _decide(config: Config, cases: Cases, reporter: Reporter) -> _Decisions:
     workers = config.compute.workers
     audit = audit_splits(splits, cases.items, patch=plan.patch_size, workers=workers)
     raise_on_errors(audit)
-    for notice in splits.notices:
+    for notice in (*splits.notices, *clip_warnings(config, fingerprint)):
         log.warning("%s", notice)
     common, of_case = normalisations(config, cases, fingerprint, reporter)
     return _Decisions(

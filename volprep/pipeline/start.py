@@ -158,7 +158,7 @@ def starting_yaml(
         "",
         "preprocess:",
         "  target_spacing: none  # or median, finest, or (z, y, x) in µm",
-        "  clip: [0.5, 99.5]  # percentiles, before normalising; null for none",
+        "  clip: auto  # spares labels and bright signal; or two percentiles; null for none",
         "  normalise: zscore  # or minmax, percentile, none; applied when patches are read",
         "",
         "patching:",

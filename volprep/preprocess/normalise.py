@@ -69,6 +69,7 @@ class Normalisation:
         maximum: Sequence[float] | None = None,
         percentiles: Sequence[Mapping[Any, float]] | None = None,
         clip: tuple[float, float] | None = None,
+        cut: Sequence[tuple[float, float]] | None = None,
         bounds: tuple[float, float] = (0.5, 99.5),
     ) -> Normalisation:
         """Decide the numbers from the statistics of a data set or of one image.
@@ -78,7 +79,7 @@ class Normalisation:
         kind : {'zscore', 'minmax', 'percentile', 'given', 'none'}
             ``zscore`` and ``given``: `mean` and `std`; ``minmax``: `minimum` to
             `maximum` becomes 0 to 1; ``percentile``: the two percentiles of
-            `bounds` become 0 and 1.
+            `bounds` become 0 and 1, or the ends of `cut` where it is given.
         mean, std, minimum, maximum : sequence of float, optional
             Per channel; only what the kind uses is needed.
         percentiles : sequence of mapping, optional
@@ -86,6 +87,8 @@ class Normalisation:
             has it) to intensity.
         clip : (float, float) or None
             Two percentiles to clip to first; None does not clip.
+        cut : sequence of (float, float), optional
+            Per channel: the intensities to clip to, in place of `clip`.
         bounds : (float, float)
             The percentiles of kind ``percentile``.
 
@@ -105,20 +108,24 @@ class Normalisation:
         ``minmax`` the range is the clipped one. A channel of one single value becomes
         0 everywhere (scale 1).
         """
-        cut = None if clip is None else _at_percentiles(percentiles, clip)
+        ends = None if clip is None else _at_percentiles(percentiles, clip)
+        if cut is not None:
+            ends = tuple((float(low), float(high)) for low, high in cut)
         if kind == "none":
-            return cls("none", clip=cut)
+            return cls("none", clip=ends)
         if kind in ("zscore", "given"):
             offset, scale = _needed(mean, "mean", kind), _needed(std, "std", kind)
         else:
-            if kind == "percentile":
+            if kind == "percentile" and cut is None:
                 span = _at_percentiles(percentiles, bounds)
+            elif ends is not None:
+                span = ends
             else:
                 low, high = _needed(minimum, "minimum", kind), _needed(maximum, "maximum", kind)
-                span = cut or tuple(zip(low, high, strict=True))
+                span = tuple(zip(low, high, strict=True))
             offset = tuple(low for low, _ in span)
             scale = tuple(high - low for low, high in span)
-        return cls(kind, offset, tuple(s if s > 0 else 1.0 for s in scale), cut)
+        return cls(kind, offset, tuple(s if s > 0 else 1.0 for s in scale), ends)
 
     def apply(
         self, array: npt.NDArray[Any], out: npt.NDArray[np.float32] | None = None
