@@ -21,9 +21,9 @@ FLOORS = [
     ["autoconfig", "fingerprint", "splits"],
     ["cases", "headers"],
     ["sources", "preprocess", "patching", "sampling", "skeletons", "augment", "store", "outputs"],
-    ["warp"],
+    ["warp", "ledger"],
     ["randomness", "compute", "kernels", "config", "findings"],
-    ["geometry", "codecs"],
+    ["geometry", "codecs", "files"],
     ["errors"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

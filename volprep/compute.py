@@ -6,14 +6,15 @@ other writes, and each gives the same result wherever it runs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Literal, TypeVar
 
-__all__ = ["Backend", "default_workers", "run_shares", "run_units"]
+__all__ = ["Backend", "default_workers", "run_finished", "run_shares", "run_units"]
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -55,18 +56,66 @@ def run_units(
     if backend == "serial" or count == 1:
         yield from map(function, units)
         return
-    with _pool(backend, count) as pool:
-        queue = iter(units)
-        waiting: deque[Future[Result]] = deque(
-            pool.submit(function, unit) for unit in islice(queue, 4 * count)
-        )
-        try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, unit) for unit in islice(queue, 1))
-                yield result
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    pool, queue = _pool(backend, count), iter(units)
+    waiting: deque[Future[Result]] = deque(
+        pool.submit(function, unit) for unit in islice(queue, 4 * count)
+    )
+    with _ended(pool):
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, unit) for unit in islice(queue, 1))
+            yield result
+
+
+def run_finished(
+    function: Callable[[Unit], Result],
+    units: Iterable[Unit],
+    *,
+    backend: Backend = "threads",
+    workers: int | None = None,
+) -> Iterator[Result]:
+    """`run_units`, but each result as soon as it is there, in any order.
+
+    Raises
+    ------
+    Exception
+        The first error of a unit, after the results of those that were under way with it.
+    """
+    count = default_workers() if workers is None else max(1, workers)
+    if backend == "serial" or count == 1:
+        yield from map(function, units)
+        return
+    pool, queue = _pool(backend, count), iter(units)
+    waiting = {pool.submit(function, unit) for unit in islice(queue, 2 * count)}
+    failed: BaseException | None = None
+    with _ended(pool):
+        while waiting:
+            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                error = None if future.cancelled() else future.exception()
+                failed = failed or error
+                if not future.cancelled() and error is None:
+                    yield future.result()
+            if failed is None:
+                waiting |= {pool.submit(function, unit) for unit in islice(queue, len(finished))}
+            else:
+                waiting = {future for future in waiting if not future.cancel()}
+        if failed is not None:
+            raise failed
+
+
+@contextlib.contextmanager
+def _ended(pool: Executor) -> Iterator[None]:
+    """Let go of a pool; an interrupted caller does not wait for the units under way."""
+    try:
+        yield
+    except (Exception, GeneratorExit):
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown(wait=True)
 
 
 def run_shares(function: Callable[[Unit], object], shares: Sequence[Unit]) -> None:

@@ -1,0 +1,210 @@
+"""Files that appear whole or not at all, under one scheme of temporary names.
+
+Whatever is being written lies beside its final name as ``.NAME.XXXXXXXX.volprep`` until it is
+whole. Nothing else has such a name, so what a killed process leaves is known by it, and the
+next holder of the folder's lock (`volprep.ledger`) removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, NamedTuple, Self
+
+from volprep.errors import StoreError
+
+__all__ = [
+    "File",
+    "NewFile",
+    "describe",
+    "flush",
+    "is_temporary",
+    "load_json",
+    "remove",
+    "sweep",
+    "temporary",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.volprep", re.DOTALL)
+_PIECE = 1 << 22
+
+
+class File(NamedTuple):
+    """A file as it was written.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the folder of the ledger, with ``/``.
+    size : int
+        In bytes.
+    checksum : str
+        SHA-256 in hexadecimal. A CRC-32C would not do for Zarr: each chunk ends in its own,
+        so that the CRC-32C of a whole shard depends on the sizes of its chunks alone.
+    """
+
+    path: str
+    size: int
+    checksum: str
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` for what will be renamed to it; no two calls give the same."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.volprep")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is one that was never finished."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def sweep(folder: Path, *, deep: bool = True) -> None:
+    """Remove what killed processes left unfinished in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Nobody else may be writing in it.
+    deep : bool
+        Whether to look into its folders, too.
+    """
+    with os.scandir(folder) as entries:
+        for entry in list(entries):
+            if is_temporary(entry.name):
+                remove(Path(entry.path))
+            elif deep and entry.is_dir(follow_symlinks=False):
+                sweep(Path(entry.path))
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it; nothing where nothing is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def flush(folder: Path) -> None:
+    """Bring the names of a folder to the disk, where the system knows how."""
+    with contextlib.suppress(OSError):  # folders cannot be opened everywhere
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class NewFile:
+    """A file that appears under its name when the ``with`` ends well, and leaves nothing else.
+
+    Parameters
+    ----------
+    path : Path
+        Folders are made. An older file of the name is replaced, never written into: it may be
+        the same file as that of another set (a hard link).
+
+    Attributes
+    ----------
+    file : binary file
+        What `write` writes to; whoever writes to it directly must not ask for `described`.
+    size : int
+        Bytes written so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size = path, 0
+        self.partial = temporary(path)
+        self._digest = hashlib.sha256()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file: IO[bytes] = self.partial.open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append bytes."""
+        self.file.write(data)
+        self._digest.update(data)
+        self.size += memoryview(data).nbytes
+
+    def described(self, folder: Path) -> File:
+        """The file by its path in `folder`, with its size and checksum."""
+        return File(self.path.relative_to(folder).as_posix(), self.size, self._digest.hexdigest())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self.file.flush()
+                os.fsync(self.file.fileno())
+                self.file.close()
+                self.partial.replace(self.path)
+        finally:
+            with contextlib.suppress(OSError):  # a full disk, which the first error has told
+                self.file.close()
+            self.partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    with NewFile(path) as new:
+        new.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON whole or not at all; numbers stay exact, NaN is refused."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping that volprep wrote; StoreError where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path}: missing; mend the set with: volprep repair") from None
+    except (UnicodeDecodeError, ValueError) as error:
+        raise StoreError(f"{path}: damaged ({error}); mend it with: volprep repair") from error
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not isinstance(content, dict):
+        raise StoreError(f"{path}: damaged (no mapping); mend it with: volprep repair")
+    return content
+
+
+def describe(path: Path, folder: Path) -> File:
+    """A file of a folder as it is on the disk, with its size and checksum."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+            size += len(piece)
+    return File(path.relative_to(folder).as_posix(), size, digest.hexdigest())
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, links that lead nowhere included, in order of their paths."""
+    for entry in sorted(os.scandir(folder), key=lambda found: found.name):
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_below(Path(entry.path))
+        else:
+            yield Path(entry.path)

@@ -1,0 +1,692 @@
+"""The ledger of a run: which units are done, from what they were made, and whether they are whole.
+
+A run is cut into units: a case to resample, a shard of patches to write. A unit that is done has
+a record, one line of ``ledger.jsonl`` with a checksum of its own, written when all its files
+are on the disk under their final names. Nothing else is ever written down: a run that ends,
+however it ends, leaves records of what is done, and the next one does the rest.
+
+    with Ledger(folder) as ledger:
+        run(ledger, make, [Unit("volumes", case.name, key_of(...)) for case in cases])
+        ledger.publish(final, units, {"format": ...})
+
+One process holds the ledger and writes it. Threads, processes and other machines give it
+(unit, files, facts) of what they made, or leave them in record files of their own (`aside`)
+that the next holder collects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Literal, Self
+
+from volprep.compute import Backend, run_finished
+from volprep.errors import StoreError
+from volprep.files import (
+    File,
+    NewFile,
+    describe,
+    files_below,
+    flush,
+    load_json,
+    remove,
+    sweep,
+    temporary,
+    write_text,
+)
+
+__all__ = [
+    "LEDGER",
+    "MANIFEST",
+    "Damage",
+    "Ledger",
+    "Made",
+    "Record",
+    "Records",
+    "Unit",
+    "key_of",
+    "load_manifest",
+    "run",
+    "verify",
+]
+
+log = logging.getLogger(__name__)
+
+LEDGER = "ledger.jsonl"
+MANIFEST = "manifest.json"
+#: Seconds between two times that records are brought to the disk; a killed process loses none.
+_FLUSH_EVERY = 1.0
+_NO_FOLDER_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One piece of work.
+
+    Attributes
+    ----------
+    stage : str
+        Such as ``volumes`` or ``patches/train``.
+    index : int or str
+        Which one of its stage: a shard's number, a case's name.
+    key : str
+        Of everything that it is made from (`key_of`): what matters of the config to this
+        stage, the keys of its inputs, the stage's version. Never the whole config.
+    """
+
+    stage: str
+    index: int | str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A unit that is done: its files, and what is worth knowing of it, in plain JSON values."""
+
+    unit: Unit
+    files: tuple[File, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """As one line of JSON that ends in its own checksum."""
+        body = {
+            "unit": [self.unit.stage, self.unit.index],
+            "key": self.unit.key,
+            "files": [list(file) for file in self.files],
+            "facts": self.facts,
+        }
+        text = json.dumps(body, separators=(",", ":"), allow_nan=False)
+        return f'{text[:-1]},"crc32":"{zlib.crc32(text.encode()):08x}"}}\n'
+
+    @classmethod
+    def parse(cls, line: bytes) -> Record | None:
+        """The inverse of `line`; None for a line that is torn or damaged."""
+        text, _, crc = line.rpartition(b',"crc32":"')
+        if crc != b'%08x"}\n' % zlib.crc32(text + b"}"):
+            return None
+        body = json.loads(text + b"}")
+        stage, index = body["unit"]
+        files = tuple(File(*file) for file in body["files"])
+        return cls(Unit(stage, index, body["key"]), files, body["facts"])
+
+
+Facts = Mapping[str, Any]
+#: What a unit gives when it is made: its files, and its facts.
+Made = tuple[Collection[File], Facts]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file that is not as it was written; `unit` is None where no unit claims the file."""
+
+    path: Path
+    found: Literal["missing", "truncated", "longer", "changed", "not of the set"]
+    unit: Unit | None = None
+
+    def __str__(self) -> str:
+        of = "" if self.unit is None else f" (of {self.unit.stage} {self.unit.index})"
+        return f"{self.path}: {self.found}{of}"
+
+
+def key_of(*parts: object) -> str:
+    """The hash of what a unit is made from: plain JSON values, in order.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal.
+    """
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Records:
+    """The records of a file, the last one of each unit; facts are read when they are asked for.
+
+    Parameters
+    ----------
+    path : Path
+        Nothing needs to be there. Lines that are torn or damaged are passed over, and
+        counted in `damaged`.
+
+    Notes
+    -----
+    A million units take about 200 MB: of each only the key and its place in the file are held.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.end, self.damaged = path, 0, 0
+        self._places: dict[str, dict[int | str, bytes]] = {}
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            for line in file:
+                record = Record.parse(line)
+                if record is None:
+                    self.damaged += 1
+                else:
+                    self._note(record.unit, self.end)
+                self.end += len(line)
+
+    def __len__(self) -> int:
+        return sum(len(stage) for stage in self._places.values())
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every record, stage after stage, in the order in which units were first done."""
+        if not self._places:
+            return
+        with self.path.open("rb") as file:
+            for places in list(self._places.values()):
+                for place in list(places.values()):
+                    yield self._read(file, place)
+
+    def key(self, stage: str, index: int | str) -> str | None:
+        """The key that a unit was made with; None where it has no record."""
+        place = self._places.get(stage, {}).get(index)
+        return None if place is None else place[:-8].hex()
+
+    def units(self, stage: str) -> list[Unit]:
+        """The units of a stage that have a record."""
+        return [
+            Unit(stage, i, place[:-8].hex()) for i, place in self._places.get(stage, {}).items()
+        ]
+
+    @property
+    def stages(self) -> list[str]:
+        """Every stage that has a record."""
+        return list(self._places)
+
+    def find(self, stage: str, index: int | str) -> Record | None:
+        """The record of a unit, whatever its key."""
+        place = self._places.get(stage, {}).get(index)
+        if place is None:
+            return None
+        with self.path.open("rb") as file:
+            return self._read(file, place)
+
+    def has(self, unit: Unit) -> bool:
+        """Whether a unit has a record of its key."""
+        return self.key(unit.stage, unit.index) == unit.key
+
+    def facts(self, unit: Unit) -> Mapping[str, Any] | None:
+        """The facts of a unit; None where it is not done with this key."""
+        record = self.find(unit.stage, unit.index) if self.has(unit) else None
+        return None if record is None else record.facts
+
+    def damage(self, *, quick: bool = False) -> Iterator[Damage]:
+        """The files that are not as they were written; `quick` compares their sizes alone."""
+        for record in self:
+            for file in record.files:
+                path = self.path.parent / file.path
+                found = _size_differs(path, file) if quick else _damage(path, file)
+                if found:
+                    yield Damage(path, found, record.unit)
+
+    def _read(self, file: IO[bytes], place: bytes) -> Record:
+        file.seek(int.from_bytes(place[-8:], "little"))
+        record = Record.parse(file.readline())
+        if record is None:
+            raise StoreError(f"{self.path}: changed while it was in use")
+        return record
+
+    def _note(self, unit: Unit, offset: int) -> None:
+        place = bytes.fromhex(unit.key) + offset.to_bytes(8, "little")
+        self._places.setdefault(unit.stage, {})[unit.index] = place
+
+
+class Ledger:
+    """The records of the units that are done in a folder, held by one process at a time.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    own : bool
+        Whether all that lies in the folder is the ledger's: then it is swept to its depths of
+        what killed processes left, and `publish` removes what no unit claims. A folder that
+        the user chose (`own` False) is swept on its own level alone.
+    aside : bool
+        Hold it beside others: records go to a file of their own, which the next sole holder
+        collects. For work on parts of one run from many machines.
+
+    Raises
+    ------
+    StoreError
+        If another process holds it, or the folder cannot be written.
+
+    Notes
+    -----
+    The lock is the system's, on the folder itself, so it ends with the process, however
+    that ends, and leaves no file. Where the system does not lock folders (NFS, Windows)
+    there is none, which is told.
+    """
+
+    def __init__(self, folder: Path, *, own: bool = True, aside: bool = False) -> None:
+        self.folder, self._aside = folder, aside
+        self._writing = threading.Lock()
+        self._flushed = time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(folder, shared=aside)
+            try:
+                if not aside:
+                    sweep(folder, deep=own)
+                    self._collect()
+                self.records = Records(folder / LEDGER)
+                name = f"ledger.{secrets.token_hex(4)}.jsonl" if aside else LEDGER
+                self._file = (folder / name).open("ab", buffering=0)
+            except BaseException:
+                self._unlock()
+                raise
+        except OSError as error:
+            raise StoreError(
+                f"{folder}: cannot be written ({error.strerror or error}); choose another folder"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Bring the records to the disk, and let go of the folder."""
+        if self._file.closed:
+            return
+        with contextlib.suppress(OSError):
+            os.fsync(self._file.fileno())
+        self._file.close()
+        self._unlock()
+
+    def has(self, unit: Unit) -> bool:
+        """Whether a unit is done, and its files are there with their sizes."""
+        record = self.records.find(unit.stage, unit.index) if self.records.has(unit) else None
+        return record is not None and not any(
+            _size_differs(self.folder / file.path, file) for file in record.files
+        )
+
+    def facts(self, unit: Unit) -> Mapping[str, Any]:
+        """The facts of a unit that is done.
+
+        Raises
+        ------
+        KeyError
+            If it is not.
+        """
+        facts = self.records.facts(unit)
+        if facts is None:
+            raise KeyError(unit)
+        return facts
+
+    def todo(self, units: Iterable[Unit]) -> list[Unit]:
+        """The units that are not done, in order.
+
+        Records of the same units that were made from something else are forgotten here, on
+        the disk, before any of their files is replaced: a run with the old config would
+        otherwise take new files for its own.
+        """
+        missing = [unit for unit in units if not self.has(unit)]
+        self.forget(missing)
+        return missing
+
+    def done(self, unit: Unit, files: Collection[File] = (), facts: Facts | None = None) -> None:
+        """Note that a unit is done; all its files must be on the disk under their names.
+
+        Raises
+        ------
+        StoreError
+            If the disk is full. What was noted before stays.
+        """
+        line = Record(unit, tuple(files), facts or {}).line().encode()
+        with self._writing:
+            descriptor = self._file.fileno()
+            offset = os.fstat(descriptor).st_size
+            try:
+                written = os.write(descriptor, line)
+                if written != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                os.ftruncate(descriptor, offset)  # half a line would spoil the next one
+                raise StoreError(_cannot_write(self.folder, error)) from error
+            if not self._aside:
+                self.records._note(unit, offset)
+            if time.monotonic() - self._flushed > _FLUSH_EVERY:
+                os.fsync(descriptor)
+                self._flushed = time.monotonic()
+
+    def forget(self, units: Iterable[Unit]) -> None:
+        """Forget that units are done, whatever they were made from; their files stay."""
+        gone = {(unit.stage, unit.index) for unit in units if self._knows(unit)}
+        if not gone:
+            return
+        if self._aside:
+            stage, index = min(gone, key=str)
+            raise StoreError(
+                f"{self.folder}: {stage} {index} was made from something else; "
+                "run volprep units first, which makes room for it"
+            )
+        self._rewrite(r for r in self.records if (r.unit.stage, r.unit.index) not in gone)
+
+    def publish(self, final: Path, units: Iterable[Unit], head: Mapping[str, Any]) -> None:
+        """Give the folder its final name, with a manifest that covers every file in it.
+
+        Parameters
+        ----------
+        final : Path
+            A folder that is there is replaced, and removed at the very end.
+        units : iterable of Unit
+            All of them must be done. They stand in the ledger in this order, so that it does
+            not tell how often or by how many it was written.
+        head : mapping
+            What else stands in the manifest; JSON values.
+
+        Notes
+        -----
+        A process that is killed in here leaves either a folder that the same call finishes,
+        or the final one with a temporary folder beside it that the next holder sweeps.
+        """
+        self._rewrite(self._wanted(units))
+        self._remove_others()
+        write_manifest(self.folder, head)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        flush(self.folder)
+        old = temporary(final)
+        if final.exists():
+            final.replace(old)
+        self.folder.replace(final)
+        flush(final.parent)
+        self.folder = final
+        self.records.path = final / LEDGER
+        remove(old)
+
+    def take_over(self, folder: Path, keep: Callable[[Record], bool] = lambda _: True) -> None:
+        """Have what is done in a published folder done in this one, too, without a copy.
+
+        Files are linked (copied where links cannot be made). A unit that is done here
+        already, or whose files are damaged there, is left alone.
+        """
+        for record in Records(folder / LEDGER):
+            unit = record.unit
+            if self._knows(unit) or not keep(record):
+                continue
+            if any(_damage(folder / file.path, file) for file in record.files):
+                continue
+            for file in record.files:
+                _link(folder / file.path, self.folder / file.path)
+            self.done(unit, record.files, record.facts)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def _knows(self, unit: Unit) -> bool:
+        return self.records.key(unit.stage, unit.index) is not None
+
+    def _wanted(self, units: Iterable[Unit]) -> Iterator[Record]:
+        for unit in units:
+            record = self.records.find(unit.stage, unit.index)
+            if record is None or record.unit != unit:
+                raise ValueError(f"{unit} is not done")
+            yield record
+
+    def _rewrite(self, records: Iterable[Record]) -> None:
+        path = self.folder / LEDGER
+        try:
+            with NewFile(path) as new:
+                for record in records:
+                    new.write(record.line().encode())
+        except OSError as error:
+            raise StoreError(_cannot_write(self.folder, error)) from error
+        self._file.close()
+        self._file = path.open("ab", buffering=0)
+        self.records = Records(path)
+
+    def _collect(self) -> None:
+        """Bring the records that others left aside into the one file; drop its torn last line."""
+        path = self.folder / LEDGER
+        if path.exists():
+            _drop_torn_line(path)
+        for aside in sorted(self.folder.glob("ledger.*.jsonl")):
+            with path.open("ab") as file:
+                file.writelines(record.line().encode() for record in Records(aside))
+                file.flush()
+                os.fsync(file.fileno())
+            aside.unlink()
+
+    def _remove_others(self) -> None:
+        """Remove every file that no unit claims, and the folders that are empty then."""
+        kept = {self.folder / file.path for record in self.records for file in record.files}
+        kept.add(self.folder / LEDGER)
+        for path in list(files_below(self.folder)):
+            if path not in kept:
+                path.unlink()
+        for parent, _, _ in os.walk(self.folder, topdown=False):
+            if Path(parent) != self.folder and not os.listdir(parent):
+                os.rmdir(parent)
+
+
+def run(
+    ledger: Ledger,
+    make: Callable[[Unit], Made],
+    units: Iterable[Unit],
+    *,
+    workers: int | None = None,
+    backend: Backend = "threads",
+    progress: Callable[[Unit], object] | None = None,
+) -> None:
+    """Make the units that are not done yet, and note each when it is.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    make : callable
+        Writes the files of a unit under their final names, and gives them with the unit's
+        facts. Picklable for ``processes``.
+    units : iterable of Unit
+    workers, backend
+        As `volprep.compute.run_units`.
+    progress : callable or None
+        Told of every unit that is done, those from before included.
+
+    Raises
+    ------
+    Exception
+        The first error of a unit, once those under way are noted. A full disk is a StoreError.
+    """
+    every = list(units)
+    missing = ledger.todo(every)
+    if progress is not None:
+        waiting = set(missing)
+        for unit in every:
+            if unit not in waiting:
+                progress(unit)
+        waiting.clear()
+    del every
+    queue = deque(missing)
+    missing.clear()
+    try:
+        made = run_finished(partial(_make, make), _taken(queue), backend=backend, workers=workers)
+        for unit, (files, facts) in made:
+            ledger.done(unit, files, facts)
+            if progress is not None:
+                progress(unit)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreError(_cannot_write(ledger.folder, error)) from error
+        raise
+
+
+def _make(make: Callable[[Unit], Made], unit: Unit) -> tuple[Unit, Made]:
+    return unit, make(unit)
+
+
+def _taken(queue: deque[Unit]) -> Iterator[Unit]:
+    """The units of a queue, which forgets each as it goes: a million of them weigh something."""
+    while queue:
+        yield queue.popleft()
+
+
+def verify(folder: Path, *, quick: bool = False) -> Iterator[Damage]:
+    """Compare every file of a published folder with what was written.
+
+    Parameters
+    ----------
+    folder : Path
+    quick : bool
+        Compare sizes, and read only the manifest and the ledger.
+
+    Yields
+    ------
+    Damage
+        What is missing, changed, of another size, or not of the set.
+    """
+    records = Records(folder / LEDGER)
+    claimed = {folder / file.path for record in records for file in record.files}
+    claimed |= {folder / MANIFEST, folder / LEDGER}
+    strange = [path for path in files_below(folder) if path not in claimed]
+    found = list(records.damage(quick=quick))
+    unlike = _ledger_damage(folder)
+    if unlike is not None and unlike.path.name == LEDGER:
+        # Where the ledger speaks truly of all files, it is the manifest that came from elsewhere.
+        if not (found or strange or records.damaged or unlike.found == "missing"):
+            unlike = Damage(folder / MANIFEST, "changed")
+        strange = []  # a ledger that is not the set's cannot tell what is not of the set
+    yield from [unlike] if unlike else []
+    yield from found
+    yield from (Damage(path, "not of the set") for path in strange)
+
+
+def write_manifest(folder: Path, head: Mapping[str, Any]) -> None:
+    """Write the manifest of a folder: it covers the ledger, which covers the rest, and itself."""
+    ledger = describe(folder / LEDGER, folder)
+    body = {**head, "ledger": {"size": ledger.size, "sha256": ledger.checksum}}
+    write_text(folder / MANIFEST, _sealed(body))
+
+
+def load_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a published folder, its own checksum compared.
+
+    Raises
+    ------
+    StoreError
+        If it is missing or damaged.
+    """
+    path = folder / MANIFEST
+    content = load_json(path)
+    if _sealed({k: v for k, v in content.items() if k != "sha256"}).encode() != path.read_bytes():
+        raise StoreError(f"{path}: damaged (checksum); mend it with: volprep repair {folder}")
+    return content
+
+
+def _sealed(body: Mapping[str, Any]) -> str:
+    """A mapping as JSON whose last entry is the checksum of all before it."""
+    text = json.dumps(body, indent=2, allow_nan=False, ensure_ascii=False)
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    return (
+        json.dumps({**body, "sha256": seal}, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    )
+
+
+def _ledger_damage(folder: Path) -> Damage | None:
+    """What is wrong with the manifest, or with the ledger by the word of the manifest."""
+    try:
+        entry = load_manifest(folder).get("ledger", {})
+    except StoreError:
+        there = (folder / MANIFEST).exists()
+        return Damage(folder / MANIFEST, "changed" if there else "missing")
+    wanted = File(LEDGER, entry.get("size", -1), entry.get("sha256", ""))
+    found = _damage(folder / LEDGER, wanted)
+    return None if found is None else Damage(folder / LEDGER, found)
+
+
+_Found = Literal["missing", "truncated", "longer", "changed"]
+
+
+def _size_differs(path: Path, file: File) -> _Found | None:
+    try:
+        state = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return "missing"
+    if state.st_size != file.size:
+        return "truncated" if state.st_size < file.size else "longer"
+    return None
+
+
+def _damage(path: Path, file: File) -> _Found | None:
+    found = _size_differs(path, file)
+    if found is None and describe(path, path.parent).checksum != file.checksum:
+        found = "changed"
+    return found
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = temporary(target)
+    try:
+        os.link(source, part)
+    except OSError:
+        shutil.copy2(source, part)
+    part.replace(target)
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off a last line without its end, which would join the next one."""
+    with path.open("r+b") as file:
+        end = keep = file.seek(0, os.SEEK_END)
+        while keep:
+            first = max(0, keep - 4096)
+            file.seek(first)
+            newline = file.read(keep - first).rfind(b"\n")
+            keep = first + newline + 1 if newline >= 0 else first
+            if newline >= 0:
+                break
+        if keep != end:
+            file.truncate(keep)
+
+
+def _locked(folder: Path, *, shared: bool) -> int | None:
+    """A descriptor that holds the lock of a folder for as long as it is open."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, kind)
+        # Whoever held it before may have given the folder its final name meanwhile.
+        if folder.exists() and os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+            return descriptor
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno not in _NO_FOLDER_LOCKS:
+            raise
+        log.warning("%s: folders cannot be locked here; run one command at a time", folder)
+        return None
+    os.close(descriptor)
+    raise StoreError(
+        f"{folder}: another process is writing there; wait for it, or choose another folder"
+    )
+
+
+def _cannot_write(folder: Path, error: OSError) -> str:
+    return (
+        f"{folder}: cannot be written ({error.strerror or error}); what is done is kept: "
+        "free some space, then run the same command again"
+    )
