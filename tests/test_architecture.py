@@ -19,7 +19,7 @@ FLOORS = [
     ["pipeline"],
     ["checks", "preview", "exports", "loader"],
     ["autoconfig", "fingerprint", "splits"],
-    ["cases", "headers"],
+    ["cases", "headers", "targets"],
     ["sources", "preprocess", "patching", "sampling", "skeletons", "augment", "store", "outputs"],
     ["warp", "ledger"],
     ["randomness", "compute", "kernels", "config", "findings"],

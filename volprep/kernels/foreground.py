@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["gather_runs", "group_runs", "hash_ids", "thin_runs"]
+__all__ = ["gather_runs", "group_runs", "hash_ids", "slot_of", "thin_runs"]
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -28,7 +28,7 @@ def _mix(value: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def _slot(label: np.uint64, ids: UInt64s, slots: Int32s) -> int:
+def slot_of(label: np.uint64, ids: UInt64s, slots: Int32s) -> int:
     """Where the label's code is, or the free slot for it."""
     mask = np.uint64(len(slots) - 1)
     slot = _mix(label) & mask
@@ -41,7 +41,7 @@ def _slot(label: np.uint64, ids: UInt64s, slots: Int32s) -> int:
 def hash_ids(ids: UInt64s, count: int, slots: Int32s) -> None:
     """Enter the first `count` ids into `slots`: all free, a power of two, twice as many."""
     for code in range(count):
-        slots[_slot(ids[code], ids, slots)] = code
+        slots[slot_of(ids[code], ids, slots)] = code
 
 
 @njit(cache=True, nogil=True)
@@ -70,7 +70,7 @@ def gather_runs(
     for i in range(first, len(labels)):
         if used[0] == len(ids) or used[1] == len(codes):
             return i
-        slot = _slot(labels[i], ids, slots)
+        slot = slot_of(labels[i], ids, slots)
         code = slots[slot]
         if code < 0:
             code = np.int32(used[0])
