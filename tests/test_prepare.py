@@ -436,7 +436,7 @@ def test_damaged_set_is_named_and_made_anew(folder: Path) -> None:
     before = digest(store.path / "patches")
     shard = store.path / "patches/train.zarr/image/c/0/0/0/0/0"
     data = bytearray(shard.read_bytes())
-    data[9] ^= 1
+    data[60] ^= 1
     shard.write_bytes(data)
     (store.path / "train.yaml").write_text("n_channels: 9")
     found = list(store.damaged())

@@ -55,6 +55,7 @@ from volprep.store import (
     WorkingFolder,
     content_hash,
     describe_file,
+    load_json,
     publish,
     write_json,
     write_text,
@@ -248,23 +249,29 @@ def _write_split(
         len(sites),
         {"cases": [case.name for case in prepared], "split": split},
     )
+    writer.create()
     size = three(specs[0].patch_shape[1:])
     dtypes = {spec.name: spec.dtype for spec in specs}
     mode = decided.config.patching.pad_mode
+    run = load_json(partial / "state.json")["key"]
+    keys = [content_hash(run, split, shard) for shard in range(writer.n_shards)]
+    done = partial / ".done"
+    done.mkdir(exist_ok=True)
     with reporter(f"patches ({split})", len(sites), "patches") as advance:
 
         def write(shard: int) -> None:
-            numbers = writer.patches_of(shard)
-            if not writer.has(shard):
+            numbers, mark = writer.patches_of(shard), done / f"{split}.{shard}.json"
+            if not mark.exists():
                 chosen = sites[numbers.start : numbers.stop]
                 patches = cut_patches(prepared, chosen, size, dtypes, mode, decided.targets)
-                writer.write(shard, patches)
+                write_json(mark, writer.write(shard, keys[shard], patches).facts)
             advance(len(numbers))
 
         workers = decided.config.compute.workers
         for _ in run_units(write, range(writer.n_shards), workers=workers):
             pass
-    writer.finish()
+    facts = [load_json(done / f"{split}.{shard}.json") for shard in range(writer.n_shards)]
+    writer.finish([row for fact in facts for row in fact["rows"]], keys)
 
 
 def _training_sites(
@@ -347,6 +354,7 @@ def _describe(
     audit = [finding.to_dict() for finding in decided.audit]
     write_json(partial / "splits.json", {**decided.splits.to_dict(), "audit": audit})
     write_text(partial / "train.yaml", dump_yaml(training))
+    shutil.rmtree(partial / ".done")
     lost = lost_ids_of(decided.cases.items, partial / "volumes")
     shutil.rmtree(partial / "volumes", ignore_errors=True)
     files = sorted({path for case in decided.cases for path in case.paths()})

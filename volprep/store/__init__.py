@@ -9,13 +9,14 @@ its last file.
 """
 
 from volprep.store.files import content_hash, describe_file, load_json, write_json, write_text
+from volprep.store.reader import PatchReader
 from volprep.store.sets import PatchStore, WorkingFolder, publish
 from volprep.store.shards import (
     INDEX_COLUMNS,
     PATCHES_PER_SHARD,
     ArraySpec,
-    PatchReader,
     PatchWriter,
+    WrittenShard,
 )
 from volprep.store.volumes import StoredVolume, create_case_array
 
@@ -28,6 +29,7 @@ __all__ = [
     "PatchWriter",
     "StoredVolume",
     "WorkingFolder",
+    "WrittenShard",
     "content_hash",
     "create_case_array",
     "describe_file",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,7 +11,24 @@ from typing import Any
 
 from volprep.errors import StoreError
 
-__all__ = ["content_hash", "describe_file", "load_json", "write_json", "write_text"]
+__all__ = [
+    "REPAIR",
+    "content_hash",
+    "describe_file",
+    "load_json",
+    "unreadable",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+REPAIR = "mend it with: volprep repair"
+_LIMITS = {
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "free some memory",
+    errno.ENOSPC: "free some space",
+}
 
 
 def content_hash(*parts: object) -> str:
@@ -43,20 +61,34 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it."""
+    """Write a text file whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, then rename it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(data)
     partial.replace(path)
 
 
 def load_json(path: Path) -> dict[str, Any]:
     """A JSON mapping that volprep wrote; StoreError where it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StoreError(f"{path}: missing; prepare it again with --overwrite") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: damaged ({error}); prepare it again with --overwrite") from error
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:
+        raise StoreError(f"{path}: damaged ({error}); {REPAIR} the set's folder") from error
     if not isinstance(content, dict):
-        raise StoreError(f"{path}: damaged (no mapping); prepare it again with --overwrite")
+        raise StoreError(f"{path}: damaged (no mapping); {REPAIR} the set's folder")
     return content
+
+
+def unreadable(path: Path, error: OSError, folder: object = "the set's folder") -> StoreError:
+    """What it means that a file of a set cannot be read: a limit of the machine is no damage."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return StoreError(f"{path}: missing; {REPAIR} {folder}")
+    what = error.strerror or str(error)
+    todo = _LIMITS.get(error.errno or 0, "look at its rights, the disk and the network")
+    return StoreError(f"{path}: cannot be read ({what}); {todo}")

@@ -11,7 +11,8 @@ from typing import Any
 
 from volprep.errors import StoreError
 from volprep.store.files import describe_file, load_json, write_json
-from volprep.store.shards import FORMAT, PatchReader
+from volprep.store.reader import PatchReader
+from volprep.store.shards import FORMAT
 
 __all__ = ["PatchStore", "WorkingFolder", "publish"]
 
@@ -59,7 +60,7 @@ class PatchStore:
                 yield f"{path}: changed since the set was prepared"
         for split in self.manifest["training"]["patches"]:
             try:
-                yield from self.split(split).damaged()
+                yield from _damaged(self.split(split))
             except StoreError as error:
                 yield str(error)
 
@@ -75,6 +76,15 @@ class PatchStore:
         if not (path / "zarr.json").exists():
             raise StoreError(f"{self.path}: no split {name!r}; there are train and val")
         return PatchReader(path)
+
+
+def _damaged(reader: PatchReader) -> Iterator[str]:
+    for name in reader.names:
+        for number in range(len(reader)):
+            try:
+                reader.read(name, number)
+            except StoreError as error:
+                yield f"{name}[{number}]: {error}"
 
 
 class WorkingFolder:

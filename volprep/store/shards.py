@@ -1,39 +1,46 @@
-"""The patches of one split: Zarr v3 shards that are written patch by patch and read by map.
+"""The patches of one split on disk: Zarr v3 shards that are written patch by patch.
 
-One patch is one inner chunk and 64 patches are one shard, so a random patch is
-one read and two writers never meet in one file. The arrays are plain Zarr v3:
-any reader opens them. `PatchReader` reads them faster, by mapping each shard
-into memory and decoding straight from the map.
+One patch is one inner chunk and some patches are one shard, so a random patch is one
+read and two writers never meet in one file. The arrays are plain Zarr v3: any reader
+opens them. What volprep adds lies where other readers do not look: the first bytes of
+a shard say of which unit of work it is, so that one in another's place is noticed.
+
+    header | patch, CRC-32C | patch, CRC-32C | ... | offset and size of each, CRC-32C
 """
 
 from __future__ import annotations
 
-import contextlib
-import mmap
+import hashlib
 import os
-import shutil
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from volprep.codecs import MISSING, blosc_encode, crc32c, encode_shard_index
 from volprep.errors import StoreError
-from volprep.store.files import load_json
+from volprep.store.files import write_bytes
 
 __all__ = [
     "FORMAT",
+    "HEADER_BYTES",
     "INDEX_COLUMNS",
+    "KEY_BYTES",
     "PATCHES_PER_SHARD",
     "ArraySpec",
-    "PatchReader",
+    "Files",
     "PatchWriter",
+    "WrittenShard",
+    "shard_header",
+    "shard_path",
 ]
 
-FORMAT = "volprep patch set 1"
+FORMAT = "volprep patch set 2"
 PATCHES_PER_SHARD = 64
 INDEX_COLUMNS = (
     "case", "z", "y", "x",
@@ -41,8 +48,12 @@ INDEX_COLUMNS = (
     "pad_z_after", "pad_y_after", "pad_x_after",
     "foreground_voxels",
 )  # fmt: skip
-_EMPTY = 2**64 - 1
-_AGAIN = "prepare it again with --overwrite"
+#: Size and SHA-256 of each file written.
+Files = dict[Path, tuple[int, str]]
+KEY_BYTES = 32
+_MAGIC = b"volprep2"
+_HEADER = struct.Struct("<8s32sI")
+HEADER_BYTES = _HEADER.size + 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,53 @@ class ArraySpec:
     patch_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     compression: str = "lz4"
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenShard:
+    """What was written of one shard.
+
+    Attributes
+    ----------
+    files : dict of Path to (int, str)
+        Size and SHA-256.
+    rows : list of list of int
+        The index row of each patch, as `INDEX_COLUMNS`.
+    crc32c : dict of str to list of int
+        Of the stored bytes of each patch, by array.
+    """
+
+    files: Files = field(default_factory=dict)
+    rows: list[list[int]] = field(default_factory=list)
+    crc32c: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a record keeps of the shard, as JSON values."""
+        return {"rows": self.rows, "crc32c": self.crc32c}
+
+
+def shard_header(key: str, spec: ArraySpec, shard: int, count: int) -> bytes:
+    """The first bytes of a shard: of which unit and array it is, and where in it.
+
+    Parameters
+    ----------
+    key : str
+        The hash of everything that the unit is made from, so that a shard of a set
+        that was made anew differs from its predecessor exactly where its patches do.
+    spec : ArraySpec
+    shard : int
+    count : int
+        Patches in it.
+    """
+    parts = f"{key}|{spec.name}|{spec.patch_shape}|{spec.dtype.name}|{spec.compression}|{shard}"
+    head = _HEADER.pack(_MAGIC, hashlib.sha256(parts.encode()).digest(), count)
+    return head + struct.pack("<I", crc32c(head))
+
+
+def shard_path(array: Path, spec: ArraySpec, shard: int) -> Path:
+    """The file of one shard, as Zarr names it."""
+    return array / "c" / str(shard) / "/".join("0" for _ in spec.patch_shape)
 
 
 class PatchWriter:
@@ -68,11 +126,12 @@ class PatchWriter:
         How many there will be.
     attributes : mapping or None
         Kept with the group; JSON values.
+    per_shard : int
+        Patches a shard.
 
     Notes
     -----
-    A shard is written to a temporary name and renamed, its index rows first, so
-    a shard that exists is whole and is not made again: that is what resumes.
+    A shard is written to a temporary name and renamed, so a shard that exists is whole.
     """
 
     def __init__(
@@ -81,49 +140,57 @@ class PatchWriter:
         specs: Sequence[ArraySpec],
         n_patches: int,
         attributes: Mapping[str, Any] | None = None,
+        *,
+        per_shard: int = PATCHES_PER_SHARD,
     ) -> None:
+        self.path, self.specs, self.n_patches = path, tuple(specs), n_patches
+        self.per_shard = per_shard
+        self._attributes = {"volprep": FORMAT, **(attributes or {})}
+
+    def create(self) -> Files:
+        """Write the metadata of the group and its arrays, over any that is there."""
         import zarr
         from zarr.codecs import Crc32cCodec
 
-        self.path, self.specs, self.n_patches = path, tuple(specs), n_patches
-        group = zarr.open_group(str(path), mode="a", zarr_format=3)
-        group.attrs.update({"volprep": FORMAT, **(attributes or {})})
-        for spec in specs:
-            if spec.name in group:
-                continue
+        contents: dict[str, Any] = {}
+        group = zarr.open_group(zarr.storage.MemoryStore(contents), mode="w", zarr_format=3)
+        group.attrs.update(self._attributes)
+        for spec in self.specs:
             group.create_array(
                 spec.name,
-                shape=(n_patches, *spec.patch_shape),
+                shape=(self.n_patches, *spec.patch_shape),
                 chunks=(1, *spec.patch_shape),
-                shards=(PATCHES_PER_SHARD, *spec.patch_shape),
+                shards=(self.per_shard, *spec.patch_shape),
                 dtype=spec.dtype,
                 compressors=[*_zarr_blosc(spec), Crc32cCodec()],
                 dimension_names=("patch", *("c", "z", "y", "x")[-len(spec.patch_shape) :]),
             )
-        (path / ".rows").mkdir(exist_ok=True)
+        return self._put(contents)
 
     @property
     def n_shards(self) -> int:
         """How many shards hold all patches."""
-        return -(-self.n_patches // PATCHES_PER_SHARD)
+        return -(-self.n_patches // self.per_shard)
 
     def patches_of(self, shard: int) -> range:
         """The patch numbers of one shard."""
-        start = shard * PATCHES_PER_SHARD
-        return range(start, min(start + PATCHES_PER_SHARD, self.n_patches))
-
-    def has(self, shard: int) -> bool:
-        """Whether the shard is on disk already, whole."""
-        return all(self._shard_path(spec, shard).exists() for spec in self.specs) and (
-            self._rows_path(shard).exists()
-        )
+        start = shard * self.per_shard
+        return range(start, min(start + self.per_shard, self.n_patches))
 
     def write(
         self,
         shard: int,
+        key: str,
         patches: Iterable[tuple[Mapping[str, npt.NDArray[Any]], Sequence[int]]],
-    ) -> None:
+    ) -> WrittenShard:
         """Write one shard from an iterable of (arrays by name, index row), one at a time.
+
+        Parameters
+        ----------
+        shard : int
+        key : str
+            Of the unit, as `shard_header` takes it.
+        patches : iterable
 
         Raises
         ------
@@ -134,7 +201,7 @@ class PatchWriter:
             not as many as the shard holds.
         """
         try:
-            self._write(shard, patches)
+            return self._write(shard, key, patches)
         except OSError as error:
             raise StoreError(
                 f"{self.path}: cannot be written ({error.strerror or error}); "
@@ -142,62 +209,103 @@ class PatchWriter:
             ) from error
 
     def _write(
-        self, shard: int, patches: Iterable[tuple[Mapping[str, npt.NDArray[Any]], Sequence[int]]]
-    ) -> None:
-        rows: list[Sequence[int]] = []
-        with contextlib.ExitStack() as stack:
+        self,
+        shard: int,
+        key: str,
+        patches: Iterable[tuple[Mapping[str, npt.NDArray[Any]], Sequence[int]]],
+    ) -> WrittenShard:
+        count, written = len(self.patches_of(shard)), WrittenShard()
+        with ExitStack() as stack:
             files = [
-                stack.enter_context(_ShardFile(self._shard_path(spec, shard), spec))
+                stack.enter_context(
+                    _ShardFile(
+                        shard_path(self.path / spec.name, spec, shard),
+                        spec,
+                        shard_header(key, spec, shard, count),
+                    )
+                )
                 for spec in self.specs
             ]
             for arrays, row in patches:
                 for file in files:
                     file.append(arrays[file.spec.name])
-                rows.append(row)
-            if len(rows) != len(self.patches_of(shard)):
-                raise ValueError(f"shard {shard} got {len(rows)} patches")
-            _save_rows(self._rows_path(shard), rows)
+                written.rows.append([int(value) for value in row])
+            if len(written.rows) != count:
+                raise ValueError(f"shard {shard} got {len(written.rows)} patches, wanted {count}")
             for file in files:
-                file.finish()
+                written.files[file.path] = file.finish(self.per_shard)
+                written.crc32c[file.spec.name] = file.checksums
+        return written
 
-    def finish(self) -> None:
-        """Gather the index rows of all shards into the `index` array; call once, at the end."""
-        import zarr
+    def finish(self, rows: Iterable[Sequence[int]], keys: Sequence[str]) -> Files:
+        """Write the `index` of all patches and the keys of all shards; call once, at the end.
 
-        rows = [np.load(self._rows_path(s), allow_pickle=False) for s in range(self.n_shards)]
-        index = np.concatenate(rows) if rows else np.empty((0, len(INDEX_COLUMNS)), np.int64)
-        group = zarr.open_group(str(self.path), mode="a", zarr_format=3)
-        array = group.create_array(
-            "index",
-            shape=index.shape,
-            chunks=(max(1, len(index)), len(INDEX_COLUMNS)),
-            dtype="int64",
-            overwrite=True,
-            config={"write_empty_chunks": True},  # an index of zeros is one, too
-            dimension_names=("patch", "column"),
+        Parameters
+        ----------
+        rows : iterable of sequence of int
+            The index row of every patch, in order.
+        keys : sequence of str
+            The key (hexadecimal SHA-256) of every shard's unit.
+        """
+        index = np.array(list(rows), np.int64).reshape(-1, len(INDEX_COLUMNS))
+        units = np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(-1, KEY_BYTES)
+        if len(index) != self.n_patches or len(units) != self.n_shards:
+            raise ValueError(f"{len(index)} rows and {len(units)} keys of {self.n_patches} patches")
+        columns = {"columns": list(INDEX_COLUMNS)}
+        tables = {
+            "index": _table(index, ("patch", "column"), columns),
+            "units": _table(units, ("shard", "byte"), {}),
+        }
+        return self._put(
+            {f"{name}/{key}": data for name, table in tables.items() for key, data in table.items()}
         )
-        array[:] = index
-        array.attrs["columns"] = list(INDEX_COLUMNS)
-        shutil.rmtree(self.path / ".rows")
 
-    def _shard_path(self, spec: ArraySpec, shard: int) -> Path:
-        tail = "/".join("0" for _ in spec.patch_shape)
-        return self.path / spec.name / "c" / str(shard) / tail
+    def _put(self, contents: Mapping[str, Any]) -> Files:
+        """Write what was made in memory, so that each file appears whole and no shard goes."""
+        files = {}
+        for name, buffer in contents.items():
+            path, data = self.path / name, buffer.to_bytes()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, data)
+            files[path] = (len(data), hashlib.sha256(data).hexdigest())
+        return files
 
-    def _rows_path(self, shard: int) -> Path:
-        return self.path / ".rows" / f"{shard}.npy"
+
+def _table(
+    table: npt.NDArray[Any], axes: Sequence[str], attributes: dict[str, Any]
+) -> Mapping[str, Any]:
+    """The files of a small array of one chunk."""
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    contents: dict[str, Any] = {}
+    array: Any = zarr.create_array(
+        zarr.storage.MemoryStore(contents),
+        shape=table.shape,
+        chunks=(max(1, len(table)), table.shape[1]),
+        dtype=table.dtype,
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+        config={"write_empty_chunks": True},  # an index of zeros is one, too
+        dimension_names=axes,
+        attributes=attributes,
+        zarr_format=3,
+    )
+    array[:] = table
+    return contents
 
 
 class _ShardFile:
     """A shard that grows by one encoded patch at a time, and appears when it is finished."""
 
-    def __init__(self, path: Path, spec: ArraySpec) -> None:
+    def __init__(self, path: Path, spec: ArraySpec, header: bytes) -> None:
         self.path, self.spec = path, spec
         self.partial = path.with_name(f".{path.name}.{os.getpid()}.{id(self)}")
         self.index: list[tuple[int, int]] = []
-        self.offset = 0
+        self.checksums: list[int] = []
+        self.offset, self._digest = 0, hashlib.sha256()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = self.partial.open("wb")
+        self._put(header)
 
     def __enter__(self) -> _ShardFile:
         return self
@@ -212,41 +320,36 @@ class _ShardFile:
                 f"{self.spec.name}: a patch of {patch.shape} {patch.dtype}, "
                 f"announced {self.spec.patch_shape} {self.spec.dtype}"
             )
-        data = _encode(patch, self.spec)
-        self.file.write(data)
-        self.index.append((self.offset, len(data)))
-        self.offset += len(data)
+        start, data = self.offset, _encode(patch, self.spec)
+        self.checksums.append(crc32c(data))
+        self._put(data if isinstance(data, bytes) else data.data)
+        self._put(struct.pack("<I", self.checksums[-1]))
+        self.index.append((start, self.offset - start))
 
-    def finish(self) -> None:
-        import google_crc32c
-
-        missing = PATCHES_PER_SHARD - len(self.index)
-        table = np.array(self.index + [(_EMPTY, _EMPTY)] * missing, "<u8").tobytes()
-        self.file.write(table + struct.pack("<I", google_crc32c.value(table)))
+    def finish(self, per_shard: int) -> tuple[int, str]:
+        missing = [(MISSING, MISSING)] * (per_shard - len(self.index))
+        self._put(encode_shard_index(np.array(self.index + missing, np.uint64)))
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
         self.partial.replace(self.path)
+        return self.offset, self._digest.hexdigest()
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self.file.write(data)
+        self._digest.update(data)
+        self.offset += len(data)
 
 
-def _encode(patch: npt.NDArray[Any], spec: ArraySpec) -> bytes:
-    import google_crc32c
-    import imagecodecs
-
+def _encode(patch: npt.NDArray[Any], spec: ArraySpec) -> bytes | npt.NDArray[np.uint8]:
     raw = np.ascontiguousarray(patch, spec.dtype.newbyteorder("<"))
-    data: bytes | bytearray = raw.tobytes()
-    if spec.compression != "none":
-        # The array and not its bytes: of bytes the codec takes the type size to be 1.
-        encode: Any = imagecodecs.blosc_encode
-        data = encode(
-            raw,
-            level=5 if spec.compression == "lz4" else 3,
-            compressor=spec.compression,
-            shuffle="shuffle",
-            typesize=spec.dtype.itemsize,
-            numthreads=1,
-        )
-    return bytes(data) + struct.pack("<I", google_crc32c.value(bytes(data)))
+    if spec.compression == "none":
+        return raw.reshape(-1).view(np.uint8)
+    return blosc_encode(raw, cname=spec.compression, level=_level(spec), shuffle="shuffle")
+
+
+def _level(spec: ArraySpec) -> int:
+    return 5 if spec.compression == "lz4" else 3
 
 
 def _zarr_blosc(spec: ArraySpec) -> list[Any]:
@@ -254,151 +357,6 @@ def _zarr_blosc(spec: ArraySpec) -> list[Any]:
         return []
     from zarr.codecs import BloscCodec
 
-    level = 5 if spec.compression == "lz4" else 3
-    cname: Any = spec.compression
-    return [BloscCodec(cname=cname, clevel=level, shuffle="shuffle", typesize=spec.dtype.itemsize)]
-
-
-def _save_rows(path: Path, rows: Sequence[Sequence[int]]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        np.save(file, np.array(rows, np.int64).reshape(len(rows), len(INDEX_COLUMNS)))
-    partial.replace(path)
-
-
-class PatchReader:
-    """Random access to the patches of one split; safe in threads, picklable for workers.
-
-    Parameters
-    ----------
-    path : Path
-        The ``.zarr`` group.
-
-    Raises
-    ------
-    StoreError
-        If it is not there, or was not written by volprep.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        group = load_json(path / "zarr.json")
-        if group.get("attributes", {}).get("volprep") != FORMAT:
-            raise StoreError(f"{path}: no volprep patch set; make one with: volprep prepare")
-        self.attributes: dict[str, Any] = group["attributes"]
-        self._arrays: dict[str, _ShardedArray] = {}
-        for entry in sorted(path.iterdir()):
-            if entry.name != "index" and (entry / "zarr.json").exists():
-                self._arrays[entry.name] = _ShardedArray(entry)
-        self.index = _read_index(path / "index")
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The arrays of a patch."""
-        return tuple(self._arrays)
-
-    def spec(self, name: str) -> ArraySpec:
-        """Shape and dtype of one array's patches."""
-        return self._arrays[name].spec
-
-    def read(self, name: str, number: int) -> npt.NDArray[Any]:
-        """One array of one patch, freshly allocated.
-
-        Raises
-        ------
-        IndexError
-            If there is no such patch.
-        StoreError
-            If its bytes are damaged: the checksum is compared at every read.
-        """
-        if not 0 <= number < len(self):
-            raise IndexError(f"patch {number} of {len(self)}")
-        return self._arrays[name].read(number)
-
-    def damaged(self) -> Iterator[str]:
-        """Read every patch, and name what cannot be read."""
-        for name, array in self._arrays.items():
-            for number in range(len(self)):
-                try:
-                    array.read(number)
-                except StoreError as error:
-                    yield f"{name}[{number}]: {error}"
-
-
-class _ShardedArray:
-    """One array of a split, read through memory-mapped shards."""
-
-    def __init__(self, path: Path) -> None:
-        meta = load_json(path / "zarr.json")
-        shape = meta["shape"]
-        codecs = meta["codecs"][0]["configuration"]["codecs"]
-        blosc = [c["configuration"]["cname"] for c in codecs if c["name"] == "blosc"]
-        self.path = path
-        self.spec = ArraySpec(
-            path.name, tuple(shape[1:]), np.dtype(meta["data_type"]), blosc[0] if blosc else "none"
-        )
-        self._shards: dict[int, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "spec": self.spec, "_shards": {}}
-
-    def read(self, number: int) -> npt.NDArray[Any]:
-        shard, place = divmod(number, PATCHES_PER_SHARD)
-        if shard not in self._shards:
-            self._shards[shard] = self._open(shard)
-        data, table = self._shards[shard]
-        offset, size = int(table[place, 0]), int(table[place, 1])
-        if offset + size > len(data) or size < 4:
-            raise StoreError(f"{self.path}: patch {number} is not in its shard; {_AGAIN}")
-        return self._decode(data[offset : offset + size], number)
-
-    def _decode(self, chunk: npt.NDArray[np.uint8], number: int) -> npt.NDArray[Any]:
-        import google_crc32c
-        import imagecodecs
-
-        payload = chunk[:-4]
-        if google_crc32c.value(payload) != struct.unpack("<I", chunk[-4:].tobytes())[0]:
-            raise StoreError(f"{self.path}: patch {number} is damaged (checksum); {_AGAIN}")
-        out = np.empty(self.spec.patch_shape, self.spec.dtype.newbyteorder("<"))
-        flat = out.reshape(-1).view(np.uint8)
-        if self.spec.compression == "none":
-            flat[:] = payload
-        else:
-            decode: Any = imagecodecs.blosc_decode
-            decode(payload, numthreads=1, out=flat)
-        return out.astype(self.spec.dtype, copy=False)
-
-    def _open(self, shard: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
-        import google_crc32c
-
-        path = self.path / "c" / str(shard) / "/".join("0" for _ in self.spec.patch_shape)
-        tail = 16 * PATCHES_PER_SHARD + 4
-        try:
-            with path.open("rb") as file:
-                data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path}: shard cannot be read ({error}); {_AGAIN}") from error
-        table = data[-tail:-4]
-        if (
-            len(data) < tail
-            or google_crc32c.value(table) != struct.unpack("<I", data[-4:].tobytes())[0]
-        ):
-            raise StoreError(f"{path}: shard is damaged (its index); {_AGAIN}")
-        return data, np.frombuffer(table.tobytes(), "<u8").reshape(PATCHES_PER_SHARD, 2)
-
-
-def _read_index(path: Path) -> npt.NDArray[np.int64]:
-    """The index array, without importing zarr: one zstd-compressed chunk."""
-    meta = load_json(path / "zarr.json")
-    if meta["shape"][0] == 0:
-        return np.empty((0, len(INDEX_COLUMNS)), np.int64)
-    try:
-        import imagecodecs
-
-        data = imagecodecs.zstd_decode((path / "c" / "0" / "0").read_bytes())
-        return np.frombuffer(data, "<i8").reshape(meta["shape"]).astype(np.int64)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise StoreError(f"{path}: the index is damaged ({error}); {_AGAIN}") from error
+    name: Any = spec.compression
+    size = spec.dtype.itemsize
+    return [BloscCodec(cname=name, clevel=_level(spec), shuffle="shuffle", typesize=size)]
