@@ -22,7 +22,8 @@ FLOORS = [
     ["cases", "headers", "targets"],
     ["sources", "preprocess", "patching", "sampling", "skeletons", "augment", "store", "outputs"],
     ["warp", "ledger"],
-    ["randomness", "compute", "kernels", "config", "findings"],
+    ["randomness", "compute", "kernels", "config"],
+    ["findings"],
     ["geometry", "codecs", "files"],
     ["errors"],
 ]

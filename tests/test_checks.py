@@ -48,18 +48,18 @@ def a_case(
 
 
 def kinds(findings: list[Finding], *, of: str | None = None) -> set[str]:
-    return {f.kind for f in findings if of is None or f.level == of} - {"unknown-spacing", "note"}
+    return {f.name for f in findings if of is None or f.level == of} - {"unknown-spacing", "note"}
 
 
 def only(findings: list[Finding], kind: str) -> Finding:
-    (found,) = [finding for finding in findings if finding.kind == kind]
+    (found,) = [finding for finding in findings if finding.name == kind]
     return found
 
 
 def test_sound_data_gives_no_finding_but_the_missing_spacing(tmp_path):
     findings = check_cases([a_case(tmp_path)])
     assert kinds(findings) == set()
-    assert [f.kind for f in findings if f.level == "warning"] == ["unknown-spacing"]
+    assert [f.name for f in findings if f.level == "warning"] == ["unknown-spacing"]
     assert kinds(check_cases([a_case(tmp_path, spacing=(1.0, 1.0, 1.0))])) == set()
 
 
@@ -80,7 +80,7 @@ def test_everything_is_reported_at_once_and_errors_raise_together(tmp_path):
     findings = check_cases(cases)
     errors = [finding for finding in findings if finding.level == "error"]
     assert findings[: len(errors)] == errors, "errors come first"
-    assert {(f.case, f.kind) for f in errors} == {
+    assert {(f.case, f.name) for f in errors} == {
         ("gone", "unreadable"),
         ("cut", "unreadable"),
         ("shape", "shape-mismatch"),
@@ -123,7 +123,7 @@ def test_a_transposed_label_is_told_how_to_read(tmp_path):
 def test_the_axes_proposed_for_a_label_do_fit(tmp_path_factory, axes):
     turned = np.ascontiguousarray(LABEL.transpose(["ZYX".index(axis) for axis in axes]))
     case = a_case(tmp_path_factory.mktemp("axes"), label=turned)
-    found = [f for f in check_cases([case], headers_only=True) if f.kind == "shape-mismatch"]
+    found = [f for f in check_cases([case], headers_only=True) if f.name == "shape-mismatch"]
     if "".join(axes) == "ZYX":
         assert not found
         return
@@ -164,7 +164,7 @@ def test_spacings_that_are_unknown_absurd_or_contradict_each_other(tmp_path):
         a_spaced_case(tmp_path, "same", (0.3, 0.1, 0.1), (0.301, 0.1, 0.1)),
     ]
     findings = check_cases(cases)
-    assert only(findings, "unknown-spacing").message.endswith("(and so in 1 more: also)")
+    assert only(findings, "unknown-spacing").found.endswith("(and so in 1 more: also)")
     assert only(findings, "absurd-spacing").case == "absurd"
     mismatch = only(findings, "spacing-mismatch")
     assert mismatch.case == "differs"
@@ -176,7 +176,7 @@ def test_a_spacing_that_is_given_is_told_beside_the_files(tmp_path):
     case = a_spaced_case(tmp_path, "a", (0.3, 0.1, 0.1))
     given = Case(case.name, case.images, case.label, spacing=(0.05, 0.004, 0.004))
     (finding,) = check_cases([given])
-    assert finding.kind == "spacing-replaced"
+    assert finding.name == "spacing-replaced"
     assert "0.05, 0.004, 0.004 µm given replaces the file's 0.3, 0.1, 0.1 µm" in finding.message
 
 
@@ -229,7 +229,7 @@ def test_labels_that_are_not_what_they_seem(tmp_path):
         a_case(tmp_path, "fine", IMAGE + 4),
     ]
     found = check_cases(classes, label_kind="classes")
-    assert {(f.case, f.kind) for f in found if f.kind != "unknown-spacing"} == {
+    assert {(f.case, f.name) for f in found if f.name != "unknown-spacing"} == {
         ("binary", "binary-label"),
         ("many", "many-classes"),
         ("gaps", "missing-classes"),
@@ -275,7 +275,7 @@ def test_many_findings_of_one_kind_become_one(tmp_path):
     assert "(and so in 4 more: 1, 2, 3, ...)" in only(findings, "cut-objects").message
     assert "1 of 3 objects" in only(findings, "cut-objects").message
     apart = check_cases([a_case(tmp_path, n, IMAGE, LABEL[:, :k]) for n, k in (("x", 3), ("y", 4))])
-    assert [f.case for f in apart if f.kind == "shape-mismatch"] == ["x", "y"]
+    assert [f.case for f in apart if f.name == "shape-mismatch"] == ["x", "y"]
 
 
 def test_the_audit_of_splits_leaves_unreadable_cases_to_their_own_error(tmp_path):
@@ -283,7 +283,7 @@ def test_the_audit_of_splits_leaves_unreadable_cases_to_their_own_error(tmp_path
     splits = Splits("cases", (SplitPart("a"),), (SplitPart("gone"),))
     for headers_only in (True, False):
         found = check_cases(cases, splits=splits, headers_only=headers_only)
-        assert [(f.case, f.kind) for f in found if f.level == "error"] == [("gone", "unreadable")]
+        assert [(f.case, f.name) for f in found if f.level == "error"] == [("gone", "unreadable")]
 
 
 def test_the_same_image_twice_is_found_and_on_both_sides_is_an_error(tmp_path):
@@ -301,7 +301,7 @@ def test_notices_of_the_layout_are_findings(tmp_path):
     a_case(tmp_path, "a")
     a_case(tmp_path, "b", label=None)
     findings = check_cases(find_cases(tmp_path))
-    assert only(findings, "layout").message == "1 of 2 images have no label: b"
+    assert only(findings, "note").found == "1 of 2 images have no label: b"
 
 
 def test_workers_change_nothing_and_progress_counts_every_voxel(tmp_path):
@@ -370,8 +370,8 @@ def test_label_facts_equal_numpy(data, shape, dtype, depth):
     [
         ("01_stardist_nuclei3d", {}, {"unknown-spacing", "note", "cut-objects"}),
         ("02_gonuclear_nuclei3d_h5", {}, {"small-objects", "cut-objects"}),
-        ("05_isbi2012_em_png_stack", {}, {"unknown-spacing", "one-instance", "layout"}),
-        ("06_fib25_neurons_png", {}, {"unknown-spacing", "layout", "small-objects", "cut-objects"}),
+        ("05_isbi2012_em_png_stack", {}, {"unknown-spacing", "one-instance", "note"}),
+        ("06_fib25_neurons_png", {}, {"unknown-spacing", "note", "small-objects", "cut-objects"}),
         ("08_nifti_totalseg_ct", {}, {"note", "small-objects", "cut-objects"}),
         ("11_imagej_tiff_plantseg", {}, {"cut-objects"}),
         ("12_ometiff", {}, {"small-objects", "cut-objects"}),
@@ -384,13 +384,13 @@ def test_real_data_gets_the_findings_it_deserves(
     real_data: Callable[[str], Path], name: str, options: dict[str, str], wanted: set[str]
 ):
     findings = check_cases(find_cases(real_data(name), **options))
-    assert {finding.kind for finding in findings} == wanted
+    assert {finding.name for finding in findings} == wanted
     raise_on_errors(findings)
 
 
 def test_real_traps_are_errors_that_say_what_to_do(real_data: Callable[[str], Path]):
     findings = check_cases(find_cases(real_data("03_plantseg_ovule_membrane_h5")))
-    errors = [(f.case, f.kind) for f in findings if f.level == "error"]
+    errors = [(f.case, f.name) for f in findings if f.level == "error"]
     assert errors == [
         ("train_2Dc_2D", "shape-mismatch"),
         ("train_3Dc_3D", "unreadable"),
@@ -399,7 +399,7 @@ def test_real_traps_are_errors_that_say_what_to_do(real_data: Callable[[str], Pa
         (None, "mixed-dimensions"),
     ]
     binary = find_cases(real_data("04_qcanet_embryo_nuclei3d"), label_dir="labels_centers")
-    assert {"one-instance", "sparse-label"} <= {f.kind for f in check_cases(binary)}
+    assert {"one-instance", "sparse-label"} <= {f.name for f in check_cases(binary)}
     path = real_data("10_nifti_nibabel_anatomical/functional.nii")
     (error,) = [f for f in check_cases(find_cases(path)) if f.level == "error"]
     assert "T has 20 entries" in error.message

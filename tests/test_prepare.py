@@ -24,7 +24,7 @@ from volprep.errors import (
     VolprepError,
 )
 from volprep.loader import PatchDataset, dataloader
-from volprep.store import PatchStore
+from volprep.store import PatchStore, load_json
 
 SHAPE = (12, 40, 36)
 
@@ -472,8 +472,9 @@ def test_case_without_label_is_left_out_and_said_so(
     (folder / "data/labels/cell 1 µ.tif").unlink()
     store = pipeline.prepare(configure(folder))
     assert store.manifest["cases"] == ["cell 0 µ", "cell 2 µ", "cell 3 µ"]
-    assert "cell 1 µ is left out: it has no label" in caplog.text
-    assert any("cell 1 µ" in notice for notice in store.manifest["notices"])
+    assert "have no label and are left out: cell 1 µ" in caplog.text
+    found = load_json(store.path / "findings.json")["findings"]
+    assert any("cell 1 µ" in each["found"] for each in found)
 
 
 def test_one_image_with_two_labels_stays_on_one_side(folder: Path) -> None:

@@ -50,7 +50,7 @@ def test_real_set_becomes_patches(
     config = load_config(path)
 
     report = pipeline.check(config, pipeline.list_cases(config))
-    said = any(f.kind == "unknown-spacing" for f in report.findings)
+    said = any(f.name == "unknown-spacing" for f in report.findings)
     assert not [f for f in report.findings if f.level == "error"]
     assert said == (spacing is None), [str(f) for f in report.findings]
 

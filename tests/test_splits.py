@@ -111,7 +111,7 @@ def test_a_fraction_of_zero_validates_on_nothing():
     for cases in ([a_case("a")], [a_case("a"), a_case("b")]):
         splits = make_splits(cases, fraction=0, shapes={"a": (9, 9, 9)})
         assert splits.val == ()
-        assert [f.kind for f in audit_splits(splits, cases, content=False)] == ["split-empty"]
+        assert [f.name for f in audit_splits(splits, cases, content=False)] == ["split-empty"]
 
 
 sizes = st.integers(1, 200)
@@ -230,7 +230,7 @@ def test_audit_finds_a_shared_voxel_and_a_shared_halo():
     touching = SplitPart("v", Box((10, 0, 0), (20, 9, 9)))
     apart = SplitPart("v", Box((12, 0, 0), (20, 9, 9)))
     kinds = {
-        (part, halo): [f.kind for f in audit_splits(s, case, halo=(halo,) * 3, content=False)]
+        (part, halo): [f.name for f in audit_splits(s, case, halo=(halo,) * 3, content=False)]
         for part in (touching, apart, SplitPart("v"))
         for halo in (0, 1, 2)
         if (s := Splits("blocks", (left,), (part,)))
@@ -241,14 +241,14 @@ def test_audit_finds_a_shared_voxel_and_a_shared_halo():
     assert kinds[apart, 2] == ["split-overlap"]
     assert kinds[SplitPart("v"), 0] == ["split-overlap"]
     narrow = audit_splits(Splits("blocks", (left,), (apart,)), case, patch=(4, 4, 4), content=False)
-    assert [(f.level, f.kind) for f in narrow] == [("warning", "split-narrow-gap")]
+    assert [(f.level, f.name) for f in narrow] == [("warning", "split-narrow-gap")]
 
 
 def test_audit_finds_groups_on_both_sides_and_names_that_are_gone():
     splits = Splits(
         "cases", (SplitPart("a"),), (SplitPart("b"), SplitPart("z")), groups={"a": "g", "b": "g"}
     )
-    found = {f.kind: f for f in audit_splits(splits, [a_case("a"), a_case("b")], content=False)}
+    found = {f.name: f for f in audit_splits(splits, [a_case("a"), a_case("b")], content=False)}
     assert set(found) == {"split-group", "split-unknown-case"}
     assert found["split-unknown-case"].case == "z"
 
@@ -261,12 +261,12 @@ def test_audit_finds_one_image_under_two_names(tmp_path):
     parts = [SplitPart(case.name) for case in (*twins, other)]
     apart = Splits("cases", (parts[0], parts[2]), (parts[1],))
     (found,) = audit_splits(apart, [*twins, other])
-    assert (found.level, found.kind, found.case) == ("error", "split-same-image", "b")
+    assert (found.level, found.name, found.case) == ("error", "split-same-image", "b")
     together = Splits("cases", (parts[0], parts[1]), (parts[2],))
     assert not audit_splits(together, [*twins, other])
     same_file = Case("d", twins[0].images)
     both = Splits("cases", (parts[0],), (SplitPart("d"),))
-    assert "split-same-file" in {f.kind for f in audit_splits(both, [twins[0], same_file])}
+    assert "split-same-file" in {f.name for f in audit_splits(both, [twins[0], same_file])}
 
 
 def test_audit_reads_whole_images_only_where_their_middle_planes_agree(tmp_path, monkeypatch):
@@ -282,7 +282,7 @@ def test_audit_reads_whole_images_only_where_their_middle_planes_agree(tmp_path,
     parts = [SplitPart(case.name) for case in cases]
     splits = Splits("cases", (parts[0], parts[2]), (parts[1], parts[3]))
     (found,) = audit_splits(splits, cases, workers=1)
-    assert (found.kind, found.case) == ("split-same-image", "d")
+    assert (found.name, found.case) == ("split-same-image", "d")
     assert read == ["a", "b", "c", "d"]
     other = a_saved_case(tmp_path, "e", 255 - voxels[0, :, 0])
     read.clear()
@@ -306,7 +306,7 @@ def test_audit_reports_an_image_that_cannot_be_read(tmp_path):
     bad.write_bytes(b"no array")
     cases = [good, Case("b", (FileRef(bad),))]
     (found,) = audit_splits(make_splits(cases), cases)
-    assert (found.kind, found.case) == ("unreadable", "b")
+    assert (found.name, found.case) == ("unreadable", "b")
 
 
 @given(st.tuples(st.integers(1, 3), *[st.integers(1, 9)] * 3), st.integers(0, 9))
@@ -342,4 +342,4 @@ def test_the_same_nuclei_in_four_formats_are_one_image(real_data: Callable[[str]
         Case(f"c{index}", find_cases(path).items[0].images) for index, path in enumerate(paths)
     ]
     splits = make_splits(cases, folds=2)
-    assert {f.kind for f in audit_splits(splits, cases)} == {"split-same-image"}
+    assert {f.name for f in audit_splits(splits, cases)} == {"split-same-image"}

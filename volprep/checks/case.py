@@ -22,11 +22,11 @@ from volprep.checks.measure import (
     measure_labels,
 )
 from volprep.errors import SourceError
-from volprep.findings import Finding, Level
+from volprep.findings import Finding, Level, Note
 from volprep.geometry import Spacing3
 from volprep.sources import Volume
 
-__all__ = ["CaseFacts", "LabelKind", "examine_case"]
+__all__ = ["CaseFacts", "LabelKind", "examine_case", "said"]
 
 LabelKind = Literal["instances", "classes"]
 Found = TypeVar("Found")
@@ -89,15 +89,16 @@ def examine_case(
         try:
             return work()
         except SourceError as error:
-            wanted = f"; {error.wanted}" if error.wanted else ""
-            message = f"{error.found}{wanted}"
-            findings.append(Finding("error", "unreadable", message, case.name, Path(error.path)))
+            path = Path(error.path)
+            findings.append(
+                Finding("unreadable", error.found, todo=error.wanted, case=case.name, path=path)
+            )
             return None
 
     image, label = attempt(case.open_image), attempt(case.open_label)
     mask = attempt(case.open_mask)
     findings += _headers(case, image, label, mask)
-    if headers_only:
+    if headers_only or any(finding.level == "error" for finding in findings):
         return CaseFacts(case, image, label, mask), findings
     voxels = None if image is None else attempt(partial(measure_image, image, progress))
     labels = None if label is None else attempt(partial(measure_labels, label, progress))
@@ -107,8 +108,8 @@ def examine_case(
     if label is not None and labels is not None:
         findings += _labels(case, label, labels, kind, masked=mask is not None)
     if mask is not None and valid is not None and not len(valid.ids):
-        message = "the valid mask is 0 everywhere: no voxel of the label would be used"
-        findings.append(_finding("error", "empty-mask", case, mask, message))
+        found = "the valid mask is 0 everywhere: no voxel of the label would be used"
+        findings.append(_finding("empty-mask", case, mask, found))
     return CaseFacts(case, image, label, mask, voxels, labels), findings
 
 
@@ -117,8 +118,8 @@ def _headers(
 ) -> Iterator[Finding]:
     for volume in (image, label, mask):
         for note in () if volume is None else volume.notes:
-            if "no spacing" not in note:
-                yield _finding("info", "note", case, volume, note)
+            if "no spacing" not in note:  # which is told of the case
+                yield said(note, case.name, None if volume is None else Path(volume.name))
     if image is None:
         return
     yield from _spacing(case, image, label)
@@ -126,12 +127,12 @@ def _headers(
         if volume is not None and volume.shape[1:] != image.shape[1:]:
             message = (
                 f"the {what} has shape {volume.shape[1:]} and the image {image.shape[1:]} (Z, Y, X)"
-                f"; {_what_would_fit(image, volume, what)}"
             )
-            yield _finding("error", "shape-mismatch", case, volume, message)
+            todo = _what_would_fit(image, volume, what)
+            yield _finding("shape-mismatch", case, volume, message, todo)
 
 
-def _what_would_fit(image: Volume, label: Volume, what: str) -> str:
+def _what_would_fit(image: Volume, label: Volume, what: str) -> str | None:
     """The reading of the axes under which two shapes are one, if there is any."""
     own = label.shape[1:]
     if own[0] == 1 and image.shape[0] == 1 and own[1:] == image.shape[2:]:
@@ -142,7 +143,7 @@ def _what_would_fit(image: Volume, label: Volume, what: str) -> str:
             return f"they agree if the axes of the {what} are {letters}: `label_axes: {letters}`"
     if sorted(own) == sorted(image.shape[1:]):
         return "their axes are in different orders"
-    return "give both one shape, or check that they belong together"
+    return None
 
 
 def _spacing(case: Case, image: Volume, label: Volume | None) -> Iterator[Finding]:
@@ -151,43 +152,33 @@ def _spacing(case: Case, image: Volume, label: Volume | None) -> Iterator[Findin
         stored = case.image.open().spacing
         if stored is not None and not _alike(stored, case.spacing):
             message = f"the spacing {_um(case.spacing)} given replaces the file's {_um(stored)}"
-            yield _finding("info", "spacing-replaced", case, image, message)
+            yield _finding("spacing-replaced", case, image, message)
     if own is None:
-        message = (
-            "the file holds no spacing (z, y, x); give it as `spacing:`, or every physical size "
-            "and anisotropy is unknown"
-        )
-        yield _finding("warning", "unknown-spacing", case, image, message)
+        yield _finding("unknown-spacing", case, image, "the file holds no spacing (z, y, x)")
     elif not all(_SPACING_RANGE[0] <= length <= _SPACING_RANGE[1] for length in own):
-        message = f"the spacing {_um(own)} is no microscope's; give the right one as `spacing:`"
-        yield _finding("warning", "absurd-spacing", case, image, message)
+        message = f"the spacing {_um(own)} is no microscope's"
+        yield _finding("absurd-spacing", case, image, message)
     theirs = None if label is None else label.spacing
     if own is not None and theirs is not None and not _alike(own, theirs):
-        message = (
-            f"the label says a spacing of {_um(theirs)} and the image {_um(own)}; "
-            "the image's is used, or give the right one as `spacing:`"
-        )
-        yield _finding("warning", "spacing-mismatch", case, label, message)
+        message = f"the label says a spacing of {_um(theirs)} and the image {_um(own)}"
+        yield _finding("spacing-mismatch", case, label, message)
 
 
 def _voxels(case: Case, image: Volume, facts: ImageFacts) -> Iterator[Finding]:
     if facts.not_finite:
-        message = (
-            f"{facts.not_finite} voxels are NaN or infinite; replace them, since they spoil every "
-            "mean and every patch that they are in"
-        )
-        yield _finding("error", "not-finite", case, image, message)
+        message = f"{facts.not_finite} voxels are NaN or infinite"
+        yield _finding("not-finite", case, image, message)
     for channel, (low, high) in enumerate(zip(facts.low, facts.high, strict=True)):
         if low >= high:
             which = f"channel {channel}" if image.shape[0] > 1 else "the image"
-            message = f"{which} is {low:g} everywhere: nothing can be learned from it; leave it out"
-            yield _finding("warning", "constant-image", case, image, message)
+            message = f"{which} is {low:g} everywhere"
+            yield _finding("constant-image", case, image, message)
     if facts.blank_planes:
         message = (
             f"{len(facts.blank_planes)} of {image.shape[1]} planes hold one value "
             f"(z = {_some(facts.blank_planes)}): sections may be missing"
         )
-        yield _finding("warning", "blank-planes", case, image, message)
+        yield _finding("blank-planes", case, image, message)
 
 
 def _labels(
@@ -195,8 +186,7 @@ def _labels(
 ) -> Iterator[Finding]:
     count = len(facts.ids)
     if not count:
-        message = "the label is 0 everywhere: nothing is annotated; leave the case out, or mend it"
-        yield _finding("warning", "empty-label", case, label, message)
+        yield _finding("empty-label", case, label, "the label is 0 everywhere")
         return
     if count == 1:
         yield from _one_value(case, label, int(facts.ids[0]), kind)
@@ -210,31 +200,25 @@ def _labels(
 
 def _one_value(case: Case, label: Volume, value: int, kind: LabelKind) -> Iterator[Finding]:
     if kind == "instances":
-        message = (
-            f"the only value beside 0 is {value}: as instances, all objects are one; "
-            "set `label_kind: classes`, or give each object its own id"
-        )
-        yield _finding("warning", "one-instance", case, label, message)
+        message = f"the only value beside 0 is {value}: as instances, all objects are one"
+        yield _finding("one-instance", case, label, message)
     elif value != 1:
         message = (
             f"the only value beside 0 is {value}, so that the classes between would be empty; "
             f"{value} is taken for class 1"
         )
-        yield _finding("info", "binary-label", case, label, message)
+        yield _finding("binary-label", case, label, message)
 
 
 def _classes(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:
     top = int(facts.ids[-1])
     if len(facts.ids) > _MANY_CLASSES:
-        message = (
-            f"{len(facts.ids)} values up to {top} are many for classes; "
-            "if each is one object, set `label_kind: instances`"
-        )
-        yield _finding("warning", "many-classes", case, label, message)
+        message = f"{len(facts.ids)} values up to {top} are many for classes"
+        yield _finding("many-classes", case, label, message)
     elif top > len(facts.ids):
         missing = sorted(set(range(1, min(top, 4096))) - {int(value) for value in facts.ids})
         message = f"{len(facts.ids)} of the classes 1 to {top} occur; not {_some(missing)}"
-        yield _finding("info", "missing-classes", case, label, message)
+        yield _finding("missing-classes", case, label, message)
 
 
 def _instances(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:
@@ -242,12 +226,12 @@ def _instances(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding
     small = int(np.count_nonzero(facts.sizes < _SMALL))
     if small:
         message = f"{small} of {count} objects have fewer than {_SMALL} voxels"
-        yield _finding("info", "small-objects", case, label, message)
+        yield _finding("small-objects", case, label, message)
     if facts.cut:
         message = f"{facts.cut} of {count} objects touch the faces of the volume and may be cut"
-        yield _finding("info", "cut-objects", case, label, message)
+        yield _finding("cut-objects", case, label, message)
     if facts.foreground == 1:
-        yield _finding("info", "no-background", case, label, "no voxel is background (0)")
+        yield _finding("no-background", case, label, "no voxel is background (0)")
 
 
 def _sparse(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:
@@ -264,17 +248,28 @@ def _sparse(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:
         what = f"{facts.foreground:.2%} of the voxels are labelled"
     else:
         return
-    message = (
-        f"{what}; if 0 means `not annotated` and not background, give a valid mask "
-        "(`mask_dir`, `mask_key`, or `mask:` in the list of cases)"
-    )
     level: Level = "warning" if told or 2 * len(labelled) < span else "info"
-    yield _finding(level, "sparse-label", case, label, message)
+    yield _finding("sparse-label", case, label, what, level=level)
 
 
-def _finding(level: Level, kind: str, case: Case, volume: Volume | None, message: str) -> Finding:
+def said(note: str, case: str | None = None, path: Path | None = None) -> Finding:
+    """The finding that a reader's or a layout's note is."""
+    if isinstance(note, Note):
+        return note.about(case, path)
+    return Finding("note", note, case=case, path=path)
+
+
+def _finding(
+    name: str,
+    case: Case,
+    volume: Volume | None,
+    found: str,
+    todo: str | None = None,
+    *,
+    level: Level | None = None,
+) -> Finding:
     path = None if volume is None else Path(volume.name)
-    return Finding(level, kind, message, case.name, path)
+    return Finding(name, found, todo=todo, case=case.name, path=path, level=level)
 
 
 def _alike(one: Spacing3, other: Spacing3) -> bool:

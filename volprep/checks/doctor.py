@@ -9,16 +9,15 @@ from functools import partial
 from typing import Any
 
 from volprep.cases import Case, Cases
-from volprep.checks.case import CaseFacts, LabelKind, examine_case
+from volprep.checks.case import CaseFacts, LabelKind, examine_case, said
 from volprep.checks.measure import Progress
 from volprep.compute import run_units
-from volprep.findings import Finding
+from volprep.findings import Finding, by_level
 from volprep.geometry import Shape3
 from volprep.splits import Splits, audit_splits
 
 __all__ = ["Report", "check_cases", "examine_cases"]
 
-_LEVELS = ("error", "warning", "info")
 #: So many findings of one kind are told apart; more become one.
 _APART = 3
 
@@ -110,7 +109,7 @@ def examine_cases(
     look = partial(examine_case, kind=label_kind, headers_only=headers_only, progress=progress)
     looked = list(run_units(look, cases, workers=workers))
     facts = tuple(each for each, _ in looked)
-    findings = [Finding("info", "layout", text) for text in _notices(cases)]
+    findings = [said(note) for note in _notices(cases)]
     findings += [finding for _, found in looked for finding in found]
     findings += _between(facts)
     report = Report(facts, ())
@@ -120,8 +119,7 @@ def examine_cases(
             content=not headers_only, workers=workers,
         )  # fmt: skip
         findings += audit
-    findings = sorted(_merged(findings), key=lambda finding: _LEVELS.index(finding.level))
-    return Report(facts, tuple(findings))
+    return Report(facts, tuple(by_level(_merged(findings))))
 
 
 def _notices(cases: Cases | Sequence[Case]) -> tuple[str, ...]:
@@ -133,18 +131,18 @@ def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
     alike: dict[tuple[object, ...], list[Finding]] = {}
     several: dict[tuple[object, ...], set[str]] = {}
     for finding in findings:
-        several.setdefault((finding.level, finding.kind), set()).add(finding.message)
+        several.setdefault((finding.level, finding.name), set()).add(finding.message)
     for index, finding in enumerate(findings):
         apart = index if finding.level == "error" or finding.case is None else None
-        many = len(several[finding.level, finding.kind]) > _APART and finding.kind != "note"
+        many = len(several[finding.level, finding.name]) > _APART and finding.name != "note"
         words = None if many else finding.message
-        alike.setdefault((apart, finding.level, finding.kind, words), []).append(finding)
+        alike.setdefault((apart, finding.level, finding.name, words), []).append(finding)
     for first, *others in alike.values():
         names = list(dict.fromkeys(f.case for f in others if f.case not in (None, first.case)))
         if names:
             more = ", ".join(str(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
             tail = f"(and so in {len(names)} more: {more})"
-            yield replace(first, message=f"{first.message} {tail}")
+            yield replace(first, found=f"{first.found} {tail}")
         else:
             yield first
 
@@ -161,19 +159,17 @@ def _between(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
         if image.spacing is not None
     }
     if len(set(flat.values())) > 1:
-        message = f"2D and 3D images are mixed: {_shares(flat)}; prepare them apart"
-        yield Finding("error", "mixed-dimensions", message)
+        message = f"2D and 3D images are mixed: {_shares(flat)}"
+        yield Finding("mixed-dimensions", message)
     if len(set(channels.values())) > 1:
-        message = f"images differ in channels: {_shares(channels)}; give all the same ones"
-        yield Finding("error", "mixed-channels", message)
+        message = f"images differ in channels: {_shares(channels)}"
+        yield Finding("mixed-channels", message)
     if len(set(dtypes.values())) > 1:
-        message = (
-            f"images differ in dtype: {_shares(dtypes)}; their intensities may differ in scale"
-        )
-        yield Finding("warning", "mixed-dtypes", message)
+        message = f"images differ in dtype: {_shares(dtypes)}"
+        yield Finding("mixed-dtypes", message)
     if len(set(spacings.values())) > 1:
-        message = f"spacings differ: {_shares(spacings)}; resample with `target_spacing`"
-        yield Finding("warning", "mixed-spacings", message)
+        message = f"spacings differ: {_shares(spacings)}"
+        yield Finding("mixed-spacings", message)
     yield from _duplicates(facts)
 
 
@@ -184,9 +180,9 @@ def _duplicates(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
             continue
         first = seen.setdefault(each.voxels.content, each.case.name)
         if first != each.case.name:
-            message = f"the same image, voxel for voxel, as {first}; remove one"
+            message = f"the same image, voxel for voxel, as {first}"
             path = each.case.image.path
-            yield Finding("warning", "duplicate-image", message, each.case.name, path)
+            yield Finding("duplicate-image", message, case=each.case.name, path=path)
 
 
 def _shares(values: dict[str, str]) -> str:

@@ -84,7 +84,9 @@ def init(
 
 @app.command()
 def check(
-    source: Source,
+    source: Annotated[
+        Path | None, typer.Argument(help="A config, or a folder (or file) of volumes.")
+    ] = None,
     image_dir: ImageDir = None,
     label_dir: LabelDir = None,
     image_key: ImageKey = None,
@@ -95,9 +97,18 @@ def check(
     headers_only: Annotated[
         bool, typer.Option("--headers-only", help="Do not read a voxel.")
     ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 4 on warnings, too.")] = False,
+    explain: Annotated[
+        str | None, typer.Option(help="Explain a finding by its name, or all of them.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the cases, and everything that is wrong or doubtful about them."""
+    if explain is not None:
+        _explain(explain, as_json=as_json)
+        return
+    if source is None:
+        raise ConfigError("check: give a config or a folder, or --explain NAME")
     from volprep import pipeline
 
     config = pipeline.load_target(
@@ -121,10 +132,27 @@ def check(
         print_table(f"{len(cases)} cases: {cases.reason}", header, rows)
         found = [[f.level, str(f)] for f in report.findings]
         print_table("findings", ["level", "finding"], found or [["", "none: all is well"]])
-    errors = sum(finding.level == "error" for finding in report.findings)
-    if errors:
-        say(f"{errors} error{'s' if errors > 1 else ''}: see above")
+    ends = ("error", "warning") if strict else ("error",)
+    counts = {level: sum(f.level == level for f in report.findings) for level in ends}
+    if any(counts.values()):
+        listed = [f"{n} {level}{'s' if n > 1 else ''}" for level, n in counts.items() if n]
+        say(f"{' and '.join(listed)}: see above; more on each: volprep check --explain NAME")
         raise typer.Exit(DataCheckError.exit_code)
+
+
+def _explain(name: str, *, as_json: bool) -> None:
+    """What a finding means; of all of them the names first."""
+    from volprep.findings import TABLE, explain
+
+    names = list(TABLE) if name == "all" else [name]
+    try:
+        texts = [explain(each) for each in names]
+    except KeyError as error:
+        raise ConfigError(f"--explain: {error.args[0]}") from None
+    if as_json:
+        print_json({each: TABLE[each]._asdict() for each in names})
+        return
+    print("\n\n".join(texts))
 
 
 def _case_row(facts: Any) -> list[object]:

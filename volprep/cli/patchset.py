@@ -26,6 +26,9 @@ def prepare(
     workers: Annotated[
         int | None, typer.Option("--workers", "-j", min=1, help="Threads, over the YAML's.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with exit 4 on warnings, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make the patch set: check, fingerprint, plan, split, cut, and a generated train.yaml."""
@@ -40,7 +43,7 @@ def prepare(
     if workers is not None:
         compute = settings.compute.model_copy(update={"workers": workers})
         settings = settings.model_copy(update={"compute": compute})
-    store = pipeline.prepare(settings, overwrite=overwrite, reporter=stage)
+    store = pipeline.prepare(settings, overwrite=overwrite, strict=strict, reporter=stage)
     if as_json:
         print_json({"path": str(store.path), "training": store.manifest["training"]})
         return
@@ -58,6 +61,7 @@ def inspect(
 ) -> None:
     """Show what a patch set holds: sizes, splits, cases, files."""
     from volprep.errors import StoreError
+    from volprep.findings import Finding
     from volprep.store import PatchStore, load_json
 
     store = PatchStore(out)
@@ -84,15 +88,16 @@ def inspect(
                 ],
                 "inputs": store.manifest["inputs"],
                 "versions": store.manifest["versions"],
-                "notices": store.manifest["notices"],
+                **load_json(out / "findings.json"),
                 "damaged": damaged,
             }
         )
     else:
         _show(out, store.manifest["training"])
         print_table("cases", ["split", "case", "patches", "foreground", "padded"], rows)
-        if store.manifest["notices"]:
-            print_table("notices", ["notice"], [[text] for text in store.manifest["notices"]])
+        found = [Finding.from_dict(each) for each in load_json(out / "findings.json")["findings"]]
+        if found:
+            print_table("findings", ["level", "finding"], [[f.level, str(f)] for f in found])
     if damaged:
         raise StoreError("\n".join(damaged))
 

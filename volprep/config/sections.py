@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from pydantic import (
 )
 
 from volprep.config.values import parse_memory, parse_spacing
+from volprep.findings import TABLE
 
 Memory = Annotated[int, BeforeValidator(parse_memory), Field(gt=0)]
 Spacing = Annotated[tuple[float, float, float] | None, BeforeValidator(parse_spacing)]
@@ -298,6 +300,34 @@ class OutputConfig(Section):
     compression: Literal["lz4", "zstd", "none"] = Field("lz4", description="Of the patches.")
 
 
+class FindingsConfig(Section):
+    """Findings by name: `volprep check --explain all` lists them."""
+
+    ignore: list[str] = Field(
+        default_factory=list, description="Warnings and infos that are not told; errors stay."
+    )
+    error: list[str] = Field(default_factory=list, description="Findings that end the run.")
+
+    @field_validator("ignore", "error")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in TABLE:
+                near = difflib.get_close_matches(name, TABLE, n=1, cutoff=0.4)
+                what = f"did you mean {near[0]}?" if near else "volprep check --explain all"
+                raise ValueError(f"no finding is called {name}; {what}")
+        return names
+
+    @field_validator("ignore")
+    @classmethod
+    def _no_error(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if TABLE[name].level == "error":
+                todo = TABLE[name].todo
+                raise ValueError(f"{name} is an error, which cannot be ignored; {todo}")
+        return names
+
+
 class ComputeConfig(Section):
     """How much of the machine is used."""
 
@@ -318,6 +348,10 @@ class Config(Section):
     skeletons: SkeletonConfig = Field(default_factory=lambda: SkeletonConfig.model_validate({}))
     augment: list[dict[str, Any] | str] | dict[str, Any] = Field(
         default_factory=list, description="Augmentations: a list of named sections, in order."
+    )
+    findings: FindingsConfig = Field(
+        default_factory=lambda: FindingsConfig.model_validate({}),
+        description="Findings that are silenced, or end the run.",
     )
     output: OutputConfig = Field(default_factory=lambda: OutputConfig.model_validate({}))
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig.model_validate({}))

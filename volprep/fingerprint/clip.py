@@ -133,14 +133,10 @@ def clip_findings(bounds: Sequence[ClipBounds]) -> list[Finding]:
     for c, found in enumerate(bounds):
         between = f"channel {c}: clipping to {found.low:g} and {found.high:g}"
         if found.collapsed:
-            message = f"{between} leaves one value; set `preprocess.clip: auto`, or null for none"
-            findings.append(Finding("warning", "clip-collapses", message))
+            findings.append(Finding("clip-collapses", f"{between} leaves one value"))
         elif found.cut is not None and found.cut > MOST_CUT:
-            message = (
-                f"{between} cuts {found.cut:.1%} of the labelled voxels; "
-                "set `preprocess.clip: auto`, or wider percentiles, or null for none"
-            )
-            findings.append(Finding("warning", "clip-cuts-labels", message))
+            message = f"{between} cuts {found.cut:.1%} of the labelled voxels"
+            findings.append(Finding("clip-cuts-labels", message))
     return findings
 
 

@@ -17,6 +17,7 @@ from volprep.config import (
     with_values,
 )
 from volprep.errors import ConfigError, SourceError
+from volprep.findings import Note
 from volprep.headers import list_volumes
 from volprep.sources import stem_of
 from volprep.splits import Twins, find_twins
@@ -105,11 +106,11 @@ def without_duplicates(config: Config, cases: Cases) -> Cases:
     """
     twins = find_twins(cases.items, config.compute.workers) if len(cases) > 1 else Twins({}, {})
     notices = [
-        f"{name} is left out: image and label are those of {original}, voxel for voxel"
+        Note("copy-left-out", f"{name}: image and label are those of {original}, voxel for voxel")
         for name, original in twins.copies.items()
     ]
     notices += [
-        f"{name} stays on one side of the split with {original}: the image is the same"
+        Note("same-image", f"{name} stays on one side with {original}: the image is the same")
         for name, original in twins.same_image.items()
     ]
     groups = {**twins.same_image, **{first: first for first in twins.same_image.values()}}
@@ -130,10 +131,12 @@ def labelled_only(cases: Cases) -> Cases:
     if not labelled or len(labelled) == len(cases):
         return cases
     left = [case.name for case in cases if case.label is None]
-    return _kept(cases, labelled, [f"{name} is left out: it has no label" for name in left])
+    names = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
+    found = f"{len(left)} of {len(cases)} cases have no label and are left out: {names}"
+    return _kept(cases, labelled, [Note("unlabelled-images", found)])
 
 
-def _kept(cases: Cases, items: Sequence[Case], notices: Sequence[str]) -> Cases:
+def _kept(cases: Cases, items: Sequence[Case], notices: Sequence[Note]) -> Cases:
     return dataclasses.replace(cases, items=tuple(items), notices=(*cases.notices, *notices))
 
 

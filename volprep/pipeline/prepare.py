@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from volprep.cases import Cases
 from volprep.compute import default_workers, run_units
 from volprep.config import Config, TrainingConfig, canonical_json, dump_yaml
 from volprep.errors import DataCheckError, PlanError, StoreError, VolprepError
-from volprep.findings import Finding, raise_on_errors
+from volprep.findings import Finding
 from volprep.fingerprint import Fingerprint
 from volprep.geometry import Box, Shape3, three
 from volprep.pipeline.check import check
@@ -44,6 +44,7 @@ from volprep.pipeline.sites import (
     training_sites,
 )
 from volprep.pipeline.skeletons import make_skeletons, skeleton_targets, skeleton_voxels
+from volprep.pipeline.told import Told, refuse_warnings, rules_of
 from volprep.pipeline.volumes import file_states, lost_ids_of, prepare_volumes
 from volprep.preprocess import Normalisation, Preprocessing
 from volprep.skeletons import Skeletons, SkeletonTargets
@@ -66,7 +67,10 @@ __all__ = ["prepare"]
 log = logging.getLogger(__name__)
 
 #: The files beside the patches, but for the manifest.
-_BESIDE = ("config.resolved.yaml", "fingerprint.json", "plan.yaml", "splits.json", "train.yaml")
+_BESIDE = (
+    "config.resolved.yaml", "findings.json", "fingerprint.json", "plan.yaml", "splits.json",
+    "train.yaml",
+)  # fmt: skip
 
 SplitName = Literal["train", "val"]
 
@@ -88,7 +92,13 @@ class _Decisions:
     targets: SkeletonTargets | None
 
 
-def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = silent) -> PatchStore:
+def prepare(
+    config: Config,
+    *,
+    overwrite: bool = False,
+    strict: bool = False,
+    reporter: Reporter = silent,
+) -> PatchStore:
     """Make the patch set that a config describes.
 
     Parameters
@@ -98,6 +108,8 @@ def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = sil
     overwrite : bool
         Whether a patch set that is there already is made anew, and replaced at
         the very end.
+    strict : bool
+        Whether a warning ends the run, as an error does.
     reporter : callable
         Told of every long stage.
 
@@ -122,11 +134,14 @@ def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = sil
     key = _run_key(config, cases)
     done = _already_there(out, key, overwrite=overwrite)
     if done is not None:
+        if strict:
+            refuse_warnings(load_json(out / "findings.json")["findings"])
         return done
-    cases = _checked(config, cases, reporter)
+    told = Told(rules_of(config), strict=strict)
+    cases = _checked(config, cases, told, reporter)
     with WorkingFolder(out, key) as partial:
         try:
-            manifest = _build(config, cases, partial, reporter)
+            manifest = _build(config, cases, partial, told, reporter)
         except VolprepError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -134,39 +149,44 @@ def prepare(config: Config, *, overwrite: bool = False, reporter: Reporter = sil
     return PatchStore(out)
 
 
-def _checked(config: Config, cases: Cases, reporter: Reporter) -> Cases:
+def _checked(config: Config, cases: Cases, told: Told, reporter: Reporter) -> Cases:
     """The cases to prepare: errors of the data end it here, warnings are told."""
     with reporter("check", voxel_count(cases), "voxels") as advance:
         report = check(config, cases, intensities=False, progress=advance)
-    raise_on_errors(report.findings)
-    for finding in report.findings:
-        if finding.level == "warning":
-            log.warning("%s", finding)
-    kept = labelled_only(without_duplicates(config, cases))
-    for notice in kept.notices[len(cases.notices) :]:
-        log.warning("%s", notice)
-    return kept
+    told.tell(report.findings)
+    return labelled_only(without_duplicates(config, cases))
 
 
-def _build(config: Config, cases: Cases, partial: Path, reporter: Reporter) -> dict[str, Any]:
+def _build(
+    config: Config, cases: Cases, partial: Path, told: Told, reporter: Reporter
+) -> dict[str, Any]:
     """Everything of the set but its name."""
-    decided = _decide(config, cases, reporter)
+    decided = _decide(config, cases, told, reporter)
     prepared = prepare_volumes(
         decided.cases.items, decided.settings, partial / "volumes",
         workers=config.compute.workers, reporter=reporter,
     )  # fmt: skip
     prepared = _skeletons(decided, prepared, partial, reporter)
-    counts, stored = _write_patches(decided, prepared, partial, reporter)
-    return _describe(decided, counts, stored, partial, reporter)
+    told.tell(_vanished(lost_ids_of(cases.items, partial / "volumes")))
+    counts, stored = _write_patches(decided, prepared, partial, told, reporter)
+    return _describe(decided, counts, stored, partial, told, reporter)
 
 
-def _decide(config: Config, cases: Cases, reporter: Reporter) -> _Decisions:
+def _vanished(lost: Mapping[str, Sequence[int]]) -> Iterator[Finding]:
+    for case, ids in lost.items():
+        if ids:
+            some = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
+            found = f"{len(ids)} label ids vanished in preprocessing: {some}"
+            yield Finding("vanished-ids", found, case=case)
+
+
+def _decide(config: Config, cases: Cases, told: Told, reporter: Reporter) -> _Decisions:
     plan, splits, fingerprint, classes = decide(config, cases, reporter)
     workers = config.compute.workers
     audit = audit_splits(splits, cases.items, patch=plan.patch_size, workers=workers)
-    raise_on_errors(audit)
-    for notice in (*splits.notices, *clip_warnings(config, fingerprint)):
-        log.warning("%s", notice)
+    told.tell(audit)
+    told.tell(notice.about() for notice in splits.notices)
+    told.tell(clip_warnings(config, fingerprint))
     common, of_case = normalisations(config, cases, fingerprint, reporter)
     return _Decisions(
         config, cases, fingerprint, plan, splits, tuple(audit),
@@ -201,7 +221,11 @@ def _read_skeletons(path: Path) -> Skeletons | None:
 
 
 def _write_patches(
-    decided: _Decisions, prepared: Sequence[PreparedCase], partial: Path, reporter: Reporter
+    decided: _Decisions,
+    prepared: Sequence[PreparedCase],
+    partial: Path,
+    told: Told,
+    reporter: Reporter,
 ) -> tuple[dict[SplitName, int], Shape3]:
     stored = stored_patch_size(decided.plan, blocks_of(decided.splits.train, prepared))
     dtypes = _dtypes(prepared, decided.targets)
@@ -216,22 +240,23 @@ def _write_patches(
     if not sites["train"]:
         raise DataCheckError(["no training patch: every case was held out or rejected"])
     for split, size in sizes.items():
-        _tell_of_padding(split, sites[split], size)
+        told.tell(_padding(split, sites[split], size))
         specs = _specs(dtypes, prepared[0].image.shape[0], size, decided.config.output.compression)
         _write_split(decided, prepared, partial, split, sites[split], specs, reporter)
     return {split: len(found) for split, found in sites.items()}, stored
 
 
-def _tell_of_padding(split: SplitName, sites: Sequence[Site], size: Shape3) -> None:
-    """Warn of patches that are mostly not data."""
+def _padding(split: SplitName, sites: Sequence[Site], size: Shape3) -> Iterator[Finding]:
+    """Patches that are mostly not data."""
     inside = sum(site.region.common(Box.at(site.start, size)).size for site in sites)
     every = math.prod(size) * len(sites)
     if every and inside < every / 2:
-        log.warning(
-            "%s: %.0f%% of the voxels of the patches lie beyond their regions and are filled in; "
-            "set plan.patch_size smaller than %s",
-            split, 100 * (1 - inside / every), " x ".join(map(str, size)),
-        )  # fmt: skip
+        found = (
+            f"{split}: {1 - inside / every:.0%} of the voxels of the patches lie beyond their "
+            "regions and are filled in"
+        )
+        todo = f"set plan.patch_size smaller than {' x '.join(map(str, size))}"
+        yield Finding("patches-padded", found, todo=todo)
 
 
 def _write_split(
@@ -343,6 +368,7 @@ def _describe(
     counts: Mapping[SplitName, int],
     stored: Shape3,
     partial: Path,
+    told: Told,
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Write everything that stands beside the patches, and give the manifest."""
@@ -354,6 +380,7 @@ def _describe(
     audit = [finding.to_dict() for finding in decided.audit]
     write_json(partial / "splits.json", {**decided.splits.to_dict(), "audit": audit})
     write_text(partial / "train.yaml", dump_yaml(training))
+    write_json(partial / "findings.json", told.to_dict())
     shutil.rmtree(partial / ".done")
     lost = lost_ids_of(decided.cases.items, partial / "volumes")
     shutil.rmtree(partial / "volumes", ignore_errors=True)
@@ -371,7 +398,6 @@ def _describe(
         "lost_ids": lost,
         "versions": _versions(),
         "training": training.model_dump(mode="json"),
-        "notices": [*decided.cases.notices, *decided.splits.notices],
         "written": {name: describe_file(partial / name)["sha256"] for name in _BESIDE},
     }
 

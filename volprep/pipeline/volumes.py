@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Sequence
 from functools import partial
@@ -28,7 +27,6 @@ from volprep.store import StoredVolume, create_case_array, load_json, write_json
 
 __all__ = ["CHUNKS", "file_states", "lost_ids_of", "prepare_volumes"]
 
-log = logging.getLogger(__name__)
 
 #: Chunks of a resampled volume on disk.
 CHUNKS: Shape3 = (32, 128, 128)
@@ -137,7 +135,7 @@ def _write(
         def write_labels(box: Box, array: Any) -> None:
             labels.write(box, array[None])
 
-    lost = preprocess_case(
+    return preprocess_case(
         image,
         label,
         settings=settings,
@@ -147,9 +145,6 @@ def _write(
         depth=CHUNKS[0],
         workers=workers,
     ).lost_ids
-    if lost:
-        log.warning("%s: %d label ids vanished in preprocessing: %s", name, len(lost), lost[:20])
-    return lost
 
 
 def _fresh_array(path: Path, shape: Sequence[int], dtype: Any, layout: CaseLayout) -> StoredVolume:

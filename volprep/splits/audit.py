@@ -114,15 +114,15 @@ def _audit_names(splits: Splits, cases: Sequence[Case]) -> list[Finding]:
     known = {case.name for case in cases}
     named = {part.case for part in (*splits.train, *splits.val)}
     gone = [
-        Finding("error", "split-unknown-case", "in the splits but not in the data", name)
+        Finding("split-unknown-case", "in the splits but not in the data", case=name)
         for name in sorted(named - known)
     ]
     missing = [
-        Finding("warning", "split-missing-case", "in neither train nor val", name)
+        Finding("split-missing-case", "in neither train nor val", case=name)
         for name in sorted(known - named)
     ]
     empty = [
-        Finding("warning", "split-empty", f"nothing is for {side}; set split.fraction above 0")
+        Finding("split-empty", f"nothing is for {side}")
         for side, parts in (("training", splits.train), ("validation", splits.val))
         if not parts
     ]
@@ -136,16 +136,16 @@ def _audit_boxes(splits: Splits, patch: Shape3 | None, halo: Shape3) -> list[Fin
         for val in (part for part in splits.val if part.case == train.case):
             if train.box is None or val.box is None:
                 message = "the whole volume is on one side and some of it on the other"
-                findings.append(Finding("error", "split-overlap", message, train.case))
+                findings.append(Finding("split-overlap", message, case=train.case))
             elif train.box.grow(halo).overlaps(val.box.grow(halo)):
                 message = (
                     f"train {_span(train.box)} and val {_span(val.box)} share voxels with a halo "
-                    f"of {halo}; widen split.gap"
+                    f"of {halo}"
                 )
-                findings.append(Finding("error", "split-overlap", message, train.case))
+                findings.append(Finding("split-overlap", message, case=train.case))
             elif patch is not None and train.box.grow(patch).overlaps(val.box):
                 message = f"the gap between train and val is narrower than the patch {patch}"
-                findings.append(Finding("warning", "split-narrow-gap", message, train.case))
+                findings.append(Finding("split-narrow-gap", message, case=train.case))
     return findings
 
 
@@ -157,7 +157,7 @@ def _audit_groups(splits: Splits) -> list[Finding]:
         for parts in (splits.train, splits.val)
     )
     return [
-        Finding("error", "split-group", f"the group {group!r} is in both train and val")
+        Finding("split-group", f"the group {group!r} is in both train and val")
         for group in sorted(train & val)
     ]
 
@@ -172,7 +172,8 @@ def _audit_files(splits: Splits, cases: Sequence[Case]) -> list[Finding]:
             other = seen.setdefault((ref.path.resolve(), ref.key), case.name)
             if other != case.name and _crosses(sides, other, case.name):
                 message = f"the file of {other} too, on the other side of the split"
-                findings.append(Finding("error", "split-same-file", message, case.name, ref.path))
+                finding = Finding("split-same-file", message, case=case.name, path=ref.path)
+                findings.append(finding)
     return findings
 
 
@@ -191,10 +192,10 @@ def _audit_content(
         if twins:
             message = (
                 f"the same image, voxel for voxel, as {', '.join(twins)} on the other side of the "
-                "split; remove one, or give both one group"
+                "split"
             )
             path = case.image.path
-            findings.append(Finding("error", "split-same-image", message, case.name, path))
+            findings.append(Finding("split-same-image", message, case=case.name, path=path))
         alike.append(case.name)
     return findings
 
@@ -296,8 +297,8 @@ def _middle_hash(volume: Volume) -> str:
 
 
 def _unreadable(name: str, error: SourceError) -> Finding:
-    message = error.found + (f"; {error.wanted}" if error.wanted else "")
-    return Finding("error", "unreadable", message, name, Path(error.path))
+    path = Path(error.path)
+    return Finding("unreadable", error.found, todo=error.wanted, case=name, path=path)
 
 
 def _sides(splits: Splits) -> dict[str, set[str]]:

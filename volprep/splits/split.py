@@ -10,6 +10,7 @@ import numpy as np
 
 from volprep.cases import Case, group_of
 from volprep.errors import PlanError
+from volprep.findings import Note
 from volprep.geometry import Box, Shape3, three
 from volprep.randomness import sample_generator
 from volprep.splits.blocks import AXES, Cut, Draw, along, divide, slab
@@ -46,7 +47,7 @@ class Splits:
         asked for: that patch, shrunk along the axes that are cut; else None.
     groups : dict of str to str
         The group of each case that has one.
-    notices : tuple of str
+    notices : tuple of Note
         What was decided and can be overruled.
     """
 
@@ -59,7 +60,7 @@ class Splits:
     gap: Shape3 = (0, 0, 0)
     patch_limit: Shape3 | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
-    notices: tuple[str, ...] = ()
+    notices: tuple[Note, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for ``splits.json``."""
@@ -71,7 +72,7 @@ class Splits:
             "gap": list(self.gap),
             "patch_limit": None if self.patch_limit is None else list(self.patch_limit),
             "groups": dict(self.groups),
-            "notices": list(self.notices),
+            "notices": [notice.to_dict() for notice in self.notices],
             "train": [_part_to_dict(part) for part in self.train],
             "val": [_part_to_dict(part) for part in self.val],
         }
@@ -90,7 +91,7 @@ class Splits:
             gap=three(values.get("gap", (0, 0, 0))),
             patch_limit=None if limit is None else three(limit),
             groups=dict(values.get("groups", {})),
-            notices=tuple(values.get("notices", ())),
+            notices=tuple(Note.from_dict(each) for each in values.get("notices", ())),
         )
 
 
@@ -206,7 +207,12 @@ def _split_cases(cases: Sequence[Case], kind: str, draw: Draw, groups: Mapping[s
         fold=draw.fold if draw.folds else 0,
         folds=draw.folds,
         groups=dict(groups),
-        notices=(f"{unlabelled} cases without a label are not drawn for validation",)
+        notices=(
+            Note(
+                "split-unlabelled",
+                f"{unlabelled} cases without a label are not drawn for validation",
+            ),
+        )
         if unlabelled
         else (),
     )
@@ -263,17 +269,19 @@ def _split_blocks(
         train += [SplitPart(case.name, slab(shape, axis, *part)) for part in division.train]
         val.append(SplitPart(case.name, slab(shape, axis, *division.val)))
         gaps.append(along((0, 0, 0), axis, division.gap))
-        notices.append(
+        held = (
             f"{case.name}: {AXES[axis]} {division.val[0]} to {division.val[1]} of {shape[axis]} "
             f"is held out, with a gap of {division.gap}; {division.trained / shape[axis]:.0%} of "
             "the volume is for training"
         )
+        notices.append(Note("split-blocks", held))
         if cut.patch is None or division.patch < cut.patch[axis]:
             limits.append(along(cut.patch or shape, axis, division.patch))
-            notices.append(
+            small = (
                 f"{case.name}: too small for two patches and a gap; a patch may have at most "
                 f"{division.patch} voxels along {AXES[axis]}"
             )
+            notices.append(Note("split-small", small))
     return Splits(
         kind="blocks",
         train=tuple(train),

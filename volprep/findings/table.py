@@ -1,0 +1,477 @@
+"""Every finding that there is: its level, what is wanted, what to do, why, and an example.
+
+One row a name, in the order of the alphabet. The level follows one rule: an error
+forbids going on; a warning says that something changes what is trained on; an info
+changes nothing. Each name is raised by a test (tests/test_findings.py sees to it).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+__all__ = ["TABLE", "Kind", "Level"]
+
+Level = Literal["error", "warning", "info"]
+
+
+class Kind(NamedTuple):
+    """What all findings of one name have in common.
+
+    Attributes
+    ----------
+    level : {'error', 'warning', 'info'}
+        Unless the one who raises it says otherwise.
+    wanted : str
+        What should be there.
+    todo : str
+        What to do, where the one who raises it has no better advice.
+    why : str
+        What it means and why it matters.
+    example : str
+        A file that has it, and what is said or done.
+    """
+
+    level: Level
+    wanted: str
+    todo: str
+    why: str
+    example: str
+
+
+TABLE: dict[str, Kind] = {
+    "absurd-spacing": Kind(
+        "warning",
+        wanted="a spacing between 0.1 nm and 10 mm",
+        todo="give the right one as `spacing:`",
+        why="Every physical size, the anisotropy and the plan follow from the spacing.",
+        example="a NIfTI header in mm that holds µm: `spacing: [0.3, 0.1, 0.1]` puts it right",
+    ),
+    "alpha-channel": Kind(
+        "warning",
+        wanted="channels that hold signal",
+        todo="save the picture without transparency, or leave that channel out",
+        why="A PNG's transparency is read as one more channel and would be trained on.",
+        example="an RGBA screenshot: 4 channels, the last of which is 255 everywhere",
+    ),
+    "axis-guessed": Kind(
+        "info",
+        wanted="a file that names its axes",
+        todo="if it is something else, say so with `axes:`",
+        why="The file does not name its first axis, and depth is what it mostly is.",
+        example="tifffile.imwrite('a.tif', stack) without metadata: `axes: ZYX` is meant",
+    ),
+    "binary-label": Kind(
+        "info",
+        wanted="classes that are counted from 1",
+        todo="nothing, unless other classes are missing",
+        why="A mask of 0 and 255 is one class, not class 255 after 254 empty ones.",
+        example="a PNG mask with the values 0 and 255",
+    ),
+    "blank-planes": Kind(
+        "warning",
+        wanted="sections that hold an image",
+        todo="leave them out, or give a valid mask that is 0 there",
+        why="Sections that hold one value are mostly lost ones, and are trained on as they are.",
+        example="sections 40 and 41 of a serial-section series are black",
+    ),
+    "channels-counted": Kind(
+        "info",
+        wanted="channel_names in dataset.json",
+        todo="add them, if a file may be missing",
+        why="Without their names, a channel that is missing everywhere is not noticed.",
+        example='`"channel_names": {"0": "DAPI", "1": "actin"}`',
+    ),
+    "clip-collapses": Kind(
+        "warning",
+        wanted="bounds that leave a range",
+        todo="set `preprocess.clip: auto`, or null for none",
+        why="Clipped to one value, nothing is left to learn from.",
+        example="`clip: [5, 95]` on an image that is 97% zero",
+    ),
+    "clip-cuts-labels": Kind(
+        "warning",
+        wanted="bounds that spare what is to be learned",
+        todo="set `preprocess.clip: auto`, or wider percentiles, or null for none",
+        why="Bright spots that are rarer than the percentile are cut off before training.",
+        example="`clip: [0.5, 99.5]` cuts 80% of the labelled voxels of sparse spots",
+    ),
+    "constant-image": Kind(
+        "warning",
+        wanted="an image that varies",
+        todo="nothing can be learned from it; leave it out",
+        why="An empty export or the wrong channel: patches from it are all alike.",
+        example="channel 1 is 0 everywhere",
+    ),
+    "copy-left-out": Kind(
+        "warning",
+        wanted="each image once",
+        todo="remove the copy",
+        why="A copy adds nothing to training, and leaks if it lies on the other side of the split.",
+        example="cell_1.tif and cell_1 (copy).tif",
+    ),
+    "cut-objects": Kind(
+        "info",
+        wanted="whole objects, where their shape or skeleton matters",
+        todo="nothing, unless whole objects are needed",
+        why="Objects that touch the faces of the volume are cut there.",
+        example="neurites that run through a cube of a larger volume",
+    ),
+    "duplicate-image": Kind(
+        "warning",
+        wanted="each image once",
+        todo="remove one",
+        why="The same voxels under two names weigh double, or leak into the validation.",
+        example="the same image exported twice under two names",
+    ),
+    "empty-label": Kind(
+        "warning",
+        wanted="labels that hold something",
+        todo="nothing is annotated; leave the case out, or mend it",
+        why="A label that is 0 everywhere teaches that all is background.",
+        example="a label file that was created and never painted",
+    ),
+    "empty-mask": Kind(
+        "error",
+        wanted="a valid mask that is not 0 somewhere",
+        todo="mend the mask or leave it out",
+        why="Where the valid mask is 0 the label is not used.",
+        example="a mask whose 1 was saved as 0",
+    ),
+    "file-left-out": Kind(
+        "warning",
+        wanted="files whose names or datasets say what they are",
+        todo="name the dataset with `image_key`, or list the cases by hand",
+        why="What is left out is not trained on.",
+        example="one HDF5 of ten calls its image `t0/channel0` instead of `raw`",
+    ),
+    "foreground-by-class": Kind(
+        "warning",
+        wanted="a class map whose objects can be told apart",
+        todo="set `patching.foreground.per: class`",
+        why="Patches are drawn by class, since there are too many pieces to list.",
+        example="a noisy class map of a million specks",
+    ),
+    "image-lossy": Kind(
+        "info",
+        wanted="images as the microscope gave them",
+        todo="take the original files where there are any",
+        why="JPEG smooths fine structure and puts edges where its blocks meet.",
+        example="a stack of JPEG slices",
+    ),
+    "images-left-out": Kind(
+        "warning",
+        wanted="one image in each file",
+        todo="save each image as a file of its own",
+        why="A file may hold several images, and only one of them is read.",
+        example="a TIFF with the overview and the stack in it",
+    ),
+    "intensities-scaled": Kind(
+        "info",
+        wanted="nothing else: the header asks for it",
+        todo="nothing",
+        why="The header of a NIfTI file holds a factor and an offset for the stored numbers.",
+        example="scl_slope 0.25: a stored 8 is read as 2.0",
+    ),
+    "label-lossy": Kind(
+        "warning",
+        wanted="labels in a format that keeps every value",
+        todo="export the labels as PNG or TIFF",
+        why="JPEG changes values along borders, so that ids appear that nobody painted.",
+        example="mask.jpg: 0 and 255 became 0 to 7 and 249 to 255",
+    ),
+    "labels-from-float": Kind(
+        "info",
+        wanted="whole numbers",
+        todo="nothing: the values are checked to be whole numbers",
+        why="Labels that are stored as floating point are read as the ids that they are.",
+        example="a NIfTI label of 0.0, 1.0, 2.0",
+    ),
+    "many-classes": Kind(
+        "warning",
+        wanted="few classes",
+        todo="if each is one object, set `label_kind: instances`",
+        why="Hundreds of values are mostly ids of objects, not classes.",
+        example="312 values up to 940 with `label_kind: classes`",
+    ),
+    "missing-classes": Kind(
+        "info",
+        wanted="every class in every case",
+        todo="nothing, if they do not occur here",
+        why="Classes that a case does not hold cannot be learned or validated on it.",
+        example="classes 1, 2 and 5 occur, 3 and 4 do not",
+    ),
+    "mixed-channels": Kind(
+        "error",
+        wanted="one number of channels",
+        todo="give all the same ones",
+        why="A network takes one number of channels.",
+        example="9 grey images and one RGB screenshot",
+    ),
+    "mixed-dimensions": Kind(
+        "error",
+        wanted="2D images or volumes",
+        todo="prepare them apart",
+        why="A network is for 2D or for 3D.",
+        example="a stack and its maximum projection in one folder",
+    ),
+    "mixed-dtypes": Kind(
+        "warning",
+        wanted="one dtype, and one scale of intensities",
+        todo="check that they are on one scale, or normalise each case: `scope: case`",
+        why="uint8 beside uint16 is often the same signal on two scales.",
+        example="uint16 in 9 (a, b, c, ...), uint8 in 1 (d)",
+    ),
+    "mixed-spacings": Kind(
+        "warning",
+        wanted="one spacing",
+        todo="resample with `target_spacing`",
+        why="One object has another size in voxels in each image.",
+        example="three stacks with 0.1 µm and one with 0.3 µm",
+    ),
+    "no-background": Kind(
+        "info",
+        wanted="0 where nothing is annotated, if there is such a place",
+        todo="nothing, if the objects fill the volume",
+        why="No voxel is 0: fine for dense segmentations, wrong where 0 was meant for background.",
+        example="neurons that fill the block",
+    ),
+    "no-labels": Kind(
+        "warning",
+        wanted="labels, if something supervised is to be trained",
+        todo="name their folder with `label_dir`, or put them beside the images",
+        why="The patches will hold images alone.",
+        example="images/ without labels/",
+    ),
+    "not-finite": Kind(
+        "error",
+        wanted="numbers",
+        todo="replace them, since they spoil every mean and every patch that they are in",
+        why="NaN spreads through every sum into the whole network.",
+        example="a float32 image whose border was filled with NaN by registration",
+    ),
+    "note": Kind(
+        "info",
+        wanted="nothing else, if it is so",
+        todo="nothing, if it is so",
+        why="How a file or a folder was read.",
+        example="page axis Q read as Z",
+    ),
+    "ome-unfit": Kind(
+        "warning",
+        wanted="OME metadata that fit the pages of the file",
+        todo="check the axes, and give them with `axes:`",
+        why="The file's own description of its pages is wrong, so they are read in their order.",
+        example="an OME-TIFF that was cropped by a program that kept the old description",
+    ),
+    "one-instance": Kind(
+        "warning",
+        wanted="an id for each object",
+        todo="set `label_kind: classes`, or give each object its own id",
+        why="A mask of 0 and 1 read as instances says that all objects are one.",
+        example="a binary nuclei mask with `label_kind: instances`",
+    ),
+    "orphan-labels": Kind(
+        "warning",
+        wanted="an image for each label",
+        todo="add the image, or name the label like its image",
+        why="A label without an image is not trained on; mostly a name is spelled differently.",
+        example="labels/Cell7.tif beside images/cell_7.tif",
+    ),
+    "palette-read": Kind(
+        "info",
+        wanted="nothing else: labels are indices, images are colours",
+        todo="nothing, unless the colours themselves are meant",
+        why="A PNG with a palette holds indices, and a colour for each.",
+        example="a VOC label: index 15 with the colour (192, 128, 128)",
+    ),
+    "patches-padded": Kind(
+        "warning",
+        wanted="patches that lie in the data",
+        todo="set plan.patch_size smaller",
+        why="More than half of the voxels of the patches lie beyond the data and are filled in.",
+        example="patches of 64 sections from stacks of 20",
+    ),
+    "read-as-stack": Kind(
+        "info",
+        wanted="nothing else, if it is so",
+        todo="set `slices: false` for separate images, `slices: true` for one stack",
+        why="A folder of pictures may be one volume or many images.",
+        example="images/: 125 PNG of 250x250 with running numbers read as one stack",
+    ),
+    "same-image": Kind(
+        "warning",
+        wanted="one label for each image",
+        todo="decide for one label, if they are not two raters",
+        why="The same image with two labels is kept on one side of the split.",
+        example="two raters annotated one image",
+    ),
+    "shape-mismatch": Kind(
+        "error",
+        wanted="image, label and mask of one shape (Z, Y, X)",
+        todo="give both one shape, or check that they belong together",
+        why="Each voxel of the label belongs to the voxel of the image at the same place.",
+        example="a label of (64, 512, 512) beside an image of (512, 512, 64): `label_axes: YXZ`",
+    ),
+    "siblings-unused": Kind(
+        "info",
+        wanted="nothing else, if they are not meant",
+        todo="name them with `image_dir`, `label_dir` or `mask_dir`, if they are meant",
+        why="Other folders lie beside those that are read.",
+        example="imagesTs/: test images are left alone",
+    ),
+    "small-objects": Kind(
+        "info",
+        wanted="objects of more than a few voxels",
+        todo="nothing, or leave them out with `labels: {min_size: 10}`",
+        why="Objects of a few voxels are mostly slips of the brush.",
+        example="12 of 340 objects have fewer than 10 voxels",
+    ),
+    "spacing-mismatch": Kind(
+        "warning",
+        wanted="one spacing for an image and its label",
+        todo="the image's is used, or give the right one as `spacing:`",
+        why="One of the two headers is wrong, and sizes follow from it.",
+        example="the label says 1, 1, 1 µm and the image 0.3, 0.1, 0.1 µm",
+    ),
+    "spacing-replaced": Kind(
+        "info",
+        wanted="what you gave",
+        todo="leave `spacing:` out to take the file's",
+        why="The spacing given replaces that of the file, as asked for.",
+        example="`spacing: 50, 4, 4 nm` over a header of 1, 1, 1",
+    ),
+    "spacing-unread": Kind(
+        "warning",
+        wanted="lengths with a unit of length",
+        todo="give the spacing as `spacing:`",
+        why="The file says something about its spacing that cannot be taken for a length.",
+        example="ImageJ unit 'pixel', or a resolution for printers in dots per inch",
+    ),
+    "sparse-label": Kind(
+        "info",
+        wanted="a valid mask where 0 means `not annotated`",
+        todo="if 0 means `not annotated` and not background, give a valid mask "
+        "(`mask_dir`, `mask_key`, or `mask:` in the list of cases)",
+        why="What is not annotated would be taught as background.",
+        example="5 of 125 planes are labelled (a warning), or 1% of the voxels (an info)",
+    ),
+    "split-blocks": Kind(
+        "info",
+        wanted="a block for validation with a gap before it",
+        todo="set split.fraction or split.gap for another",
+        why="Of a single volume a block is held out for validation.",
+        example="z 80 to 100 of 100 is held out, with a gap of 16",
+    ),
+    "split-empty": Kind(
+        "warning",
+        wanted="something for training and something for validation",
+        todo="set split.fraction above 0",
+        why="Without validation nobody sees when training goes wrong.",
+        example="split.fraction: 0",
+    ),
+    "split-group": Kind(
+        "error",
+        wanted="each group on one side",
+        todo="split by group",
+        why="Cases of one animal are alike: validating on them flatters.",
+        example="the group 'mouse3' is in both train and val",
+    ),
+    "split-impossible": Kind(
+        "error",
+        wanted="data that can be divided into training and validation",
+        todo="add a case, or set split.fraction to 0",
+        why="Nothing is left for one of the two sides.",
+        example="one small volume and split.kind: cases",
+    ),
+    "split-missing-case": Kind(
+        "warning",
+        wanted="every case in train or val",
+        todo="add it to one side",
+        why="What is in neither is not used.",
+        example="c9 is in neither train nor val",
+    ),
+    "split-narrow-gap": Kind(
+        "warning",
+        wanted="a gap of one patch between what is trained and what is validated on",
+        todo="widen split.gap",
+        why="Validation patches would see voxels that lie next to trained ones.",
+        example="a gap of 8 with patches of 32",
+    ),
+    "split-overlap": Kind(
+        "error",
+        wanted="no voxel on both sides",
+        todo="widen split.gap",
+        why="Validating on what was trained on says nothing.",
+        example="train z 0 to 60 and val z 50 to 100",
+    ),
+    "split-same-file": Kind(
+        "error",
+        wanted="each file on one side",
+        todo="remove one, or give both one group",
+        why="Validating on what was trained on says nothing.",
+        example="one file listed under two names",
+    ),
+    "split-same-image": Kind(
+        "error",
+        wanted="each image on one side",
+        todo="remove one, or give both one group",
+        why="Validating on what was trained on says nothing.",
+        example="a copy of a training image among the validation cases",
+    ),
+    "split-small": Kind(
+        "warning",
+        wanted="a volume that holds two patches and a gap",
+        todo="give a smaller plan.patch_size, or more volumes",
+        why="The patch is made smaller than planned so that a block can be held out.",
+        example="too small for two patches and a gap: at most 10 voxels along z",
+    ),
+    "split-unknown-case": Kind(
+        "error",
+        wanted="splits of the cases that are there",
+        todo="make the splits anew",
+        why="The splits name a case that the data does not have.",
+        example="c9 is in the splits but not in the data",
+    ),
+    "split-unlabelled": Kind(
+        "info",
+        wanted="labels for what is validated on",
+        todo="nothing: they are not drawn for validation",
+        why="Without a label nothing can be validated.",
+        example="9 cases without a label are not drawn for validation",
+    ),
+    "unit-guessed": Kind(
+        "info",
+        wanted="a header that names its unit",
+        todo="give the spacing as `spacing:` if it is not so",
+        why="The unit of a NIfTI file is unknown in its header; mm is the custom.",
+        example="NIfTI unit unknown: spacing read as mm",
+    ),
+    "unknown-spacing": Kind(
+        "warning",
+        wanted="a spacing (z, y, x)",
+        todo="give it as `spacing:`, or every physical size and anisotropy is unknown",
+        why="The plan takes the anisotropy from the spacing, and without one assumes none.",
+        example="`spacing: 50, 4, 4 nm`",
+    ),
+    "unlabelled-images": Kind(
+        "warning",
+        wanted="a label for each image",
+        todo="add it, name it like its image, or leave the image out",
+        why="Of images with and without labels those without are left out of training.",
+        example="images/c7.tif has no labels/c7.tif",
+    ),
+    "unreadable": Kind(
+        "error",
+        wanted="a file that can be read to its end",
+        todo="copy or export it again, or leave it out",
+        why="A file that cannot be read cannot be trained on.",
+        example="c3.tif: is cut short: 1048576 bytes are missing",
+    ),
+    "vanished-ids": Kind(
+        "warning",
+        wanted="objects that survive resampling",
+        todo="set a finer preprocess.target_spacing, or none",
+        why="Objects that are thinner than the new voxels vanish.",
+        example="3 label ids vanished in preprocessing: 17, 31, 80",
+    ),
+}
