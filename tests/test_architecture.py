@@ -18,6 +18,7 @@ FLOORS = [
     ["cli"],
     ["pipeline"],
     ["checks", "preview", "exports", "loader"],
+    ["cutting"],
     ["autoconfig", "fingerprint", "splits"],
     ["cases", "headers", "targets"],
     ["sources", "preprocess", "patching", "sampling", "skeletons", "augment", "store", "outputs"],

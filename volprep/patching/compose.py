@@ -78,6 +78,9 @@ class BlockPatching:
         self, inner: Patching, blocks: Sequence[tuple[int, Box]], patch_size: Sequence[int]
     ) -> None:
         self.inner, self.blocks = inner, list(blocks)
+        self._of_volume: dict[int, list[int]] = {}
+        for block, (volume, _) in enumerate(self.blocks):
+            self._of_volume.setdefault(volume, []).append(block)
         pads = [pad_to_patch(box.shape, patch_size)[1] for _, box in self.blocks]
         self._origins = [
             tuple(a - b for a, b in zip(box.start, pad, strict=True))
@@ -111,8 +114,7 @@ class BlockPatching:
         """The indices of all patches that come from one volume, from any of its blocks."""
         return [
             index
-            for block, (volume, _) in enumerate(self.blocks)
-            if volume == data_idx
+            for block in self._of_volume.get(data_idx, ())
             for index in self.inner.get_patch_indices(block)
         ]
 

@@ -16,6 +16,7 @@ from volprep.config import (
     parse_spacing,
     with_values,
 )
+from volprep.cutting import Drawing
 from volprep.errors import ConfigError, PlanError
 from volprep.fingerprint import (
     Fingerprint,
@@ -26,9 +27,18 @@ from volprep.pipeline.inputs import list_cases
 from volprep.pipeline.measure import headers_of, measure
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.preprocess import Preprocessing, case_layout
+from volprep.sampling import Rejection, create_patch_filter
 from volprep.splits import SplitPart, Splits, make_splits, splits_blocks
 
-__all__ = ["decide", "plan_blocks", "plan_of", "plan_of_shape", "preprocessing", "split_cases"]
+__all__ = [
+    "decide",
+    "drawing",
+    "plan_blocks",
+    "plan_of",
+    "plan_of_shape",
+    "preprocessing",
+    "split_cases",
+]
 
 
 #: Of a single volume, the share that should be left for training.
@@ -108,6 +118,29 @@ def preprocessing(config: Config, plan: Plan) -> Preprocessing:
         order=section.order,
         separate="auto" if section.separate_z == "auto" else 0 if section.separate_z else None,
         crop=section.crop_nonzero,
+    )
+
+
+def drawing(config: Config, kind: str) -> Drawing:
+    """How the places of training patches are drawn from labels of a kind."""
+    section = config.patching
+    reject, chosen = section.reject, section.filter
+    return Drawing(
+        name=section.name,
+        seed=config.seed,
+        uniform=section.uniform,
+        overlap=section.overlap,
+        patches_per_case=section.patches_per_case,
+        foreground=section.foreground.p,
+        per=section.foreground.per,
+        connected=kind == "classes",
+        rejection=Rejection(reject.size_thres, reject.diversity, reject.p, reject.valid_ratio),
+        filter=None
+        if chosen.name == "none"
+        else create_patch_filter(chosen.name, **chosen.parameters),
+        filters_mask=chosen.name == "mask",
+        ref_channel=chosen.ref_channel,
+        filtered_patch_prob=chosen.filtered_patch_prob,
     )
 
 

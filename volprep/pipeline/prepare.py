@@ -20,14 +20,21 @@ from volprep.autoconfig import Plan
 from volprep.cases import Cases
 from volprep.compute import default_workers, run_units
 from volprep.config import Config, TrainingConfig, canonical_json, dump_yaml
+from volprep.cutting import (
+    PreparedCase,
+    Site,
+    blocks_of,
+    cut_patches,
+    grid_sites,
+    stored_patch_size,
+    training_sites,
+)
 from volprep.errors import DataCheckError, PlanError, StoreError, VolprepError
 from volprep.findings import Finding
 from volprep.fingerprint import Fingerprint
 from volprep.geometry import Box, Shape3, three
 from volprep.pipeline.check import check
-from volprep.pipeline.cut import PreparedCase, Site, cut_patches
-from volprep.pipeline.decide import decide, preprocessing
-from volprep.pipeline.draw import acceptance, filtering, foreground
+from volprep.pipeline.decide import decide, drawing, preprocessing
 from volprep.pipeline.inputs import (
     labelled_only,
     list_cases,
@@ -37,12 +44,6 @@ from volprep.pipeline.inputs import (
 )
 from volprep.pipeline.measure import clip_warnings, normalisations
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.pipeline.sites import (
-    blocks_of,
-    grid_sites,
-    stored_patch_size,
-    training_sites,
-)
 from volprep.pipeline.skeletons import make_skeletons, skeleton_targets, skeleton_voxels
 from volprep.pipeline.told import Told, refuse_warnings, rules_of
 from volprep.pipeline.volumes import file_states, lost_ids_of, prepare_volumes
@@ -227,7 +228,10 @@ def _write_patches(
     told: Told,
     reporter: Reporter,
 ) -> tuple[dict[SplitName, int], Shape3]:
-    stored = stored_patch_size(decided.plan, blocks_of(decided.splits.train, prepared))
+    plan = decided.plan
+    stored = stored_patch_size(
+        plan.patch_size, plan.aug_patch_size, blocks_of(decided.splits.train, prepared)
+    )
     dtypes = _dtypes(prepared, decided.targets)
     _check_memory(stored, dtypes, prepared[0].image.shape[0], decided.config)
     sizes: dict[SplitName, Shape3] = {"train": stored, "val": decided.plan.patch_size}
@@ -308,12 +312,10 @@ def _training_sites(
         return training_sites(
             blocks,
             stored,
-            config.patching,
-            foreground=foreground(config, prepared, blocks, advance),
+            drawing(config, config.data.label_kind),
+            prepared,
             weights=[case.weight for case in decided.cases],
-            seed=config.seed,
-            accept=acceptance(config, prepared, stored),
-            adapt=filtering(config, prepared, blocks),
+            progress=advance,
         )
 
 

@@ -11,9 +11,9 @@ from volprep.augment import Compose, compose_from_config
 from volprep.autoconfig import Plan
 from volprep.cases import Case, Cases
 from volprep.config import Config
+from volprep.cutting import read_patch
 from volprep.errors import ConfigError
 from volprep.geometry import Box, Shape3, VolumeLike
-from volprep.pipeline.cut import read_patch
 from volprep.pipeline.decide import plan_of
 from volprep.pipeline.inputs import list_cases
 from volprep.preprocess import ResampledVolume

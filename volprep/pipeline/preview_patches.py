@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from volprep.cases import Case
 from volprep.config import Config
+from volprep.cutting import (
+    Block,
+    Drawing,
+    PreparedCase,
+    Site,
+    blocks_of,
+    grid_sites,
+    stored_patch_size,
+    training_sites,
+)
 from volprep.errors import ConfigError
 from volprep.geometry import Box, Shape3
-from volprep.pipeline.cut import PreparedCase, Site
-from volprep.pipeline.decide import decide, preprocessing
-from volprep.pipeline.draw import acceptance, filtering, foreground, patch_filter
+from volprep.pipeline.decide import decide, drawing, preprocessing
 from volprep.pipeline.inputs import list_cases, without_duplicates
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.pipeline.sites import Block, blocks_of, grid_sites, stored_patch_size, training_sites
 from volprep.preprocess import Preprocessing, case_layout, prepared_volume
 from volprep.preview import Page, PatchMap, RegionMap, coverage_facts, render_patches
 from volprep.sampling import FilteredRegions, PatchFilter
@@ -84,20 +89,20 @@ def preview_patches(
     settings = preprocessing(config, plan)
     prepared = [_prepared(case, settings) for case in found]
     train, val = (blocks_of(parts, prepared) for parts in (splits.train, splits.val))
-    size = stored_patch_size(plan, train)
+    size = stored_patch_size(plan.patch_size, plan.aug_patch_size, train)
     rejected: list[Site] = []
     filtered: list[FilteredRegions] = []
-    adapt = filtering(config, prepared, train)
+    how = drawing(config, config.data.label_kind)
     with reporter("choose patches", len(train), "cases") as advance:
         chosen = training_sites(
             train,
             size,
-            config.patching,
-            foreground=foreground(config, prepared, train, advance),
+            how,
+            prepared,
             weights=[case.weight for case in found],
-            seed=config.seed,
-            accept=_noted(acceptance(config, prepared, size), rejected),
-            adapt=adapt and (lambda patching: filtered.extend(adapt(patching))),
+            progress=advance,
+            rejected=rejected,
+            filtered=filtered,
         )
     held = grid_sites(val, plan.patch_size, config.patching.overlap)
     for number, case in enumerate(prepared):
@@ -112,8 +117,8 @@ def preview_patches(
             train_patches=_boxes(chosen, number, size),
             val_patches=_boxes(held, number, plan.patch_size),
             rejected=_boxes(rejected, number, size),
-            regions=_regions(patch_filter(config), train, filtered, number, size),
-            notes=_notes(config, case),
+            regions=_regions(how.filter, train, filtered, number, size),
+            notes=_notes(how, case),
         )
         yield case.name, Drawn(drawn, render_patches(drawn))
 
@@ -128,22 +133,6 @@ def _prepared(case: Case, settings: Preprocessing) -> PreparedCase:
         None if label is None else prepared_volume(label, layout, settings, labels=True),
         None if mask is None else prepared_volume(mask, layout, settings, labels=True),
     )
-
-
-def _noted(
-    accept: Callable[[Site, np.random.Generator], bool] | None, rejected: list[Site]
-) -> Callable[[Site, np.random.Generator], bool] | None:
-    """The same decision; what it throws back is written down."""
-    if accept is None:
-        return None
-
-    def decide(site: Site, rng: np.random.Generator) -> bool:
-        kept = accept(site, rng)
-        if not kept:
-            rejected.append(site)
-        return kept
-
-    return decide
 
 
 def _blocks(blocks: Sequence[Block], number: int) -> list[Box]:
@@ -170,9 +159,8 @@ def _regions(
     ]
 
 
-def _notes(config: Config, case: PreparedCase) -> list[str]:
-    section = config.patching
-    words = [f"{section.name} patches, seed {config.seed}"]
-    if case.label is not None and section.name != "sequential" and section.foreground.p:
-        words.append(f"{section.foreground.p:.0%} around foreground, per {section.foreground.per}")
+def _notes(how: Drawing, case: PreparedCase) -> list[str]:
+    words = [f"{how.name} patches, seed {how.seed}"]
+    if case.label is not None and how.name != "sequential" and how.foreground:
+        words.append(f"{how.foreground:.0%} around foreground, per {how.per}")
     return [", ".join(words)]

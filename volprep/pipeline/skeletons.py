@@ -13,9 +13,9 @@ from volprep.config import (
     Config,
     SkeletonConfig,
 )
+from volprep.cutting import PreparedCase
 from volprep.errors import ConfigError
 from volprep.geometry import Box
-from volprep.pipeline.cut import PreparedCase
 from volprep.preprocess import Preprocessing, case_layout
 from volprep.skeletons import Skeletons, SkeletonTargets, read_skeletons
 from volprep.skeletons.stream import skeletonize_volume

@@ -11,8 +11,8 @@ from typing import Any
 import volprep
 from volprep.cases import Case
 from volprep.compute import default_workers, run_units
+from volprep.cutting import PreparedCase
 from volprep.geometry import Box, Shape3, VolumeLike
-from volprep.pipeline.cut import PreparedCase
 from volprep.pipeline.reporting import Reporter
 from volprep.preprocess import (
     CaseLayout,

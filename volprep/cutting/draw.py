@@ -1,34 +1,77 @@
-"""Which patches are worth drawing: around foreground, out of some regions, not thrown back."""
+"""How places are drawn: around foreground, out of some regions, not thrown back."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from volprep.config import (
-    Config,
-)
+from volprep.cutting.patches import PreparedCase, Site, read_patch
 from volprep.errors import PlanError
 from volprep.geometry import Box, Shape3, VolumeLike
 from volprep.patching import Patching, StratifiedPatching
 from volprep.patching.compose import StartSource
-from volprep.pipeline.cut import PreparedCase, Site, read_patch
 from volprep.sampling import (
     FilteredRegions,
     ForegroundIndex,
     PatchFilter,
     Rejection,
-    create_patch_filter,
     filter_patches,
 )
 
-__all__ = ["acceptance", "filtering", "foreground", "patch_filter"]
+__all__ = ["Drawing", "acceptance", "filtering", "foreground"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the places of training patches are drawn.
+
+    Attributes
+    ----------
+    name : {'random', 'sequential', 'stratified'}
+    seed : int
+    uniform : bool
+        As `StratifiedPatching`'s.
+    overlap : (Z, Y, X)
+        Of neighbours on a grid.
+    patches_per_case : int or None
+        None takes as many as tile the case, some times over.
+    foreground : float
+        The share of patches drawn around foreground, 0 to 1.
+    per : {'class', 'instance', 'voxel'}
+        What is drawn evenly of the foreground.
+    connected : bool
+        Whether the instances are the connected components of the labels, which are classes.
+    rejection : Rejection
+    filter : PatchFilter or None
+        Of regions, for stratified patches.
+    filters_mask : bool
+        Whether `filter` looks at the valid mask, and not at the image.
+    ref_channel : int
+        The channel of the image that `filter` looks at.
+    filtered_patch_prob : float
+        The share of the patches that stays where regions are left out.
+    """
+
+    name: Literal["random", "sequential", "stratified"] = "random"
+    seed: int = 0
+    uniform: bool = False
+    overlap: Shape3 = (0, 0, 0)
+    patches_per_case: int | None = None
+    foreground: float = 0.33
+    per: Literal["class", "instance", "voxel"] = "instance"
+    connected: bool = False
+    rejection: Rejection = field(default_factory=Rejection)
+    filter: PatchFilter | None = None
+    filters_mask: bool = False
+    ref_channel: int = 0
+    filtered_patch_prob: float = 0.1
 
 
 class _ForegroundLater:
@@ -45,7 +88,7 @@ class _ForegroundLater:
 
 
 def foreground(
-    config: Config,
+    drawing: Drawing,
     prepared: Sequence[PreparedCase],
     blocks: Sequence[tuple[int, Box]],
     progress: Callable[[int], None],
@@ -54,8 +97,7 @@ def foreground(
 
     Sites are drawn block by block, so that the indices of two blocks at a time suffice.
     """
-    section = config.patching.foreground
-    if section.p == 0 or config.patching.name == "sequential":
+    if drawing.foreground == 0 or drawing.name == "sequential":
         return [None] * len(blocks)
 
     @functools.lru_cache(maxsize=2)
@@ -64,7 +106,7 @@ def foreground(
         label = prepared[number].label
         if label is None:
             raise ValueError(f"case {number} has no label")
-        index = _foreground_of(label, box, section.per, config.data.label_kind)
+        index = _foreground_of(label, box, drawing)
         progress(1)
         return index
 
@@ -74,11 +116,10 @@ def foreground(
     ]
 
 
-def _foreground_of(
-    label: VolumeLike, box: Box, per: Literal["class", "instance", "voxel"], kind: str
-) -> ForegroundIndex:
+def _foreground_of(label: VolumeLike, box: Box, drawing: Drawing) -> ForegroundIndex:
     """The index of a block. Instances of a class map are its connected components."""
-    if kind == "classes" and per == "instance":
+    per = drawing.per
+    if drawing.connected and per == "instance":
         try:
             return ForegroundIndex.build(label, box=box, per=per, connected=True)
         except PlanError as error:
@@ -88,19 +129,17 @@ def _foreground_of(
 
 
 def filtering(
-    config: Config, prepared: Sequence[PreparedCase], blocks: Sequence[tuple[int, Box]]
+    drawing: Drawing, prepared: Sequence[PreparedCase], blocks: Sequence[tuple[int, Box]]
 ) -> Callable[[Patching], list[FilteredRegions]] | None:
-    """Makes patches rarer where the config's filter leaves regions out, and gives what it saw.
+    """Makes patches rarer where the filter leaves regions out, and gives what it saw.
 
     None where nothing is filtered. Cases without a mask are kept as a whole by a mask filter.
     """
-    section = config.patching.filter
-    chosen = patch_filter(config)
+    chosen = drawing.filter
     if chosen is None:
         return None
     volumes = [
-        prepared[case].mask if section.name == "mask" else prepared[case].image
-        for case, _ in blocks
+        prepared[case].mask if drawing.filters_mask else prepared[case].image for case, _ in blocks
     ]
 
     def adapt(patching: Patching) -> list[FilteredRegions]:
@@ -111,27 +150,18 @@ def filtering(
             volumes,
             chosen,
             boxes=[box for _, box in blocks],
-            ref_channel=0 if section.name == "mask" else section.ref_channel,
-            filtered_patch_prob=section.filtered_patch_prob,
+            ref_channel=0 if drawing.filters_mask else drawing.ref_channel,
+            filtered_patch_prob=drawing.filtered_patch_prob,
         )
 
     return adapt
 
 
-def patch_filter(config: Config) -> PatchFilter | None:
-    """The filter of a config, None where it asks for none."""
-    section = config.patching.filter
-    if section.name == "none":
-        return None
-    return create_patch_filter(section.name, **section.parameters)
-
-
 def acceptance(
-    config: Config, prepared: Sequence[PreparedCase], size: Shape3
+    drawing: Drawing, prepared: Sequence[PreparedCase], size: Shape3
 ) -> Callable[[Site, np.random.Generator], bool] | None:
     """Which drawn sites are kept; None where every one is."""
-    section = config.patching.reject
-    rejection = Rejection(section.size_thres, section.diversity, section.p, section.valid_ratio)
+    rejection = drawing.rejection
     masked = any(case.mask is not None for case in prepared)
     if not rejection.reads_labels and not masked:
         return None

@@ -1,0 +1,32 @@
+"""From sites to samples: which places of the cases are worth a patch, and how it is cut.
+
+`volprep prepare` stores what is cut here; a loader over volumes cuts while it trains. Nothing
+in here knows a config or a file: cases are volumes that are ready to be cut.
+"""
+
+from volprep.cutting.draw import Drawing, acceptance, filtering, foreground
+from volprep.cutting.patches import PadMode, PreparedCase, Site, cut_patches, read_patch
+from volprep.cutting.sites import (
+    Block,
+    blocks_of,
+    grid_sites,
+    stored_patch_size,
+    training_sites,
+)
+
+__all__ = [
+    "Block",
+    "Drawing",
+    "PadMode",
+    "PreparedCase",
+    "Site",
+    "acceptance",
+    "blocks_of",
+    "cut_patches",
+    "filtering",
+    "foreground",
+    "grid_sites",
+    "read_patch",
+    "stored_patch_size",
+    "training_sites",
+]
