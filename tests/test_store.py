@@ -21,6 +21,7 @@ import pytest
 import zarr
 
 from volprep.errors import StoreError
+from volprep.files import describe, files_below
 from volprep.geometry import Box
 from volprep.store import (
     INDEX_COLUMNS,
@@ -55,14 +56,13 @@ def write_split(path: Path, compression: str = "lz4", keys: Sequence[str] = KEYS
         ArraySpec("label", labels.shape[1:], labels.dtype, compression),
     ]
     writer = PatchWriter(path, specs, N, {"note": "µ"})
-    writer.create()
     rows: list[list[int]] = []
     for shard in range(writer.n_shards):
         each = (
             ({"image": images[i], "label": labels[i]}, [i] * len(INDEX_COLUMNS))
             for i in writer.patches_of(shard)
         )
-        rows += writer.write(shard, keys[shard], each).rows
+        rows += writer.write(shard, keys[shard], each)[1]["rows"]
     writer.finish(rows, keys)
     return writer
 
@@ -177,7 +177,6 @@ def test_a_set_made_anew_under_an_open_reader_is_an_error(tmp_path: Path) -> Non
 def many_shards(path: Path, count: int) -> PatchReader:
     spec = ArraySpec("image", (1, 1, 2, 2), np.dtype(np.uint8), "none")
     writer = PatchWriter(path, [spec], count, per_shard=1)
-    writer.create()
     for shard in range(count):
         patch = np.full(spec.patch_shape, shard % 251, np.uint8)
         writer.write(shard, KEYS[0], [({"image": patch}, [0] * len(INDEX_COLUMNS))])
@@ -245,7 +244,6 @@ def test_number_out_of_range_is_an_index_error(tmp_path: Path) -> None:
 def test_split_without_patches_is_a_split(tmp_path: Path) -> None:
     spec = ArraySpec("image", (1, 2, 2, 2), np.dtype(np.uint8))
     writer = PatchWriter(tmp_path / "v.zarr", [spec], 0)
-    writer.create()
     writer.finish([], [])
     assert len(PatchReader(tmp_path / "v.zarr")) == 0
 
@@ -261,17 +259,29 @@ def test_broken_write_leaves_no_shard(tmp_path: Path) -> None:
 def test_what_is_said_of_written_files_is_true(tmp_path: Path) -> None:
     images, _ = patches()
     spec = ArraySpec("image", images.shape[1:], images.dtype)
-    writer = PatchWriter(tmp_path / "a.zarr", [spec], N)
-    files = writer.create()
+    writer = PatchWriter(tmp_path / "a/a.zarr", [spec], N, root=tmp_path / "a")
+    files = []
     for shard in range(2):
         rows = [({"image": images[i]}, [i] * 11) for i in writer.patches_of(shard)]
-        written = writer.write(shard, KEYS[shard], rows)
-        files |= written.files
-        assert len(written.facts["crc32c"]["image"]) == len(rows) == len(written.facts["rows"])
-    files |= writer.finish([[i] * 11 for i in range(N)], KEYS)
-    assert set(files) == {p for p in (tmp_path / "a.zarr").rglob("*") if p.is_file()}
-    for path, (size, digest) in files.items():
-        assert (path.stat().st_size, describe_file(path)["sha256"]) == (size, digest)
+        written, facts = writer.write(shard, KEYS[shard], rows)
+        files += written
+        assert len(facts["crc32c"]["image"]) == len(rows) == len(facts["rows"])
+    files += writer.finish([[i] * 11 for i in range(N)], KEYS)[0]
+    assert files
+    assert set(files) == {describe(path, writer.root) for path in files_below(writer.root)}
+
+
+def test_what_is_replaced_is_not_written_into(tmp_path: Path) -> None:
+    """Another set may share the files by hard links."""
+    write_split(tmp_path / "a.zarr")
+    files = list(files_below(tmp_path / "a.zarr"))
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in files}
+    for path in files:
+        os.link(path, path.with_name(path.name + ".link"))
+    write_split(tmp_path / "a.zarr", keys=[key[::-1] for key in KEYS])
+    for path, (inode, data) in before.items():
+        link = path.with_name(path.name + ".link")
+        assert (link.stat().st_ino, link.read_bytes()) == (inode, data)
 
 
 def test_two_writes_give_the_same_bytes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ next holder of the folder's lock (`volprep.ledger`) removes it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from typing import IO, Any, NamedTuple, Self
 from volprep.errors import StoreError
 
 __all__ = [
+    "REPAIR",
     "File",
     "NewFile",
     "describe",
@@ -31,6 +33,7 @@ __all__ = [
     "remove",
     "sweep",
     "temporary",
+    "unreadable",
     "write_bytes",
     "write_json",
     "write_text",
@@ -38,6 +41,14 @@ __all__ = [
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.volprep", re.DOTALL)
 _PIECE = 1 << 22
+#: What helps against damage.
+REPAIR = "find out more with: volprep verify OUT; mend it with: volprep repair OUT"
+_LIMITS = {
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "free some memory",
+    errno.ENOSPC: "free some space",
+}
 
 
 class File(NamedTuple):
@@ -179,16 +190,23 @@ def write_json(path: Path, content: object) -> None:
 def load_json(path: Path) -> dict[str, Any]:
     """A JSON mapping that volprep wrote; StoreError where it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StoreError(f"{path}: missing; mend the set with: volprep repair") from None
-    except (UnicodeDecodeError, ValueError) as error:
-        raise StoreError(f"{path}: damaged ({error}); mend it with: volprep repair") from error
+        content = json.loads(path.read_bytes())
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise unreadable(path, error) from error
+    except ValueError as error:
+        raise StoreError(f"{path}: damaged ({error}); {REPAIR}") from error
     if not isinstance(content, dict):
-        raise StoreError(f"{path}: damaged (no mapping); mend it with: volprep repair")
+        raise StoreError(f"{path}: damaged (no mapping); {REPAIR}")
     return content
+
+
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """What it means that a file of a set cannot be read: a limit of the machine is no damage."""
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return StoreError(f"{path}: missing; {REPAIR}")
+    what = error.strerror or str(error)
+    todo = _LIMITS.get(error.errno or 0, "look at its rights, the disk and the network")
+    return StoreError(f"{path}: cannot be read ({what}); {todo}")
 
 
 def describe(path: Path, folder: Path) -> File:

@@ -278,7 +278,6 @@ def _write_split(
         len(sites),
         {"cases": [case.name for case in prepared], "split": split},
     )
-    writer.create()
     size = three(specs[0].patch_shape[1:])
     dtypes = {spec.name: spec.dtype for spec in specs}
     mode = decided.config.patching.pad_mode
@@ -293,7 +292,7 @@ def _write_split(
             if not mark.exists():
                 chosen = sites[numbers.start : numbers.stop]
                 patches = cut_patches(prepared, chosen, size, dtypes, mode, decided.targets)
-                write_json(mark, writer.write(shard, keys[shard], patches).facts)
+                write_json(mark, writer.write(shard, keys[shard], patches)[1])
             advance(len(numbers))
 
         workers = decided.config.compute.workers

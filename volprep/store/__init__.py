@@ -8,7 +8,8 @@ A set is built in ``OUT.partial`` and renamed when it is whole; `manifest.json` 
 its last file.
 """
 
-from volprep.store.files import content_hash, describe_file, load_json, write_json, write_text
+from volprep.files import load_json, write_json, write_text
+from volprep.store.files import content_hash, describe_file
 from volprep.store.reader import PatchReader
 from volprep.store.sets import PatchStore, WorkingFolder, publish
 from volprep.store.shards import (
@@ -16,7 +17,6 @@ from volprep.store.shards import (
     PATCHES_PER_SHARD,
     ArraySpec,
     PatchWriter,
-    WrittenShard,
 )
 from volprep.store.volumes import StoredVolume, create_case_array
 
@@ -29,7 +29,6 @@ __all__ = [
     "PatchWriter",
     "StoredVolume",
     "WorkingFolder",
-    "WrittenShard",
     "content_hash",
     "create_case_array",
     "describe_file",

@@ -24,7 +24,7 @@ from volprep.codecs import (
     without_crc32c,
 )
 from volprep.errors import StoreError
-from volprep.store.files import REPAIR, load_json, unreadable
+from volprep.files import REPAIR, load_json, unreadable
 from volprep.store.shards import (
     FORMAT,
     HEADER_BYTES,
@@ -256,11 +256,11 @@ class _ShardedArray:
         except CodecError as error:
             raise StoreError(
                 f"{shard_path(self.path, self.spec, shard)}: patch {number} is damaged: {error}; "
-                f"{REPAIR} {_set_of(self.path)}"
+                f"{REPAIR}"
             ) from error
         except OSError as error:
             path = shard_path(self.path, self.spec, shard)
-            raise unreadable(path, error, _set_of(self.path)) from error
+            raise unreadable(path, error) from error
         return out
 
     def _fill(self, shard: _Shard, place: int, out: npt.NDArray[Any]) -> None:
@@ -291,8 +291,7 @@ class _Metadata:
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, (LookupError, TypeError, ValueError, AttributeError)):
             raise StoreError(
-                f"{self.path}: damaged ({type(error).__name__}: {error}); "
-                f"{REPAIR} {_set_of(self.path.parent)}"
+                f"{self.path}: damaged ({type(error).__name__}: {error}); {REPAIR}"
             ) from error
 
 
@@ -311,15 +310,10 @@ def _read_table(path: Path, dtype: str, columns: int) -> npt.NDArray[Any]:
             packed = chunk.read_bytes()
             Codecs(("zstd",), True).decode(packed, table.reshape(-1).view(np.uint8))
     except CodecError as error:
-        raise StoreError(f"{chunk}: damaged ({error}); {REPAIR} {_set_of(path)}") from error
+        raise StoreError(f"{chunk}: damaged ({error}); {REPAIR}") from error
     except OSError as error:
-        raise unreadable(chunk, error, _set_of(path)) from error
+        raise unreadable(chunk, error) from error
     return table
-
-
-def _set_of(path: Path) -> Path:
-    """The folder of the patch set in which an array lies: OUT/patches/SPLIT.zarr/ARRAY."""
-    return path.parents[2]
 
 
 def _open_files_limit() -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from volprep.errors import StoreError
-from volprep.store.files import describe_file, load_json, write_json
+from volprep.files import load_json, write_json
+from volprep.store.files import describe_file
 from volprep.store.reader import PatchReader
 from volprep.store.shards import FORMAT
 

@@ -11,11 +11,10 @@ a shard say of which unit of work it is, so that one in another's place is notic
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.codecs import MISSING, blosc_encode, crc32c, encode_shard_index
-from volprep.errors import StoreError
-from volprep.store.files import write_bytes
+from volprep.files import File, NewFile
 
 __all__ = [
     "FORMAT",
@@ -33,9 +31,7 @@ __all__ = [
     "KEY_BYTES",
     "PATCHES_PER_SHARD",
     "ArraySpec",
-    "Files",
     "PatchWriter",
-    "WrittenShard",
     "shard_header",
     "shard_path",
 ]
@@ -48,8 +44,6 @@ INDEX_COLUMNS = (
     "pad_z_after", "pad_y_after", "pad_x_after",
     "foreground_voxels",
 )  # fmt: skip
-#: Size and SHA-256 of each file written.
-Files = dict[Path, tuple[int, str]]
 KEY_BYTES = 32
 _MAGIC = b"volprep2"
 _HEADER = struct.Struct("<8s32sI")
@@ -64,30 +58,6 @@ class ArraySpec:
     patch_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     compression: str = "lz4"
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenShard:
-    """What was written of one shard.
-
-    Attributes
-    ----------
-    files : dict of Path to (int, str)
-        Size and SHA-256.
-    rows : list of list of int
-        The index row of each patch, as `INDEX_COLUMNS`.
-    crc32c : dict of str to list of int
-        Of the stored bytes of each patch, by array.
-    """
-
-    files: Files = field(default_factory=dict)
-    rows: list[list[int]] = field(default_factory=list)
-    crc32c: dict[str, list[int]] = field(default_factory=dict)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a record keeps of the shard, as JSON values."""
-        return {"rows": self.rows, "crc32c": self.crc32c}
 
 
 def shard_header(key: str, spec: ArraySpec, shard: int, count: int) -> bytes:
@@ -114,7 +84,7 @@ def shard_path(array: Path, spec: ArraySpec, shard: int) -> Path:
 
 
 class PatchWriter:
-    """Writes one split, shard by shard.
+    """Writes one split, shard by shard; picklable, and nothing is written before it is asked.
 
     Parameters
     ----------
@@ -126,12 +96,15 @@ class PatchWriter:
         How many there will be.
     attributes : mapping or None
         Kept with the group; JSON values.
+    root : Path or None
+        The folder that the paths of written files are relative to; `path` for None.
     per_shard : int
         Patches a shard.
 
     Notes
     -----
-    A shard is written to a temporary name and renamed, so a shard that exists is whole.
+    Every file is written to a temporary name and renamed, so one that exists is whole, and an
+    older one that another set shares (a hard link) is not touched.
     """
 
     def __init__(
@@ -141,31 +114,12 @@ class PatchWriter:
         n_patches: int,
         attributes: Mapping[str, Any] | None = None,
         *,
+        root: Path | None = None,
         per_shard: int = PATCHES_PER_SHARD,
     ) -> None:
         self.path, self.specs, self.n_patches = path, tuple(specs), n_patches
-        self.per_shard = per_shard
+        self.root, self.per_shard = root or path, per_shard
         self._attributes = {"volprep": FORMAT, **(attributes or {})}
-
-    def create(self) -> Files:
-        """Write the metadata of the group and its arrays, over any that is there."""
-        import zarr
-        from zarr.codecs import Crc32cCodec
-
-        contents: dict[str, Any] = {}
-        group = zarr.open_group(zarr.storage.MemoryStore(contents), mode="w", zarr_format=3)
-        group.attrs.update(self._attributes)
-        for spec in self.specs:
-            group.create_array(
-                spec.name,
-                shape=(self.n_patches, *spec.patch_shape),
-                chunks=(1, *spec.patch_shape),
-                shards=(self.per_shard, *spec.patch_shape),
-                dtype=spec.dtype,
-                compressors=[*_zarr_blosc(spec), Crc32cCodec()],
-                dimension_names=("patch", *("c", "z", "y", "x")[-len(spec.patch_shape) :]),
-            )
-        return self._put(contents)
 
     @property
     def n_shards(self) -> int:
@@ -182,7 +136,7 @@ class PatchWriter:
         shard: int,
         key: str,
         patches: Iterable[tuple[Mapping[str, npt.NDArray[Any]], Sequence[int]]],
-    ) -> WrittenShard:
+    ) -> tuple[list[File], dict[str, Any]]:
         """Write one shard from an iterable of (arrays by name, index row), one at a time.
 
         Parameters
@@ -192,53 +146,46 @@ class PatchWriter:
             Of the unit, as `shard_header` takes it.
         patches : iterable
 
+        Returns
+        -------
+        files : list of File
+        facts : dict
+            ``rows``, the index row of each patch, and ``crc32c`` of the stored bytes of
+            each patch, by array.
+
         Raises
         ------
-        StoreError
+        OSError
             If the disk is full or cannot be written.
         ValueError
             If a patch has another shape or dtype than announced, or there are
             not as many as the shard holds.
         """
-        try:
-            return self._write(shard, key, patches)
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: cannot be written ({error.strerror or error}); "
-                "free some space or choose another output folder, then run again"
-            ) from error
-
-    def _write(
-        self,
-        shard: int,
-        key: str,
-        patches: Iterable[tuple[Mapping[str, npt.NDArray[Any]], Sequence[int]]],
-    ) -> WrittenShard:
-        count, written = len(self.patches_of(shard)), WrittenShard()
+        count = len(self.patches_of(shard))
+        rows: list[list[int]] = []
         with ExitStack() as stack:
-            files = [
-                stack.enter_context(
-                    _ShardFile(
-                        shard_path(self.path / spec.name, spec, shard),
-                        spec,
-                        shard_header(key, spec, shard, count),
-                    )
-                )
-                for spec in self.specs
-            ]
+            files = []
+            for spec in self.specs:
+                new = NewFile(shard_path(self.path / spec.name, spec, shard))
+                stack.enter_context(new)
+                files.append(_ShardFile(new, spec, shard_header(key, spec, shard, count)))
             for arrays, row in patches:
                 for file in files:
                     file.append(arrays[file.spec.name])
-                written.rows.append([int(value) for value in row])
-            if len(written.rows) != count:
-                raise ValueError(f"shard {shard} got {len(written.rows)} patches, wanted {count}")
+                rows.append([int(value) for value in row])
+            if len(rows) != count:
+                raise ValueError(f"shard {shard} got {len(rows)} patches, wanted {count}")
             for file in files:
-                written.files[file.path] = file.finish(self.per_shard)
-                written.crc32c[file.spec.name] = file.checksums
-        return written
+                file.finish(self.per_shard)
+        return (
+            [file.new.described(self.root) for file in files],
+            {"rows": rows, "crc32c": {file.spec.name: file.checksums for file in files}},
+        )
 
-    def finish(self, rows: Iterable[Sequence[int]], keys: Sequence[str]) -> Files:
-        """Write the `index` of all patches and the keys of all shards; call once, at the end.
+    def finish(
+        self, rows: Iterable[Sequence[int]], keys: Sequence[str]
+    ) -> tuple[list[File], dict[str, Any]]:
+        """Write all metadata, the `index` of all patches and the keys of all shards.
 
         Parameters
         ----------
@@ -246,6 +193,12 @@ class PatchWriter:
             The index row of every patch, in order.
         keys : sequence of str
             The key (hexadecimal SHA-256) of every shard's unit.
+
+        Returns
+        -------
+        files : list of File
+        facts : dict
+            Nothing.
         """
         index = np.array(list(rows), np.int64).reshape(-1, len(INDEX_COLUMNS))
         units = np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(-1, KEY_BYTES)
@@ -256,19 +209,35 @@ class PatchWriter:
             "index": _table(index, ("patch", "column"), columns),
             "units": _table(units, ("shard", "byte"), {}),
         }
-        return self._put(
-            {f"{name}/{key}": data for name, table in tables.items() for key, data in table.items()}
-        )
+        contents = self._metadata()
+        for table, found in tables.items():
+            contents |= {f"{table}/{name}": data for name, data in found.items()}
+        return [self._put(name, contents[name].to_bytes()) for name in sorted(contents)], {}
 
-    def _put(self, contents: Mapping[str, Any]) -> Files:
-        """Write what was made in memory, so that each file appears whole and no shard goes."""
-        files = {}
-        for name, buffer in contents.items():
-            path, data = self.path / name, buffer.to_bytes()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, data)
-            files[path] = (len(data), hashlib.sha256(data).hexdigest())
-        return files
+    def _metadata(self) -> dict[str, Any]:
+        """The group and its arrays, made in memory: on disk, zarr would write into old files."""
+        import zarr
+        from zarr.codecs import Crc32cCodec
+
+        contents: dict[str, Any] = {}
+        group = zarr.open_group(zarr.storage.MemoryStore(contents), mode="w", zarr_format=3)
+        group.attrs.update(self._attributes)
+        for spec in self.specs:
+            group.create_array(
+                spec.name,
+                shape=(self.n_patches, *spec.patch_shape),
+                chunks=(1, *spec.patch_shape),
+                shards=(self.per_shard, *spec.patch_shape),
+                dtype=spec.dtype,
+                compressors=[*_zarr_blosc(spec), Crc32cCodec()],
+                dimension_names=("patch", *("c", "z", "y", "x")[-len(spec.patch_shape) :]),
+            )
+        return contents
+
+    def _put(self, name: str, data: bytes) -> File:
+        with NewFile(self.path / name) as new:
+            new.write(data)
+        return new.described(self.root)
 
 
 def _table(
@@ -295,24 +264,13 @@ def _table(
 
 
 class _ShardFile:
-    """A shard that grows by one encoded patch at a time, and appears when it is finished."""
+    """A shard that grows by one encoded patch at a time."""
 
-    def __init__(self, path: Path, spec: ArraySpec, header: bytes) -> None:
-        self.path, self.spec = path, spec
-        self.partial = path.with_name(f".{path.name}.{os.getpid()}.{id(self)}")
+    def __init__(self, new: NewFile, spec: ArraySpec, header: bytes) -> None:
+        self.new, self.spec = new, spec
         self.index: list[tuple[int, int]] = []
         self.checksums: list[int] = []
-        self.offset, self._digest = 0, hashlib.sha256()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.partial.open("wb")
-        self._put(header)
-
-    def __enter__(self) -> _ShardFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.partial.unlink(missing_ok=True)
+        new.write(header)
 
     def append(self, patch: npt.NDArray[Any]) -> None:
         if patch.shape != self.spec.patch_shape or patch.dtype != self.spec.dtype:
@@ -320,25 +278,15 @@ class _ShardFile:
                 f"{self.spec.name}: a patch of {patch.shape} {patch.dtype}, "
                 f"announced {self.spec.patch_shape} {self.spec.dtype}"
             )
-        start, data = self.offset, _encode(patch, self.spec)
+        start, data = self.new.size, _encode(patch, self.spec)
         self.checksums.append(crc32c(data))
-        self._put(data if isinstance(data, bytes) else data.data)
-        self._put(struct.pack("<I", self.checksums[-1]))
-        self.index.append((start, self.offset - start))
+        self.new.write(data if isinstance(data, bytes) else data.data)
+        self.new.write(struct.pack("<I", self.checksums[-1]))
+        self.index.append((start, self.new.size - start))
 
-    def finish(self, per_shard: int) -> tuple[int, str]:
+    def finish(self, per_shard: int) -> None:
         missing = [(MISSING, MISSING)] * (per_shard - len(self.index))
-        self._put(encode_shard_index(np.array(self.index + missing, np.uint64)))
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        self.partial.replace(self.path)
-        return self.offset, self._digest.hexdigest()
-
-    def _put(self, data: bytes | memoryview) -> None:
-        self.file.write(data)
-        self._digest.update(data)
-        self.offset += len(data)
+        self.new.write(encode_shard_index(np.array(self.index + missing, np.uint64)))
 
 
 def _encode(patch: npt.NDArray[Any], spec: ArraySpec) -> bytes | npt.NDArray[np.uint8]:
