@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.geometry import Box, Shape3
-from volprep.patching.samples import SampleTable, pad_to_patch
+from volprep.patching.samples import SampleTable, TabledPatching, pad_to_patch
 from volprep.patching.specs import Patching, PatchSpecs
 
 __all__ = ["BlockPatching", "EpochPatching", "ForegroundPatching", "StartSource", "block_shapes"]
@@ -187,7 +187,7 @@ class ForegroundPatching:
         return self.base.get_patch_indices(data_idx)
 
 
-class EpochPatching:
+class EpochPatching(TabledPatching):
     """Makes an epoch as long as wanted, with as many patches of each stack as wanted.
 
     Parameters
@@ -243,11 +243,6 @@ class EpochPatching:
         self._shares = shares.tolist()
         self._table = SampleTable([1] * n_stacks, self._shares)
 
-    @property
-    def n_patches(self) -> int:
-        """How many patches an epoch has."""
-        return self._table.n_patches
-
     def get_patch_spec(self, index: int, rng: np.random.Generator | None = None) -> PatchSpecs:
         """A patch of the stack of `index`.
 
@@ -261,10 +256,6 @@ class EpochPatching:
         indices = self._indices[stack]
         place = (number + rng.random()) * len(indices) / self._shares[stack]
         return self.base.get_patch_spec(indices[min(int(place), len(indices) - 1)], rng)
-
-    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        """The indices of all patches that come from one stack."""
-        return self._table.indices(data_idx)
 
 
 def _apportion(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from volprep.patching.samples import SampleTable
+from volprep.patching.samples import SampleTable, TabledPatching
 from volprep.patching.specs import PatchSpecs
 
 __all__ = ["FixedPatching", "WholeSamplePatching"]
@@ -46,7 +46,7 @@ class FixedPatching:
         return [i for i, s in enumerate(self.fixed_patch_specs) if s["data_idx"] == data_idx]
 
 
-class WholeSamplePatching:
+class WholeSamplePatching(TabledPatching):
     """Gives each sample as one patch.
 
     Parameters
@@ -71,11 +71,6 @@ class WholeSamplePatching:
         samples = [shape[0] for shape in self._shapes]
         self._table = SampleTable(samples, [1] * sum(samples))
 
-    @property
-    def n_patches(self) -> int:
-        """How many samples there are."""
-        return self._table.n_patches
-
     def get_patch_spec(self, index: int, rng: np.random.Generator | None = None) -> PatchSpecs:
         """The whole sample of `index`; `rng` is not used.
 
@@ -92,7 +87,3 @@ class WholeSamplePatching:
             "coords": (0,) * len(size),
             "patch_size": size,
         }
-
-    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        """The indices of all samples of one image stack."""
-        return self._table.indices(data_idx)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from volprep.patching.samples import SampleTable, check_overlaps, check_patch
+from volprep.patching.samples import SampleTable, TabledPatching, check_overlaps
 from volprep.patching.specs import PatchSpecs, SpecSequence, TileSpecs
 
 __all__ = ["SequentialPatching", "TiledPatching"]
 
 
-class SequentialPatching:
+class SequentialPatching(TabledPatching):
     """Covers each sample with a grid of patches; the last one on each axis ends with the sample.
 
     Parameters
@@ -38,19 +38,13 @@ class SequentialPatching:
         patch_size: Sequence[int],
         overlaps: Sequence[int] | None = None,
     ) -> None:
-        self.data_shapes, self.patch_size = data_shapes, patch_size
-        shapes, patch = check_patch(data_shapes, patch_size)
+        shapes, patch = self._accept(data_shapes, patch_size)
         self.overlaps = check_overlaps([0] * len(patch) if overlaps is None else overlaps, patch)
         self._axes = [
             [_grid_starts(*axis) for axis in zip(shape[2:], patch, self.overlaps, strict=True)]
             for shape in shapes
         ]
         self._table = _grid_table(shapes, self._axes)
-
-    @property
-    def n_patches(self) -> int:
-        """How many patches there are."""
-        return self._table.n_patches
 
     @property
     def patch_specs(self) -> Sequence[PatchSpecs]:
@@ -68,19 +62,11 @@ class SequentialPatching:
         data_idx, sample_idx, number = self._table.find(index)
         axes = self._axes[data_idx]
         places = _unravel(number, [len(axis) for axis in axes])
-        return {
-            "data_idx": data_idx,
-            "sample_idx": sample_idx,
-            "coords": tuple([axis[i] for axis, i in zip(axes, places, strict=True)]),
-            "patch_size": self.patch_size,
-        }
-
-    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        """The indices of all patches that come from one image stack."""
-        return self._table.indices(data_idx)
+        coords = tuple([axis[i] for axis, i in zip(axes, places, strict=True)])
+        return self._specs(data_idx, sample_idx, coords)
 
 
-class TiledPatching:
+class TiledPatching(TabledPatching):
     """Cuts each sample into overlapping tiles that say how they are put together again.
 
     Parameters
@@ -110,8 +96,7 @@ class TiledPatching:
         patch_size: Sequence[int],
         overlaps: Sequence[int],
     ) -> None:
-        self.data_shapes, self.patch_size = data_shapes, patch_size
-        shapes, patch = check_patch(data_shapes, patch_size, fits=False)
+        shapes, patch = self._accept(data_shapes, patch_size, fits=False)
         self.overlaps = check_overlaps(overlaps, patch)
         self._axes = [
             [_tile_axis(*axis) for axis in zip(shape[2:], patch, self.overlaps, strict=True)]
@@ -122,11 +107,6 @@ class TiledPatching:
             shape[0] * math.prod(map(len, axes))
             for shape, axes in zip(shapes, self._axes, strict=True)
         ]
-
-    @property
-    def n_patches(self) -> int:
-        """How many tiles there are."""
-        return self._table.n_patches
 
     @property
     def tile_specs(self) -> Sequence[TileSpecs]:
@@ -148,19 +128,12 @@ class TiledPatching:
             *[axis[i] for axis, i in zip(axes, places, strict=True)], strict=True
         )
         return {
-            "data_idx": data_idx,
-            "sample_idx": sample_idx,
-            "coords": coords,
-            "patch_size": self.patch_size,
+            **self._specs(data_idx, sample_idx, coords),
             "crop_coords": crop,
             "crop_size": size,
             "stitch_coords": stitch,
             "total_tiles": self._totals[data_idx],
         }
-
-    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        """The indices of all tiles that come from one image stack."""
-        return self._table.indices(data_idx)
 
 
 def _grid_starts(size: int, patch: int, overlap: int) -> list[int]:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from volprep.patching.samples import SampleTable, check_patch
+from volprep.patching.samples import SampleTable, TabledPatching
 from volprep.patching.specs import PatchSpecs, SpecSequence
 
 __all__ = ["FixedRandomPatching", "RandomPatching"]
 
 
-class RandomPatching:
+class RandomPatching(TabledPatching):
     """Draws each patch anew, evenly over all places in its sample.
 
     Parameters
@@ -43,16 +43,10 @@ class RandomPatching:
         patch_size: Sequence[int],
         seed: int | None = None,
     ) -> None:
-        self.data_shapes, self.patch_size = data_shapes, patch_size
         self.rng = np.random.default_rng(seed)
-        shapes, patch = check_patch(data_shapes, patch_size)
+        shapes, patch = self._accept(data_shapes, patch_size)
         self._table = _count_table(shapes, patch)
         self._places = [_places(shape, patch) for shape in shapes]
-
-    @property
-    def n_patches(self) -> int:
-        """How many patches there are."""
-        return self._table.n_patches
 
     def get_patch_spec(self, index: int, rng: np.random.Generator | None = None) -> PatchSpecs:
         """Draw a patch from the sample of `index`.
@@ -71,19 +65,11 @@ class RandomPatching:
         """
         data_idx, sample_idx, _ = self._table.find(index)
         draw = (self.rng if rng is None else rng).random
-        return {
-            "data_idx": data_idx,
-            "sample_idx": sample_idx,
-            "coords": tuple([int(draw() * n) for n in self._places[data_idx]]),
-            "patch_size": self.patch_size,
-        }
-
-    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        """The indices of all patches that come from one image stack."""
-        return self._table.indices(data_idx)
+        coords = tuple([int(draw() * n) for n in self._places[data_idx]])
+        return self._specs(data_idx, sample_idx, coords)
 
 
-class FixedRandomPatching:
+class FixedRandomPatching(TabledPatching):
     """Random patches that are drawn once, for validation.
 
     Parameters
@@ -107,18 +93,12 @@ class FixedRandomPatching:
         patch_size: Sequence[int],
         seed: int | None = None,
     ) -> None:
-        self.data_shapes, self.patch_size = data_shapes, patch_size
-        shapes, patch = check_patch(data_shapes, patch_size)
+        shapes, patch = self._accept(data_shapes, patch_size)
         self._table = _count_table(shapes, patch)
         patches = [shape[0] * _tiles(shape, patch) for shape in shapes]
         places = np.array([_places(shape, patch) for shape in shapes]).reshape(-1, len(patch))
         draws = np.random.default_rng(seed).random((self.n_patches, len(patch)))
         self._coords = (draws * places.repeat(patches, axis=0)).astype(np.int64)
-
-    @property
-    def n_patches(self) -> int:
-        """How many patches there are."""
-        return self._table.n_patches
 
     @property
     def fixed_patch_specs(self) -> Sequence[PatchSpecs]:
@@ -134,16 +114,7 @@ class FixedRandomPatching:
             If `index` is out of range.
         """
         data_idx, sample_idx, _ = self._table.find(index)
-        return {
-            "data_idx": data_idx,
-            "sample_idx": sample_idx,
-            "coords": tuple(self._coords[index].tolist()),
-            "patch_size": self.patch_size,
-        }
-
-    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        """The indices of all patches that come from one image stack."""
-        return self._table.indices(data_idx)
+        return self._specs(data_idx, sample_idx, tuple(self._coords[index].tolist()))
 
 
 def _tiles(shape: Sequence[int], patch: Sequence[int]) -> int:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from volprep.geometry import Shape3
+from volprep.patching.specs import PatchSpecs
 
-__all__ = ["SampleTable", "check_overlaps", "check_patch", "pad_to_patch"]
+__all__ = ["SampleTable", "TabledPatching", "check_overlaps", "check_patch", "pad_to_patch"]
 
 
 class SampleTable:
@@ -54,9 +55,45 @@ class SampleTable:
         if not 0 <= data_idx < len(self._first_sample) - 1:
             count = len(self._first_sample) - 1
             raise IndexError(f"data_idx {data_idx} is out of range: there are {count} stacks")
-        bounds = [0, *self._ends]
-        first, last = self._first_sample[data_idx], self._first_sample[data_idx + 1]
-        return list(range(bounds[first], bounds[last]))
+        first, last = self._first_sample[data_idx : data_idx + 2]
+        bounds = (self._ends[n - 1] if n else 0 for n in (first, last))
+        return list(range(*bounds))
+
+
+class TabledPatching:
+    """What strategies share whose indices a `SampleTable` hands to the samples of their stacks."""
+
+    data_shapes: Sequence[Sequence[int]]
+    patch_size: Sequence[int]
+    _table: SampleTable
+
+    def _accept(
+        self,
+        data_shapes: Sequence[Sequence[int]],
+        patch_size: Sequence[int],
+        *,
+        fits: bool = True,
+    ) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+        """Keep what was given, as it was given; return it as `check_patch` does."""
+        self.data_shapes, self.patch_size = data_shapes, patch_size
+        return check_patch(data_shapes, patch_size, fits=fits)
+
+    @property
+    def n_patches(self) -> int:
+        """How many patches there are."""
+        return self._table.n_patches
+
+    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
+        """The indices of all patches that come from one image stack."""
+        return self._table.indices(data_idx)
+
+    def _specs(self, data_idx: int, sample_idx: int, coords: Sequence[int]) -> PatchSpecs:
+        return {
+            "data_idx": data_idx,
+            "sample_idx": sample_idx,
+            "coords": coords,
+            "patch_size": self.patch_size,
+        }
 
 
 def check_patch(

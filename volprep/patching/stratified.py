@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from volprep.patching.samples import SampleTable, check_patch
+from volprep.patching.samples import SampleTable, TabledPatching
 from volprep.patching.specs import PatchSpecs
 
 __all__ = ["SampleStrata", "StratifiedPatching", "sample_axes"]
@@ -26,7 +26,7 @@ Cell = tuple[int, ...]
 ROUNDING = 1e-9  # sums of probabilities just above a whole number do not make another patch
 
 
-class StratifiedPatching:
+class StratifiedPatching(TabledPatching):
     """Draws patches evenly over each sample; cells of a grid can be excluded or made rarer.
 
     Parameters
@@ -80,20 +80,15 @@ class StratifiedPatching:
         *,
         uniform: bool = False,
     ) -> None:
-        self.data_shapes, self.patch_size, self.uniform = data_shapes, patch_size, uniform
+        self.uniform = uniform
         self.rng = np.random.default_rng(seed)
-        shapes, patch = check_patch(data_shapes, patch_size)
+        shapes, patch = self._accept(data_shapes, patch_size)
         axes = {shape[2:]: sample_axes(shape[2:], patch, uniform=uniform) for shape in shapes}
         self.image_patching = [
             [SampleStrata(axes[shape[2:]], uniform=uniform) for _ in range(shape[0])]
             for shape in shapes
         ]
         self._count()
-
-    @property
-    def n_patches(self) -> int:
-        """How many patches there are."""
-        return self._table.n_patches
 
     def get_patch_spec(self, index: int, rng: np.random.Generator | None = None) -> PatchSpecs:
         """Draw a patch from the part of a sample that belongs to `index`.
@@ -112,16 +107,8 @@ class StratifiedPatching:
         """
         data_idx, sample_idx, number = self._table.find(index)
         u = (self.rng if rng is None else rng).random()
-        return {
-            "data_idx": data_idx,
-            "sample_idx": sample_idx,
-            "coords": self.image_patching[data_idx][sample_idx].start_at(number, u),
-            "patch_size": self.patch_size,
-        }
-
-    def get_patch_indices(self, data_idx: int) -> Sequence[int]:
-        """The indices of all patches that come from one image stack."""
-        return self._table.indices(data_idx)
+        strata = self.image_patching[data_idx][sample_idx]
+        return self._specs(data_idx, sample_idx, strata.start_at(number, u))
 
     def exclude_patches(
         self, data_idx: int, sample_idx: int, grid_coords: Sequence[tuple[int, ...]]
