@@ -385,3 +385,50 @@ def test_nothing_cannot_be_read() -> None:
         resample(CoordinateMap.identity(), (0, 4, 4), image)
     with pytest.raises(ValueError, match="1, 2, 4 or 8 bytes"):
         resample(CoordinateMap.identity(), PATCH, None, [np.zeros(SOURCE, np.complex128)])
+
+
+@pytest.mark.parametrize("kind", ["shift", "flip", "swap", "sections"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_stays_one_voxel_where_voxels_are_copied(kind: str, value: float) -> None:
+    image = np.random.default_rng(0).random((1, 7, 9, 9)).astype(np.float32)
+    for at in ((3, 4, 5), (0, 0, 0), (6, 8, 8), (5, 7, 7)):
+        image[(0, *at)] = value
+    flip, swap = np.eye(4), np.eye(4)[[0, 2, 1, 3]]
+    flip[2, 2], flip[2, 3], flip[0, 0], flip[0, 3] = -1, 8, -1, 6
+    maps = {
+        "shift": CoordinateMap.linear(np.eye(3), source_centre=(1, 2, 1)),
+        "flip": CoordinateMap(flip),
+        "swap": CoordinateMap(swap),
+        "sections": CoordinateMap.sections(shifts=[[0, n % 2] for n in range(6)]),
+    }
+    wanted = {
+        "shift": image[:, 1:, 2:, 1:],
+        "flip": image[:, ::-1, :, ::-1],
+        "swap": image.swapaxes(2, 3),
+        "sections": np.stack(
+            [image[:, n, :, n % 2 : n % 2 + 8] for n in range(6)], 1
+        ),
+    }[kind]  # fmt: skip
+    found, _ = resample(maps[kind], wanted.shape[1:], image)
+    np.testing.assert_array_equal(found, wanted)
+    # The general kernel, which reads neighbours along z too.
+    tilted = CoordinateMap.elastic(np.zeros((3, 2, 2, 2)), (6, 8, 8))
+    found, _ = resample(tilted, image.shape[1:], image)
+    np.testing.assert_array_equal(found, image)
+
+
+@given(st.integers(-3, 3), st.integers(0, 2))
+def test_labels_half_way_take_the_higher_voxel_wherever_they_are(start: int, axis: int) -> None:
+    label = np.arange(6 * 6 * 6, dtype=np.uint16).reshape(6, 6, 6)
+    linear, centre = np.eye(3), np.zeros(3)
+    centre[axis] = 0.5
+    shape = [6, 6, 6]
+    shape[axis] = 5
+    coordinates = CoordinateMap.linear(linear, source_centre=centre)
+    _, (found,) = resample(coordinates, shape, labels=[label])
+    np.testing.assert_array_equal(found, np.take(label, range(1, 6), axis))
+    _, (moved,) = resample(
+        coordinates.relative_to([-start * (a == axis) for a in range(3)]), shape, labels=[label],
+        origin=[start * (a == axis) for a in range(3)],
+    )  # fmt: skip
+    np.testing.assert_array_equal(moved, found)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from volprep.version import __version__
+
 if TYPE_CHECKING:
     from volprep.autoconfig import Plan, make_plan
     from volprep.cases import Case, Cases, find_cases
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from volprep.pipeline import prepare
     from volprep.sources import Volume, open_labels, open_volume
     from volprep.store import PatchStore
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "volprep.config": ["Config", "TrainingConfig", "load_config", "load_training_config"],

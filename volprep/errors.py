@@ -28,6 +28,25 @@ __all__ = [
 ]
 
 
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """The nearest known word as the tail of a message, or all of them where none is near.
+
+    Parameters
+    ----------
+    word : object
+        What was found; upper and lower case do not count.
+    known : iterable of str
+        What would have been right.
+    """
+    from difflib import get_close_matches
+
+    folded = {name.lower(): name for name in known}
+    near = get_close_matches(str(word).lower(), folded, n=1)
+    if near:
+        return f"; did you mean {folded[near[0]]}?"
+    return f"; known are {', '.join(folded.values())}" if folded else ""
+
+
 class VolprepError(Exception):
     """Something a user can mend; the message says where, what and how."""
 

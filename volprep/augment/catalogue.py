@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from volprep.augment.artefacts import CutBlur, CutNoise, MissingParts, MotionBlur
@@ -30,7 +29,7 @@ from volprep.augment.spatial import (
     Rotate,
 )
 from volprep.augment.transform import TargetType, Transform
-from volprep.errors import ConfigError
+from volprep.errors import ConfigError, did_you_mean
 
 __all__ = ["TRANSFORMS", "compose_from_config", "transforms_from_config"]
 
@@ -177,7 +176,7 @@ def _transform(name: str, where: str) -> type[Transform]:
             f"{where}.{name}: acts on batches, not on samples; "
             "call volprep.augment.Mixup on the batch in the training loop"
         )
-    raise ConfigError(f"{where}.{name}: unknown transform{_nearest(name, list(TRANSFORMS))}")
+    raise ConfigError(f"{where}.{name}: unknown transform{did_you_mean(name, TRANSFORMS)}")
 
 
 def _made(kind: type[Transform], parameters: Mapping[str, Any], where: str) -> Transform:
@@ -185,7 +184,7 @@ def _made(kind: type[Transform], parameters: Mapping[str, Any], where: str) -> T
     for parameter in parameters:
         if parameter not in known:
             raise ConfigError(
-                f"{where}.{parameter}: unknown parameter{_nearest(str(parameter), known)}"
+                f"{where}.{parameter}: unknown parameter{did_you_mean(parameter, known)}"
             )
     try:
         return kind(**parameters)
@@ -203,7 +202,7 @@ def _block(spec: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     for key in block:
         if key not in known:
             lower = " (a list of named sections begins each with a dash)" * str(key).islower()
-            raise ConfigError(f"{where}.{key}: unknown section{_nearest(str(key), known)}{lower}")
+            raise ConfigError(f"{where}.{key}: unknown section{did_you_mean(key, known)}{lower}")
     return block
 
 
@@ -217,7 +216,7 @@ def _from_block(block: Mapping[str, Any], where: str) -> list[Transform]:
         allowed = ["ENABLED", "SKIP", *(k for k in defaults if k != "ENABLED")]
         for key in own:
             if key not in allowed:
-                raise ConfigError(f"{where}.{name}.{key}: unknown key{_nearest(str(key), allowed)}")
+                raise ConfigError(f"{where}.{name}.{key}: unknown key{did_you_mean(key, allowed)}")
         values = {**defaults, **own}
         parameters = {_RENAMED.get(key, key.lower()): value for key, value in values.items()}
         made = _made(kind, parameters, f"{where}.{name}")
@@ -246,9 +245,3 @@ def _block_targets(block: Mapping[str, Any], where: str) -> dict[str, TargetType
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    folded = {k.lower(): k for k in known}
-    found = get_close_matches(name.lower(), list(folded), n=1, cutoff=0.5)
-    return f"; did you mean {folded[found[0]]}?" if found else f"; known are {', '.join(known)}"

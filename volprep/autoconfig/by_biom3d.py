@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from volprep.autoconfig.biom3d import find_patch_pool_batch
 from volprep.autoconfig.memory import format_bytes
 from volprep.autoconfig.network import network_for
-from volprep.autoconfig.task import Choice, Task, check_divides, halvings, padded_axes, triple
-from volprep.geometry import Shape3
+from volprep.autoconfig.task import Choice, Task, check_divides, halvings, padded_axes
+from volprep.geometry import Shape3, three
 
 __all__ = ["plan_by_biom3d"]
 
@@ -20,14 +20,14 @@ IMAGES_PER_PATCH = 20
 def plan_by_biom3d(task: Task) -> Choice:
     """Plan as biom3d does; memory and spacing are not heeded, but reported."""
     found, poolings, _ = find_patch_pool_batch(task.shape, task.max_dims, task.max_pool)
-    patch, pool = triple(found.tolist()), triple(poolings.tolist())
+    patch, pool = three(found.tolist()), three(poolings.tolist())
     if task.patch_size:
         patch = task.patch_size
         pool = task.pool or _poolings(task, patch)
         check_divides(patch, pool)
     elif task.pool:
         pool = task.pool
-        patch = triple([max(1, n >> k) << k for n, k in zip(patch, pool, strict=True)])
+        patch = three([max(1, n >> k) << k for n, k in zip(patch, pool, strict=True)])
     network = network_for(pool, patch, None, n_channels=task.n_channels, n_classes=task.n_classes)
     batch, why = _batch(task, patch)
     needed = task.bytes(network, patch, batch)
@@ -41,7 +41,7 @@ def plan_by_biom3d(task: Task) -> Choice:
 
 def _poolings(task: Task, patch: Sequence[int]) -> Shape3:
     smallest = max(1, min(task.max_dims) >> task.max_pool)
-    return triple([
+    return three([
         min(task.max_pool, max(0, (n // smallest).bit_length() - 1), halvings(n)) for n in patch
     ])  # fmt: skip
 

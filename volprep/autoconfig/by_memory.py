@@ -13,10 +13,9 @@ from volprep.autoconfig.task import (
     Task,
     check_divides,
     padded_axes,
-    triple,
 )
 from volprep.errors import PlanError
-from volprep.geometry import Shape3
+from volprep.geometry import Shape3, three
 
 __all__ = ["plan_by_memory"]
 
@@ -79,7 +78,7 @@ def _cut(task: Task, field: float) -> tuple[Shape3, UNet]:
     """The patch whose sides are `field` long or the whole image, cut to what pooling divides."""
     return _divisible(
         task,
-        triple([
+        three([
             max(1, min(n, int(field / s))) for n, s in zip(task.shape, task.steps, strict=True)
         ]),
     )  # fmt: skip
@@ -91,14 +90,14 @@ def _divisible(task: Task, patch: Shape3) -> tuple[Shape3, UNet]:
             patch, task.spacing, max_pool=task.max_pool,
             n_channels=task.n_channels, n_classes=task.n_classes,
         )  # fmt: skip
-        return triple([n >> k << k for n, k in zip(patch, network.pool, strict=True)]), network
+        return three([n >> k << k for n, k in zip(patch, network.pool, strict=True)]), network
     for axis, (n, k) in enumerate(zip(task.shape, task.pool, strict=True)):
         if 2**k > OVERHANG * n:
             raise PlanError(
                 f"pool {list(task.pool)}: {k} poolings need {2**k} voxels along {'zyx'[axis]}, "
                 f"where the median shape has {n}; give at most {int(OVERHANG * n).bit_length() - 1}"
             )
-    patch = triple([max(1, n >> k) << k for n, k in zip(patch, task.pool, strict=True)])
+    patch = three([max(1, n >> k) << k for n, k in zip(patch, task.pool, strict=True)])
     return patch, network_for(
         task.pool, patch, task.spacing, n_channels=task.n_channels, n_classes=task.n_classes
     )
@@ -124,7 +123,7 @@ def _lengthened(task: Task, patch: Shape3, network: UNet, axis: int) -> tuple[Sh
     over = longer - whole
     if over > 0 and (over >= whole - side or longer > OVERHANG * whole):
         return None
-    wanted = triple([longer if i == axis else n for i, n in enumerate(patch)])
+    wanted = three([longer if i == axis else n for i, n in enumerate(patch)])
     wider = _divisible(task, wanted)
     return wider if math.prod(wider[0]) > math.prod(patch) else None
 

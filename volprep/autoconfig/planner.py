@@ -13,9 +13,9 @@ from volprep.autoconfig.by_memory import plan_by_memory
 from volprep.autoconfig.memory import Precision, training_bytes
 from volprep.autoconfig.plan import Plan
 from volprep.autoconfig.spacing import resampled_shape
-from volprep.autoconfig.task import Choice, Task, triple
+from volprep.autoconfig.task import Choice, Task
 from volprep.errors import PlanError
-from volprep.geometry import Shape3, Spacing3
+from volprep.geometry import Shape3, Spacing3, three
 
 __all__ = ["make_plan"]
 
@@ -166,7 +166,7 @@ def _aug_patch(
     aug: str,
 ) -> tuple[Shape3, str]:
     if aug == "diagonal":
-        return triple(get_aug_patch(patch).tolist()), "the diagonal of the patch"
+        return three(get_aug_patch(patch).tolist()), "the diagonal of the patch"
     angles = default_rotation(patch, task.spacing) if rotation is None else tuple(rotation)
     larger = augmentation_patch(patch, task.spacing, rotation=angles, scale=scale)
     turns = " x ".join(f"{a:g}" for a in angles)
@@ -196,7 +196,7 @@ def _volumes(
             f"median_shape {[int(n) for n in median_shape]}: "
             "give (Z, Y, X) or (C, Z, Y, X), each at least 1"
         )
-    shape = triple(median_shape[-3:])
+    shape = three(median_shape[-3:])
     step = None if spacing is None else _lengths("spacing", spacing)
     if target is None:
         return shape, step, None
@@ -221,7 +221,7 @@ def _three(name: str, values: Sequence[int], least: int = 1) -> Shape3:
         raise PlanError(
             f"{name} {[int(v) for v in values]}: give three numbers (Z, Y, X) of at least {least}"
         )
-    return triple(values)
+    return three(values)
 
 
 def _positive(name: str, value: int) -> int:

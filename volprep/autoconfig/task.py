@@ -10,7 +10,7 @@ from volprep.autoconfig.network import UNet
 from volprep.errors import PlanError
 from volprep.geometry import Shape3, Spacing3
 
-__all__ = ["OVERHANG", "Choice", "Task", "check_divides", "halvings", "padded_axes", "triple"]
+__all__ = ["OVERHANG", "Choice", "Task", "check_divides", "halvings", "padded_axes"]
 
 #: Of the budget, kept free for the driver, workspaces and fragmentation.
 RESERVE = 0.1
@@ -78,12 +78,6 @@ def padded_axes(task: Task, patch: Shape3) -> str:
     axes = [a for a, p, n in zip("zyx", patch, task.shape, strict=True) if p > n]
     text = f"; reaches beyond the median volume along {', '.join(axes)}, which is padded"
     return text if axes else ""
-
-
-def triple(values: Sequence[int]) -> Shape3:
-    """Three whole numbers, (Z, Y, X)."""
-    z, y, x = (int(v) for v in values)
-    return z, y, x
 
 
 def halvings(n: int) -> int:

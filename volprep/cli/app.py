@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-import volprep
 from volprep.errors import VolprepError
+from volprep.version import __version__
 
 __all__ = ["app", "main"]
 
@@ -55,7 +55,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"volprep {volprep.__version__}")
+        print(f"volprep {__version__}")
         raise typer.Exit
 
 

@@ -15,7 +15,7 @@ interpreter's lock between tiles.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ __all__ = [
     "CLAMP",
     "FILL",
     "REFLECT",
+    "Layers",
+    "Positions",
+    "Sections",
     "read_planes",
     "read_volume",
 ]
@@ -37,34 +40,14 @@ CLAMP, FILL, REFLECT = 0, 1, 2
 # exact, and a sample the same bits whether its code was compiled here or came from the cache.
 _FAST = {"nsz"}
 
-# Touching more voxels than this for each one that is wanted costs more than it brings.
-_WORTH_TOUCHING = 12
 
+class Positions(NamedTuple):
+    """How positions in the source follow from positions in the output, along A axes.
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _table(
-    matrices: Array,
-    first_divided: int,
-    fields: Array,
-    lookups: Array,
-    bounds: Array,
-    strides: Array,
-    border: int,
-    first_row: int,
-    first_column: int,
-    height: int,
-    index: Array,
-    near: Array,
-    fraction: Array,
-    outside: Array,
-    reach: Array,
-) -> int:
-    """Fill the table of a tile of S sections of `height` rows; how many voxels lie outside.
-
-    Parameters
-    ----------
+    Fields
+    ------
     matrices : float64, shape (S, A + 1, 3)
-        Take (row, column, 1) to A positions and the divisor. No position
+        Take (row, column, 1) of S sections to A positions and the divisor. No position
         inside the source may be negative.
     first_divided : int
         The axis from which on positions are divided; A for none.
@@ -76,48 +59,131 @@ def _table(
         First and last voxel of the source, in the frame of `matrices`.
     strides : int64, shape (A,)
         Of the flattened source, in voxels.
+    steps : int64, shape (A,)
+        To the next neighbour: the strides, 0 on an axis of one voxel.
     border : int
         CLAMP, FILL or REFLECT.
-    first_row, first_column, height : int
-        Where the tile begins in its sections, and how many rows it has.
+    """
+
+    matrices: Array
+    first_divided: int
+    fields: Array
+    lookups: Array
+    bounds: Array
+    strides: Array
+    steps: Array
+    border: int
+
+
+class Sections(NamedTuple):
+    """Which source sections D output sections come from.
+
+    Fields
+    ------
+    members : int64, shape (D,)
+        Output sections, those that share a matrix side by side.
+    about : int64, shape (3, D)
+        The source sections below, above and nearest to each output section.
+    depth : float32, shape (D,)
+        How far from the lower to the upper one.
+    lost : bool, shape (D,)
+        Sections that are filled.
+    """
+
+    members: Array
+    about: Array
+    depth: Array
+    lost: Array
+
+
+class Layers(NamedTuple):
+    """What is read together; there may be no channel of either.
+
+    Fields
+    ------
+    image : shape (C, Z, Y, X); image_out : float32, shape (C, D, H, W)
+    label : unsigned integers, shape (L, Z, Y, X); label_out : alike, shape (L, D, H, W)
+        All C-contiguous.
+    image_fill, label_fill : of the dtypes of the outputs
+    """
+
+    image: Array
+    image_out: Array
+    image_fill: float
+    label: Array
+    label_out: Array
+    label_fill: Any
+
+
+# Touching more voxels than this for each one that is wanted costs more than it brings.
+_WORTH_TOUCHING = 12
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _table(
+    positions: Positions,
+    first: int,
+    last: int,
+    corner: Array,
+    height: int,
+    index: Array,
+    near: Array,
+    fraction: Array,
+    outside: Array,
+    reach: Array,
+) -> int:
+    """Fill the table of a tile of S sections of `height` rows; how many voxels lie outside.
+
+    Parameters
+    ----------
+    positions : Positions
+    first, last : int
+        The matrices of the tile's sections.
+    corner : int64, shape (2,)
+        First row and column of the tile in its sections.
+    height : int
+        How many rows it has.
     index, near : uint32, shape (S * H * W,)
     fraction : float32, shape (A, S * H * W)
     outside : bool, shape (S * H * W,)
         Written for FILL alone.
-    reach : int64, shape (A, 2)
-        First and last voxel of the source among the neighbours.
+    reach : int64, shape (A, 3)
+        First and last voxel of the source among the neighbours, and the step to the
+        next neighbour.
     """
-    sections, axes = len(matrices), len(fraction)
+    bounds, border, strides = positions.bounds, positions.border, positions.strides
+    sections, axes = last - first, len(fraction)
     voxels = index.size // sections
     width = voxels // height
-    corner = np.array([first_row, first_column], np.int64)
     left, part = np.zeros(width, np.int64), np.zeros(width, np.float32)
     wide = np.zeros((2, width), np.float32)
     for s in range(sections):
-        lookup = lookups[s]
+        lookup, field = positions.lookups[first + s], positions.fields[first + s]
+        matrix = positions.matrices[first + s]
         straight = lookup[0, 1] == 0 and lookup[1, 0] == 0
-        if fields.shape[2] > 0 and straight:
-            _columns(lookup[1], first_column, fields.shape[3], left, part)
+        if field.shape[1] > 0 and straight:
+            _columns(lookup[1], corner[1], field.shape[2], left, part)
         for axis in range(axes):
             at = fraction[axis, s * voxels : (s + 1) * voxels].reshape(height, width)
-            _lines(matrices[s, axis], corner, at)
-            if axis >= first_divided:
-                _divide(matrices[s, axes], corner, at)
-            if fields.shape[2] > 0 and straight:
-                _displace_rows(fields[s, axis], lookup[0], first_row, left, part, wide, at)
-            elif fields.shape[2] > 0:
-                _displace(fields[s, axis], lookup, corner, at)
+            _lines(matrix[axis], corner, at)
+            if axis >= positions.first_divided:
+                _divide(matrix[axes], corner, at)
+            if field.shape[1] > 0 and straight:
+                _displace_rows(field[axis], lookup[0], corner[0], left, part, wide, at)
+            elif field.shape[1] > 0:
+                _displace(field[axis], lookup, corner, at)
     count = _mark(fraction, bounds, outside) if border == FILL else 0
     origin = np.uint32(-np.sum(bounds[0] * strides))
     index[:] = origin
     near[:] = origin
     for axis in range(axes):
-        first, last = bounds[0, axis], bounds[1, axis]
-        if border == REFLECT and last > first:
-            _reflect(fraction[axis], first, last)
-        low, high = _find(fraction[axis], first, last, strides[axis], index, near)
-        reach[axis, 0] = low - first
-        reach[axis, 1] = min(high + 1, last) - first
+        start, stop = bounds[0, axis], bounds[1, axis]
+        if border == REFLECT and stop > start:
+            _reflect(fraction[axis], start, stop)
+        low, high, step = _find(fraction[axis], start, stop, strides[axis], index, near)
+        reach[axis, 0] = low - start
+        reach[axis, 1] = min(high + step, stop) - start
+        reach[axis, 2] = step * positions.steps[axis]
     return count
 
 
@@ -222,14 +288,18 @@ def _reflect(at: Array, first: int, last: int) -> None:
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _find(
     at: Array, first: int, last: int, stride: int, index: Array, near: Array
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Clamp positions along one axis, add what they are to the indices, leave the fraction.
 
-    As no position inside is negative, cutting the decimals off is rounding
-    down. Returns the lowest and the highest voxel below a position.
+    As no position inside is negative, cutting the decimals off is rounding down, and
+    a position half way between two voxels is nearest to the higher one. Returns the
+    lowest and the highest voxel below a position, and 0 where all positions are whole
+    numbers, so that no neighbour takes part: nan and inf times 0 are nan, and must not
+    spread to the voxels beside those that are copied.
     """
     low, high, half = np.float32(max(first, 0)), np.float32(last), np.float32(0.5)
-    top = np.int32(max(last - 1, first))
+    whole = _are_whole(at, low, high)
+    top = np.int32(last if whole else max(last - 1, first))
     pitch = np.uint32(stride)
     lowest, highest = top, np.int32(first)
     for i in range(at.size):
@@ -244,7 +314,19 @@ def _find(
         index[i] = np.uint32(index[i] + np.uint32(np.uint32(floor) * pitch))
         closest = np.uint32(np.int32(position + half))
         near[i] = np.uint32(near[i] + np.uint32(closest * pitch))
-    return int(lowest), int(highest)
+    return int(lowest), int(highest), 0 if whole else 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _are_whole(at: Array, low: float, high: float) -> bool:
+    """Whether all positions, once clamped, are whole numbers; mostly the first one tells."""
+    for i in range(at.size):
+        position = at[i]
+        position = low if position < low else position
+        position = high if position > high else position
+        if position != np.float32(np.int32(position)):
+            return False
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -269,17 +351,17 @@ def _linear_plane(
     near: Array,
     far: Array,
     depth: float,
-    steps: Array,
+    pitch: int,
     reach: Array,
     index: Array,
     fraction: Array,
     line: Array,
 ) -> int:
     """Interpolate within a flattened section, and towards the next one if `depth` is above 0."""
-    x, y = np.uint32(steps[1]), np.uint32(steps[0])
+    x, y = np.uint32(reach[1, 2]), np.uint32(reach[0, 2])
     yx = y + x
     one, tz = np.float32(1), np.float32(depth)
-    touched: int = _touch(near, reach[0], reach[1], steps[0], index.size)
+    touched: int = _touch(near, reach[0], reach[1], pitch, index.size)
     for i in range(index.size):
         p, ty, tx = index[i], fraction[0, i], fraction[1, i]
         ux, uy = one - tx, one - ty
@@ -287,7 +369,7 @@ def _linear_plane(
         lower = np.float32(near[p + y]) * ux + np.float32(near[p + yx]) * tx
         line[i] = upper * uy + lower * ty
     if tz > 0:
-        touched += _touch(far, reach[0], reach[1], steps[0], index.size)
+        touched += _touch(far, reach[0], reach[1], pitch, index.size)
         for i in range(index.size):
             p, ty, tx = index[i], fraction[0, i], fraction[1, i]
             ux, uy = one - tx, one - ty
@@ -301,7 +383,7 @@ def _linear_plane(
 def _linear_pair(
     first: Array,
     second: Array,
-    steps: Array,
+    pitch: int,
     reach: Array,
     index: Array,
     fraction: Array,
@@ -309,10 +391,10 @@ def _linear_pair(
     other: Array,
 ) -> int:
     """Interpolate within two flattened sections, so that the table is read once for both."""
-    x, y = np.uint32(steps[1]), np.uint32(steps[0])
+    x, y = np.uint32(reach[1, 2]), np.uint32(reach[0, 2])
     one = np.float32(1)
-    touched: int = _touch(first, reach[0], reach[1], steps[0], index.size)
-    touched += _touch(second, reach[0], reach[1], steps[0], index.size)
+    touched: int = _touch(first, reach[0], reach[1], pitch, index.size)
+    touched += _touch(second, reach[0], reach[1], pitch, index.size)
     for i in range(index.size):
         p, ty, tx = index[i], fraction[0, i], fraction[1, i]
         px, py, pyx = p + x, p + y, p + y + x
@@ -338,14 +420,13 @@ def _nearest_plane(plane: Array, pitch: int, reach: Array, near: Array, line: Ar
 def _linear_volume(
     image: Array,
     strides: Array,
-    steps: Array,
     reach: Array,
     index: Array,
     fraction: Array,
     out: Array,
 ) -> int:
     """Interpolate a tile, whose rows may lie anywhere, from a flattened volume."""
-    z, y, x = np.uint32(steps[0]), np.uint32(steps[1]), np.uint32(steps[2])
+    z, y, x = np.uint32(reach[0, 2]), np.uint32(reach[1, 2]), np.uint32(reach[2, 2])
     yx, zx, zy, zyx = y + x, z + x, z + y, z + y + x
     one = np.float32(1)
     touched: int = _touch_volume(image, strides, reach, index.size)
@@ -399,67 +480,41 @@ def _fill_outside(line: Array, outside: Array, fill: float) -> None:
 
 
 @njit(cache=True, nogil=True)
-def read_planes(
-    tiles: Array,
-    members: Array,
-    matrices: Array,
-    first_divided: int,
-    fields: Array,
-    lookups: Array,
-    bounds: Array,
-    strides: Array,
-    steps: Array,
-    border: int,
-    about: Array,
-    depth: Array,
-    lost: Array,
-    image: Array,
-    image_out: Array,
-    image_fill: float,
-    labels: Array,
-    labels_out: Array,
-    label_fill: int,
-) -> int:
+def read_planes(tiles: Array, positions: Positions, sections: Sections, layers: Layers) -> int:
     """Read tiles whose sections come from source sections; tables have the axes (Y, X).
 
     Parameters
     ----------
     tiles : int64, shape (T, 7)
-        Which matrix; from where to where in `members`; first and last but one
-        row; first and last but one column, which are all of them.
-    members : int64, shape (D,)
-        Output sections, those that share a matrix side by side.
-    matrices, first_divided, fields, lookups, bounds, strides, border
-        As in `_table`, one matrix, field and lookup for sections that move alike.
-    steps : int64, shape (2,)
-        To the next neighbour along (Y, X): the strides, 0 on an axis of one voxel.
-    about : int64, shape (3, D)
-        The source sections below, above and nearest to each output section.
-    depth : float32, shape (D,)
-        How far from the lower to the upper one.
-    lost : bool, shape (D,)
-        Sections that are filled.
-    image : shape (C, Z, Y, X); image_out : float32, shape (C, D, H, W)
-    labels : unsigned integers, shape (L, Z, Y, X); labels_out : alike, shape (L, D, H, W)
-        There may be no channel of either; all C-contiguous.
-    image_fill, label_fill : of the dtypes of the outputs
+        Which matrix; from where to where in the members of `sections`; first and last
+        but one row; first and last but one column, which are all of them.
+    positions : Positions
+        One matrix, field and lookup for sections that move alike.
+    sections : Sections
+    layers : Layers
 
     Returns
     -------
     int
         Without meaning.
     """
-    index, near, fraction, outside, reach = _room(tiles, len(strides), False)
+    image, image_out, image_fill = layers.image, layers.image_out, layers.image_fill
+    label, label_out, label_fill = layers.label, layers.label_out, layers.label_fill
+    members, about = sections.members, sections.about
+    depth, lost = sections.depth, sections.lost
+    index, near, fraction, outside, reach = _room(tiles, len(positions.strides), False)
+    corner, pitch = np.empty(2, np.int64), positions.strides[0]
     touched = 0
     for t in range(len(tiles)):
         m, a, b, y0, y1, x0, x1 = tiles[t]
         start, stop = y0 * (x1 - x0), y1 * (x1 - x0)
         n = stop - start
-        at = fraction[: len(strides) * n].reshape(len(strides), n)
+        at = fraction[: len(positions.strides) * n].reshape(len(positions.strides), n)
+        corner[0], corner[1] = y0, x0
         count = _table(
-            matrices[m : m + 1], first_divided, fields[m : m + 1], lookups[m : m + 1],
-            bounds, strides, border, y0, x0, y1 - y0, index[:n], near[:n], at, outside[:n], reach,
-        )  # fmt: skip
+            positions, m, m + 1, corner, y1 - y0, index[:n], near[:n], at, outside[:n], reach
+        )
+        copied = reach[0, 2] == 0 and reach[1, 2] == 0
         for c in range(len(image)):
             k = a
             while k < b:
@@ -471,81 +526,74 @@ def read_planes(
                     line[:] = image_fill
                     continue
                 single = follower == section or lost[follower]
-                if single or depth[section] > 0 or depth[follower] > 0:
+                if copied and depth[section] == 0:
+                    touched += _nearest_plane(below, pitch, reach, near[:n], line)
+                elif single or depth[section] > 0 or depth[follower] > 0:
                     above = image[c, about[1, section]].reshape(-1)
                     touched += _linear_plane(
-                        below, above, depth[section], steps, reach, index[:n], at, line
+                        below, above, depth[section], pitch, reach, index[:n], at, line
                     )
                 else:
                     k += 1
                     other = image_out[c, follower].reshape(-1)[start:stop]
                     touched += _linear_pair(
-                        below, image[c, about[0, follower]].reshape(-1), steps, reach,
+                        below, image[c, about[0, follower]].reshape(-1), pitch, reach,
                         index[:n], at, line, other,
                     )  # fmt: skip
                     if count:
                         _fill_outside(other, outside, image_fill)
                 if count:
                     _fill_outside(line, outside, image_fill)
-        for c in range(len(labels)):
+        for c in range(len(label)):
             for section in members[a:b]:
-                line_ids = labels_out[c, section].reshape(-1)[start:stop]
+                line_ids = label_out[c, section].reshape(-1)[start:stop]
                 if lost[section]:
                     line_ids[:] = label_fill
                     continue
-                ids = labels[c, about[2, section]].reshape(-1)
-                touched += _nearest_plane(ids, strides[0], reach, near[:n], line_ids)
+                ids = label[c, about[2, section]].reshape(-1)
+                touched += _nearest_plane(ids, pitch, reach, near[:n], line_ids)
                 if count:
                     _fill_outside(line_ids, outside, label_fill)
     return touched
 
 
 @njit(cache=True, nogil=True)
-def read_volume(
-    tiles: Array,
-    matrices: Array,
-    first_divided: int,
-    fields: Array,
-    lookups: Array,
-    bounds: Array,
-    strides: Array,
-    steps: Array,
-    border: int,
-    image: Array,
-    image_out: Array,
-    image_fill: float,
-    labels: Array,
-    labels_out: Array,
-    label_fill: int,
-) -> int:
+def read_volume(tiles: Array, positions: Positions, layers: Layers) -> int:
     """Read tiles whose voxels come from anywhere; tables have the axes (Z, Y, X).
 
     Parameters
     ----------
     tiles : int64, shape (T, 7)
         As in `read_planes`, but the sections themselves, each with its own matrix.
-    others
+    positions, layers
         As in `read_planes`, with one more axis.
     """
+    image, image_out, image_fill = layers.image, layers.image_out, layers.image_fill
+    label, label_out, label_fill = layers.label, layers.label_out, layers.label_fill
+    strides = positions.strides
     index, near, fraction, outside, reach = _room(tiles, len(strides), True)
+    corner = np.empty(2, np.int64)
     touched = 0
     for t in range(len(tiles)):
         _, a, b, y0, y1, x0, x1 = tiles[t]
         n = (b - a) * (y1 - y0) * (x1 - x0)
         at = fraction[: len(strides) * n].reshape(len(strides), n)
+        corner[0], corner[1] = y0, x0
         count = _table(
-            matrices[a:b], first_divided, fields[a:b], lookups[a:b], bounds, strides, border,
-            y0, x0, y1 - y0, index[:n], near[:n], at, outside[:n], reach,
-        )  # fmt: skip
+            positions, a, b, corner, y1 - y0, index[:n], near[:n], at, outside[:n], reach
+        )
         for c in range(len(image)):
             target = image_out[c, a:b, y0:y1, x0:x1]
             voxels = image[c].reshape(-1)
-            touched += _linear_volume(voxels, strides, steps, reach, index[:n], at, target)
+            if reach[0, 2] == 0 and reach[1, 2] == 0 and reach[2, 2] == 0:
+                touched += _nearest_volume(voxels, strides, reach, near[:n], target)
+            else:
+                touched += _linear_volume(voxels, strides, reach, index[:n], at, target)
             if count:
                 _fill_tile(target, outside, image_fill)
-        for c in range(len(labels)):
-            target_ids = labels_out[c, a:b, y0:y1, x0:x1]
-            ids = labels[c].reshape(-1)
+        for c in range(len(label)):
+            target_ids = label_out[c, a:b, y0:y1, x0:x1]
+            ids = label[c].reshape(-1)
             touched += _nearest_volume(ids, strides, reach, near[:n], target_ids)
             if count:
                 _fill_tile(target_ids, outside, label_fill)
@@ -573,5 +621,5 @@ def _room(tiles: Array, axes: int, deep: bool) -> tuple[Array, Array, Array, Arr
         np.empty(voxels, np.uint32),
         np.empty(axes * voxels, np.float32),
         np.empty(voxels, np.bool_),
-        np.empty((axes, 2), np.int64),
+        np.empty((axes, 3), np.int64),
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from volprep.errors import did_you_mean
 from volprep.patching.fixed import FixedPatching, WholeSamplePatching
 from volprep.patching.grid import SequentialPatching, TiledPatching
 from volprep.patching.random import FixedRandomPatching, RandomPatching
@@ -48,7 +48,7 @@ def create_patching(data_shapes: Shapes, patching_config: object) -> Patching:
     """
     name = _name(patching_config)
     if name not in _STRATEGIES:
-        raise ValueError(f"patching name {name!r}: {_nearest(name, list(_STRATEGIES))}")
+        raise ValueError(f"patching name {name!r}: unknown{did_you_mean(name, _STRATEGIES)}")
     make, wanted, optional = _STRATEGIES[name]
     given = _parameters(patching_config, (*wanted, *optional))
     missing = [key for key in wanted if key not in given]
@@ -98,11 +98,7 @@ def _parameters(config: object, known: Sequence[str]) -> dict[str, Any]:
         return {key: getattr(config, key) for key in known if hasattr(config, key)}
     for key in config:
         if key != "name" and key not in known:
-            raise ValueError(f"{config['name']} patching: {_nearest(str(key), list(known))}")
+            raise ValueError(
+                f"{config['name']} patching: unknown {key!r}{did_you_mean(key, known)}"
+            )
     return {key: config[key] for key in known if key in config}
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known) or 'none'}"
-    return f"unknown {word!r}; {hint}"

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import volprep
 from volprep.cases import Case, FileRef
 from volprep.config import SkeletonConfig, parse_spacing
 from volprep.errors import ConfigError, DataCheckError
@@ -23,6 +22,7 @@ from volprep.skeletons.make import gather
 from volprep.skeletons.stream import bake_volume, paint_volume, trace_volume
 from volprep.sources import Volume, stem_of
 from volprep.store import content_hash, load_json, write_json
+from volprep.version import __version__
 
 __all__ = ["BakeOptions", "BakeSummary", "bake_skeletons", "case_of_labels", "run_bake"]
 
@@ -291,4 +291,4 @@ def _key(case: Case, labels: Volume, method: str) -> str:
     files = sorted(labels.path.rglob("*")) if labels.path.is_dir() else [labels.path]
     states = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     ref = None if case.label is None else case.label.to_dict()
-    return content_hash(ref, states, labels.spacing, method, volprep.__version__)
+    return content_hash(ref, states, labels.spacing, method, __version__)

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-import volprep
 from volprep.augment import transforms_from_config
 from volprep.autoconfig import Plan
 from volprep.cases import Cases
@@ -62,6 +61,7 @@ from volprep.store import (
     write_json,
     write_text,
 )
+from volprep.version import __version__
 
 __all__ = ["prepare"]
 
@@ -410,7 +410,7 @@ def _training_config(
     labelled = any(case.label is not None for case in decided.cases)
     return TrainingConfig.model_validate(
         {
-            "volprep_version": volprep.__version__,
+            "volprep_version": __version__,
             "patches": {split: f"patches/{split}.zarr" for split in counts},
             "n_patches": dict(counts),
             "patch_size": plan.patch_size,
@@ -440,7 +440,7 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     names = ("numpy", "zarr", "tifffile", "imagecodecs", "h5py", "nibabel", "scipy", "numba")
-    return {"volprep": volprep.__version__, **{name: version(name) for name in names}}
+    return {"volprep": __version__, **{name: version(name) for name in names}}
 
 
 def _run_key(config: Config, cases: Cases) -> str:
@@ -452,7 +452,7 @@ def _run_key(config: Config, cases: Cases) -> str:
             "compute": config.compute.model_copy(update={"workers": None}),
         }
     )
-    return content_hash(canonical_json(relevant), states, volprep.__version__)
+    return content_hash(canonical_json(relevant), states, __version__)
 
 
 def _already_there(out: Path, key: str, *, overwrite: bool) -> PatchStore | None:

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import volprep
 from volprep.cases import Case
 from volprep.compute import default_workers, run_units
 from volprep.cutting import PreparedCase
@@ -24,6 +23,7 @@ from volprep.preprocess import (
 )
 from volprep.sources import open_volume
 from volprep.store import StoredVolume, create_case_array, load_json, write_json
+from volprep.version import __version__
 
 __all__ = ["CHUNKS", "file_states", "lost_ids_of", "prepare_volumes"]
 
@@ -100,7 +100,7 @@ def _prepared(case: Case, *, settings: Preprocessing, folder: Path, workers: int
             "case": case.to_dict(),
             "files": file_states(case),
             "chunks": CHUNKS,
-            "version": volprep.__version__,
+            "version": __version__,
         },
     )
     mark = folder / f"{case.name}.json"

@@ -7,14 +7,24 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from volprep.sources.base import Volume
-
-__all__ = ["OPEN", "OpenFiles", "next_serial"]
+__all__ = ["OPEN", "Holder", "OpenFiles", "next_serial"]
 
 next_serial = itertools.count().__next__
+
+
+class Holder(Protocol):
+    """What holds an open handle: a volume."""
+
+    @property
+    def serial(self) -> int:
+        """Its own number in this process."""
+        ...
+
+    def let_go(self) -> None:
+        """Close the handle; it is opened again when it is needed."""
+        ...
 
 
 class OpenFiles:
@@ -31,17 +41,17 @@ class OpenFiles:
 
     def __init__(self, max_files: int, max_bytes: int) -> None:
         self.max_files, self.max_bytes = max_files, max_bytes
-        self._open: OrderedDict[int, tuple[weakref.ref[Volume], int]] = OrderedDict()
+        self._open: OrderedDict[int, tuple[weakref.ref[Holder], int]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def touch(self, volume: Volume) -> None:
+    def touch(self, volume: Holder) -> None:
         """Mark a volume as just used."""
         with self._lock:
             if volume.serial in self._open:
                 self._open.move_to_end(volume.serial)
 
-    def add(self, volume: Volume, size: int) -> None:
+    def add(self, volume: Holder, size: int) -> None:
         """A volume has opened a handle that holds `size` bytes of memory."""
         dropped = []
         with self._lock:
@@ -59,7 +69,7 @@ class OpenFiles:
             if old is not None:
                 old.let_go()
 
-    def remove(self, volume: Volume) -> None:
+    def remove(self, volume: Holder) -> None:
         """A volume has let go of its handle."""
         with self._lock:
             self._remove(volume.serial)

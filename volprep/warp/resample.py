@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from volprep.compute import run_shares
 from volprep.geometry import Box, Shape3, three
+from volprep.kernels.warp import Layers
 from volprep.warp.map import CoordinateMap
 from volprep.warp.positions import Border, check_inside, clipped, mirrored
-from volprep.warp.tiles import Layers, TileReader
+from volprep.warp.tiles import TileReader, layers
 
 __all__ = ["resample"]
 
@@ -78,7 +79,10 @@ def resample(
     -----
     Positions are exact to some 1e-5 voxel; where they are whole numbers (flips,
     swaps, shifts) the values are copied unchanged. A position half way between
-    two voxels takes the label of the higher one.
+    two voxels takes the label of the higher one, the same along every axis and at every
+    place, so that a shift of whole voxels never changes a label; elektronn3 rounds to the
+    even one, and its document does not say. A nan stays where it is under such shifts,
+    flips and swaps, and else spreads to the voxels that are interpolated from it.
     """
     shape = three(out_shape)
     if min(shape) < 1:
@@ -96,8 +100,8 @@ def resample(
     together = list(_layers(image, image_out, fill, labels, labels_out, label_fill))
 
     def read(tiles: npt.NDArray[np.int64]) -> None:
-        for layers in together:
-            reader.read(tiles, layers)
+        for part in together:
+            reader.read(tiles, part)
 
     run_shares(read, reader.shares(threads))
     return image_out, labels_out
@@ -120,13 +124,13 @@ def _layers(
     if image is not None and image_out is not None:
         pictures = (image, image_out)
     if not labels:
-        yield Layers(*pictures, float(fill), _NO_LABEL, _NO_LABEL, np.uint64(0))
+        yield layers(*pictures, float(fill), _NO_LABEL, _NO_LABEL, np.uint64(0))
     for label, label_out in zip(labels, labels_out, strict=True):
         # Unsigned integers of the same bits.
         bits = np.dtype(f"u{label.dtype.itemsize}")
         value = np.uint64(np.asarray(label_fill, label.dtype).view(bits)[()])
         ids, ids_out = (a.reshape(-1, *a.shape[-3:]).view(bits) for a in (label, label_out))
-        yield Layers(*pictures, float(fill), ids, ids_out, value)
+        yield layers(*pictures, float(fill), ids, ids_out, value)
         pictures = (_NO_IMAGE, _NO_IMAGE)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -15,7 +14,7 @@ from volprep.kernels import warp as kernels
 from volprep.warp.map import CoordinateMap
 from volprep.warp.positions import TOLERANCE, Border, Floats
 
-__all__ = ["Layers", "TileReader"]
+__all__ = ["TileReader", "layers"]
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -35,34 +34,21 @@ _NO_MOVE = np.eye(3)[None]
 _TILE_SECTIONS = 16
 
 
-@dataclass(frozen=True)
-class Layers:
+def layers(
+    image: Array,
+    image_out: npt.NDArray[np.float32],
+    image_fill: float,
+    label: Array,
+    label_out: Array,
+    label_fill: np.uint64,
+) -> kernels.Layers:
     """What is read together: an image and a label, each (C, Z, Y, X), C-contiguous, maybe empty.
 
     Sources are marked read-only, so that kernels are compiled for one kind of array.
     """
-
-    image: Array
-    image_out: npt.NDArray[np.float32]
-    image_fill: float
-    label: Array
-    label_out: Array
-    label_fill: np.uint64
-
-    def __post_init__(self) -> None:
-        for name in ("image", "label"):
-            source = getattr(self, name).view()
-            source.flags.writeable = False
-            object.__setattr__(self, name, source)
-
-
-@dataclass(frozen=True)
-class _Planes:
-    """The source sections below, above and nearest to each output section."""
-
-    about: Ints
-    part: npt.NDArray[np.float32]
-    lost: npt.NDArray[np.bool_]
+    image, label = image.view(), label.view()
+    image.flags.writeable = label.flags.writeable = False
+    return kernels.Layers(image, image_out, float(image_fill), label, label_out, label_fill)
 
 
 class TileReader:
@@ -102,16 +88,19 @@ class TileReader:
         steps = [s * (a < b) for s, a, b in zip(strides, first, last, strict=True)]
         axes = slice(1 if self.flat else 0, 3)
         moves = self._find_moves(leaders)
-        self.planes = self._find_planes(first[0], last[0]) if self.flat else None
-        self.matrices = np.ascontiguousarray(self._find_matrices(leaders, moves)[:, axes.start :])
-        self.fields = np.ascontiguousarray(self._find_fields(leaders)[:, axes])
-        self.lookups = moves[:, :2] / np.array(coordinates.grid_spacing)[1:, None]
-        self.bounds = np.array([first[axes], last[axes]])
-        self.strides = np.array(strides[axes])
-        self.steps = np.array(steps[axes])
-        self.first_divided = int(coordinates.lock_z and not self.flat)
-        if coordinates.is_affine:
-            self.first_divided = len(self.strides)
+        self.sections = self._find_sections(first[0], last[0]) if self.flat else None
+        # A locked z is not divided; where sections are kept a table has no z.
+        divided = int(coordinates.lock_z and not self.flat)
+        self.positions = kernels.Positions(
+            matrices=np.ascontiguousarray(self._find_matrices(leaders, moves)[:, axes.start :]),
+            first_divided=3 - axes.start if coordinates.is_affine else divided,
+            fields=np.ascontiguousarray(self._find_fields(leaders)[:, axes]),
+            lookups=moves[:, :2] / np.array(coordinates.grid_spacing)[1:, None],
+            bounds=np.array([first[axes], last[axes]]),
+            strides=np.array(strides[axes]),
+            steps=np.array(steps[axes]),
+            border=_BORDERS[border],
+        )
 
     def _group(self) -> tuple[Ints, Ints]:
         """Output sections, those that one table serves side by side, and where groups end."""
@@ -156,7 +145,7 @@ class TileReader:
         fields: npt.NDArray[np.float32] = layers[low] * (1 - part) + layers[low + 1] * part
         return fields
 
-    def _find_planes(self, first: int, last: int) -> _Planes:
+    def _find_sections(self, first: int, last: int) -> kernels.Sections:
         """Where each output section lies in a block of the sections `first` to `last`."""
         z = self.matrix[0, 0] * self.depth + (self.matrix[0, 3] - first)
         whole = np.rint(z)
@@ -172,7 +161,8 @@ class TileReader:
         about[0] = z
         np.minimum(about[0] + 1, far, out=about[1])
         about[2] = z + 0.5
-        return _Planes(about, (z - about[0]).astype(np.float32), lost)
+        depth = (z - about[0]).astype(np.float32)
+        return kernels.Sections(self.members, about, depth, lost)
 
     def shares(self, threads: int) -> list[Ints]:
         """All the tiles, (T, 7) as kernels take them, in at most one share a thread."""
@@ -214,29 +204,9 @@ class TileReader:
             cuts = [a + (b - a) * n // pieces for n in range(pieces + 1)]
             yield from ((number, c, d) for c, d in pairwise(cuts) if d > c)
 
-    def read(self, tiles: Ints, layers: Layers) -> None:
+    def read(self, tiles: Ints, together: kernels.Layers) -> None:
         """Read some tiles of one image and one label."""
-        table = (
-            self.matrices,
-            self.first_divided,
-            self.fields,
-            self.lookups,
-            self.bounds,
-            self.strides,
-            self.steps,
-            _BORDERS[self.border],
-        )
-        arrays = (
-            layers.image,
-            layers.image_out,
-            layers.image_fill,
-            layers.label,
-            layers.label_out,
-            layers.label_fill,
-        )
-        if self.planes is None:
-            kernels.read_volume(tiles, *table, *arrays)
+        if self.sections is None:
+            kernels.read_volume(tiles, self.positions, together)
         else:
-            planes = self.planes
-            where = (planes.about, planes.part, planes.lost)
-            kernels.read_planes(tiles, self.members, *table, *where, *arrays)
+            kernels.read_planes(tiles, self.positions, self.sections, together)
