@@ -60,10 +60,10 @@ def preview_patches(
 ) -> None:
     """Draw where the patches of each case come from, and how often voxels are seen."""
     from volprep.config import load_config
-    from volprep.pipeline.preview_patches import preview_patches as draw
+    from volprep.pipeline import preview_patches as pages
 
     drawn = {}
-    for name, page in draw(load_config(config), cases=case or (), reporter=stage):
+    for name, page in pages.preview_patches(load_config(config), cases=case or (), reporter=stage):
         out.mkdir(parents=True, exist_ok=True)
         sheet = out / f"{name}.png"
         page.page.write(sheet=sheet)

@@ -13,8 +13,7 @@ import numpy as np
 from volprep.cutting.patches import PreparedCase, Site, read_patch
 from volprep.errors import PlanError
 from volprep.geometry import Box, Shape3, VolumeLike
-from volprep.patching import Patching, StratifiedPatching
-from volprep.patching.compose import StartSource
+from volprep.patching import Patching, StartSource, StratifiedPatching
 from volprep.sampling import (
     FilteredRegions,
     ForegroundIndex,

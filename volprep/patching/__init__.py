@@ -1,6 +1,12 @@
 """Strategies that name patches by index, and the way from tiles back to a volume."""
 
-from volprep.patching.compose import BlockPatching, EpochPatching, ForegroundPatching, block_shapes
+from volprep.patching.compose import (
+    BlockPatching,
+    EpochPatching,
+    ForegroundPatching,
+    StartSource,
+    block_shapes,
+)
 from volprep.patching.coverage import count_coverage, expected_coverage
 from volprep.patching.create import create_patching
 from volprep.patching.fixed import FixedPatching, WholeSamplePatching
@@ -21,6 +27,7 @@ __all__ = [
     "Patching",
     "RandomPatching",
     "SequentialPatching",
+    "StartSource",
     "StratifiedPatching",
     "TileSpecs",
     "TiledPatching",
