@@ -131,14 +131,3 @@ class MissingDependencyError(VolprepError):
     def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str]]:
         """Rebuild from the two names."""
         return type(self), (self.package, self.extra)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``; did you mean X?`` for the nearest of the known names, else ``; known are ...``."""
-    from difflib import get_close_matches
-
-    folded = {k.lower(): k for k in known}
-    found = get_close_matches(name.lower(), list(folded), n=1, cutoff=0.5)
-    if found:
-        return f"; did you mean {folded[found[0]]}?"
-    return f"; known are {', '.join(folded.values()) or 'none'}"
