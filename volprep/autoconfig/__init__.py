@@ -17,6 +17,7 @@ from volprep.autoconfig.biom3d import (
     get_aug_patch,
     parameters_return,
 )
+from volprep.autoconfig.blocks import DEFORMATION, BlockFit, fit_patch
 from volprep.autoconfig.memory import format_bytes, training_bytes
 from volprep.autoconfig.network import UNet, design_network
 from volprep.autoconfig.plan import Plan
@@ -24,6 +25,8 @@ from volprep.autoconfig.planner import make_plan
 from volprep.autoconfig.spacing import choose_target_spacing, resampled_shape
 
 __all__ = [
+    "DEFORMATION",
+    "BlockFit",
     "Plan",
     "UNet",
     "UnfitShapeError",
@@ -33,6 +36,7 @@ __all__ = [
     "design_network",
     "display_info",
     "find_patch_pool_batch",
+    "fit_patch",
     "format_bytes",
     "get_aug_patch",
     "make_plan",

@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from volprep.augment import required_shape, transforms_from_config
-from volprep.autoconfig import Plan, choose_target_spacing, make_plan
+from volprep.autoconfig import (
+    DEFORMATION,
+    BlockFit,
+    Plan,
+    choose_target_spacing,
+    fit_patch,
+    make_plan,
+)
 from volprep.cases import Case, Cases
 from volprep.config import (
     Config,
@@ -39,12 +46,6 @@ __all__ = [
     "preprocessing",
     "split_cases",
 ]
-
-
-#: Of a single volume, the share that should be left for training.
-TRAINED = 0.5
-#: The patch is not made shorter than this to leave it, in voxels.
-SHORTEST = 16
 
 
 def decide(
@@ -210,16 +211,18 @@ def _plan(
         n_images=len(cases),
         **arguments,
     )
-    transforms = transforms_from_config(config.augment)
-    if not transforms or config.plan.aug_patch_size is not None:
+    if config.plan.aug_patch_size is not None:
         return plan
+    transforms = transforms_from_config(config.augment)
     names = ", ".join(transform.name for transform in transforms)
     return dataclasses.replace(
         plan,
         aug_patch_size=required_shape(transforms, plan.patch_size, plan.spacing),
         reasons={
             **plan.reasons,
-            "aug_patch_size": f"holds all that these may read: {names}",
+            "aug_patch_size": f"holds all that these may read: {names}"
+            if names
+            else "the patch: nothing is augmented",
         },
     )
 
@@ -229,54 +232,47 @@ def plan_blocks(
 ) -> tuple[Plan, Splits]:
     """Plan and blocks together, since the gap between the blocks is a patch.
 
-    A patch that is not the user's is made shorter along the cut until both sides hold
-    it and enough of the volume is left for training.
+    A patch that is not the user's becomes the largest one of its form for which both
+    sides hold it and enough is left for training.
     """
     plan = _plan(config, whole, cases, classes)
     settings = preprocessing(config, plan)
     shapes = {
         case.name: three(case_layout(case.open_image(), None, settings).shape[1:]) for case in cases
     }
-    splits = split_cases(config, cases, shapes, plan.patch_size)
-    while config.plan.patch_size is None and config.split.fraction > 0:
-        shorter = _shorter(plan, splits, shapes)
-        if shorter is None:
-            break
-        plan = _with_reason(_plan(config, whole, cases, classes, shorter))
-        splits = split_cases(config, cases, shapes, plan.patch_size)
-    return plan, splits
-
-
-def _shorter(plan: Plan, splits: Splits, shapes: Mapping[str, Shape3]) -> Shape3 | None:
-    """A smaller patch to try; None where the blocks are good, or the patch is small already."""
-    limit = splits.patch_limit
-    if limit is None:
-        if _kept_for_training(splits, shapes) >= TRAINED:
-            return None
-        axis = max(range(3), key=lambda a: splits.gap[a])
-        if plan.patch_size[axis] <= SHORTEST:
-            return None
-        limit = three(
-            max(SHORTEST, n * 3 // 4) if a == axis else n for a, n in enumerate(plan.patch_size)
+    if config.plan.patch_size is None and config.split.fraction > 0:
+        fit = fit_patch(
+            plan.patch_size, plan.pool, lambda patch: _divided(config, cases, shapes, patch)
         )
-    shorter = _divisible(limit, plan.pool)
-    return shorter if shorter != plan.patch_size else None
+        if fit is not None and fit.patch != plan.patch_size:
+            plan = _with_reason(_plan(config, whole, cases, classes, fit.patch), fit)
+    return plan, split_cases(config, cases, shapes, plan.patch_size)
 
 
-def _kept_for_training(splits: Splits, shapes: Mapping[str, Shape3]) -> float:
-    kept = sum(
-        Box.whole(shapes[part.case]).size if part.box is None else part.box.size
-        for part in splits.train
-    )
-    return kept / sum(math.prod(shapes[name]) for name in {part.case for part in splits.train})
+def _divided(
+    config: Config, cases: Cases, shapes: Mapping[str, Shape3], patch: Shape3
+) -> tuple[float, list[Shape3]] | None:
+    """The share that blocks for a patch leave for training, and their shapes; None if none fit."""
+    try:
+        splits = split_cases(config, cases, shapes, patch)
+    except PlanError:
+        return None
+    if splits.patch_limit is not None:
+        return None
+    blocks = [shapes[part.case] if part.box is None else part.box.shape for part in splits.train]
+    whole = sum(math.prod(shapes[name]) for name in {part.case for part in splits.train})
+    return sum(map(math.prod, blocks)) / whole, blocks
 
 
-def _with_reason(plan: Plan) -> Plan:
-    """The plan of a patch that was made shorter here, which is no user's choice."""
+def _with_reason(plan: Plan, fit: BlockFit) -> Plan:
+    """The plan of a patch that was made smaller here, which is no user's choice."""
     reason = (
-        "made shorter, so that a block of the one volume can be held out with a gap of a patch "
-        f"and at least {TRAINED:.0%} is left for training, where possible"
+        "the largest of the planner's form for which a block of the one volume can be held out "
+        f"with a gap of a patch; {fit.trained:.0%} is left for training, in which the patch has "
+        f"{fit.positions} places"
     )
+    if fit.deformation > DEFORMATION:
+        reason += f"; one side had to be shortened {fit.deformation:.1f} times more than another"
     return dataclasses.replace(
         plan,
         given=tuple(name for name in plan.given if name != "patch_size"),
@@ -298,12 +294,3 @@ def _source_part(part: SplitPart, case: Case, settings: Preprocessing) -> SplitP
     stop = [a + math.floor(n * s) for a, n, s in zip(kept.start, part.box.stop, scale, strict=True)]
     stop = [max(a + 1, b) for a, b in zip(start, stop, strict=True)]
     return SplitPart(part.case, Box(three(start), three(stop)))
-
-
-def _divisible(limit: Shape3, pool: Shape3) -> Shape3:
-    """The largest patch within `limit` that can be pooled, up to `pool` times, down to 4 voxels."""
-    steps = [
-        2 ** max(k for k in range(p + 1) if k == 0 or n >= 4 * 2**k)
-        for n, p in zip(limit, pool, strict=True)
-    ]
-    return three(n // step * step for n, step in zip(limit, steps, strict=True))

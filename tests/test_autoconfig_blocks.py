@@ -1,0 +1,75 @@
+"""The patch of a single volume, a block of which is held out."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from volprep.autoconfig import DEFORMATION, fit_patch
+from volprep.geometry import Shape3
+
+SIDES = st.integers(1, 300)
+
+
+def halved_along(shape: Shape3, patch: Shape3) -> tuple[float, list[Shape3]] | None:
+    """A block of one patch held out at the end of the longest axis, with a gap of a patch."""
+    axis = max(range(3), key=lambda a: shape[a] - 2 * patch[a])
+    left = shape[axis] - 2 * patch[axis]
+    if left < patch[axis]:
+        return None
+    z, y, x = (left if a == axis else n for a, n in enumerate(shape))
+    return left / shape[axis], [(z, y, x)]
+
+
+def deformation(patch: Shape3, planned: Shape3) -> float:
+    ratios = [a / b for a, b in zip(patch, planned, strict=True)]
+    return max(ratios) / min(ratios)
+
+
+@pytest.mark.parametrize("side", [64, 100, 125, 250, 500])
+def test_a_cube_stays_near_to_a_cube_and_half_is_trained_on(side: int) -> None:
+    planned = (min(side, 160) // 16 * 16,) * 3
+    fit = fit_patch(planned, (4, 4, 4), lambda patch: halved_along((side,) * 3, patch))
+    assert fit is not None
+    assert deformation(fit.patch, planned) <= DEFORMATION
+    assert fit.trained >= 0.35
+    assert fit.positions >= 64
+
+
+def test_a_patch_that_leaves_enough_is_kept() -> None:
+    fit = fit_patch((32, 64, 64), (3, 4, 4), lambda patch: halved_along((200, 90, 90), patch))
+    assert fit is not None
+    assert fit.patch == (32, 64, 64)
+
+
+def test_a_thin_stack_is_cut_across() -> None:
+    fit = fit_patch((16, 256, 256), (2, 5, 5), lambda patch: halved_along((20, 512, 512), patch))
+    assert fit is not None
+    assert fit.patch[0] == 16
+    assert min(fit.patch[1:]) >= 128
+    assert fit.positions >= 64
+
+
+def test_where_nothing_can_be_divided_there_is_no_patch() -> None:
+    assert fit_patch((32, 32, 32), (3, 3, 3), lambda _patch: None) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=st.tuples(SIDES, SIDES, SIDES), pool=st.tuples(*[st.integers(0, 4)] * 3))
+def test_what_is_found_fits_and_can_be_pooled(shape: Shape3, pool: Shape3) -> None:
+    planned = tuple(max(1, min(n, 128) >> k << k) for n, k in zip(shape, pool, strict=True))
+    z, y, x = planned
+    fit = fit_patch((z, y, x), pool, lambda patch: halved_along(shape, patch))
+    possible = max(shape) >= 3
+    assert (fit is not None) == possible
+    if fit is not None:
+        division = halved_along(shape, fit.patch)
+        assert division is not None
+        assert fit.trained == division[0]
+        (block,) = division[1]
+        places = [b - p + 1 for b, p in zip(block, fit.patch, strict=True)]
+        assert min(places) < 1 or fit.positions == math.prod(places)
+        assert all(a <= b for a, b in zip(fit.patch, planned, strict=True))
