@@ -42,6 +42,15 @@ class Plan:
         Bytes of a training step by part, the reserve included.
     memory_budget : int
         What they were to fit into.
+    steps : int or None
+        Batches of an epoch; None where no data is known, as for the next three.
+    n_positions : int or None
+        Distinct places of a patch in the training data.
+    cover, n_patches : int or None
+        How often the stored patches cover the training voxels, and how many they are.
+    resampled : tuple of (str, (int, int, int), int)
+        Of each case that is resampled: its name, its new shape, and the bytes of its image
+        and its labels.
     given : tuple of str
         The values that the user gave.
     reasons : dict of str to str
@@ -63,6 +72,11 @@ class Plan:
     aug_patch_size: Shape3
     memory: Mapping[str, int]
     memory_budget: int
+    steps: int | None = None
+    n_positions: int | None = None
+    cover: int | None = None
+    n_patches: int | None = None
+    resampled: tuple[tuple[str, Shape3, int], ...] = ()
     given: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
 

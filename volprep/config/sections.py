@@ -123,6 +123,12 @@ class PlanConfig(Section):
     )
 
 
+class EpochConfig(Section):
+    """What a trainer calls an epoch, however many patches are stored."""
+
+    steps: PositiveInt = Field(250, description="Batches of an epoch; each draws anew.")
+
+
 class PreprocessConfig(Section):
     """Spacing and intensities."""
 
@@ -254,7 +260,9 @@ class PatchingConfig(Section):
         False, description="stratified: see voxels at the border no less than others."
     )
     patches_per_case: PositiveInt | None = Field(
-        None, description="For training; as many as tile the case, twice, if not given."
+        None,
+        description="For training; if not given, as many as an epoch draws, but enough to cover "
+        "the voxels twice and no more than cover them 16 times.",
     )
     overlap: Count3 = Field((0, 0, 0), description="Voxels shared by neighbours of a grid.")
     foreground: ForegroundConfig = Field(
@@ -341,6 +349,7 @@ class Config(Section):
     seed: NonNegativeInt = Field(0, description="Of everything that is drawn.")
     split: SplitConfig = Field(default_factory=lambda: SplitConfig.model_validate({}))
     plan: PlanConfig = Field(default_factory=lambda: PlanConfig.model_validate({}))
+    epoch: EpochConfig = Field(default_factory=lambda: EpochConfig.model_validate({}))
     preprocess: PreprocessConfig = Field(
         default_factory=lambda: PreprocessConfig.model_validate({})
     )

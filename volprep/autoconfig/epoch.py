@@ -1,0 +1,119 @@
+"""How many places a set offers, and how many patches of it are worth storing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from volprep.geometry import Shape3
+
+__all__ = ["FEW_POSITIONS", "EpochPlan", "distinct_positions", "plan_epoch"]
+
+#: Fewer distinct places than this repeat themselves within minutes of training.
+FEW_POSITIONS = 50
+#: How often patches may cover the training voxels. Powers of two, so that one case more
+#: seldom changes it; beyond the last one, another patch shows hardly anything new.
+COVERS = (2, 4, 8, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPlan:
+    """The numbers of an epoch.
+
+    Attributes
+    ----------
+    steps : int
+        Batches.
+    positions : int
+        Distinct places of a patch in the training regions.
+    cover : int
+        How often the patches that are worth storing cover the training voxels.
+    patches : int
+        Worth storing.
+    reason : str
+        Why so many.
+    """
+
+    steps: int
+    positions: int
+    cover: int
+    patches: int
+    reason: str
+
+    @property
+    def warning(self) -> str | None:
+        """What to say of a set with few places; None where there are enough."""
+        if self.positions >= FEW_POSITIONS:
+            return None
+        return (
+            f"the training data offers {self.positions} distinct "
+            f"place{'' if self.positions == 1 else 's'} for a patch, so that epochs repeat "
+            f"themselves; set plan.patch_size smaller, or add volumes (wanted: {FEW_POSITIONS})"
+        )
+
+
+def distinct_positions(regions: Sequence[Shape3], patch_size: Shape3) -> int:
+    """In how many places a patch can lie.
+
+    Parameters
+    ----------
+    regions : sequence of (Z, Y, X)
+        Shapes of the training regions, in voxels. Along an axis that is shorter than the
+        patch there is one place.
+    patch_size : (Z, Y, X)
+        In voxels.
+    """
+    return sum(
+        math.prod(max(1, n - p + 1) for n, p in zip(region, patch_size, strict=True))
+        for region in regions
+    )
+
+
+def plan_epoch(
+    regions: Sequence[Shape3],
+    patch_size: Shape3,
+    stored_size: Shape3,
+    *,
+    batch_size: int,
+    steps: int,
+) -> EpochPlan:
+    """Decide how many patches to store.
+
+    Parameters
+    ----------
+    regions : sequence of (Z, Y, X)
+        Shapes of the training regions, in voxels.
+    patch_size, stored_size : (Z, Y, X)
+        Of the network's input, and of what is stored for it.
+    batch_size, steps : int
+        Patches of a batch, and batches of an epoch.
+
+    Returns
+    -------
+    EpochPlan
+
+    Notes
+    -----
+    As many as one epoch draws, so that none need come twice in it, in whole covers of the
+    training voxels: two at least, which for large data is more, and 16 at most, which for
+    small data is less. One cover is enough where a region holds no second place. Each draw is
+    cut and augmented anew. nnU-Net stores volumes and draws places anew in each of its 250
+    steps an epoch.
+    """
+    tiles = sum(
+        math.prod(-(-n // p) for n, p in zip(region, stored_size, strict=True))
+        for region in regions
+    )
+    drawn = steps * batch_size
+    cover = next((c for c in COVERS if c * tiles >= drawn), COVERS[-1])
+    reason = f"as many as an epoch of {steps} batches draws, in whole covers of the training voxels"
+    if cover == COVERS[0]:
+        reason = "they cover the training voxels twice"
+    elif cover * tiles < drawn:
+        reason = f"they cover the training voxels {cover} times; more would show hardly more"
+    if distinct_positions(regions, stored_size) <= tiles:
+        cover, reason = 1, "a stored patch has one place only"
+    return EpochPlan(
+        steps, distinct_positions(regions, patch_size), cover, cover * tiles, reason
+    )
