@@ -224,8 +224,46 @@ def test_classes_are_counted_and_can_come_as_indices(tmp_path: Path) -> None:
     training = load_training_config(store.path / "train.yaml")
     assert training.class_values == [0, 255]
     assert training.n_classes == 2
-    assert set(np.unique(PatchDataset(store.path)[0]["label"])) <= {0, 255}
-    assert set(np.unique(PatchDataset(store.path, class_index=True)[0]["label"])) <= {0, 1}
+    assert training.class_names == ["background", "class 255"]
+    assert set(np.unique(PatchDataset(store.path, class_index=False)[0]["label"])) <= {0, 255}
+    stored = PatchDataset(store.path, class_index=False)[0]["label"]
+    assert ((PatchDataset(store.path)[0]["label"] == 1) == (stored == 255)).all()
+
+
+def test_no_background_is_invented_and_the_unknown_is_ignored(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = np.array([33, 65, 201, 231], np.uint8)
+    for n in range(3):
+        label = values[rng.choice(4, (16, 32, 32), p=[0.1, 0.2, 0.3, 0.4])]
+        write_pair(tmp_path / "data", f"c{n}", label * 2, label)
+    config = configure(tmp_path, "data: {root: data, label_kind: classes}\n")
+    store = pipeline.prepare(config)
+    training = load_training_config(store.path / "train.yaml")
+    assert (training.n_classes, training.class_values) == (4, [33, 65, 201, 231])
+    assert training.class_frequencies == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=0.02)
+    dataset = PatchDataset(store.path)
+    sample, stored = dataset[0], PatchDataset(store.path, class_index=False)[0]["label"].numpy()
+    np.testing.assert_array_equal(values[sample["label"].numpy()], stored)
+    raw = np.array([[33, 34], [0, 231]], np.uint8)
+    assert dataset._integers(raw, 0).tolist() == [[0, -1], [-1, 3]]
+
+
+def test_what_is_not_annotated_is_ignored_where_labels_are_classes(tmp_path: Path) -> None:
+    label = np.zeros((16, 32, 32), np.uint8)
+    label[:8] = 2
+    mask = np.ones_like(label)
+    mask[:, 20:] = 0
+    for n in range(2):
+        write_pair(tmp_path / "data", f"c{n}", label * 9 + n, label)
+        (tmp_path / "data/masks").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / f"data/masks/c{n}.tif", mask)
+    text = "data: {root: data, label_kind: classes, mask_dir: masks}\n"
+    text += "plan: {patch_size: [16, 32, 32]}\n"
+    store = pipeline.prepare(configure(tmp_path, text))
+    sample = PatchDataset(store.path)[0]
+    assert (sample["label"] == -1).eq(~sample["mask"]).all()
+    assert (sample["label"] == -1).any()
+    assert load_training_config(store.path / "train.yaml").ignore_index == -1
 
 
 def test_resampled_patches_equal_the_resampled_case(folder: Path) -> None:

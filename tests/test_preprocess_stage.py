@@ -148,8 +148,8 @@ def test_as_many_means_as_channels_are_wanted(cases, tmp_path):
 def test_check_and_prepare_warn_of_bounds_that_cut_labelled_signal(cases, tmp_path, caplog):
     narrow = config_of(tmp_path, "{clip: [45, 55]}")
     report = check(narrow, list_cases(narrow))
-    assert "clip-cuts-labels" in {finding.kind for finding in report.findings}
+    assert "clip-cuts-labels" in {finding.name for finding in report.findings}
     prepare(narrow)
     assert "of the labelled voxels" in caplog.text
     config = config_of(tmp_path, "{}")
-    assert not any("clip" in f.kind for f in check(config, list_cases(config)).findings)
+    assert not any("clip" in f.name for f in check(config, list_cases(config)).findings)

@@ -18,16 +18,30 @@ from volprep.autoconfig.biom3d import (
     parameters_return,
 )
 from volprep.autoconfig.blocks import DEFORMATION, BlockFit, fit_patch
+from volprep.autoconfig.epoch import (
+    EpochPlan,
+    distinct_positions,
+    few_positions,
+    plan_epoch,
+    stored_size,
+)
 from volprep.autoconfig.memory import format_bytes, training_bytes
 from volprep.autoconfig.network import UNet, design_network
 from volprep.autoconfig.plan import Plan
 from volprep.autoconfig.planner import make_plan
-from volprep.autoconfig.spacing import choose_target_spacing, resampled_shape
+from volprep.autoconfig.spacing import (
+    ResampledCase,
+    choose_target_spacing,
+    resampled_cases,
+    resampled_shape,
+)
 
 __all__ = [
     "DEFORMATION",
     "BlockFit",
+    "EpochPlan",
     "Plan",
+    "ResampledCase",
     "UNet",
     "UnfitShapeError",
     "augmentation_patch",
@@ -35,12 +49,17 @@ __all__ = [
     "choose_target_spacing",
     "design_network",
     "display_info",
+    "distinct_positions",
+    "few_positions",
     "find_patch_pool_batch",
     "fit_patch",
     "format_bytes",
     "get_aug_patch",
     "make_plan",
     "parameters_return",
+    "plan_epoch",
+    "resampled_cases",
     "resampled_shape",
+    "stored_size",
     "training_bytes",
 ]

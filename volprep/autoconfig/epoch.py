@@ -6,9 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from volprep.geometry import Shape3
+from volprep.geometry import Shape3, three
 
-__all__ = ["FEW_POSITIONS", "EpochPlan", "distinct_positions", "plan_epoch"]
+__all__ = [
+    "FEW_POSITIONS",
+    "EpochPlan",
+    "distinct_positions",
+    "few_positions",
+    "plan_epoch",
+    "stored_size",
+]
 
 #: Fewer distinct places than this repeat themselves within minutes of training.
 FEW_POSITIONS = 50
@@ -41,16 +48,13 @@ class EpochPlan:
     patches: int
     reason: str
 
-    @property
-    def warning(self) -> str | None:
-        """What to say of a set with few places; None where there are enough."""
-        if self.positions >= FEW_POSITIONS:
-            return None
-        return (
-            f"the training data offers {self.positions} distinct "
-            f"place{'' if self.positions == 1 else 's'} for a patch, so that epochs repeat "
-            f"themselves; set plan.patch_size smaller, or add volumes (wanted: {FEW_POSITIONS})"
-        )
+
+def few_positions(positions: int | None) -> str | None:
+    """What to say of a set with few places; None where there are enough, or none is known."""
+    if positions is None or positions >= FEW_POSITIONS:
+        return None
+    places = "place" if positions == 1 else "places"
+    return f"the training data offers {positions} distinct {places} for a patch"
 
 
 def distinct_positions(regions: Sequence[Shape3], patch_size: Shape3) -> int:
@@ -114,6 +118,10 @@ def plan_epoch(
         reason = f"they cover the training voxels {cover} times; more would show hardly more"
     if distinct_positions(regions, stored_size) <= tiles:
         cover, reason = 1, "a stored patch has one place only"
-    return EpochPlan(
-        steps, distinct_positions(regions, patch_size), cover, cover * tiles, reason
-    )
+    return EpochPlan(steps, distinct_positions(regions, patch_size), cover, cover * tiles, reason)
+
+
+def stored_size(patch_size: Shape3, augmented: Shape3, regions: Sequence[Shape3]) -> Shape3:
+    """The augmentation patch, but nowhere beyond the largest region and the patch itself."""
+    widest = [max(axis) for axis in zip(*regions, strict=True)]
+    return three([max(p, min(a, w)) for p, a, w in zip(patch_size, augmented, widest, strict=True)])

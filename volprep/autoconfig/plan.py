@@ -11,6 +11,9 @@ from volprep.geometry import Shape3, Spacing3
 
 __all__ = ["Plan"]
 
+#: Resampled cases that are listed one by one.
+_MOST_SHOWN = 8
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -111,6 +114,13 @@ class Plan:
             mark = " (given)" if name in self.given else ""
             lines.append(f"{name} = {_short(getattr(self, name))}{mark}")
             lines.append(f"    {reason}")
+        for case, shape, size in self.resampled[:_MOST_SHOWN]:
+            lines.append(f"resampled {case} = {_short(shape)}, {format_bytes(size)}")
+        if len(self.resampled) > 1:
+            rest = len(self.resampled) - _MOST_SHOWN
+            total = format_bytes(sum(size for _, _, size in self.resampled))
+            more = f"... and {rest} more; " if rest > 0 else ""
+            lines.append(f"    {more}{total} together")
         lines.append(
             f"memory = {format_bytes(self.memory_bytes)} of {format_bytes(self.memory_budget)}"
         )

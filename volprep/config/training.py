@@ -44,8 +44,17 @@ class TrainingConfig(Section):
     spacing: tuple[float, float, float] | None = Field(description="(z, y, x) in µm.")
     n_channels: PositiveInt
     label_kind: Literal["instances", "classes"] | None
-    n_classes: PositiveInt | None = Field(description="With background; None for instances.")
-    class_values: list[int] | None = Field(description="Label value of each class.")
+    n_classes: PositiveInt | None = Field(
+        description="Background is one where the labels have some; None for instances."
+    )
+    class_values: list[int] | None = Field(
+        description="Label value in the files of each class; labels are loaded as 0 to n - 1."
+    )
+    class_names: list[str] | None = Field(description="Name of each class.")
+    class_frequencies: list[float] | None = Field(
+        description="Share of the training voxels of each class."
+    )
+    ignore_index: int = Field(-1, description="Loaded label of voxels that are no class.")
     normalisation: NormalisationConfig
     case_normalisation: dict[str, NormalisationConfig] = Field(default_factory=dict)
     augment: list[dict[str, Any] | str] | dict[str, Any] = Field(default_factory=list)

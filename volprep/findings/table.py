@@ -137,6 +137,13 @@ TABLE: dict[str, Kind] = {
         why="Where the valid mask is 0 the label is not used.",
         example="a mask whose 1 was saved as 0",
     ),
+    "few-positions": Kind(
+        "warning",
+        wanted="at least 50 places",
+        todo="set plan.patch_size smaller, or add volumes",
+        why="A network sees the same patches again within minutes and learns them by heart.",
+        example="one image of 100 x 100 and a patch of 96 x 96: 25 places",
+    ),
     "file-left-out": Kind(
         "warning",
         wanted="files whose names or datasets say what they are",

@@ -161,6 +161,8 @@ class LabelFacts:
         Voxels of each id; None where there are more than `MOST_LISTED` of them.
     foreground : float
         Share of the voxels with an id.
+    background : int
+        Voxels without one.
     sizes : mapping of str to float
         Percentiles 0, 5, 50, 95, 100 of the voxels of an id, by their text.
     touching : int
@@ -175,6 +177,7 @@ class LabelFacts:
     largest_id: int | None
     voxels: Mapping[int, int] | None
     foreground: float
+    background: int
     sizes: Mapping[str, float]
     touching: int
 
@@ -300,6 +303,11 @@ class Fingerprint:
                 return None
             total.update(case.labels.voxels)
         return dict(sorted(total.items()))
+
+    @property
+    def background_voxels(self) -> int:
+        """Voxels without an id, over all cases with labels."""
+        return sum(c.labels.background for c in self.cases if c.labels)
 
     def statistics(
         self, region: Region = "foreground", weighting: Weighting = "voxel"

@@ -102,6 +102,7 @@ class LabelCount:
             largest_id=int(ids[-1]) if ids.size else None,
             voxels=voxels,
             foreground=int(counts.sum()) / max(1, self._region.size),
+            background=self._region.size - int(counts.sum()),
             sizes=size_percentiles([counts]),
             touching=int(np.count_nonzero(self._touching)),
         )

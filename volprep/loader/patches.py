@@ -44,9 +44,10 @@ class PatchDataset(Dataset[Sample]):
     normalise : bool
         Whether the image comes as the training config says (float32), or as it
         is stored (in its own dtype).
-    class_index : bool
-        For labels that are classes: 0, 1, 2, ... in the order of
-        ``class_values`` instead of the stored values.
+    class_index : bool or None
+        Labels as 0 to K - 1 in the order of ``class_values``, and as ``ignore_index``
+        where a value is none of them or the valid mask is False; otherwise the stored
+        values. None does so wherever labels are classes.
     seed : int or None
         Of cutting and transforming; the patch set's own for None.
 
@@ -63,7 +64,8 @@ class PatchDataset(Dataset[Sample]):
     `set_epoch` (0 at first). A sample depends on (seed, epoch, index) alone, so
     any number of workers, forked or spawned, gives the same samples. Keys:
 
-    ``image`` float32 (C, Z, Y, X); ``label`` int64 (Z, Y, X), ids as in the file;
+    ``image`` float32 (C, Z, Y, X); ``label`` int64 (Z, Y, X), ids as in the file, classes
+    as 0 to K - 1;
     ``mask`` bool (Z, Y, X) where the cases have valid masks; ``offset`` float32
     (3, Z, Y, X) and ``skeleton_mask`` uint8 (Z, Y, X) where skeletons were asked for,
     baked anew from the points after an augmentation; ``case`` number of the
@@ -80,7 +82,7 @@ class PatchDataset(Dataset[Sample]):
         patch_size: Literal["plan"] | Sequence[int] | None = "plan",
         augment: bool | SampleTransform = False,
         normalise: bool = True,
-        class_index: bool = False,
+        class_index: bool | None = None,
         seed: int | None = None,
     ) -> None:
         self.store = PatchStore(path)
@@ -98,7 +100,7 @@ class PatchDataset(Dataset[Sample]):
             name: Normalisation.from_dict(values)
             for name, values in self.training["case_normalisation"].items()
         }
-        self._classes = self._class_values() if class_index else None
+        self._classes = self._class_values(class_index)
         self._augment = self._compose() if augment is True else augment or None
         baked = self.training["skeletons"]
         self._targets = None if baked is None else SkeletonTargets.from_dict(baked)
@@ -132,6 +134,8 @@ class PatchDataset(Dataset[Sample]):
             arrays["image"] = rule.apply(arrays["image"])
         if "label" in arrays:
             arrays["label"] = self._integers(arrays["label"], number)
+            if self._classes is not None and "mask" in arrays:
+                arrays["label"][~arrays["mask"]] = self.training["ignore_index"]
         return {
             **arrays,
             "case": int(row[0]),
@@ -194,7 +198,11 @@ class PatchDataset(Dataset[Sample]):
                 "int64; relabel the volumes below 2**63"
             )
         wide = label.astype(np.int64)
-        return wide if self._classes is None else np.searchsorted(self._classes, wide)
+        if self._classes is None:
+            return wide
+        place = np.minimum(np.searchsorted(self._classes, wide), len(self._classes) - 1)
+        ignored = self.training["ignore_index"]
+        return np.where(self._classes[place] == wide, place, ignored)
 
     def _cut(self, sample: Sample, rng: np.random.Generator) -> Sample:
         shape = sample["image"].shape[1:]
@@ -228,11 +236,12 @@ class PatchDataset(Dataset[Sample]):
             raise ValueError(f"patch_size {(z, y, x)} is larger than the stored {stored}")
         return z, y, x
 
-    def _class_values(self) -> npt.NDArray[np.int64]:
+    def _class_values(self, wanted: bool | None) -> npt.NDArray[np.int64] | None:
+        """The label value of each class, ascending; None where stored values are wanted."""
         values = self.training["class_values"]
-        if values is None:
+        if values is None and wanted:
             raise ValueError("class_index needs labels that are classes; these are instances")
-        return np.array(values, np.int64)
+        return None if values is None or wanted is False else np.array(values, np.int64)
 
 
 class _EpochSampler(Sampler[tuple[int, int]]):

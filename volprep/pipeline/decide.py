@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,13 @@ from volprep.autoconfig import (
     DEFORMATION,
     BlockFit,
     Plan,
+    ResampledCase,
     choose_target_spacing,
     fit_patch,
     make_plan,
+    plan_epoch,
+    resampled_cases,
+    stored_size,
 )
 from volprep.cases import Case, Cases
 from volprep.config import (
@@ -29,7 +34,7 @@ from volprep.fingerprint import (
     Fingerprint,
     LabelFacts,
 )
-from volprep.geometry import Box, Shape3, three
+from volprep.geometry import Box, Shape3, Spacing3, three
 from volprep.pipeline.inputs import list_cases
 from volprep.pipeline.measure import headers_of, measure
 from volprep.pipeline.reporting import Reporter, silent
@@ -73,7 +78,8 @@ def decide(
     if splits.val:
         every.append(measure(config, cases, splits.val, reporter, "fingerprint (validation)"))
     classes = _classes(config, every)
-    return _plan(config, train, cases, classes), splits, train, classes
+    plan = _with_epoch(config, _plan(config, train, cases, classes), splits, _shapes(cases))
+    return plan, splits, train, classes
 
 
 def plan_of(config: Config, reporter: Reporter = silent) -> Plan:
@@ -88,7 +94,8 @@ def plan_of(config: Config, reporter: Reporter = silent) -> Plan:
     classes = _classes(config, [fingerprint]) if count else None
     if splits_blocks(cases.items, kind=config.split.kind):
         return plan_blocks(config, cases, fingerprint, classes)[0]
-    return _plan(config, fingerprint, cases, classes)
+    plan = _plan(config, fingerprint, cases, classes)
+    return _with_epoch(config, plan, split_cases(config, cases, None, None), _shapes(cases))
 
 
 def plan_of_shape(
@@ -167,10 +174,13 @@ def _plan_arguments(section: PlanConfig) -> dict[str, Any]:
 
 
 def _classes(config: Config, measured: Sequence[Fingerprint]) -> tuple[int, ...] | None:
-    """The label value of each class, background first; None for instances."""
+    """The label value of each class, ascending; None for instances.
+
+    0 is a class where it occurs: labels without a background get none.
+    """
     if config.data.label_kind != "classes":
         return None
-    found = {0}
+    found: set[int] = set()
     for fingerprint in measured:
         values = fingerprint.class_voxels
         if values is None:
@@ -178,15 +188,18 @@ def _classes(config: Config, measured: Sequence[Fingerprint]) -> tuple[int, ...]
                 f"the labels hold more than {LabelFacts.MOST_LISTED} values in one case; "
                 "set data.label_kind to instances, or relabel the classes"
             )
-        found |= set(values)
-    if config.data.n_classes is None:
+        found |= set(values) | ({0} if fingerprint.background_voxels else set())
+    wanted = config.data.n_classes
+    if wanted is None or found == set(range(wanted)):
+        return tuple(sorted(found or {0}))
+    if max(found, default=0) < wanted:
+        return tuple(range(wanted))
+    if len(found) == wanted:
         return tuple(sorted(found))
-    if max(found) >= config.data.n_classes:
-        raise PlanError(
-            f"data.n_classes is {config.data.n_classes}, but the labels hold {max(found)}; "
-            "leave it out to have the classes counted"
-        )
-    return tuple(range(config.data.n_classes))
+    raise PlanError(
+        f"data.n_classes is {wanted}, but the labels hold {len(found)} values up to "
+        f"{max(found)}; leave it out to have the classes counted"
+    )
 
 
 def _plan(
@@ -199,6 +212,7 @@ def _plan(
     """The plan of a fingerprint; `limit` is the largest patch that fits, where one is known."""
     rule = config.preprocess.target_spacing
     target = choose_target_spacing([c.spacing for c in fingerprint.cases], rule or "none")
+    resampled = () if target is None else _resampled(config, cases, target)
     arguments = _plan_arguments(config.plan)
     if limit is not None and arguments["patch_size"] is None:
         arguments["patch_size"] = limit
@@ -211,6 +225,7 @@ def _plan(
         n_images=len(cases),
         **arguments,
     )
+    plan = dataclasses.replace(plan, resampled=resampled)
     if config.plan.aug_patch_size is not None:
         return plan
     transforms = transforms_from_config(config.augment)
@@ -225,6 +240,24 @@ def _plan(
             else "the patch: nothing is augmented",
         },
     )
+
+
+def _resampled(
+    config: Config, cases: Cases, target: Spacing3
+) -> tuple[tuple[str, Shape3, int], ...]:
+    """What every case becomes; refused where that is absurd, or where the disk is too small."""
+    found = []
+    for case in cases:
+        image, label = case.open_image(), case.open_label()
+        if image.spacing is not None:
+            size = 0 if label is None else label.dtype.itemsize
+            found.append(
+                ResampledCase(case.name, image.shape, image.spacing, image.dtype.itemsize, size)
+            )
+    folder = config.output.dir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return resampled_cases(found, target, room=shutil.disk_usage(folder).free)
 
 
 def plan_blocks(
@@ -246,7 +279,41 @@ def plan_blocks(
         )
         if fit is not None and fit.patch != plan.patch_size:
             plan = _with_reason(_plan(config, whole, cases, classes, fit.patch), fit)
-    return plan, split_cases(config, cases, shapes, plan.patch_size)
+    splits = split_cases(config, cases, shapes, plan.patch_size)
+    return _with_epoch(config, plan, splits, _shapes(cases)), splits
+
+
+def _shapes(cases: Cases) -> dict[str, Shape3]:
+    """(Z, Y, X) of each case's file."""
+    return {case.name: three(case.open_image().shape[1:]) for case in cases}
+
+
+def _with_epoch(config: Config, plan: Plan, splits: Splits, shapes: Mapping[str, Shape3]) -> Plan:
+    """The plan with what the training regions offer, before empty borders are cut away."""
+    grown = {name: shape for name, shape, _ in plan.resampled}
+    regions = [
+        grown.get(part.case, shapes[part.case]) if part.box is None else part.box.shape
+        for part in splits.train
+    ]
+    epoch = plan_epoch(
+        regions, plan.patch_size, stored_size(plan.patch_size, plan.aug_patch_size, regions),
+        batch_size=plan.batch_size, steps=config.epoch.steps,
+    )  # fmt: skip
+    given = config.patching.patches_per_case
+    cases = len({part.case for part in splits.train})
+    return dataclasses.replace(
+        plan,
+        steps=epoch.steps,
+        n_positions=epoch.positions,
+        cover=epoch.cover if given is None else None,
+        n_patches=epoch.patches if given is None else given * cases,
+        reasons={
+            **plan.reasons,
+            "steps": "epoch.steps: an epoch is so many batches, each drawn anew",
+            "n_positions": "places that a patch can take in the training data",
+            "n_patches": epoch.reason if given is None else "patching.patches_per_case, given",
+        },
+    )
 
 
 def _divided(

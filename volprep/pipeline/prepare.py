@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from volprep.augment import transforms_from_config
-from volprep.autoconfig import Plan
+from volprep.autoconfig import Plan, few_positions
 from volprep.cases import Cases
 from volprep.compute import default_workers, run_units
 from volprep.config import Config, TrainingConfig, canonical_json, dump_yaml
@@ -188,6 +188,8 @@ def _decide(config: Config, cases: Cases, told: Told, reporter: Reporter) -> _De
     told.tell(audit)
     told.tell(notice.about() for notice in splits.notices)
     told.tell(clip_warnings(config, fingerprint))
+    few = few_positions(plan.n_positions)
+    told.tell([Finding("few-positions", few)] if few else [])
     common, of_case = normalisations(config, cases, fingerprint, reporter)
     return _Decisions(
         config, cases, fingerprint, plan, splits, tuple(audit),
@@ -424,6 +426,8 @@ def _training_config(
             "label_kind": config.data.label_kind if labelled else None,
             "n_classes": plan.n_classes if decided.classes is not None else None,
             "class_values": decided.classes,
+            "class_names": class_names(decided.classes, {}),
+            "class_frequencies": class_frequencies(decided.classes, decided.fingerprint),
             "normalisation": decided.normalisation.to_dict(),
             "case_normalisation": {n: rule.to_dict() for n, rule in decided.of_case.items()},
             "augment": config.augment,
@@ -434,6 +438,22 @@ def _training_config(
             "memory_bytes": plan.memory_bytes,
         }
     )
+
+
+def class_names(classes: Sequence[int] | None, named: Mapping[int, str]) -> list[str] | None:
+    """The name of each class; 0 is the background."""
+    if classes is None:
+        return None
+    return [named.get(v, "background" if v == 0 else f"class {v}") for v in classes]
+
+
+def class_frequencies(classes: Sequence[int] | None, train: Fingerprint) -> list[float] | None:
+    """The share of the labelled training voxels of each class."""
+    voxels = train.class_voxels
+    if classes is None or voxels is None:
+        return None
+    counts = [voxels.get(v, 0) if v else train.background_voxels for v in classes]
+    return [n / max(1, sum(counts)) for n in counts]
 
 
 def _versions() -> dict[str, str]:
