@@ -60,9 +60,11 @@ def test_real_set_becomes_patches(
     )
     cases = {case.name: case for case in pipeline.list_cases(config)}
     for split in ("train", "val"):
-        dataset = PatchDataset(store.path, split, patch_size=None, normalise=False)
+        dataset = PatchDataset(
+            store.path, split, patch_size=None, normalise=False, class_index=False
+        )
         assert len(dataset) > 0
-        for sample in (dataset[i] for i in range(len(dataset))):
+        for sample in (dataset[i] for i in range(0, len(dataset), 1 + len(dataset) // 12)):
             assert_is_source_region(cases[dataset.cases[sample["case"]]], sample)
     ready = PatchDataset(store.path)[0]["image"]
     assert ready.dtype.is_floating_point
