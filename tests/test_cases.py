@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import h5py
 import numpy as np
@@ -14,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volprep.cases import LAYOUTS, Case, Cases, FileRef, cases_from_entries, find_cases, group_of
-from volprep.cases.naming import bare_stem, partner_stems, role_of, runs
+from volprep.cases.naming import Roles, partner_stems, running_numbers
 from volprep.errors import ConfigError, SourceError
+from volprep.splits import make_splits
 
 VOLUME = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
 
@@ -43,6 +45,11 @@ def pairs(cases: Cases, root: Path) -> dict[str, tuple[str, str | None]]:
     }
 
 
+def told(cases: Cases) -> dict[str, str]:
+    """What was found, by name."""
+    return {finding.name: str(finding) for finding in cases.findings}
+
+
 # images/ + labels/
 
 
@@ -57,7 +64,7 @@ def test_images_and_labels_are_paired_by_stem_whatever_the_suffix(tmp_path):
         "Dot.2": ("images/Dot.2.tif", "labels/Dot.2.tif"),
         "é(1)": ("images/é(1).npy", "labels/é(1).tif"),
     }
-    assert cases.notices == ()
+    assert cases.findings == ()
 
 
 def test_double_suffixes_leave_the_right_stem(tmp_path):
@@ -94,7 +101,7 @@ def test_a_folder_of_valid_masks_is_no_folder_of_labels(tmp_path):
     assert cases.reason == "images/ + labels/ + valid_masks/"
     assert cases.named("a").mask == FileRef(tmp_path / "valid_masks/a.npy", "m", "XYZ")
     assert cases.named("b").mask is None
-    assert cases.notices == ("1 of 2 images have no label: b",)
+    assert "no label for 1 of 2 images: b" in told(cases)["unlabelled-images"]
 
 
 def test_masks_may_be_labels_and_are_chosen_by_option(tmp_path):
@@ -108,7 +115,7 @@ def test_masks_may_be_labels_and_are_chosen_by_option(tmp_path):
 
 def test_labels_that_belong_to_no_image_are_told(tmp_path):
     put(tmp_path, "images/a.npy", "labels/a.npy", "labels/z.npy")
-    assert find_cases(tmp_path).notices == ("1 labels have no image and are left out: z",)
+    assert "1 label without an image: z; left out" in told(find_cases(tmp_path))["orphan-labels"]
     put(tmp_path / "other", "images/a.npy", "labels/z.npy")
     with pytest.raises(SourceError, match=r"no label has the name of an image \(z; images: a\)"):
         find_cases(tmp_path / "other")
@@ -149,20 +156,26 @@ def test_running_numbers_of_one_shape_are_one_stack_unless_told_otherwise(tmp_pa
     assert case.name == "brain"
     assert (case.image.path, case.label.path) == (root / "images", root / "labels")
     assert case.open_image().shape == (1, 4, 4, 4)
-    assert cases.notices == (
+    (finding,) = cases.findings
+    assert (finding.level, finding.name) == ("info", "read-as-stack")
+    assert finding.message == (
         "images/: 4 TIF of 4x4 with running numbers read as one stack; "
-        "set `slices: false` for separate images",
+        "set `slices: false` for separate images"
     )
     apart = find_cases(root, slices=False)
     assert [case.name for case in apart] == ["s.8", "s.9", "s.10", "s.11"]
-    assert apart.notices == ("images/: read as `slices: false` says",)
+    assert apart.findings == ()
 
 
 @pytest.mark.parametrize(
     ("names", "why"),
     [
         (["1.tif", "2.tif"], "two files are few"),
-        (["1.tif", "2.tif", "4.tif"], "a number is missing"),
+        (["1.tif", "2.tif", "3.tif", "90.tif"], "the numbers are far apart"),
+        (
+            [f"{n}.tif" for n in (1, 2, 4, 5, 8, 9, 11, 15, 16, 19)],
+            "numbers are missing everywhere",
+        ),
         (["a1.tif", "b2.tif", "a3.tif"], "other names"),
     ],
 )
@@ -211,11 +224,28 @@ def test_labels_and_skeletons_beside_their_images(tmp_path):
     }
     assert cases.named("a").skeletons == tmp_path / "a.skeletons.npz"
     assert cases.named("b c").skeletons == tmp_path / "b c.labels.tif.skeletons.trch"
-    assert cases.notices == ("1 of 3 images have no label: only",)
+    assert "no label for 1 of 3 images: only" in told(cases)["unlabelled-images"]
 
 
 @pytest.mark.parametrize("image", ["_img", "-image", ".raw", ""])
-@pytest.mark.parametrize("label", ["_masks", "-label", ".seg", "_gt"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "_cp_masks",
+        "_masks",
+        "_mask",
+        "_seg",
+        "_segm",
+        "_label",
+        "_labels",
+        "_lbl",
+        "_gt",
+        "-labels",
+        ".labels",
+        "-label",
+        ".seg",
+    ],
+)
 def test_the_usual_words_for_images_and_labels(tmp_path, image, label):
     put(tmp_path, f"x1{image}.npy", f"x1{label}.npy", f"x2{image}.npy", f"x2{label}.npy")
     cases = find_cases(tmp_path)
@@ -248,14 +278,15 @@ def test_one_file_takes_the_label_beside_it(tmp_path):
     put(tmp_path, "a.tif", "a.labels.tif", "b.tif", "b.labels.tif", "c.tif")
     cases = find_cases(tmp_path / "a.tif")
     assert pairs(cases, tmp_path) == {"a": ("a.tif", "a.labels.tif")}
-    assert find_cases(tmp_path / "c.tif").notices == ("1 of 1 images have no label: c",)
+    text = told(find_cases(tmp_path / "c.tif"))["no-labels"]
+    assert "no label for 1 of 1 image: c" in text
 
 
 def test_images_alone_are_cases_without_labels(tmp_path):
     put(tmp_path, "a.npy", "b.npy", "notes.txt")
     cases = find_cases(tmp_path)
     assert cases.layout == "images"
-    assert cases.notices == ("2 of 2 images have no label: a, b",)
+    assert "no label for 2 of 2 images: a, b" in told(cases)["no-labels"]
     with pytest.raises(SourceError, match=r"`label_key: gt` finds no label"):
         find_cases(tmp_path, label_key="gt")
 
@@ -275,7 +306,7 @@ def test_nnunet_raw_joins_the_channels_of_a_case(tmp_path):
     assert image.shape == (2, 3, 4, 5)
     assert (image.read() == np.stack([VOLUME, VOLUME])).all()
     assert cases.named("c").label is None
-    assert "imagesTs/: test images are left alone" in cases.notices
+    assert "not used: imagesTs/" in told(cases)["siblings-unused"]
 
 
 def test_a_missing_nnunet_channel_is_named(tmp_path):
@@ -469,7 +500,8 @@ def test_cases_come_back_from_json(tmp_path):
     put(tmp_path, "images/a.npy", "labels/a.npy", "valid/a.npy", "skeletons/a.skeletons.npz")
     cases = find_cases(tmp_path, spacing=(1, 2, 3), group=".", axes="ZYX")
     assert cases[0].skeletons is not None
-    assert Cases.from_dict(json.loads(json.dumps(cases.to_dict()))) == cases
+    plain = json.loads(json.dumps(cases.to_dict()))
+    assert tuple(Case.from_dict(item) for item in plain["cases"]) == cases.items
     with pytest.raises(KeyError, match="did you mean 'a'"):
         cases.named("aa")
 
@@ -486,20 +518,340 @@ def test_every_layout_says_what_it_is():
 
 @given(st.text("ab.1é _-()", min_size=1, max_size=8), st.sampled_from(["_mask", ".labels", "-seg"]))
 def test_bare_stems_pair_any_name_with_its_label(base, word):
-    stem = bare_stem(base)
-    assert bare_stem(stem + word) == stem
+    stem = Roles().base(base)
+    assert Roles().base(stem + word) == stem
     assert partner_stems([stem], [stem + word]) == {stem: stem + word}
-    assert role_of(Path(f"{stem}{word}.tif")) == (stem, "label")
+    assert Roles().of(stem + word) == (stem, "label")
 
 
-@given(st.integers(0, 300), st.integers(1, 3), st.integers(3, 9), st.booleans(), st.randoms())
-def test_numbers_run_in_any_order_and_padding(first, step, count, padded, random):
-    numbers = [first + step * index for index in range(count)]
-    files = [Path(f"s{n:05d}_x.png" if padded else f"s{n}_x.png") for n in numbers]
-    random.shuffle(files)
-    assert runs(files)
-    assert not runs([*files, Path(f"s{numbers[-1] + step + 1}_x.png")])
-    assert not runs([*files, Path("t.png")])
+@given(
+    st.lists(st.integers(0, 300), min_size=2, max_size=9, unique=True),
+    st.sampled_from(["s{:05d}_x", "s{}_x", "2024_{}", "x{}_t7", "é{:03d}"]),
+)
+def test_the_numbers_of_names_that_differ_in_them_alone_are_found(numbers, pattern):
+    names = [pattern.format(n) for n in numbers]
+    assert running_numbers(names) == numbers
+    assert running_numbers([*names, "t"]) is None
+
+
+def test_the_number_that_tells_every_name_apart_is_taken():
+    assert running_numbers(["s1_2024", "s2_2024", "s3_2025"]) == [1, 2, 3]
+    assert running_numbers(["r1_s1", "r1_s2", "r2_s3"]) == [1, 2, 3]
+    assert running_numbers(["sec_7"]) == [7]
+    assert running_numbers(["sec"]) is None
+    assert running_numbers([]) is None
+
+
+# slices that belong together
+
+
+def a_stack(folder: Path, numbers, name: str = "s_{:03d}.tif", first: int = 0) -> None:
+    """Sections that hold their own number, from `first` on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for n in numbers:
+        tifffile.imwrite(folder / name.format(n + first), np.full((8, 8), n + 1, np.uint8))
+
+
+ROUTES = ["found", "slices", "listed"]
+
+
+def by_route(root: Path, route: str, **options: object) -> Cases:
+    if route == "listed":
+        entry = {"name": "x", "image": "images", "label": "labels"}
+        if (root / "valid").exists():
+            entry["mask"] = "valid"
+        return cases_from_entries([entry], root, **options)
+    return find_cases(root, slices=True if route == "slices" else None, **options)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("where", ["labels", "valid"])
+def test_sections_that_one_folder_lacks_are_an_error_that_names_them(tmp_path, route, where):
+    a_stack(tmp_path / "images", [n for n in range(12) if n != 4])
+    a_stack(tmp_path / "labels", [n for n in range(12) if n != (8 if where == "labels" else 4)])
+    if where == "valid":
+        a_stack(tmp_path / "valid", [n for n in range(12) if n != 8])
+    cases = by_route(tmp_path, route)
+    errors = [f for f in cases.findings if f.level == "error"]
+    assert [f.name for f in errors] == ["slices-differ"]
+    assert f"{where}" in str(errors[0])
+    assert "it has no slice 8, and images/ has no slice 4" in errors[0].message
+    assert len(cases) == 1
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_another_first_number_is_an_error_unless_the_order_is_what_counts(tmp_path, route):
+    a_stack(tmp_path / "images", range(6), first=1)
+    a_stack(tmp_path / "labels", range(6), "l{}.tif")
+    (finding,) = [f for f in by_route(tmp_path, route).findings if f.level == "error"]
+    assert "it counts from 0 to 5, images/ from 1 to 6" in finding.message
+    assert "slices_by: order" in finding.message
+    assert "slices-differ" not in told(by_route(tmp_path, route, slices_by="order"))
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_gap_that_all_folders_share_is_a_warning_and_leaves_one_stack(tmp_path, route):
+    for folder in ("images", "labels"):
+        a_stack(tmp_path / folder, [n for n in range(9) if n not in (3, 4)])
+    cases = by_route(tmp_path, route)
+    (finding,) = [f for f in cases.findings if f.name == "slices-missing"]
+    assert finding.level == "warning"
+    assert "images/ has no slices 3, 4 between 0 and 8" in finding.message
+    assert [case.open_image().shape for case in cases] == [(1, 7, 8, 8)]
+
+
+def test_channel_folders_must_hold_the_same_sections(tmp_path):
+    a_stack(tmp_path / "c0", range(5))
+    a_stack(tmp_path / "c1", [0, 1, 2, 4, 5])
+    cases = cases_from_entries([{"name": "x", "image": ["c0", "c1"]}], tmp_path)
+    assert "the slices of the channel are not those of c0/" in told(cases)["slices-differ"]
+
+
+def test_sections_in_equal_steps_have_no_gap_and_padding_does_not_matter(tmp_path):
+    a_stack(tmp_path / "images", range(0, 100, 25), "z{}.tif")
+    a_stack(tmp_path / "labels", range(0, 100, 25), "z{:04d}_mask.tif")
+    assert set(told(find_cases(tmp_path))) == {"read-as-stack"}
+
+
+def test_slices_without_a_common_number_are_told(tmp_path):
+    a_stack(tmp_path / "images", range(3), "{}.tif")
+    for name in ("eins", "drei", "zwei"):
+        a_stack(tmp_path / "labels", [1], f"{name}.tif")
+    cases = find_cases(tmp_path, slices=True)
+    assert "in order, since their names hold no number" in told(cases)["slices-unnumbered"]
+
+
+# names in all their forms
+
+
+def test_stems_match_across_unicode_forms_and_capitals(tmp_path):
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    put(tmp_path, f"images/{nfc}.npy", f"labels/{nfd}.npy", "images/Cell1.npy", "labels/cell1.npy")
+    put(tmp_path, f"valid/{nfd}_valid.npy")
+    cases = find_cases(tmp_path)
+    assert all(case.label is not None for case in cases)
+    assert cases.named(nfc).label.path.name == f"{nfd}.npy"
+    assert cases.named(nfc).mask is not None
+    root = put(tmp_path / "s", f"{nfd}.npy", f"{nfc}_masks.npy")
+    assert find_cases(root).named(nfc).label is not None
+    for folder in ("a", "b"):
+        put(tmp_path / "n" / folder, f"imagesTr/{nfc}_0000.npy", f"labelsTr/{nfd}.npy")
+        assert find_cases(tmp_path / "n" / folder)[0].label is not None
+
+
+def test_two_names_that_are_one_on_other_disks_are_told(tmp_path):
+    put(tmp_path, "images/a.npy", "images/A.npy", "labels/a.npy", "labels/A.npy")
+    cases = find_cases(tmp_path)
+    assert pairs(cases, tmp_path) == {
+        "A": ("images/A.npy", "labels/A.npy"), "a": ("images/a.npy", "labels/a.npy"),
+    }  # fmt: skip
+    assert "differ in capital letters only" in told(cases)["names-alike"]
+
+
+def test_suffixes_of_the_users_own_pair_files(tmp_path):
+    put(tmp_path / "one", "x_em.npy", "x_truth.npy", "y_em.npy", "y_truth.npy", "z.npy")
+    cases = find_cases(tmp_path / "one", image_suffix="_em", label_suffix="_truth")
+    assert pairs(cases, tmp_path / "one") == {
+        "x": ("x_em.npy", "x_truth.npy"), "y": ("y_em.npy", "y_truth.npy"),
+    }  # fmt: skip
+    assert "not used: z.npy" in told(cases)["siblings-unused"]
+    put(tmp_path / "two", "images/x_em.npy", "labels/x_truth.npy")
+    with pytest.raises(SourceError, match="`label_suffix` and `image_suffix`"):
+        find_cases(tmp_path / "two")
+    cases = find_cases(tmp_path / "two", image_suffix="_em", label_suffix="_truth")
+    assert cases[0].label is not None
+    with pytest.raises(SourceError, match=r"`label_suffix: _nope` finds no label"):
+        find_cases(tmp_path / "one", label_suffix="_nope")
+
+
+def test_cellpose_files_are_read_but_for_its_pickles(tmp_path):
+    put(tmp_path, "a.tif", "a_cp_masks.tif", "b.tif", "b_cp_masks.tif")
+    np.save(tmp_path / "a_seg.npy", {"masks": 1}, allow_pickle=True)
+    assert pairs(find_cases(tmp_path), tmp_path) == {
+        "a": ("a.tif", "a_cp_masks.tif"), "b": ("b.tif", "b_cp_masks.tif"),
+    }  # fmt: skip
+
+
+# what is left alone
+
+
+def test_what_is_not_used_is_named(tmp_path):
+    put(tmp_path, "images/a.npy", "labels/a.npy", "synapses/a.npy", "images4d/a.npy", "b.npy")
+    put(tmp_path, "notes/readme.txt", "images/scan.czi")
+    cases = find_cases(tmp_path)
+    assert "not used: images4d/, synapses/, b.npy" in told(cases)["siblings-unused"]
+    assert "1 file left out, of formats that are not read: scan.czi" in told(cases)["file-left-out"]
+    levels = {finding.name: finding.level for finding in cases.findings}
+    assert levels == {"siblings-unused": "info", "file-left-out": "warning"}
+    path = a_container(tmp_path / "c.h5", raw=VOLUME, label=VOLUME, extra=VOLUME)
+    assert "datasets that are not used: extra" in told(find_cases(path))["siblings-unused"]
+
+
+def test_labels_without_an_image_are_never_taken_for_images(tmp_path):
+    put(tmp_path / "set", "images/a.npy", "labels_dense/a.npy", "x/masks/a.npy", "y/a_masks.npy")
+    for folder in ("labels_dense", "x/masks", "y", "y/a_masks.npy"):
+        with pytest.raises(SourceError, match=r"called as labels are, and there is no image"):
+            find_cases(tmp_path / "set" / folder)
+    put(tmp_path, "segmentation of mitochondria/a.npy")
+    assert len(find_cases(tmp_path / "segmentation of mitochondria")) == 1
+    put(tmp_path, "p/a.npy", "p/a_masks.npy")
+    assert find_cases(tmp_path / "p" / "a_masks.npy")[0].image.path.name == "a.npy"
+
+
+def test_a_folder_that_holds_one_folder_of_slices_is_one_case(tmp_path):
+    a_stack(tmp_path / "brain" / "sections", range(4))
+    (case,) = find_cases(tmp_path / "brain")
+    assert (case.name, case.open_image().shape) == ("brain", (1, 4, 8, 8))
+    (tmp_path / "empty" / "images").mkdir(parents=True)
+    put(tmp_path / "empty", "labels/a.npy")
+    with pytest.raises(SourceError, match=r"images/ holds no volume that can be read"):
+        find_cases(tmp_path / "empty")
+
+
+def test_a_folder_that_may_not_be_listed_is_named_itself(tmp_path, monkeypatch):
+    put(tmp_path, "images/a.npy", "labels/a.npy")
+    listed = Path.iterdir
+
+    def iterdir(path: Path):
+        if path.name == "labels":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(SourceError, match=r"labels: cannot be listed .*check its permissions"):
+        find_cases(tmp_path)
+
+
+# nnU-Net, whole
+
+
+def an_nnunet(root: Path, *, suffix: str = ".tif", cases: int = 3, **stated: object) -> Path:
+    rng = np.random.default_rng(0)
+    for i in range(cases):
+        labels = rng.integers(0, 4, (4, 8, 8)).astype(np.uint8)
+        put(
+            root, f"imagesTr/r{i}_0000{suffix}", voxels=rng.integers(0, 255, labels.shape, np.uint8)
+        )
+        put(root, f"labelsTr/r{i}{suffix}", voxels=labels)
+    whole = {"channel_names": {"0": "EM"}, "numTraining": cases, "file_ending": suffix}
+    whole["labels"] = {"background": 0, "a": 1, "b": 2, "ignore": 3}
+    (root / "dataset.json").write_text(json.dumps(whole | stated))
+    return root
+
+
+def test_nnunet_names_classes_and_its_ignore_label_is_a_valid_mask(tmp_path):
+    cases = find_cases(an_nnunet(tmp_path))
+    assert cases.label_kind == "classes"
+    assert cases.class_names == {0: "background", 1: "a", 2: "b"}
+    assert "the label 3 is called ignore" in told(cases)["ignore-label"]
+    (case, *_) = cases
+    stored = tifffile.imread(case.label.path)
+    assert (case.open_label().read()[0] == np.where(stored == 3, 0, stored)).all()
+    assert (case.open_mask().read()[0] == (stored != 3)).all()
+    assert case.has_mask
+
+
+def test_nnunet_regions_and_version_1_labels_are_understood(tmp_path):
+    root = an_nnunet(tmp_path / "r", labels={"background": 0, "whole": [1, 2, 3], "core": [2, 3],
+                                             "enhancing": 3})  # fmt: skip
+    cases = find_cases(root)
+    assert cases.class_names == {0: "background", 1: "whole", 2: "core", 3: "enhancing"}
+    assert cases.class_regions == {"whole": (1, 2, 3), "core": (2, 3)}
+    root = an_nnunet(tmp_path / "v1", labels={"0": "background", "1": "liver", "3": "ignore"})
+    assert find_cases(root).class_names == {0: "background", 1: "liver"}
+    with pytest.raises(SourceError, match=r"labels: a: 'x' is no label value"):
+        find_cases(an_nnunet(tmp_path / "bad", labels={"a": "x"}))
+
+
+def test_nnunet_takes_one_rgb_picture_for_three_channels(tmp_path):
+    import imageio.v3 as iio
+
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    for i in range(2):
+        iio.imwrite(tmp_path / "imagesTr" / f"r{i}_0000.png", np.full((8, 9, 3), i, np.uint8))
+        iio.imwrite(tmp_path / "labelsTr" / f"r{i}.png", np.eye(8, 9, dtype=np.uint8))
+    stated = {"channel_names": {"0": "R", "1": "G", "2": "B"}, "file_ending": ".png"}
+    (tmp_path / "dataset.json").write_text(json.dumps(stated))
+    assert [case.open_image().shape for case in find_cases(tmp_path)] == [(3, 1, 8, 9)] * 2
+    stated["channel_names"] = {"0": "a", "1": "b"}
+    (tmp_path / "dataset.json").write_text(json.dumps(stated))
+    with pytest.raises(SourceError, match=r"holds 3 channels, and dataset\.json names 2"):
+        find_cases(tmp_path)
+
+
+def test_nnunet_takes_the_files_of_its_ending_and_counts_them(tmp_path):
+    root = an_nnunet(tmp_path, numTraining=4)
+    put(root, "imagesTr/r0_0000.npy", "labelsTr/r0.npy")
+    cases = find_cases(root)
+    assert [case.image.path.suffix for case in cases] == [".tif"] * 3
+    texts = [str(f) for f in cases.findings if f.name == "dataset-json"]
+    assert any("numTraining is 4, but imagesTr/ holds 3 cases" in text for text in texts)
+    assert any("1 file left out, not ending in .tif: r0_0000.npy" in text for text in texts)
+
+
+def test_nnunet_spacing_of_tiff_comes_from_the_json_beside_it(tmp_path):
+    root = an_nnunet(tmp_path)
+    for folder in ("imagesTr", "labelsTr"):
+        for i in range(3):
+            (root / folder / f"r{i}.json").write_text(json.dumps({"spacing": [2.0, 0.5, 0.25]}))
+    cases = find_cases(root)
+    assert {case.open_image().spacing for case in cases} == {(2.0, 0.5, 0.25)}
+    assert cases[0].open_label().spacing == (2.0, 0.5, 0.25)
+    assert "read as µm" in told(cases)["spacing-from-json"]
+    assert find_cases(root, spacing=(1, 1, 1))[0].open_image().spacing == (1.0, 1.0, 1.0)
+    (root / "labelsTr" / "r1.json").write_text(json.dumps({"spacing": [9, 9, 9]}))
+    assert "labelsTr/r1.json (9.0, 9.0, 9.0)" in told(find_cases(root))["dataset-json"]
+    (root / "imagesTr" / "r0.json").write_text(json.dumps({"spacing": [999, 0.5, 0.25]}))
+    assert find_cases(root)[0].spacing == (0.5, 0.5, 0.25)
+    (root / "imagesTr" / "r0.json").write_text(json.dumps({"spacing": "?"}))
+    with pytest.raises(SourceError, match=r"r0\.json: spacing is '\?'"):
+        find_cases(root)
+
+
+def test_nnunet_splits_are_taken_from_its_file(tmp_path):
+    root = an_nnunet(tmp_path)
+    folds = [{"train": ["r0", "r1"], "val": ["r2"]}, {"train": ["r2"], "val": ["r0"]}]
+    (root / "splits_final.json").write_text(json.dumps(folds))
+    cases = find_cases(root)
+    assert "2 folds given" in told(cases)["splits-from-file"]
+    splits = make_splits(cases.items, listed=cases.folds, fold=1)
+    assert ([p.case for p in splits.train], [p.case for p in splits.val]) == (["r2"], ["r0"])
+    assert "r1: on no side" in splits.notices[0]
+    assert make_splits(cases.items, kind="cases", listed=cases.folds).kind == "cases"
+    with pytest.raises(ConfigError, match=r"split\.fold: 2 is not one of the 2 folds"):
+        make_splits(cases.items, listed=cases.folds, fold=2)
+    (root / "splits_final.json").write_text(json.dumps([{"train": ["r9"], "val": []}]))
+    with pytest.raises(SourceError, match="names cases that are not there: r9"):
+        find_cases(root)
+    (root / "splits_final.json").write_text("{}")
+    assert find_cases(root).folds == ()
+
+
+# values that are not annotated
+
+
+@given(st.sets(st.sampled_from([0, 1, 2, 255, 300]), max_size=3), st.booleans())
+def test_ignored_values_are_left_out_of_label_and_mask(ignore, masked):
+    rng = np.random.default_rng(len(ignore))
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        labels = rng.choice(np.array([0, 1, 2, 255], np.uint8), (3, 4, 5))
+        valid = rng.integers(0, 2, labels.shape).astype(np.uint8)
+        put(root, "i.npy")
+        put(root, "l.npy", voxels=labels)
+        put(root, "m.npy", voxels=valid)
+        entry = {"image": "i.npy", "label": "l.npy"} | ({"mask": "m.npy"} if masked else {})
+        (case,) = cases_from_entries([entry], root).read_as(ignore=sorted(ignore))
+        assert case.has_mask == bool(masked or ignore)
+        assert (
+            case.open_label().read()[0] == np.where(np.isin(labels, [*ignore]), 0, labels)
+        ).all()
+        if case.has_mask:
+            wanted = ~np.isin(labels, [*ignore]) & ((valid != 0) | (not masked))
+            assert (case.open_mask().read()[0] == wanted).all()
+            slabs = np.concatenate([block for _, block in case.open_mask().slabs(2)], axis=1)
+            assert (slabs[0] == wanted).all()
 
 
 # real data

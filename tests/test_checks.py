@@ -301,7 +301,7 @@ def test_notices_of_the_layout_are_findings(tmp_path):
     a_case(tmp_path, "a")
     a_case(tmp_path, "b", label=None)
     findings = check_cases(find_cases(tmp_path))
-    assert only(findings, "note").found == "1 of 2 images have no label: b"
+    assert "no label for 1 of 2 images: b" in only(findings, "unlabelled-images").message
 
 
 def test_workers_change_nothing_and_progress_counts_every_voxel(tmp_path):
@@ -370,11 +370,21 @@ def test_label_facts_equal_numpy(data, shape, dtype, depth):
     [
         ("01_stardist_nuclei3d", {}, {"unknown-spacing", "note", "cut-objects"}),
         ("02_gonuclear_nuclei3d_h5", {}, {"small-objects", "cut-objects"}),
-        ("05_isbi2012_em_png_stack", {}, {"unknown-spacing", "one-instance", "note"}),
-        ("06_fib25_neurons_png", {}, {"unknown-spacing", "note", "small-objects", "cut-objects"}),
+        ("05_isbi2012_em_png_stack", {}, {"unknown-spacing", "one-instance", "read-as-stack"}),
+        (
+            "06_fib25_neurons_png",
+            {},
+            {
+                "unknown-spacing",
+                "read-as-stack",
+                "siblings-unused",
+                "small-objects",
+                "cut-objects",
+            },
+        ),
         ("08_nifti_totalseg_ct", {}, {"note", "small-objects", "cut-objects"}),
         ("11_imagej_tiff_plantseg", {}, {"cut-objects"}),
-        ("12_ometiff", {}, {"small-objects", "cut-objects"}),
+        ("12_ometiff", {}, {"small-objects", "cut-objects", "siblings-unused"}),
         ("15_2d_stardist_pair", {}, {"unknown-spacing", "cut-objects"}),
         ("16_2d_sparse_bbbc007", {}, {"unknown-spacing", "sparse-label", "note"}),
         ("19_omezarr_nuclei", {}, {"duplicate-image", "small-objects", "cut-objects"}),

@@ -510,7 +510,7 @@ def test_case_without_label_is_left_out_and_said_so(
     (folder / "data/labels/cell 1 µ.tif").unlink()
     store = pipeline.prepare(configure(folder))
     assert store.manifest["cases"] == ["cell 0 µ", "cell 2 µ", "cell 3 µ"]
-    assert "have no label and are left out: cell 1 µ" in caplog.text
+    assert "no label for 1 of 4 images: cell 1 µ" in caplog.text
     found = load_json(store.path / "findings.json")["findings"]
     assert any("cell 1 µ" in each["found"] for each in found)
 

@@ -1,7 +1,20 @@
 """Which files make one case: found in a folder by its layout, or listed by hand."""
 
-from volprep.cases.case import Case, Cases, FileRef
+from volprep.cases.case import Case, Cases, FileRef, Fold, LabelKind
 from volprep.cases.find import cases_from_entries, find_cases, group_of
 from volprep.cases.layouts import LAYOUTS
+from volprep.cases.search import SEARCH_OPTIONS, Search
 
-__all__ = ["LAYOUTS", "Case", "Cases", "FileRef", "cases_from_entries", "find_cases", "group_of"]
+__all__ = [
+    "LAYOUTS",
+    "SEARCH_OPTIONS",
+    "Case",
+    "Cases",
+    "FileRef",
+    "Fold",
+    "LabelKind",
+    "Search",
+    "cases_from_entries",
+    "find_cases",
+    "group_of",
+]

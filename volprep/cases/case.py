@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from volprep.cases.channels import ChannelFiles
+from volprep.cases.valid import AnnotatedLabels, ValidMask
 from volprep.errors import SourceError
+from volprep.findings import Finding
 from volprep.geometry import Spacing3
 from volprep.sources import Volume, open_labels, open_volume
 
-__all__ = ["Case", "Cases", "FileRef", "did_you_mean"]
+__all__ = ["Case", "Cases", "FileRef", "Fold", "LabelKind", "did_you_mean"]
+
+LabelKind = Literal["instances", "classes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,9 @@ class Case:
         (Z, Y, X) in µm, in place of whatever the files say.
     weight : float
         How often the case is drawn, against the others.
+    ignore : tuple of int
+        Values of the label that stand for "not annotated", as the file has them: 0 in
+        `open_label`, and 0 in `open_mask`.
     """
 
     name: str
@@ -92,6 +99,7 @@ class Case:
     group: str | None = None
     spacing: Spacing3 | None = None
     weight: float = 1.0
+    ignore: tuple[int, ...] = ()
 
     @property
     def image(self) -> FileRef:
@@ -110,12 +118,31 @@ class Case:
         return self._spaced(volumes[0] if len(volumes) == 1 else ChannelFiles(volumes))
 
     def open_label(self) -> Volume | None:
-        """Open the label, or None where the case has none."""
-        return None if self.label is None else self._spaced(self.label.open_labels())
+        """Open the label, values that are ignored as 0; None where the case has none."""
+        if self.label is None:
+            return None
+        labels = self.label.open_labels()
+        drop = [value for value in self.ignore if value]
+        return self._spaced(AnnotatedLabels(labels, drop) if drop else labels)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether only a part of the label is annotated: there is a mask, or values are ignored."""
+        return self.mask is not None or (self.label is not None and bool(self.ignore))
 
     def open_mask(self) -> Volume | None:
-        """Open the valid mask, or None where the case has none."""
-        return None if self.mask is None else self._spaced(self.mask.open_labels())
+        """Open the valid mask (non-zero is annotated); None where all of the label is."""
+        if not self.has_mask:
+            return None
+        mask = None if self.mask is None else self.mask.open_labels()
+        labels = self.label.open_labels() if self.label is not None and self.ignore else None
+        if labels is not None and mask is not None and mask.shape != labels.shape:
+            raise SourceError(
+                mask.name,
+                f"the valid mask is {mask.shape[1:]} and the label {labels.shape[1:]} (Z, Y, X)",
+                "give both one shape",
+            )
+        return self._spaced(ValidMask(labels, self.ignore, mask))
 
     def paths(self) -> tuple[Path, ...]:
         """Every file of the case, once."""
@@ -134,6 +161,7 @@ class Case:
             "group": self.group,
             "spacing": list(self.spacing) if self.spacing else None,
             "weight": self.weight,
+            "ignore": list(self.ignore),
         }
 
     @classmethod
@@ -150,6 +178,7 @@ class Case:
             group=values.get("group"),
             spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])) if spacing else None,
             weight=float(values.get("weight", 1.0)),
+            ignore=tuple(int(value) for value in values.get("ignore", ())),
         )
 
     def _spaced(self, volume: Volume) -> Volume:
@@ -158,6 +187,14 @@ class Case:
         spaced = copy.copy(volume)
         spaced.spacing = self.spacing
         return spaced
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Names of the cases that train, and of those that validate."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +208,50 @@ class Cases(Sequence[Case]):
         One of `LAYOUTS`, ``file`` or ``list``.
     reason : str
         What the layout was recognised by.
-    notices : tuple of str
-        Every reading that a user may want to overrule, with how.
+    findings : tuple of Finding
+        What the names of the files bring up; errors among them forbid going on.
+    label_kind : {'instances', 'classes'}
+        What the ids of the labels stand for.
+    class_names : dict of int to str
+        What the data set calls its classes; empty where it does not say.
+    class_regions : dict of str to tuple of int
+        Classes that are trained on together, by the name of their union.
+    folds : tuple of Fold
+        Splits that come with the data set.
     """
 
     items: tuple[Case, ...]
     layout: str
     reason: str
-    notices: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    label_kind: LabelKind = "instances"
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    class_regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    folds: tuple[Fold, ...] = ()
+
+    @property
+    def has_background(self) -> bool:
+        """Whether 0 is annotated anywhere, and not merely what ignored values are read as.
+
+        Voxels are read where values other than 0 are ignored, up to the first such 0.
+        """
+        return any(_has_background(case) for case in self.items if case.label is not None)
+
+    def read_as(self, *, label_kind: LabelKind | None = None, ignore: Sequence[int] = ()) -> Cases:
+        """The cases with what a user says of their labels.
+
+        Parameters
+        ----------
+        label_kind : {'instances', 'classes'} or None
+            None keeps what the layout says.
+        ignore : sequence of int
+            Values that stand for "not annotated", beside those that are known already.
+        """
+        items = tuple(
+            replace(case, ignore=tuple(dict.fromkeys((*case.ignore, *ignore))))
+            for case in self.items
+        )
+        return replace(self, items=items, label_kind=label_kind or self.label_kind)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -213,19 +286,23 @@ class Cases(Sequence[Case]):
         return {
             "layout": self.layout,
             "reason": self.reason,
-            "notices": list(self.notices),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "label_kind": self.label_kind,
+            "class_names": {str(value): name for value, name in self.class_names.items()},
+            "class_regions": {name: list(some) for name, some in self.class_regions.items()},
+            "folds": [{"train": list(f.train), "val": list(f.val)} for f in self.folds],
             "cases": [case.to_dict() for case in self.items],
         }
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Cases:
-        """The inverse of `to_dict`."""
-        return cls(
-            items=tuple(Case.from_dict(item) for item in values["cases"]),
-            layout=values["layout"],
-            reason=values["reason"],
-            notices=tuple(values.get("notices", ())),
-        )
+
+def _has_background(case: Case) -> bool:
+    if not case.ignore or 0 in case.ignore:
+        return not case.ignore
+    label, mask = case.open_label(), case.open_mask()
+    if label is None or mask is None:
+        return True
+    walk = zip(label.slabs(), mask.slabs(), strict=True)
+    return any(((ids == 0) & (valid != 0)).any() for (_, ids), (_, valid) in walk)
 
 
 def did_you_mean(word: str, words: Sequence[str]) -> str:

@@ -7,13 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from volprep.cases.case import Case, Cases, FileRef, did_you_mean
-from volprep.cases.layouts import LAYOUTS, Search, advice, one_file
+from volprep.cases.layouts import LAYOUTS, advice, one_file
+from volprep.cases.naming import stem
+from volprep.cases.search import Search
+from volprep.cases.stacks import slice_findings
 from volprep.errors import ConfigError, SourceError
+from volprep.findings import Finding
 from volprep.geometry import Spacing3
-from volprep.sources import natural_key, stem_of
+from volprep.sources import natural_key
 
 __all__ = ["cases_from_entries", "find_cases", "group_of"]
 
@@ -27,17 +31,9 @@ def find_cases(
     root: str | Path,
     *,
     layout: str | None = None,
-    image_dir: str | None = None,
-    label_dir: str | None = None,
-    mask_dir: str | None = None,
-    image_key: str | None = None,
-    label_key: str | None = None,
-    mask_key: str | None = None,
-    axes: str | None = None,
-    label_axes: str | None = None,
-    slices: bool | None = None,
     group: str | None = None,
     spacing: Sequence[float] | None = None,
+    **options: Any,
 ) -> Cases:
     """Find the cases under `root` by the names of its files; no voxel is read.
 
@@ -47,25 +43,16 @@ def find_cases(
         A folder in one of `LAYOUTS`, or one file (or Zarr store).
     layout : str or None
         One of `LAYOUTS`; None tries them in their order.
-    image_dir, label_dir, mask_dir : str or None
-        The folder under `root` that holds the images, the labels, the valid
-        masks; in the ``suffix`` layout `label_dir` is the word in the file
-        names (``labels`` for X.labels.tif). Needed where several could.
-    image_key, label_key, mask_key : str or None
-        The dataset inside HDF5 and Zarr files.
-    axes, label_axes : str or None
-        What the axes of image and label files mean, where the files do not say.
-    slices : bool or None
-        Whether a folder of single-plane files is one stack (True) or one 2D
-        image a file (False). None reads it as a stack when it holds three
-        files or more of one type and one shape whose names differ only in a
-        number that runs in equal steps, or when one label volume stands
-        beside them; the choice is among the notices.
     group : str or None
         Regular expression searched in each case's name; its first group (the
         match, if it has none) is the case's group.
     spacing : sequence of three floats or None
         (Z, Y, X) in µm for every case, in place of what the files say.
+    **options
+        As the attributes of `volprep.cases.Search`: ``image_dir``, ``label_dir``,
+        ``mask_dir``, ``image_suffix``, ``label_suffix``, ``image_key``,
+        ``label_key``, ``mask_key``, ``axes``, ``label_axes``, ``slices``,
+        ``slices_by``.
 
     Returns
     -------
@@ -81,22 +68,12 @@ def find_cases(
     path = Path(root)
     if not path.exists():
         raise SourceError(path, "no such file or folder", "check the path")
-    search = Search(
-        path,
-        image_dir=image_dir,
-        label_dir=label_dir,
-        mask_dir=mask_dir,
-        image_key=image_key,
-        label_key=label_key,
-        mask_key=mask_key,
-        axes=axes,
-        label_axes=label_axes,
-        slices=slices,
-    )
+    given = _spacing(spacing, "spacing")
+    search = Search(path, spacing=given, **options)
     found = _recognise(search, layout)
     if not any(case.label for case in found):
-        _refuse_idle_options(path, label_dir=label_dir, label_key=label_key)
-    return _finish(found, group, spacing)
+        _refuse_idle_options(search)
+    return _finish(found, group, given, search.slices_by)
 
 
 def cases_from_entries(
@@ -105,6 +82,7 @@ def cases_from_entries(
     *,
     group: str | None = None,
     spacing: Sequence[float] | None = None,
+    slices_by: Literal["number", "order"] = "number",
 ) -> Cases:
     """Make cases of an explicit list, as a YAML holds it.
 
@@ -120,6 +98,8 @@ def cases_from_entries(
         What relative paths are relative to.
     group, spacing
         As in `find_cases`, for entries that have none of their own.
+    slices_by : {'number', 'order'}
+        As in `Search`.
 
     Raises
     ------
@@ -131,15 +111,19 @@ def cases_from_entries(
     items = tuple(_entry(entry, index, Path(root)) for index, entry in enumerate(entries))
     if not items:
         raise ConfigError("cases: the list is empty; give at least one image")
-    return _finish(Cases(items, "list", f"{len(items)} listed by hand"), group, spacing)
+    found = Cases(items, "list", f"{len(items)} listed by hand")
+    return _finish(found, group, _spacing(spacing, "spacing"), slices_by)
 
 
-def _refuse_idle_options(root: Path, **options: str | None) -> None:
+def _refuse_idle_options(search: Search) -> None:
     """An option that chooses the labels must not be without effect."""
-    for option, value in options.items():
+    for option in ("label_dir", "label_key", "label_suffix"):
+        value = getattr(search, option)
         if value is not None:
             raise SourceError(
-                root, f"`{option}: {value}` finds no label", "correct the option or leave it out"
+                search.root,
+                f"`{option}: {value}` finds no label",
+                "correct the option or leave it out",
             )
 
 
@@ -164,7 +148,7 @@ def _recognise(search: Search, layout: str | None) -> Cases:
     return found
 
 
-def _finish(found: Cases, group: str | None, spacing: Sequence[float] | None) -> Cases:
+def _finish(found: Cases, group: str | None, given: Spacing3 | None, slices_by: str) -> Cases:
     """Sort by name, refuse names that are not unique, fill in groups and spacing."""
     ordered = sorted(found.items, key=lambda case: natural_key(case.name))
     for before, case in pairwise(ordered):
@@ -177,7 +161,6 @@ def _finish(found: Cases, group: str | None, spacing: Sequence[float] | None) ->
     for case in ordered:
         if set(case.name) & set("/\\\0") or case.name.startswith("."):
             raise ConfigError(f"cases: the name {case.name!r} is no file name; give a plain one")
-    given = _spacing(spacing, "spacing")
     items = tuple(
         dataclasses.replace(
             case,
@@ -186,7 +169,26 @@ def _finish(found: Cases, group: str | None, spacing: Sequence[float] | None) ->
         )
         for case in ordered
     )
-    return dataclasses.replace(found, items=items)
+    told = [text for case in items for text in slice_findings(case, slices_by)]
+    findings = (*found.findings, *_alike(items), *told)
+    return dataclasses.replace(found, items=items, findings=findings)
+
+
+def _alike(items: Sequence[Case]) -> list[Finding]:
+    """Names that are one name on disks that do not tell capitals from small letters."""
+    same: dict[str, list[str]] = {}
+    for case in items:
+        same.setdefault(case.name.casefold(), []).append(case.name)
+    return [
+        Finding(
+            "names-alike",
+            f"the cases {' and '.join(names)} differ in capital letters only",
+            todo="see whether one is a copy, and rename it: on macOS and Windows their files would "
+            "overwrite each other",
+        )
+        for names in same.values()
+        if len(names) > 1
+    ]
 
 
 def group_of(name: str, pattern: str | None) -> str | None:
@@ -218,7 +220,7 @@ def _entry(entry: Mapping[str, Any], index: int, root: Path) -> Case:
     images = tuple(FileRef(path, entry.get("image_key"), entry.get("axes")) for path in files)
     skeletons = entry.get("skeletons")
     return Case(
-        name=str(entry.get("name") or stem_of(files[0])),
+        name=str(entry.get("name") or stem(files[0])),
         images=images,
         label=_entry_ref(entry, "label", files[0], root),
         mask=_entry_ref(entry, "mask", files[0], root),

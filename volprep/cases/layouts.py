@@ -8,90 +8,39 @@ that chooses between them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from volprep.cases.case import Case, Cases, FileRef
+from volprep.cases.case import Case, Cases
 from volprep.cases.naming import (
-    PLANE_SUFFIXES,
-    bare_stem,
+    Roles,
     by_stem,
-    channel_of,
     entries_in,
     holds_datasets,
     is_image_dir,
-    is_image_key,
     is_label_dir,
-    is_label_key,
     is_mask_dir,
-    label_word,
     partner_stems,
-    role_of,
-    runs,
     skeletons_in,
+    stem,
     subfolders_of,
     volumes_in,
 )
+from volprep.cases.nnunet import nnunet
+from volprep.cases.search import Search, left_alone, orphans, some, unlabelled
+from volprep.cases.stacks import is_stack
 from volprep.errors import SourceError
-from volprep.sources import is_volume_path, list_datasets, open_volume, stem_of
-from volprep.sources.names import is_zarr
+from volprep.findings import Finding
+from volprep.sources import (
+    is_image_key,
+    is_label_key,
+    is_volume_path,
+    is_zarr,
+    list_datasets,
+)
 
-__all__ = ["LAYOUTS", "Search", "advice", "one_file"]
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """Where to look, and what the user has decided already (see `find_cases`)."""
-
-    root: Path
-    image_dir: str | None = None
-    label_dir: str | None = None
-    mask_dir: str | None = None
-    image_key: str | None = None
-    label_key: str | None = None
-    mask_key: str | None = None
-    axes: str | None = None
-    label_axes: str | None = None
-    slices: bool | None = None
-
-    def image(self, path: Path, key: str | None = None) -> FileRef:
-        """An image file with the options that go with it."""
-        return FileRef(path, key or self.image_key, self.axes)
-
-    def label(self, path: Path | None, key: str | None = None) -> FileRef | None:
-        """A label file with the options that go with it."""
-        return None if path is None else FileRef(path, key or self.label_key, self.label_axes)
-
-    def mask(self, path: Path | None, key: str | None = None) -> FileRef | None:
-        """A valid mask with the options that go with it."""
-        return None if path is None else FileRef(path, key or self.mask_key, self.label_axes)
-
-
-def nnunet(search: Search) -> Cases | None:
-    """``imagesTr/CASE_0000.*`` with one file a channel, ``labelsTr/CASE.*``, ``dataset.json``."""
-    channels: dict[str, dict[int, Path]] = {}
-    for path in volumes_in(search.root / "imagesTr"):
-        named = channel_of(path)
-        if named is None:
-            return None
-        channels.setdefault(named[0], {})[named[1]] = path
-    if not channels:
-        return None
-    stated = _stated_channels(search.root)
-    count = stated or max(len(paths) for paths in channels.values())
-    labels = by_stem(volumes_in(search.root / "labelsTr"))
-    items = [
-        Case(name, _all_channels(search, name, paths, count), search.label(labels.pop(name, None)))
-        for name, paths in channels.items()
-    ]
-    notices = [*_unlabelled(items), *_orphans(labels)]
-    if stated is None:
-        notices.append("dataset.json does not name the channels: counted from the file names")
-    if (search.root / "imagesTs").is_dir():
-        notices.append("imagesTs/: test images are left alone")
-    return Cases(tuple(items), "nnunet", "imagesTr/CASE_0000.* + labelsTr/", tuple(notices))
+__all__ = ["LAYOUTS", "advice", "one_file"]
 
 
 def folders(search: Search) -> Cases | None:
@@ -106,7 +55,8 @@ def folders(search: Search) -> Cases | None:
     labels, masks = _label_dir(search, images), _mask_dir(search, images)
     reason = " + ".join(f"{folder.name}/" for folder in (images, labels, masks) if folder)
     skeletons = skeletons_in([images, labels, search.root / "skeletons"])
-    stack, why = _is_stack(images, labels, search)
+    beside = left_alone(search.root, [images, labels, masks, search.root / "skeletons"])
+    stack, told = is_stack(images, labels, search)
     if stack:
         points = next(iter(skeletons.values()), None)
         case = Case(
@@ -116,69 +66,109 @@ def folders(search: Search) -> Cases | None:
             search.mask(_whole(masks)),
             points,
         )
-        return Cases((case,), "folders", reason, (why,))
+        told += unlabelled([case], search.root)
+        return Cases((case,), "folders", reason, (*told, *beside))
     pictures = by_stem(entries_in(images))
     truths, valid = by_stem(entries_in(labels)), by_stem(entries_in(masks))
-    partners = partner_stems(pictures, truths)
+    partners = partner_stems(pictures, truths, search.roles)
+    masked = partner_stems(pictures, valid, search.roles)
     items = tuple(
         Case(
-            stem,
+            name,
             (search.image(path),),
-            search.label(truths.get(partners.get(stem, ""))),
-            search.mask(valid.get(stem)),
-            skeletons.get(stem),
+            search.label(truths.get(partners.get(name, ""))),
+            search.mask(valid.get(masked.get(name, ""))),
+            skeletons.get(name),
         )
-        for stem, path in pictures.items()
+        for name, path in pictures.items()
     )
-    orphans = {stem: path for stem, path in truths.items() if stem not in partners.values()}
-    if orphans and not partners:
+    alone = {name: path for name, path in truths.items() if name not in partners.values()}
+    if alone and not partners:
         raise SourceError(
-            next(iter(orphans.values())).parent,
-            f"no label has the name of an image ({_some(orphans)}; images: {_some(pictures)})",
-            f"name labels like their images in {images.name}/, or list the cases by hand",
+            next(iter(alone.values())).parent,
+            f"no label has the name of an image ({some(alone)}; images: {some(pictures)})",
+            f"name labels like their images in {images.name}/, say what their names end in with "
+            "`label_suffix` and `image_suffix`, or list the cases by hand",
         )
-    notices = [*([why] if why else []), *_unlabelled(items), *_orphans(orphans)]
-    return Cases(items, "folders", reason, tuple(notices))
+    findings = [*told, *unlabelled(items, images), *beside]
+    findings += orphans(alone, labels or search.root)
+    return Cases(items, "folders", reason, tuple(findings))
 
 
 def containers(search: Search) -> Cases | None:
     """HDF5 files or Zarr stores that hold an image and its label each (OME-Zarr included)."""
     found = [path for path in volumes_in(search.root) if holds_datasets(path)]
-    items, notices = [], []
+    items, findings = [], list[Finding]()
     for path in found:
-        case = _container_case(search, path)
+        case, told = _container_case(search, path)
+        findings += told
         if case is None:
-            notices.append(f"{path.name}: left out, it holds no image that its names tell")
+            findings.append(
+                Finding(
+                    "file-left-out",
+                    f"left out: it holds {_datasets(path)}, and none is called as images are",
+                    todo="choose with `image_key`",
+                    path=path,
+                )
+            )
         else:
             items.append(case)
     if not any(case.label for case in items):
         return None
     kinds = " and ".join(sorted({path.suffix or "Zarr" for path in found}))
     reason = f"{kinds} with image and label inside"
-    return Cases(tuple(items), "containers", reason, (*notices, *_unlabelled(items)))
+    findings += unlabelled(items, search.root)
+    others = [path for path in volumes_in(search.root) if path not in found]
+    findings += _unused(others, search.root)
+    return Cases(tuple(items), "containers", reason, tuple(findings))
 
 
 def suffix(search: Search) -> Cases | None:
     """``X.tif`` + ``X.labels.tif`` (+ ``X.skeletons.*``), ``X_img`` + ``X_masks``, ``mask_X``."""
-    items, notices = _pair_by_role(search, volumes_in(search.root))
+    items, findings = _pair_by_role(search, volumes_in(search.root))
     if not any(case.label for case in items):
         return None
     reason = "files named X and X.labels (or X_img and X_mask, ...)"
-    return Cases(tuple(items), "suffix", reason, (*notices, *_unlabelled(items)))
+    findings += [*unlabelled(items, search.root), *left_alone(search.root, [search.root])]
+    return Cases(tuple(items), "suffix", reason, tuple(findings))
 
 
 def images(search: Search) -> Cases | None:
-    """Images alone: files, one stack of slices, or a folder of slices each."""
-    paths = volumes_in(search.root)
-    stack, why = _is_stack(search.root, None, search) if paths else (False, "")
-    if stack:
-        case = Case(search.root.resolve().name, (search.image(search.root),))
-        return Cases((case,), "images", "a folder of slices", (why, *_unlabelled([case])))
+    """Images alone: files, one stack of slices, or a folder that holds one stack of slices."""
+    root = search.root
+    paths = volumes_in(root)
+    below = [folder for folder in subfolders_of(root) if entries_in(folder)]
+    if not paths and len(below) == 1 and is_stack(below[0], None, search)[0]:
+        root, paths = below[0], volumes_in(below[0])
     if not paths:
         return None
-    items, notices = _pair_by_role(search, paths)
-    reason = "image files without labels"
-    return Cases(tuple(items), "images", reason, (*notices, *_unlabelled(items)))
+    _refuse_labels_alone(root, paths, search)
+    stack, told = is_stack(root, None, search)
+    if stack:
+        items = [Case(search.root.resolve().name, (search.image(root),))]
+        reason = "a folder of slices"
+    else:
+        items, told = _pair_by_role(search, paths)
+        reason = "image files without labels"
+    told += [*unlabelled(items, root), *left_alone(search.root, [root], files=False)]
+    return Cases(tuple(items), "images", reason, tuple(told))
+
+
+def _refuse_labels_alone(root: Path, paths: Sequence[Path], search: Search) -> None:
+    """Labels that lie without images are never taken for images."""
+    named = [path for path in paths if search.roles.of(stem(path))[1] == "label"]
+    where = root.resolve()
+    images_beside = any(is_image_dir(folder.name) for folder in subfolders_of(where.parent))
+    # A data set may be called "segmentation of ..."; a folder beside images/ is none.
+    labels = is_label_dir(where.name) and (where.name.isalpha() or images_beside)
+    if labels or len(named) == len(paths):
+        what = f"{where.name}/ is" if labels else f"{some(p.name for p in named)}: are"
+        raise SourceError(
+            root,
+            f"{what} called as labels are, and there is no image",
+            "give the folder that holds images and labels, or, if these are images, list them by "
+            "hand as `image:`",
+        )
 
 
 #: Every layout by its name, in the order in which they are tried.
@@ -199,14 +189,21 @@ def one_file(search: Search) -> Cases | None:
     if not is_volume_path(path):
         raise SourceError(path, "not a volume", "give a TIFF, NIfTI, HDF5, Zarr, .npy or PNG")
     if holds_datasets(path):
-        case = _container_case(search, path)
+        case, told = _container_case(search, path)
         if case is None:
             raise SourceError(path, f"holds {_datasets(path)}", "choose with `image_key`")
-        return Cases((case,), "file", "one file", tuple(_unlabelled([case])))
-    beside, _ = _pair_by_role(replace(search, root=path.parent), _related(path))
-    alone = Case(stem_of(path), (search.image(path),))
-    case = next((each for each in beside if each.image.path == path), alone)
-    return Cases((case,), "file", "one file", tuple(_unlabelled([case])))
+        return Cases((case,), "file", "one file", (*told, *unlabelled([case], path)))
+    beside, _ = _pair_by_role(replace(search, root=path.parent), _related(path, search))
+    # Whoever points at a label means its case; an image in no pair is a case of its own.
+    own = [each for each in beside if path in each.paths()]
+    if not own and search.roles.of(stem(path))[1] == "label":
+        raise SourceError(
+            path,
+            "is called as labels are, and there is no image beside it",
+            "give the image, or, if this is one, list it by hand as `image:`",
+        )
+    items = tuple(own[:1]) or (Case(stem(path), (search.image(path),)),)
+    return Cases(items, "file", "one file", tuple(unlabelled(items, path)))
 
 
 def advice(search: Search) -> str:
@@ -217,6 +214,9 @@ def advice(search: Search) -> str:
         if any(is_label_dir(f.name) for f in subfolders_of(folder))
         and any(is_image_dir(f.name) for f in subfolders_of(folder))
     ]
+    empty = [f.name for f in subfolders_of(search.root) if is_image_dir(f.name)]
+    if empty:
+        return f"{empty[0]}/ holds no volume that can be read: put the images there"
     if below:
         return f"point at one of the folders that hold images/ and labels/: {', '.join(below)}"
     labels = [folder.name for folder in subfolders_of(search.root) if is_label_dir(folder.name)]
@@ -230,31 +230,6 @@ def advice(search: Search) -> str:
         "raw and label, or image files; else name the folders with `image_dir` and `label_dir`, "
         "or list the cases by hand"
     )
-
-
-def _stated_channels(root: Path) -> int | None:
-    path = root / "dataset.json"
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(path, f"cannot be read as JSON ({error})", "mend or remove it") from error
-    names = content.get("channel_names") or content.get("modality")
-    return len(names) if names else None
-
-
-def _all_channels(
-    search: Search, name: str, paths: dict[int, Path], count: int
-) -> tuple[FileRef, ...]:
-    if sorted(paths) != list(range(count)):
-        numbers = ", ".join(f"_{channel:04d}" for channel in sorted(paths))
-        raise SourceError(
-            search.root / "imagesTr" / name,
-            f"has the channels {numbers}",
-            f"each case needs all {count}, from _0000 to _{count - 1:04d}",
-        )
-    return tuple(search.image(paths[channel]) for channel in range(count))
 
 
 def _image_dir(search: Search) -> Path | None:
@@ -308,41 +283,7 @@ def _only(root: Path, found: Sequence[Path], what: str, option: str) -> Path | N
     return found[0] if found else None
 
 
-def _is_stack(images: Path, labels: Path | None, search: Search) -> tuple[bool, str]:
-    """Whether the files of a folder are the planes of one volume, and the notice that says so."""
-    if search.slices is not None:
-        option = f"slices: {str(search.slices).lower()}"
-        return search.slices, f"{images.name}/: read as `{option}` says"
-    files = volumes_in(images)
-    beside = volumes_in(labels)
-    if len(files) < 2 or not all(path.suffix.lower() in PLANE_SUFFIXES for path in files):
-        return False, ""
-    if len(files) >= 3 and runs(files):
-        why = "with running numbers"
-    elif len(beside) == 1:
-        why = f"beside one label volume, {beside[0].name},"
-    else:
-        return False, ""
-    plane = _plane(files[0])
-    if plane is None or any(_plane(path) != plane for path in files[1:]):
-        return False, ""
-    size = "x".join(str(n) for n in plane)
-    return True, (
-        f"{images.name}/: {len(files)} {files[0].suffix[1:].upper()} of {size} {why} "
-        "read as one stack; set `slices: false` for separate images"
-    )
-
-
-def _plane(path: Path) -> tuple[int, int] | None:
-    """(Y, X) of a file that holds one plane, else None."""
-    try:
-        _, z, y, x = open_volume(path).shape
-    except SourceError:
-        return None
-    return (y, x) if z == 1 else None
-
-
-def _container_case(search: Search, path: Path) -> Case | None:
+def _container_case(search: Search, path: Path) -> tuple[Case | None, list[Finding]]:
     """The image and label that a file's dataset names tell; None where no image is told.
 
     A file that cannot be read stays a case, so that `check` reports it with the others.
@@ -350,18 +291,36 @@ def _container_case(search: Search, path: Path) -> Case | None:
     try:
         keys = [key for key, shape, _ in list_datasets(path) if len(shape) >= 2]
     except SourceError:
-        return Case(stem_of(path), (search.image(path),), search.label(path))
+        return Case(stem(path), (search.image(path),), search.label(path)), []
     image = _one_key(path, [key for key in keys if is_image_key(key)], search.image_key, "image")
     others = [key for key in keys if not is_label_key(key)]
     if image is None and len(others) == 1:
         image = others[0]
     label = _one_key(path, [key for key in keys if is_label_key(key)], search.label_key, "label")
     if image is None:
-        return None
-    skeletons = skeletons_in([path.parent]).get(stem_of(path))
+        return None, []
+    skeletons = skeletons_in([path.parent]).get(stem(path))
     mask = search.mask(path if search.mask_key else None)
     label_ref = search.label(path, label) if label else None
-    return Case(stem_of(path), (search.image(path, image),), label_ref, mask, skeletons)
+    case = Case(stem(path), (search.image(path, image),), label_ref, mask, skeletons)
+    used = {key.strip("/") for key in (image, label, search.mask_key) if key}
+    idle = [key for key in keys if key not in used and not _is_level(key, used)]
+    told = [] if not idle else [
+        Finding(
+            "siblings-unused",
+            f"datasets that are not used: {some(idle)}",
+            todo="choose others with `image_key`, `label_key` and `mask_key`",
+            case=case.name,
+            path=path,
+        )
+    ]  # fmt: skip
+    return case, told
+
+
+def _is_level(key: str, used: set[str]) -> bool:
+    """Whether a dataset is another resolution of one that is used, as in OME-Zarr."""
+    head, _, last = key.rpartition("/")
+    return last.isdigit() and any(u.rpartition("/")[0] == head and u[-1:].isdigit() for u in used)
 
 
 def _one_key(path: Path, found: list[str], given: str | None, what: str) -> str | None:
@@ -380,10 +339,10 @@ def _datasets(path: Path) -> str:
     return ", ".join(f"{key} {shape}" for key, shape, _ in list_datasets(path)) or "no dataset"
 
 
-def _pair_by_role(search: Search, paths: Sequence[Path]) -> tuple[list[Case], list[str]]:
-    """Cases of files whose names end in the word for their role, and notices."""
-    word = search.label_dir.lstrip("._ -") if search.label_dir else None
-    roles = {path: role_of(path, word) for path in paths}
+def _pair_by_role(search: Search, paths: Sequence[Path]) -> tuple[list[Case], list[Finding]]:
+    """Cases of files whose names end in the word for their role, and what is left out."""
+    names = {path: stem(path) for path in paths}
+    roles = {path: search.roles.of(name) for path, name in names.items()}
     bases = {base for base, role in roles.values() if role == "image"}
     labels: dict[str, list[Path]] = {}
     masks: dict[str, Path] = {}
@@ -392,11 +351,11 @@ def _pair_by_role(search: Search, paths: Sequence[Path]) -> tuple[list[Case], li
             labels.setdefault(base, []).append(path)
         elif role == "mask":
             masks[base] = path
-    orphans = {base: files[0] for base, files in labels.items() if base not in bases}
+    alone = {base: files[0] for base, files in labels.items() if base not in bases}
     skeletons = skeletons_in([search.root])
     items = [
         Case(
-            base if base in labels else stem_of(path),
+            base if base in labels else names[path],
             (search.image(path),),
             search.label(_only_label(path, labels.get(base, []))),
             search.mask(masks.get(base)),
@@ -405,13 +364,23 @@ def _pair_by_role(search: Search, paths: Sequence[Path]) -> tuple[list[Case], li
         for path, (base, role) in roles.items()
         if role == "image"
     ]
-    return items, _orphans(orphans)
+    others = [path for path, (_, role) in roles.items() if role == "other"]
+    return items, [*orphans(alone, search.root), *_unused(others, search.root)]
 
 
-def _related(path: Path) -> list[Path]:
+def _unused(paths: Sequence[Path], root: Path) -> list[Finding]:
+    if not paths:
+        return []
+    todo = "name them as images or labels are, or list the cases by hand"
+    return [
+        Finding("siblings-unused", f"not used: {some(p.name for p in paths)}", todo=todo, path=root)
+    ]
+
+
+def _related(path: Path, search: Search) -> list[Path]:
     """The volumes beside `path` that are named after the same thing."""
-    base = bare_stem(stem_of(path))
-    return [other for other in volumes_in(path.parent) if bare_stem(stem_of(other)) == base]
+    base = search.roles.base(stem(path))
+    return [p for p in volumes_in(path.parent) if search.roles.base(stem(p)) == base]
 
 
 def _only_label(image: Path, found: Sequence[Path]) -> Path | None:
@@ -420,7 +389,7 @@ def _only_label(image: Path, found: Sequence[Path]) -> Path | None:
         raise SourceError(
             image,
             f"{len(found)} files may be its label: {names}",
-            f"choose one kind with `label_dir: {label_word(stem_of(found[0]))}`",
+            f"choose one kind with `label_dir: {Roles.label_word(stem(found[0]))}`",
         )
     return found[0] if found else None
 
@@ -429,21 +398,3 @@ def _whole(folder: Path | None) -> Path | None:
     """The one volume in a folder, or the folder itself as a stack of slices."""
     found = volumes_in(folder)
     return found[0] if len(found) == 1 else folder
-
-
-def _unlabelled(items: Sequence[Case]) -> list[str]:
-    names = [case.name for case in items if case.label is None]
-    if not names:
-        return []
-    return [f"{len(names)} of {len(items)} images have no label: {_some(names)}"]
-
-
-def _orphans(labels: dict[str, Path]) -> list[str]:
-    if not labels:
-        return []
-    return [f"{len(labels)} labels have no image and are left out: {_some(labels)}"]
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from volprep.cases import Case, Cases
-from volprep.checks.case import CaseFacts, LabelKind, examine_case, said
+from volprep.checks.case import CaseFacts, LabelKind, examine_case
 from volprep.checks.measure import Progress
 from volprep.compute import run_units
 from volprep.findings import Finding, by_level
@@ -62,7 +62,7 @@ def check_cases(
     Parameters
     ----------
     cases : Cases or sequence of Case
-        The notices of `Cases` are among the findings.
+        The findings of `Cases` are among them.
     headers_only : bool
         Look at shapes, dtypes and spacings, and read no voxel.
     label_kind : {'instances', 'classes'}
@@ -109,7 +109,7 @@ def examine_cases(
     look = partial(examine_case, kind=label_kind, headers_only=headers_only, progress=progress)
     looked = list(run_units(look, cases, workers=workers))
     facts = tuple(each for each, _ in looked)
-    findings = [said(note) for note in _notices(cases)]
+    findings = list(cases.findings) if isinstance(cases, Cases) else []
     findings += [finding for _, found in looked for finding in found]
     findings += _between(facts)
     report = Report(facts, ())
@@ -120,10 +120,6 @@ def examine_cases(
         )  # fmt: skip
         findings += audit
     return Report(facts, tuple(by_level(_merged(findings))))
-
-
-def _notices(cases: Cases | Sequence[Case]) -> tuple[str, ...]:
-    return cases.notices if isinstance(cases, Cases) else ()
 
 
 def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:

@@ -26,6 +26,9 @@ Spacing = Annotated[tuple[float, float, float] | None, BeforeValidator(parse_spa
 Size3 = tuple[PositiveInt, PositiveInt, PositiveInt]
 Count3 = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Values = Annotated[
+    tuple[NonNegativeInt, ...], BeforeValidator(lambda v: (v,) if isinstance(v, int) else v)
+]
 
 
 class Section(BaseModel):
@@ -60,7 +63,18 @@ class DataConfig(Section):
     )
     image_dir: str | None = Field(None, description="Name of the image folder under root.")
     label_dir: str | None = Field(None, description="Name of the label folder under root.")
+    slices_by: Literal["number", "order"] = Field(
+        "number",
+        description="Slices of image, label, mask and channels belong together by the numbers in "
+        "their names, or by their order.",
+    )
     mask_dir: str | None = Field(None, description="Name of the valid-mask folder under root.")
+    image_suffix: str | None = Field(
+        None, description="What names of images end in, where the usual words do not tell: _em."
+    )
+    label_suffix: str | None = Field(
+        None, description="What names of labels end in, where the usual words do not tell: _truth."
+    )
     image_key: str | None = Field(None, description="Image dataset inside HDF5 or Zarr files.")
     label_key: str | None = Field(None, description="Label dataset inside HDF5 or Zarr files.")
     mask_key: str | None = Field(None, description="Valid mask inside HDF5 or Zarr files.")
@@ -72,8 +86,16 @@ class DataConfig(Section):
     cases: list[CaseConfig] = Field(
         default_factory=list, description="Cases by hand, instead of root."
     )
-    label_kind: Literal["instances", "classes"] = Field(
-        "instances", description="instances: each object has its own id; classes: ids are classes."
+    label_kind: Literal["auto", "instances", "classes"] = Field(
+        "auto",
+        description="instances: each object has its own id; classes: ids are classes; auto: "
+        "classes in nnU-Net's layout, else instances.",
+    )
+    ignore: Values = Field(
+        (), description="Label values that are no class and not annotated, such as 255."
+    )
+    unlabelled: NonNegativeInt | None = Field(
+        None, description="The label value of what is not annotated: 0, where 0 is no background."
     )
     n_classes: PositiveInt | None = Field(
         None, description="Number of classes with background; counted in the labels if not given."

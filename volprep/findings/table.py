@@ -116,6 +116,13 @@ TABLE: dict[str, Kind] = {
         why="Objects that touch the faces of the volume are cut there.",
         example="neurites that run through a cube of a larger volume",
     ),
+    "dataset-json": Kind(
+        "warning",
+        wanted="a dataset.json that says what is there",
+        todo="mend dataset.json, or the files",
+        why="What an nnU-Net data set says of itself is believed, so it must be so.",
+        example="`numTraining` is 20 and imagesTr/ holds 19 cases",
+    ),
     "duplicate-image": Kind(
         "warning",
         wanted="each image once",
@@ -157,6 +164,13 @@ TABLE: dict[str, Kind] = {
         todo="set `patching.foreground.per: class`",
         why="Patches are drawn by class, since there are too many pieces to list.",
         example="a noisy class map of a million specks",
+    ),
+    "ignore-label": Kind(
+        "info",
+        wanted="nothing else, if it is so",
+        todo="call the label otherwise in dataset.json, if it is a class",
+        why="The label that is called ignore is no class: where it lies is not trained on.",
+        example='`"labels": {"background": 0, "cell": 1, "ignore": 2}`',
     ),
     "image-lossy": Kind(
         "info",
@@ -234,6 +248,13 @@ TABLE: dict[str, Kind] = {
         todo="resample with `target_spacing`",
         why="One object has another size in voxels in each image.",
         example="three stacks with 0.1 µm and one with 0.3 µm",
+    ),
+    "names-alike": Kind(
+        "warning",
+        wanted="names that differ in more than capital letters",
+        todo="see whether one is a copy, and rename it",
+        why="On macOS and Windows the files of both would have one name.",
+        example="images/Cell1.tif and images/cell1.tif",
     ),
     "no-background": Kind(
         "info",
@@ -323,8 +344,29 @@ TABLE: dict[str, Kind] = {
         "info",
         wanted="nothing else, if they are not meant",
         todo="name them with `image_dir`, `label_dir` or `mask_dir`, if they are meant",
-        why="Other folders lie beside those that are read.",
-        example="imagesTs/: test images are left alone",
+        why="Other folders, files or datasets lie beside those that are read.",
+        example="synapses/ beside labels/; imagesTs/ of nnU-Net",
+    ),
+    "slices-differ": Kind(
+        "error",
+        wanted="folders of slices with the same numbers",
+        todo="add or remove slices, or set `slices_by: order`",
+        why="A slice missing in one folder alone would put every later one over another section.",
+        example="images/ has no s_004.png and labels/ no s_008.png",
+    ),
+    "slices-missing": Kind(
+        "warning",
+        wanted="slices whose numbers run without a gap",
+        todo="add the missing ones, or make a case of each unbroken part",
+        why="The sections before and after a gap are read as neighbours.",
+        example="s_003.png is followed by s_005.png",
+    ),
+    "slices-unnumbered": Kind(
+        "warning",
+        wanted="slices that bear the same numbers in each folder",
+        todo="number the slices alike",
+        why="Without numbers, slices of image and label are paired by their order alone.",
+        example="a.png, b.png beside one.png, two.png",
     ),
     "small-objects": Kind(
         "info",
@@ -332,6 +374,13 @@ TABLE: dict[str, Kind] = {
         todo="nothing, or leave them out with `labels: {min_size: 10}`",
         why="Objects of a few voxels are mostly slips of the brush.",
         example="12 of 340 objects have fewer than 10 voxels",
+    ),
+    "spacing-from-json": Kind(
+        "info",
+        wanted="a spacing in µm",
+        todo="give `spacing:` if it is another",
+        why="nnU-Net keeps the spacing of TIFF files in CASE.json, without a unit.",
+        example='imagesTr/c1.json: {"spacing": [0.3, 0.1, 0.1]}',
     ),
     "spacing-mismatch": Kind(
         "warning",
@@ -445,6 +494,13 @@ TABLE: dict[str, Kind] = {
         todo="nothing: they are not drawn for validation",
         why="Without a label nothing can be validated.",
         example="9 cases without a label are not drawn for validation",
+    ),
+    "splits-from-file": Kind(
+        "info",
+        wanted="nothing else, if these splits are wanted",
+        todo="set `split.kind: cases` to draw anew",
+        why="The data set brings its own folds, which results are compared by.",
+        example="splits_final.json of nnU-Net; `split.fold` chooses one",
     ),
     "unit-guessed": Kind(
         "info",

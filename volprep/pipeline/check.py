@@ -10,7 +10,7 @@ from volprep.cases import Cases
 from volprep.checks import Report, examine_cases
 from volprep.config import Config
 from volprep.errors import DataCheckError, PlanError, SourceError
-from volprep.findings import Finding, Note, by_level
+from volprep.findings import Finding, by_level
 from volprep.geometry import Shape3
 from volprep.pipeline.decide import plan_blocks, split_cases
 from volprep.pipeline.inputs import labelled_only, without_duplicates
@@ -51,12 +51,11 @@ def check(
     report = examine_cases(
         cases,
         headers_only=headers_only,
-        label_kind=config.data.label_kind,
+        label_kind=cases.label_kind,
         workers=config.compute.workers,
         progress=progress,
     )
-    new = chosen.notices[len(cases.notices) :]
-    told = [note.about() for note in new if isinstance(note, Note)]
+    told = chosen.findings[len(cases.findings) :]
     findings = [*(f for f in report.findings if f.name != "duplicate-image"), *told]
     if splits is not None:
         findings += audit_splits(
@@ -84,7 +83,7 @@ def _divided(
     if not chosen.items:
         return None, None, None
     try:
-        if not splits_blocks(chosen.items, kind=config.split.kind):
+        if not splits_blocks(chosen.items, kind=config.split.kind, listed=chosen.folds):
             return split_cases(config, chosen, None, None), None, None
         if headers_only:
             return None, None, None

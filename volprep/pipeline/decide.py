@@ -64,9 +64,9 @@ def decide(
     twice: as a whole for its plan, since the blocks that are held out follow from
     the patch, then in its training blocks. Classes are those of all labels.
     """
-    if splits_blocks(cases.items, kind=config.split.kind):
+    if splits_blocks(cases.items, kind=config.split.kind, listed=cases.folds):
         whole = measure(config, cases, [SplitPart(c.name) for c in cases], reporter, "fingerprint")
-        classes = _classes(config, [whole])
+        classes = _classes(config, cases, [whole])
         plan, splits = plan_blocks(config, cases, whole, classes)
         settings = preprocessing(config, plan)
         parts = [_source_part(part, cases.named(part.case), settings) for part in splits.train]
@@ -77,7 +77,7 @@ def decide(
     every = [train]
     if splits.val:
         every.append(measure(config, cases, splits.val, reporter, "fingerprint (validation)"))
-    classes = _classes(config, every)
+    classes = _classes(config, cases, every)
     plan = _with_epoch(config, _plan(config, train, cases, classes), splits, _shapes(cases))
     return plan, splits, train, classes
 
@@ -86,13 +86,13 @@ def plan_of(config: Config, reporter: Reporter = silent) -> Plan:
     """The plan of a config's cases; voxels are read only where classes must be counted."""
     cases = list_cases(config)
     parts = [SplitPart(case.name) for case in cases]
-    count = config.data.label_kind == "classes" and config.data.n_classes is None
+    count = cases.label_kind == "classes" and config.data.n_classes is None
     if count and any(case.label for case in cases):
         fingerprint = measure(config, cases, parts, reporter, "fingerprint")
     else:
         fingerprint, count = headers_of(cases), False
-    classes = _classes(config, [fingerprint]) if count else None
-    if splits_blocks(cases.items, kind=config.split.kind):
+    classes = _classes(config, cases, [fingerprint]) if count else None
+    if splits_blocks(cases.items, kind=config.split.kind, listed=cases.folds):
         return plan_blocks(config, cases, fingerprint, classes)[0]
     plan = _plan(config, fingerprint, cases, classes)
     return _with_epoch(config, plan, split_cases(config, cases, None, None), _shapes(cases))
@@ -166,6 +166,7 @@ def split_cases(
         shapes=shapes,
         patch=patch,
         gap=section.gap,
+        listed=cases.folds,
     )
 
 
@@ -173,14 +174,16 @@ def _plan_arguments(section: PlanConfig) -> dict[str, Any]:
     return dict(section.model_dump())
 
 
-def _classes(config: Config, measured: Sequence[Fingerprint]) -> tuple[int, ...] | None:
+def _classes(
+    config: Config, cases: Cases, measured: Sequence[Fingerprint]
+) -> tuple[int, ...] | None:
     """The label value of each class, ascending; None for instances.
 
-    0 is a class where it occurs: labels without a background get none.
+    0 is a class where it occurs and is annotated: labels without a background get none.
     """
-    if config.data.label_kind != "classes":
+    if cases.label_kind != "classes":
         return None
-    found: set[int] = set()
+    found = set(cases.class_names)
     for fingerprint in measured:
         values = fingerprint.class_voxels
         if values is None:
@@ -189,6 +192,8 @@ def _classes(config: Config, measured: Sequence[Fingerprint]) -> tuple[int, ...]
                 "set data.label_kind to instances, or relabel the classes"
             )
         found |= set(values) | ({0} if fingerprint.background_voxels else set())
+    if 0 in found and not cases.class_names and not cases.has_background:
+        found.discard(0)
     wanted = config.data.n_classes
     if wanted is None or found == set(range(wanted)):
         return tuple(sorted(found or {0}))

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from volprep.augment import transforms_from_config
-from volprep.cases import Case, Cases, cases_from_entries, find_cases
+from volprep.cases import SEARCH_OPTIONS, Case, Cases, cases_from_entries, find_cases
 from volprep.config import (
     Config,
     load_config,
     with_values,
 )
 from volprep.errors import ConfigError, SourceError
-from volprep.findings import Note
+from volprep.findings import Finding
 from volprep.headers import list_volumes
 from volprep.sources import stem_of
 from volprep.splits import Twins, find_twins
@@ -78,23 +78,17 @@ def list_cases(config: Config) -> Cases:
             {name: value for name, value in case.model_dump().items() if value is not None}
             for case in data.cases
         ]
-        return cases_from_entries(entries, group=config.split.group, spacing=data.spacing)
-    if data.root is None:
+        found = cases_from_entries(
+            entries, group=config.split.group, spacing=data.spacing, slices_by=data.slices_by
+        )
+    elif data.root is None:
         raise ConfigError("data.root: missing; give a folder, or a list of cases")
-    return find_cases(
-        data.root,
-        layout=data.layout,
-        image_dir=data.image_dir,
-        label_dir=data.label_dir,
-        mask_dir=data.mask_dir,
-        image_key=data.image_key,
-        label_key=data.label_key,
-        mask_key=data.mask_key,
-        axes=data.axes,
-        label_axes=data.label_axes,
-        slices=data.slices,
-        group=config.split.group,
-        spacing=data.spacing,
+    else:
+        options = {name: getattr(data, name) for name in SEARCH_OPTIONS}
+        found = find_cases(data.root, layout=data.layout, group=config.split.group, **options)
+    return found.read_as(
+        label_kind=None if data.label_kind == "auto" else data.label_kind,
+        ignore=[*data.ignore, *([] if data.unlabelled is None else [data.unlabelled])],
     )
 
 
@@ -105,12 +99,16 @@ def without_duplicates(config: Config, cases: Cases) -> Cases:
     the same image with the labels of somebody else. Both become notices.
     """
     twins = find_twins(cases.items, config.compute.workers) if len(cases) > 1 else Twins({}, {})
-    notices = [
-        Note("copy-left-out", f"{name}: image and label are those of {original}, voxel for voxel")
+    told = [
+        Finding(
+            "copy-left-out", f"image and label are those of {original}, voxel for voxel", case=name
+        )
         for name, original in twins.copies.items()
     ]
-    notices += [
-        Note("same-image", f"{name} stays on one side with {original}: the image is the same")
+    told += [
+        Finding(
+            "same-image", f"stays on one side with {original}: the image is the same", case=name
+        )
         for name, original in twins.same_image.items()
     ]
     groups = {**twins.same_image, **{first: first for first in twins.same_image.values()}}
@@ -121,7 +119,7 @@ def without_duplicates(config: Config, cases: Cases) -> Cases:
             for case in cases
             if case.name not in twins.copies
         ],
-        notices,
+        told,
     )
 
 
@@ -133,11 +131,11 @@ def labelled_only(cases: Cases) -> Cases:
     left = [case.name for case in cases if case.label is None]
     names = ", ".join(left[:5]) + (", ..." if len(left) > 5 else "")
     found = f"{len(left)} of {len(cases)} cases have no label and are left out: {names}"
-    return _kept(cases, labelled, [Note("unlabelled-images", found)])
+    return _kept(cases, labelled, [Finding("unlabelled-images", found)])
 
 
-def _kept(cases: Cases, items: Sequence[Case], notices: Sequence[Note]) -> Cases:
-    return dataclasses.replace(cases, items=tuple(items), notices=(*cases.notices, *notices))
+def _kept(cases: Cases, items: Sequence[Case], told: Sequence[Finding]) -> Cases:
+    return dataclasses.replace(cases, items=tuple(items), findings=(*cases.findings, *told))
 
 
 def voxel_count(cases: Cases) -> int:

@@ -77,8 +77,13 @@ def clip_warnings(config: Config, fingerprint: Fingerprint) -> list[Finding]:
 
 
 def _label_opener(case: Case) -> Callable[[], VolumeLike] | None:
-    label = case.label
-    return None if label is None else lambda: label.open_labels()
+    def open_label() -> VolumeLike:
+        label = case.open_label()
+        if label is None:
+            raise TypeError(f"{case.name} has no label")
+        return label
+
+    return None if case.label is None else open_label
 
 
 def normalisations(

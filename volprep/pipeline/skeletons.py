@@ -28,7 +28,7 @@ def skeleton_targets(config: Config, cases: Cases, plan: Plan) -> SkeletonTarget
     section = config.skeletons
     if not section.enabled:
         return None
-    if config.data.label_kind != "instances" or not any(case.label for case in cases):
+    if cases.label_kind != "instances" or not any(case.label for case in cases):
         raise ConfigError("skeletons.enabled: needs labels, with data.label_kind: instances")
     z, y, x = plan.spacing or (1.0, 1.0, 1.0)
     finest = min(z, y, x)

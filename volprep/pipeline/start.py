@@ -56,13 +56,15 @@ def start(
     given = {name: value for name, value in options.items() if value is not None}
     cases = list_cases(load_target(root, **given))
     if not cases.items:
-        raise SourceError(root, "no image among its files", "; ".join(cases.notices) or None)
+        raise SourceError(
+            root, "no image among its files", "; ".join(map(str, cases.findings)) or None
+        )
     guess = guess_label_kind(cases)
     text = starting_yaml(root, config_path, cases, guess, given=given, output=output)
     labelled = sum(case.label is not None for case in cases)
     summary = [
         f"{_cases(len(cases))}, {labelled} with labels: {cases.reason}",
-        *cases.notices,
+        *map(str, cases.findings),
         f"labels taken as {guess.kind}: {guess.reason}",
     ]
     return text, summary
@@ -138,7 +140,7 @@ def starting_yaml(
             f"#   {line}"
             for line in _some(_describe(c, v) for c, v in zip(cases, volumes, strict=True))
         ),
-        *(f"# note: {notice}" for notice in cases.notices),
+        *(f"# note: {finding}" for finding in cases.findings),
         "# Every key that may stand here, with its meaning: volprep schema",
         "data:",
         *_entry("root", _relative(root, base), 2),

@@ -18,8 +18,16 @@ import numpy as np
 from volprep.errors import SourceError
 from volprep.sources.array import ArrayVolume
 from volprep.sources.base import Volume
+from volprep.sources.keys import is_image_key, is_label_key
 from volprep.sources.labels import LabelVolume
-from volprep.sources.names import SUFFIXES, is_volume_path, kind_of, natural_key, stem_of
+from volprep.sources.names import (
+    SUFFIXES,
+    is_volume_path,
+    is_zarr,
+    kind_of,
+    natural_key,
+    stem_of,
+)
 
 __all__ = [
     "SUFFIXES",
@@ -27,7 +35,10 @@ __all__ = [
     "Dataset",
     "LabelVolume",
     "Volume",
+    "is_image_key",
+    "is_label_key",
     "is_volume_path",
+    "is_zarr",
     "list_datasets",
     "natural_key",
     "open_labels",

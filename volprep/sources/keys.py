@@ -8,14 +8,25 @@ from pathlib import Path
 
 from volprep.errors import SourceError
 
-__all__ = ["choose_key"]
+__all__ = ["choose_key", "is_image_key", "is_label_key"]
 
+#: What datasets are called, the word that is believed first coming first.
+_ROLELESS = ("main", "exported_data", "stack", "data")
 _IMAGE = ("raw", "image", "images", "img", "main", "volume", "data", "exported_data", "stack", "em")
 _LABEL = (
-    "label", "labels", "gt", "ground_truth", "groundtruth", "instances", "segmentation", "seg",
-    "mask", "masks", "neuron_ids", "annotation", "annotations", "main", "exported_data", "stack",
-    "data",
+    "label", "labels", "gt", "ground_truth", "groundtruth", "instances", "instance",
+    "segmentation", "seg", "mask", "masks", "neuron_ids", "annotation", "annotations",
 )  # fmt: skip
+
+
+def is_label_key(key: str) -> bool:
+    """Whether a dataset is called as labels are, itself or a group that it lies in."""
+    return any(part.lower() in _LABEL for part in key.split("/"))
+
+
+def is_image_key(key: str) -> bool:
+    """Whether a dataset is called as images are."""
+    return not is_label_key(key) and key.rsplit("/", 1)[-1].lower() in _IMAGE
 
 
 def choose_key(
@@ -52,7 +63,7 @@ def choose_key(
     wanted = "labels" if labels else "an image"
     if not volumes:
         raise SourceError(path, f"holds no array that could be {wanted}", "check the file")
-    for name in _LABEL if labels else _IMAGE:
+    for name in (*_LABEL, *_ROLELESS) if labels else _IMAGE:
         same = [k for k in volumes if k.rsplit("/", 1)[-1].lower() == name]
         if len(same) == 1:
             return same[0]

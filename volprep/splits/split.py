@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from volprep.cases import Case, group_of
-from volprep.errors import PlanError
+from volprep.cases import Case, Fold, group_of
+from volprep.errors import ConfigError, PlanError
 from volprep.findings import Note
 from volprep.geometry import Box, Shape3, three
 from volprep.randomness import sample_generator
@@ -108,6 +108,7 @@ def make_splits(
     patch: Shape3 | None = None,
     halo: Shape3 = (0, 0, 0),
     gap: Shape3 | None = None,
+    listed: Sequence[Fold] = (),
 ) -> Splits:
     """Divide cases, or blocks of volumes, into training and validation.
 
@@ -136,6 +137,8 @@ def make_splits(
         them on each side. None says that the patch is not known yet.
     gap : tuple of int or None
         Voxels (Z, Y, X) between blocks; None takes a patch and a halo on either side.
+    listed : sequence of Fold
+        Folds that come with the data, of which ``auto`` takes number `fold`.
 
     Returns
     -------
@@ -153,6 +156,8 @@ def make_splits(
     ordered = sorted(cases, key=lambda case: case.name)
     groups = _groups(ordered, group)
     count = (folds or 5) if kind == "kfold" else folds
+    if kind == "auto" and listed:
+        return _split_listed(ordered, listed, fold, groups)
     draw = Draw(fraction, count, fold, seed)
     draw.check()
     if _in_blocks(kind, ordered, groups):
@@ -162,9 +167,15 @@ def make_splits(
     return _split_cases(ordered, name, draw, groups)
 
 
-def splits_blocks(cases: Sequence[Case], *, kind: Kind = "auto", group: str | None = None) -> bool:
+def splits_blocks(
+    cases: Sequence[Case],
+    *,
+    kind: Kind = "auto",
+    group: str | None = None,
+    listed: Sequence[Fold] = (),
+) -> bool:
     """Whether `make_splits` will cut volumes into blocks, so that it needs shapes and a patch."""
-    return _in_blocks(kind, cases, _groups(cases, group))
+    return not (kind == "auto" and listed) and _in_blocks(kind, cases, _groups(cases, group))
 
 
 def _groups(cases: Iterable[Case], pattern: str | None) -> dict[str, str]:
@@ -215,6 +226,31 @@ def _split_cases(cases: Sequence[Case], kind: str, draw: Draw, groups: Mapping[s
         )
         if unlabelled
         else (),
+    )
+
+
+def _split_listed(
+    cases: Sequence[Case], listed: Sequence[Fold], fold: int, groups: Mapping[str, str]
+) -> Splits:
+    """One of the folds that somebody else made, and that results are compared by."""
+    if not 0 <= fold < len(listed):
+        raise ConfigError(f"split.fold: {fold} is not one of the {len(listed)} folds given")
+    chosen = listed[fold]
+    train = tuple(SplitPart(c.name) for c in cases if c.name in chosen.train)
+    val = tuple(SplitPart(c.name) for c in cases if c.name in chosen.val)
+    if not train:
+        raise PlanError("split: the fold given has no training case that is there")
+    left = [c.name for c in cases if c.name not in (*chosen.train, *chosen.val)]
+    return Splits(
+        kind="listed",
+        train=train,
+        val=val,
+        fold=fold,
+        folds=len(listed),
+        groups=dict(groups),
+        notices=tuple(
+            Note("split-missing-case", f"{name}: on no side of the fold given") for name in left
+        ),
     )
 
 
