@@ -17,8 +17,7 @@ from sources_checks import arrays, check_block, check_volume, folder
 
 from volprep.errors import SourceError
 from volprep.geometry import Box
-from volprep.sources import open_labels, open_volume
-from volprep.sources.slices import slice_files
+from volprep.sources import open_labels, open_volume, slice_files
 
 
 def put(file: Path, plane: Any) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 from volprep.cases.derived import DerivedVolume
 from volprep.errors import SourceError
 from volprep.geometry import Box
-from volprep.sources import Volume
-from volprep.sources.base import Array
+from volprep.sources import Array, Volume
 
 __all__ = ["ChannelFiles"]
 

@@ -9,9 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from volprep.geometry import Box, Shape3
-from volprep.sources import Volume
-from volprep.sources.axes import Layout
-from volprep.sources.base import SLAB_BYTES, Array
+from volprep.sources import SLAB_BYTES, Array, Layout, Volume
 
 __all__ = ["DerivedVolume"]
 

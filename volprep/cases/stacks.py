@@ -12,8 +12,7 @@ from volprep.cases.naming import PLANE_SUFFIXES, gaps_in, running_numbers, stem,
 from volprep.cases.search import Search, some
 from volprep.errors import SourceError
 from volprep.findings import Finding
-from volprep.sources import is_zarr, open_volume
-from volprep.sources.slices import slice_files
+from volprep.sources import is_zarr, open_volume, slice_files
 
 __all__ = ["is_stack", "slice_findings"]
 

@@ -17,7 +17,9 @@ import numpy as np
 
 from volprep.errors import SourceError
 from volprep.sources.array import ArrayVolume
-from volprep.sources.base import Volume
+from volprep.sources.axes import Layout
+from volprep.sources.base import SLAB_BYTES, Array, Volume
+from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.keys import is_image_key, is_label_key
 from volprep.sources.labels import LabelVolume
 from volprep.sources.names import (
@@ -26,14 +28,20 @@ from volprep.sources.names import (
     is_zarr,
     kind_of,
     natural_key,
+    slice_files,
     stem_of,
 )
 
 __all__ = [
+    "SLAB_BYTES",
     "SUFFIXES",
+    "Array",
     "ArrayVolume",
+    "ChunkedVolume",
     "Dataset",
+    "Index",
     "LabelVolume",
+    "Layout",
     "Volume",
     "is_image_key",
     "is_label_key",
@@ -43,6 +51,7 @@ __all__ = [
     "natural_key",
     "open_labels",
     "open_volume",
+    "slice_files",
     "stem_of",
 ]
 

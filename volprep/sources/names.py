@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-__all__ = ["SUFFIXES", "Kind", "is_volume_path", "is_zarr", "kind_of", "natural_key", "stem_of"]
+from volprep.sources.base import reading
+
+__all__ = [
+    "SUFFIXES",
+    "Kind",
+    "is_volume_path",
+    "is_zarr",
+    "kind_of",
+    "natural_key",
+    "slice_files",
+    "stem_of",
+]
 
 Kind = str
 
@@ -89,6 +100,37 @@ def kind_of(path: str | Path) -> Kind | None:
         return "zarr" if is_zarr(place) else "slices"
     suffix = _suffix(place.name)
     return None if suffix is None else SUFFIXES[suffix]
+
+
+def slice_files(folder: str | Path) -> list[Path]:
+    """The pictures in a folder in natural order; hidden files and folders are left out.
+
+    Parameters
+    ----------
+    folder : path-like
+        Not searched below its first level.
+
+    Returns
+    -------
+    list of Path
+        PNG, JPEG and TIFF files.
+
+    Raises
+    ------
+    SourceError
+        If the folder cannot be read.
+    """
+    place = Path(folder)
+    kinds = ("pictures", "tiff")
+    with reading(place, "folder of slices"):
+        found = [
+            file
+            for file in place.iterdir()
+            if SUFFIXES.get(file.suffix.lower()) in kinds
+            and not file.name.startswith(".")
+            and file.is_file()
+        ]
+    return sorted(found, key=lambda file: natural_key(file.name))
 
 
 def _suffix(name: str) -> str | None:

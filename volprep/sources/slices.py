@@ -14,11 +14,11 @@ from volprep.sources import tiff
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array, Volume, reading
 from volprep.sources.chunked import ChunkedVolume, Index
-from volprep.sources.names import SUFFIXES, natural_key
+from volprep.sources.names import SUFFIXES, slice_files
 from volprep.sources.pictures import PictureHeader, decode_picture, picture_header
 from volprep.sources.tiff.headers import read_pages, spacing_of
 
-__all__ = ["open_source", "slice_files"]
+__all__ = ["open_source"]
 
 
 class SliceStack(ChunkedVolume):
@@ -50,37 +50,6 @@ class SliceStack(ChunkedVolume):
             if out is not None and np.shares_memory(plane, out):
                 return out
         return plane[None]
-
-
-def slice_files(folder: str | Path) -> list[Path]:
-    """The pictures in a folder in natural order; hidden files and folders are left out.
-
-    Parameters
-    ----------
-    folder : path-like
-        Not searched below its first level.
-
-    Returns
-    -------
-    list of Path
-        PNG, JPEG and TIFF files.
-
-    Raises
-    ------
-    SourceError
-        If the folder cannot be read.
-    """
-    place = Path(folder)
-    kinds = ("pictures", "tiff")
-    with reading(place, "folder of slices"):
-        found = [
-            file
-            for file in place.iterdir()
-            if SUFFIXES.get(file.suffix.lower()) in kinds
-            and not file.name.startswith(".")
-            and file.is_file()
-        ]
-    return sorted(found, key=lambda file: natural_key(file.name))
 
 
 def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
