@@ -451,6 +451,29 @@ def test_skeleton_offsets_lead_to_the_instances_own_points(folder: Path) -> None
                 np.testing.assert_allclose(offset[(slice(None), *voxel)], nearest, atol=1e-5)
 
 
+def test_prepare_tells_which_skeletons_are_one_point(tmp_path: Path) -> None:
+    label = np.zeros((16, 32, 32), np.uint8)
+    label[6:10, 4:8, 2:30] = 1  # as thick as an even number of voxels, and long
+    label[10, 24, 24] = 2
+    for name in ("a", "b"):
+        for kind, volume in (("images", label * 50), ("labels", label)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            np.save(tmp_path / kind / f"{name}.npy", volume)
+        label = np.flip(label)
+    text = (
+        f"data: {{root: {tmp_path}, spacing: [1, 1, 1]}}\nskeletons: {{enabled: true}}\n"
+        f"plan: {{patch_size: [8, 16, 16]}}\noutput: {{dir: {tmp_path / 'out'}}}\n"
+    )
+    (tmp_path / "v.yaml").write_text(text)
+    store = pipeline.prepare(tmp_path / "v.yaml")
+    counts = {"components": 2, "smallest": 1, "fell_back": 1}
+    assert store.manifest["skeletons"] == {"a": counts, "b": counts}
+    told = json.loads((store.path / "findings.json").read_text())["findings"]
+    found = [each["found"] for each in told if each["name"] == "skeleton-point"]
+    assert len(found) == 2
+    assert all("1 of 2 components" in text for text in found)
+
+
 def test_skeletons_of_classes_are_refused(folder: Path) -> None:
     text = "data: {root: data, label_kind: classes}\nskeletons: {enabled: true}\n"
     with pytest.raises(VolprepError, match="instances"):

@@ -15,8 +15,8 @@ from scipy import ndimage
 
 from volprep.geometry import Box
 from volprep.skeletons import Skeletons, bake_skeleton, skeleton_to_mask, skeletonize
-from volprep.skeletons.bake import PointTable
 from volprep.skeletons.device import bake_tensor
+from volprep.skeletons.table import PointTable
 
 Field = npt.NDArray[np.float32]
 Scene = tuple[npt.NDArray[np.integer], dict[int, npt.NDArray[np.float32]]]

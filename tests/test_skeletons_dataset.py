@@ -142,6 +142,72 @@ def test_statistics_are_those_of_all_voxels(tmp_path: Path, dtype: Any, with_inv
         )
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(("slope", "offset"), [(1 / 255, 0), (-2, 7), (0.1, -30)])
+@pytest.mark.parametrize("cut", [False, True])
+def test_statistics_with_inverted_images_follow_map(
+    tmp_path: Path, dtype: Any, slope: float, offset: float, cut: bool
+) -> None:
+    image, _ = write_volume(tmp_path, dtype=dtype)
+    if cut and slope < 0:
+        pytest.skip("a cut image that is inverted, too, does not tell which voxel was the least")
+    top = np.iinfo(dtype).max
+    image.flat[:2] = 0, top
+    tifffile.imwrite(tmp_path / "train_data.tif", image, photometric="minisblack")
+    image = image[:3] if cut else image
+    part = np.s_[..., :3] if cut else ...
+    data = SkeletonDataset(tmp_path, pad_size=0)
+    data.map(lambda kept: kept.double()[part] * slope + offset, "image")
+    both = np.concatenate((image.ravel().astype(float), top - image.ravel().astype(float)))
+    both = both * slope + offset
+    assert data.mean(with_invert=True) == pytest.approx(both.mean())
+    assert data.std(with_invert=True) == pytest.approx(both.std())
+
+
+def test_an_image_divided_by_its_top_and_its_inverse_have_the_mean_one_half(
+    tmp_path: Path,
+) -> None:
+    write_volume(tmp_path)
+    data = MultiDataset(SkeletonDataset(tmp_path).map(lambda image: image.float() / 255, "image"))
+    assert data.mean(with_invert=True) == pytest.approx(0.5)
+
+
+def test_channels_come_by_the_axes_that_are_given(tmp_path: Path) -> None:
+    image, labels = write_volume(tmp_path)
+    channels = np.stack((image, 255 - image, image // 2), axis=1)
+    path = tmp_path / "train_data.tif"
+    tifffile.imwrite(path, channels.reshape(-1, *image.shape[1:]), photometric="minisblack")
+    path.unlink()
+    tifffile.imwrite(path, channels, photometric="minisblack")
+    with pytest.raises(SourceError):
+        SkeletonDataset(tmp_path, pad_size=0)
+    sample = SkeletonDataset(tmp_path, pad_size=0, axes="ZCYX")[0]
+    assert sample["image"].shape == (3, 12, 10, 4)
+    np.testing.assert_array_equal(sample["image"][1].numpy(), (255 - image).transpose(1, 2, 0))
+    assert labels.any()
+
+
+def test_nothing_has_no_mean() -> None:
+    with pytest.raises(ValueError, match="no image"):
+        MultiDataset().mean()
+    with pytest.raises(ValueError, match="no image"):
+        MultiDataset().std()
+
+
+def test_sizes_and_indices_are_whole_numbers(tmp_path: Path) -> None:
+    write_volume(tmp_path)
+    data = SkeletonDataset(tmp_path, pad_size=2)
+    assert len(data[np.int64(0)]["image"].shape) == 4
+    for refused in (
+        lambda: data[0.5],  # type: ignore[index]
+        lambda: MultiDataset(data)[0.0],  # type: ignore[index]
+        lambda: SkeletonDataset(tmp_path, pad_size=4.7),  # type: ignore[arg-type]
+        lambda: SkeletonDataset(tmp_path, sample_per_image=1.5),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError, match="whole numbers"):
+            refused()
+
+
 def test_map_changes_what_it_is_told_to(tmp_path: Path) -> None:
     write_volume(tmp_path, "a")
     write_volume(tmp_path, "b", ids=())

@@ -126,6 +126,16 @@ def test_trch_is_what_skoots_reads(made: Skeletons, tmp_path: Path) -> None:
     assert back.points.tolist() == made.points.tolist()
 
 
+@pytest.mark.parametrize("ending", ["npz", "trch"])
+def test_the_same_skeletons_are_the_same_bytes(
+    made: Skeletons, tmp_path: Path, ending: str
+) -> None:
+    written = [write_skeletons(made, tmp_path / f"{name}.{ending}") for name in "ab"]
+    assert written[0].read_bytes() == written[1].read_bytes()
+    written[0].unlink()
+    assert write_skeletons(made, written[0]).read_bytes() == written[1].read_bytes()
+
+
 def test_integer_points_and_the_background_key_of_skoots_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.skeletons.trch"
     torch.save({-1: torch.tensor([]), 3: torch.tensor([[1, 2, 3]])}, path)

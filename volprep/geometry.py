@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "grid_shape",
     "three",
     "to_micrometres",
+    "whole",
 ]
 
 Shape3 = tuple[int, int, int]
@@ -190,5 +192,20 @@ def aligned_blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
 
 def three(values: Iterable[int]) -> Shape3:
     """Three whole numbers as a tuple, in (Z, Y, X)."""
-    z, y, x = (int(v) for v in values)
+    z, y, x = whole(values)
     return z, y, x
+
+
+def whole(values: Iterable[Any]) -> tuple[int, ...]:
+    """Whole numbers as a tuple of int; 4.7 is an error, and so is 4.0, never 4.
+
+    Raises
+    ------
+    TypeError
+        If one is of no integer type (NumPy's and tensors' own are).
+    """
+    given = tuple(values)
+    try:
+        return tuple(index(value) for value in given)
+    except TypeError:
+        raise TypeError(f"{given}: wanted whole numbers") from None

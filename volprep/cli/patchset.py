@@ -47,7 +47,7 @@ def prepare(
     if as_json:
         print_json({"path": str(store.path), "training": store.manifest["training"]})
         return
-    _show(store.path, store.manifest["training"])
+    _show(store.path, store.manifest)
     say(f"next: in Python: volprep.dataloader({str(store.path)!r})")
 
 
@@ -93,7 +93,7 @@ def inspect(
             }
         )
     else:
-        _show(out, store.manifest["training"])
+        _show(out, store.manifest)
         print_table("cases", ["split", "case", "patches", "foreground", "padded"], rows)
         found = [Finding.from_dict(each) for each in load_json(out / "findings.json")["findings"]]
         if found:
@@ -129,7 +129,8 @@ def _voxels(shape: tuple[int, ...]) -> int:
     return count
 
 
-def _show(path: Path, training: dict[str, Any]) -> None:
+def _show(path: Path, manifest: dict[str, Any]) -> None:
+    training = manifest["training"]
     patches = ", ".join(f"{n} {split}" for split, n in training["n_patches"].items())
     rows: list[list[object]] = [
         ["patch set", path],
@@ -142,6 +143,15 @@ def _show(path: Path, training: dict[str, Any]) -> None:
         ["channels", training["n_channels"]],
         ["labels", training["label_kind"] or "none"],
         ["normalisation", training["normalisation"]["kind"]],
+        *_skeletons(manifest["skeletons"]),
         ["training config", path / "train.yaml"],
     ]
     print_table("volprep", ["what", "value"], rows)
+
+
+def _skeletons(counts: dict[str, dict[str, int]]) -> list[list[object]]:
+    """How many skeletons were made, and how many of them are one point; no row without any."""
+    made = sum(found.get("components", 0) for found in counts.values())
+    fell_back = sum(found.get("fell_back", 0) for found in counts.values())
+    text = f"{made} components, {fell_back} of them fell back to one point"
+    return [["skeletons", text]] if made else []

@@ -368,6 +368,13 @@ TABLE: dict[str, Kind] = {
         why="Without numbers, slices of image and label are paired by their order alone.",
         example="a.png, b.png beside one.png, two.png",
     ),
+    "skeleton-point": Kind(
+        "info",
+        wanted="skeletons that run along their objects",
+        todo="nothing, where the objects are as wide as long, such as nuclei; else look at them",
+        why="A round or square object has no middle line: its skeleton is one point.",
+        example="12 nuclei: every voxel's offset leads to the middle of its nucleus",
+    ),
     "small-objects": Kind(
         "info",
         wanted="objects of more than a few voxels",

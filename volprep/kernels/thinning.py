@@ -27,7 +27,10 @@ _FACES = sum(1 << n for n in (4, 10, 12, 14, 16, 22))
 _CORNERS = sum(1 << n for n in (0, 2, 6, 8, 18, 20, 24, 26))
 _FACES_AND_EDGES = _ALL & ~_CORNERS & ~_CENTRE
 
-_LIVE, _SETTLED = 1, 3  # a settled voxel was found to be needed, and nothing near it changed
+# What a voxel of the object is; 0 is free. A settled one was found to be needed, and nothing near
+# it changed since. A marked one is up for removal in the peeling under way.
+_LIVE, _SETTLED, _MARKED = 1, 2, 4
+_NEAR_SETTLED = 1 << 27
 
 # Multiplied with a power of two, the top six bits of this number tell which power it was.
 _SPREAD = np.uint64(0x03F79D71B4CB0A89)
@@ -85,7 +88,7 @@ def _look_around(mask: Mask, voxel: int, stride_z: int, stride_y: int) -> int:
                 code |= (value & 1) << bit
                 seen |= value
                 bit += 1
-    return (code & ~_CENTRE) | ((seen & 2) << 26)
+    return (code & ~_CENTRE) | ((seen & _SETTLED) << 26)
 
 
 @njit(cache=True, nogil=True)
@@ -127,20 +130,41 @@ def thin(
     stride_z: int,
     stride_y: int,
     sides: npt.NDArray[np.int64],
+    ways: npt.NDArray[np.int64],
 ) -> None:
     """Peel the object from one side after the other until nothing more can go.
 
-    `mask` is one on the `runs` of the object and zero elsewhere; what is left of it
-    stays above zero. `sides` are the steps to the neighbour that must be free, in the
-    order of the peeling.
+    Parameters
+    ----------
+    mask : array of uint8, flat
+        One on the `runs` of the object and zero elsewhere; what is left of it stays
+        above zero.
+    runs : array of int32, shape (R, 4)
+    stride_z, stride_y : int
+    sides : array of int64
+        Steps to the neighbour by a face that must be free, in the order of the peeling.
+    ways : array of int64
+        Steps to all the neighbours, those by faces first, then by edges and by corners.
+
+    Notes
+    -----
+    After Lee, Kashyap and Chu (1994), as ITK and scikit-image have it. There all voxels
+    that are free on a side are peeled one by one, each while its neighbours hold together,
+    and where a part is two voxels thick both layers are free on the same side: a rod of two
+    by two voxels is eaten up from one end to the other. Here a voxel is peeled only beside
+    one that this peeling cannot remove, which in such a part none is. What is put off so
+    is peeled at the end of the round along a `way` on which a voxel of the object lies
+    behind it, of two layers one.
     """
     bits = np.zeros((len(mask) >> 6) + 1, np.uint64)
     index = np.zeros((len(bits) >> 6) + 1, np.uint64)
     _watch_border(mask, runs, stride_z, stride_y, bits, index)
     peel = np.empty(1024, np.int64)
-    quiet = 0
-    while quiet < len(sides):
-        quiet = 0
+    late = np.empty(1024, np.int64)
+    removed = 1
+    while removed > 0:
+        removed = 0
+        n_late = 0
         for side in sides:
             found = 0
             for block in range(len(index)):
@@ -153,7 +177,13 @@ def thin(
                     found = _find_removable(mask, bits, word, side, stride_z, stride_y, peel, found)
                     if bits[word] == 0:
                         index[block] &= ~(np.uint64(1) << np.uint64(word & 63))
-            quiet += _peel(mask, peel[:found], stride_z, stride_y, bits, index) == 0
+            while n_late + found > len(late):
+                late = np.concatenate((late, np.empty_like(late)))
+            put_off = late[n_late:]
+            left = _peel(mask, peel[:found], side, stride_z, stride_y, bits, index, put_off)
+            removed += found - left[0]
+            n_late += left[1]
+        removed += _peel_late(mask, late[:n_late], ways, stride_z, stride_y, bits, index)
 
 
 @njit(cache=True, nogil=True)
@@ -173,30 +203,90 @@ def _find_removable(
             peel[found] = voxel
             found += 1
         else:
-            mask[voxel] = _SETTLED
+            mask[voxel] |= _SETTLED
             bits[word] &= ~(np.uint64(1) << np.uint64(bit))
     return found
 
 
 @njit(cache=True, nogil=True)
-def _peel(mask: Mask, voxels: Voxels, stride_z: int, stride_y: int, bits: Bits, index: Bits) -> int:
-    """Remove the voxels one by one, each only if its neighbours still hold together."""
-    removed = 0
+def _peel(
+    mask: Mask,
+    voxels: Voxels,
+    side: int,
+    stride_z: int,
+    stride_y: int,
+    bits: Bits,
+    index: Bits,
+    late: Voxels,
+) -> tuple[int, int]:
+    """Remove voxels one by one, each only if it lies beside a firm one and is not needed.
+
+    Returns how many are left, and how many of these were put off, which `late` then lists.
+    """
     for voxel in voxels:
-        code = _look_around(mask, voxel, stride_z, stride_y)
-        if not is_one_piece(code & _ALL):
-            mask[voxel] = _SETTLED
-            bits[voxel >> 6] &= ~(np.uint64(1) << np.uint64(voxel & 63))
-            continue
-        mask[voxel] = 0
-        bits[voxel >> 6] &= ~(np.uint64(1) << np.uint64(voxel & 63))
-        removed += 1
-        for step in (1, -1, stride_y, -stride_y, stride_z, -stride_z):
-            if mask[voxel + step] == _LIVE:
-                _watch(bits, index, voxel + step)
-        if code & ~_ALL:
-            _wake(mask, voxel, stride_z, stride_y, bits, index)
+        mask[voxel] |= _MARKED
+    n_late = 0
+    left = 0
+    for voxel in voxels:
+        # What lies behind is not free on this side, and so firm: the usual case.
+        if mask[voxel - side] == 0 and not _is_beside_firm(mask, voxel, stride_z, stride_y):
+            late[n_late] = voxel
+            n_late += 1
+            left += 1
+        elif not _remove(mask, voxel, stride_z, stride_y, bits, index):
+            left += 1
+    for voxel in voxels:
+        mask[voxel] &= ~_MARKED
+    return left, n_late
+
+
+@njit(cache=True, nogil=True)
+def _peel_late(
+    mask: Mask, voxels: Voxels, ways: Voxels, stride_z: int, stride_y: int, bits: Bits, index: Bits
+) -> int:
+    """Remove what was put off, on one way after the other: free before, the object behind."""
+    removed = 0
+    peel = np.empty_like(voxels)
+    for way in ways:
+        found = 0
+        for voxel in voxels:
+            if mask[voxel] == 0 or mask[voxel + way] != 0 or mask[voxel - way] == 0:
+                continue
+            if _is_removable(_look_around(mask, voxel, stride_z, stride_y) & _ALL):
+                peel[found] = voxel
+                found += 1
+        for voxel in peel[:found]:
+            removed += _remove(mask, voxel, stride_z, stride_y, bits, index)
     return removed
+
+
+@njit(cache=True, nogil=True)
+def _is_beside_firm(mask: Mask, voxel: int, stride_z: int, stride_y: int) -> bool:
+    """Whether one of the 26 neighbours is of the object and not marked."""
+    for dz in range(-1, 2):
+        for dy in range(-1, 2):
+            line = voxel + dz * stride_z + dy * stride_y
+            for near in range(line - 1, line + 2):
+                if mask[near] & (_LIVE | _MARKED) == _LIVE:
+                    return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _remove(mask: Mask, voxel: int, stride_z: int, stride_y: int, bits: Bits, index: Bits) -> bool:
+    """Remove a voxel if its neighbours hold together without it; watch them, or settle it."""
+    code = _look_around(mask, voxel, stride_z, stride_y)
+    bits[voxel >> 6] &= ~(np.uint64(1) << np.uint64(voxel & 63))
+    if not is_one_piece(code & _ALL):
+        mask[voxel] |= _SETTLED
+        return False
+    mask[voxel] = 0
+    for step in (1, -1, stride_y, -stride_y, stride_z, -stride_z):
+        if mask[voxel + step] & (_LIVE | _SETTLED) == _LIVE:
+            _watch(bits, index, voxel + step)
+    if code & _NEAR_SETTLED:
+        _wake(mask, voxel, stride_z, stride_y, bits, index)
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -205,8 +295,8 @@ def _wake(mask: Mask, voxel: int, stride_z: int, stride_y: int, bits: Bits, inde
         for dy in range(-1, 2):
             line = voxel + dz * stride_z + dy * stride_y
             for near in range(line - 1, line + 2):
-                if mask[near] == _SETTLED:
-                    mask[near] = _LIVE
+                if mask[near] & _SETTLED:
+                    mask[near] &= ~_SETTLED
                     _watch(bits, index, near)
 
 

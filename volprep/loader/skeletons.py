@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from volprep.errors import SourceError
+from volprep.geometry import whole
 from volprep.skeletons import Skeletons, find_skeleton_file, read_skeletons, skeleton_to_mask
 from volprep.sources import natural_key, open_labels, open_volume
 
@@ -37,8 +38,24 @@ class _Entry:
     image: torch.Tensor
     masks: torch.Tensor
     skeletons: Points
-    top: float  # what an inverted image subtracts from
+    mirror: float  # an inverted voxel is this minus the voxel
     skele_masks: torch.Tensor | None = field(default=None)
+
+    def replace_image(self, image: torch.Tensor) -> None:
+        """Take another image, and learn from two voxels how its values follow the old ones."""
+        before, after = self.image.reshape(-1), image.reshape(-1)
+        if len(before) == 0 or len(after) == 0:
+            self.image = image
+            return
+        ends = (before.argmin(), before.argmax())
+        old = [before[end].item() for end in ends]
+        if len(after) == len(before):
+            new = [after[end].item() for end in ends]
+        else:  # cut, or scaled: the least value is taken for that of the least
+            new = [after.min().item(), after.max().item()]
+        slope = (new[1] - new[0]) / (old[1] - old[0]) if old[1] != old[0] else 1.0
+        self.mirror = slope * self.mirror + 2 * (new[0] - slope * old[0])
+        self.image = image
 
 
 def _unchanged(data: DataDict) -> DataDict:
@@ -67,6 +84,9 @@ class SkeletonDataset(Dataset[DataDict]):
         Where samples are put.
     sample_per_image : int
         How often each image comes in one pass over the dataset.
+    axes : str or None
+        The axes of the image files, such as ``ZCYX`` or ``CZYX``, where they do not say
+        them themselves; see `volprep.open_volume`.
 
     Raises
     ------
@@ -90,7 +110,10 @@ class SkeletonDataset(Dataset[DataDict]):
         pad_size: int | tuple[int, int, int] = 100,
         device: str | torch.device = "cpu",
         sample_per_image: int = 1,
+        *,
+        axes: str | None = None,
     ) -> None:
+        (sample_per_image,) = whole((sample_per_image,))
         if sample_per_image < 1:
             raise ValueError(f"sample_per_image is {sample_per_image}, wanted 1 or more")
         self.pad_size = _three(pad_size)
@@ -99,7 +122,7 @@ class SkeletonDataset(Dataset[DataDict]):
         self.sample_per_image = sample_per_image
         folders = [path] if isinstance(path, str | Path) else path
         self.files = [labels for folder in folders for labels in _find_labels(Path(folder))]
-        self._entries = [_read_entry(labels) for labels in self.files]
+        self._entries = [_read_entry(labels, axes) for labels in self.files]
 
     def __len__(self) -> int:
         return len(self._entries) * self.sample_per_image
@@ -115,10 +138,8 @@ class SkeletonDataset(Dataset[DataDict]):
             transform to fill; and ``skele_masks`` (1, X, Y, Z) once `map` has made them.
             All this goes through `transforms` and then to `device`.
         """
-        size = len(self)
-        if not -size <= item < size:
-            raise IndexError(f"sample {item} of {size}")
-        entry = self._entries[item % size // self.sample_per_image]
+        item = _place(item, len(self))
+        entry = self._entries[item // self.sample_per_image]
         shift = torch.tensor(self.pad_size, dtype=torch.float32, device=entry.masks.device)
         data: DataDict = {
             "image": _pad(entry.image, self.pad_size),
@@ -164,7 +185,10 @@ class SkeletonDataset(Dataset[DataDict]):
         for entry in self._entries:
             if key == "background":
                 if not entry.masks.any():
-                    entry.image = fn(entry.image)
+                    entry.replace_image(fn(entry.image))
+                continue
+            if key == "image":
+                entry.replace_image(fn(entry.image))
                 continue
             if key == "skele_masks" and entry.skele_masks is None:
                 painted = skeleton_to_mask(
@@ -203,13 +227,14 @@ class SkeletonDataset(Dataset[DataDict]):
         with_invert : bool
             Count every image a second time with its values subtracted from the largest
             of its type (255, 65535; 1 for floating point), for training that inverts
-            images.
+            images. What `map` did to the image is done to the inverted one, too, as far
+            as it is a change of scale and offset: divided by 255, it is subtracted from 1.
         """
         return math.fsum(part.sum().item() for part in self._parts(with_invert))
 
     def mean(self, with_invert: bool = False) -> float:
         """Mean over all voxels; `with_invert` as for `sum`."""
-        return self.sum(with_invert) / self.numel(with_invert)
+        return self.sum(with_invert) / _some(self.numel(with_invert))
 
     def subtract_square_sum(self, other: float, with_invert: bool = False) -> float:
         """Sum of the squared differences of all voxels to `other`."""
@@ -226,7 +251,7 @@ class SkeletonDataset(Dataset[DataDict]):
             for part in torch.split(entry.image.reshape(-1), _SOME):
                 yield part.to(torch.float64, copy=True)
                 if with_invert:
-                    yield entry.top - part.to(torch.float64)
+                    yield entry.mirror - part.to(torch.float64)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         for entry in self._entries:
@@ -262,10 +287,7 @@ class MultiDataset(Dataset[Any]):
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, item: int) -> Any:
-        size = len(self)
-        if not -size <= item < size:
-            raise IndexError(f"sample {item} of {size}")
-        item %= size
+        item = _place(item, len(self))
         which = bisect_right(self._ends, item)
         return self.datasets[which][item - (self._ends[which - 1] if which else 0)]
 
@@ -298,8 +320,8 @@ class MultiDataset(Dataset[Any]):
         return math.fsum(dataset.sum(with_invert) for dataset in self.datasets)
 
     def mean(self, with_invert: bool = False) -> float:
-        """Mean over all voxels of all datasets."""
-        return self.sum(with_invert) / self.numel(with_invert)
+        """Mean over all voxels of all datasets; ValueError where there is none."""
+        return self.sum(with_invert) / _some(self.numel(with_invert))
 
     def subtract_square_sum(self, other: float, with_invert: bool = False) -> float:
         """Sum of the squared differences of all voxels to `other`."""
@@ -371,13 +393,13 @@ def _find_labels(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
-def _read_entry(labels: Path) -> _Entry:
+def _read_entry(labels: Path, axes: str | None) -> _Entry:
     stem = labels.name.split(".labels.")[0]
     candidates = (labels.with_name(f"{stem}.{end}") for end in ("tif", "tiff"))
     image = next((path for path in candidates if path.exists()), None)
     if image is None:
         raise SourceError(labels.with_name(f"{stem}.tif"), "no such file", "put the image there")
-    with open_volume(image) as volume:
+    with open_volume(image, axes=axes) as volume:
         voxels = volume.read()
     with open_labels(labels) as volume:
         masks = volume.read()[0]
@@ -425,10 +447,25 @@ def _as_tensor(array: npt.NDArray[Any]) -> torch.Tensor:
 
 
 def _three(pad_size: int | tuple[int, int, int]) -> tuple[int, int, int]:
-    sizes = (pad_size, pad_size, 0) if isinstance(pad_size, int) else tuple(pad_size)
+    sizes = whole(pad_size if isinstance(pad_size, Sequence) else (pad_size, pad_size, 0))
     if len(sizes) != 3 or min(sizes) < 0:
         raise ValueError(f"pad_size is {pad_size}, wanted 0 or more, once or for (X, Y, Z)")
-    return sizes
+    x, y, z = sizes
+    return x, y, z
+
+
+def _place(item: int, size: int) -> int:
+    """An index counted from 0; those below 0 count from the end."""
+    (number,) = whole((item,))
+    if not -size <= number < size:
+        raise IndexError(f"sample {number} of {size}")
+    return number % size
+
+
+def _some(count: int) -> int:
+    if count == 0:
+        raise ValueError("there is no image: nothing has no mean")
+    return count
 
 
 def _pad(tensor: torch.Tensor, sizes: tuple[int, int, int]) -> torch.Tensor:

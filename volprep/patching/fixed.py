@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from volprep.geometry import whole
 from volprep.patching.samples import SampleTable, TabledPatching
 from volprep.patching.specs import PatchSpecs
 
@@ -62,7 +63,7 @@ class WholeSamplePatching(TabledPatching):
 
     def __init__(self, data_shapes: Sequence[Sequence[int]]) -> None:
         self.data_shapes = data_shapes
-        self._shapes = [tuple(int(n) for n in shape) for shape in data_shapes]
+        self._shapes = [whole(shape) for shape in data_shapes]
         for data_idx, shape in enumerate(self._shapes):
             if len(shape) not in (4, 5) or min(shape) < 1:
                 raise ValueError(

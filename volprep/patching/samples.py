@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from volprep.geometry import Shape3
+from volprep.geometry import Shape3, whole
 from volprep.patching.specs import PatchSpecs
 
 __all__ = ["SampleTable", "TabledPatching", "check_overlaps", "check_patch", "pad_to_patch"]
@@ -36,7 +36,10 @@ class SampleTable:
         ------
         IndexError
             If `index` is not from 0 to `n_patches` - 1.
+        TypeError
+            If it is no whole number.
         """
+        (index,) = whole((index,))
         if not 0 <= index < self.n_patches:
             raise IndexError(f"patch index {index} is out of range: there are {self.n_patches}")
         sample = bisect_right(self._ends, index)
@@ -112,13 +115,14 @@ def check_patch(
 
     Raises
     ------
-    ValueError
-        If lengths do not go together, a size is below 1, or the patch does not fit.
+    ValueError, TypeError
+        If lengths do not go together, a size is no whole number or below 1, or the patch
+        does not fit.
     """
-    patch = tuple(int(n) for n in patch_size)
+    patch = whole(patch_size)
     if len(patch) not in (2, 3) or min(patch) < 1:
         raise ValueError(f"patch_size {list(patch)}: wanted 2 or 3 sizes, each 1 or more")
-    shapes = [tuple(int(n) for n in shape) for shape in data_shapes]
+    shapes = [whole(shape) for shape in data_shapes]
     for data_idx, shape in enumerate(shapes):
         where = f"data_shapes[{data_idx}] = {shape}"
         if len(shape) != len(patch) + 2:
@@ -143,7 +147,7 @@ def check_overlaps(overlaps: Sequence[int], patch_size: Sequence[int]) -> tuple[
         If there are not as many as patch sizes, or one is negative or not smaller
         than the patch.
     """
-    values = tuple(int(n) for n in overlaps)
+    values = whole(overlaps)
     if len(values) != len(patch_size):
         raise ValueError(f"overlaps {values}: wanted one for each axis of the patch {patch_size}")
     if any(not 0 <= o < p for o, p in zip(values, patch_size, strict=True)):
@@ -169,7 +173,7 @@ def pad_to_patch(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[Shape
         Voxels of padding before the first voxel on each axis, half of them all. A
         patch at `start` of the padded volume begins at ``start - pad_before``.
     """
-    sizes = tuple(int(n) for n in shape[-3:])
-    z, y, x = (max(n, int(p)) for n, p in zip(sizes, patch_size, strict=True))
+    sizes = whole(shape[-3:])
+    z, y, x = (max(n, p) for n, p in zip(sizes, whole(patch_size), strict=True))
     a, b, c = ((m - n) // 2 for m, n in zip((z, y, x), sizes, strict=True))
     return (z, y, x), (a, b, c)

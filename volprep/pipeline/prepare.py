@@ -43,7 +43,12 @@ from volprep.pipeline.inputs import (
 )
 from volprep.pipeline.measure import clip_warnings, normalisations
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.pipeline.skeletons import make_skeletons, skeleton_targets, skeleton_voxels
+from volprep.pipeline.skeletons import (
+    fallen_back,
+    make_skeletons,
+    skeleton_targets,
+    skeleton_voxels,
+)
 from volprep.pipeline.told import Told, refuse_warnings, rules_of
 from volprep.pipeline.volumes import file_states, lost_ids_of, prepare_volumes
 from volprep.preprocess import Normalisation, Preprocessing
@@ -91,6 +96,7 @@ class _Decisions:
     of_case: Mapping[str, Normalisation]
     classes: tuple[int, ...] | None
     targets: SkeletonTargets | None
+    skeletons: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
 
 def prepare(
@@ -167,7 +173,7 @@ def _build(
         decided.cases.items, decided.settings, partial / "volumes",
         workers=config.compute.workers, reporter=reporter,
     )  # fmt: skip
-    prepared = _skeletons(decided, prepared, partial, reporter)
+    prepared = _skeletons(decided, prepared, partial, told, reporter)
     told.tell(_vanished(lost_ids_of(cases.items, partial / "volumes")))
     counts, stored = _write_patches(decided, prepared, partial, told, reporter)
     return _describe(decided, counts, stored, partial, told, reporter)
@@ -199,7 +205,11 @@ def _decide(config: Config, cases: Cases, told: Told, reporter: Reporter) -> _De
 
 
 def _skeletons(
-    decided: _Decisions, prepared: list[PreparedCase], partial: Path, reporter: Reporter
+    decided: _Decisions,
+    prepared: list[PreparedCase],
+    partial: Path,
+    told: Told,
+    reporter: Reporter,
 ) -> list[PreparedCase]:
     """The cases with the skeletons of their instances, which are kept in the patch set."""
     if decided.targets is None:
@@ -207,15 +217,19 @@ def _skeletons(
     folder = partial / "skeletons"
     folder.mkdir(exist_ok=True)
     section, cases = decided.config.skeletons, []
+    counts: dict[str, dict[str, int]] = {}
     with reporter("skeletons", skeleton_voxels(prepared), "voxels") as advance:
         for case, source in zip(prepared, decided.cases, strict=True):
             path = folder / f"{case.name}.npz"
             if case.label is not None and not path.exists():
-                make_skeletons(
+                found, counts[case.name] = make_skeletons(
                     case, source, decided.settings, section,
                     workers=decided.config.compute.workers, progress=advance,
-                ).to_file(path)  # fmt: skip
+                )  # fmt: skip
+                found.to_file(path)
             cases.append(dataclasses.replace(case, skeletons=_read_skeletons(path)))
+    told.tell(fallen_back(counts))
+    decided.skeletons.update(counts)
     return cases
 
 
@@ -399,6 +413,7 @@ def _describe(
         "files": [case.to_dict() for case in decided.cases],
         "inputs": inputs,
         "lost_ids": lost,
+        "skeletons": decided.skeletons,
         "versions": _versions(),
         "training": training.model_dump(mode="json"),
         "written": {name: describe_file(partial / name)["sha256"] for name in _BESIDE},

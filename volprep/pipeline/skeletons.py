@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from volprep.autoconfig import Plan
 from volprep.cases import Case, Cases
@@ -15,12 +17,14 @@ from volprep.config import (
 )
 from volprep.cutting import PreparedCase
 from volprep.errors import ConfigError
+from volprep.findings import Finding
 from volprep.geometry import Box
 from volprep.preprocess import Preprocessing, case_layout
 from volprep.skeletons import Skeletons, SkeletonTargets, read_skeletons
-from volprep.skeletons.stream import skeletonize_volume
+from volprep.skeletons.make import count_traces, gather
+from volprep.skeletons.stream import trace_volume
 
-__all__ = ["make_skeletons", "skeleton_targets", "skeleton_voxels"]
+__all__ = ["fallen_back", "make_skeletons", "skeleton_targets", "skeleton_voxels"]
 
 
 def skeleton_targets(config: Config, cases: Cases, plan: Plan) -> SkeletonTargets | None:
@@ -46,25 +50,47 @@ def make_skeletons(
     *,
     workers: int | None,
     progress: Callable[[int], None],
-) -> Skeletons:
-    """The skeletons of a case, in voxels of the prepared case: those it brings, or new ones."""
+) -> tuple[Skeletons, dict[str, int]]:
+    """The skeletons of a case, in voxels of the prepared case: those it brings, or new ones.
+
+    With them comes what is worth telling of new ones: `count_traces`.
+    """
     if prepared.label is None:
         raise ValueError(f"{case.name} has no label")
     if case.skeletons is None:
-        return skeletonize_volume(
+        walk = trace_volume(
             prepared.label, method=section.method, workers=workers, progress=progress
         )
-    labels = case.open_label()
-    whole = labels.read()[0] if labels and case.skeletons.suffix != ".npz" else None
-    found = read_skeletons(case.skeletons, labels=whole)
+        traces = list(walk)
+        return gather(traces), count_traces(traces)
+    found = read_skeletons(case.skeletons, labels=_marked_labels(case))
     progress(2 * math.prod(prepared.label.shape))
     if settings.target is None and not settings.crop:
-        return found
+        return found, {}
     image = case.open_image()
     layout = case_layout(image, None, settings)
     kept = layout.crop or Box.whole(image.shape)
     scale = np.array(layout.shape[1:]) / np.array(kept.shape)
-    return found.transform(lambda points: (points - kept.start + 0.5) * scale - 0.5)
+    return found.transform(lambda points: (points - kept.start + 0.5) * scale - 0.5), {}
+
+
+def _marked_labels(case: Case) -> npt.NDArray[Any] | None:
+    """The labels of a case whose skeletons are marks in a volume; else they are not needed."""
+    if case.skeletons is None or case.skeletons.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    labels = case.open_label()
+    return None if labels is None else labels.read()[0]
+
+
+def fallen_back(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
+    """What is said of skeletons that are one point, by the counts of each case."""
+    for case, found in counts.items():
+        if found.get("fell_back"):
+            text = (
+                f"{found['fell_back']} of {found['components']} components have no skeleton longer "
+                "than one point, the deepest of their voxels"
+            )
+            yield Finding("skeleton-point", text, case=case)
 
 
 def skeleton_voxels(prepared: Sequence[PreparedCase]) -> int:

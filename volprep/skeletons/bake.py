@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,50 +15,23 @@ from volprep.compute import run_units
 from volprep.geometry import Box, Shape3, aligned_blocks
 from volprep.kernels import nearest
 from volprep.skeletons.labels import as_unsigned
-from volprep.skeletons.points import Skeletons
+from volprep.skeletons.table import (
+    PointTable,
+    Target,
+    check_anisotropy,
+    check_masks,
+    missing_skeletons,
+)
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PointTable", "Target", "bake_box", "bake_skeleton", "missing_skeletons"]
+__all__ = ["bake_box", "bake_skeleton"]
 
-Target = Literal["position", "offset"]
 Field = npt.NDArray[np.float32]
 Volume = TypeVar("Volume", npt.NDArray[Any], "torch.Tensor")
 
 _BLOCK = 64  # voxels along each axis that are baked at once, about: they stay in the cache
-
-
-@dataclass(frozen=True, slots=True)
-class PointTable:
-    """Points by id, laid out for the kernels.
-
-    Attributes
-    ----------
-    ids, offsets : array, shape (K,) and (K + 1,)
-        As in `Skeletons`.
-    points : array, shape (3, N), float32
-    empty : frozenset of int
-        Ids that were given without a point: an error once a voxel needs them.
-    """
-
-    ids: npt.NDArray[np.uint64]
-    offsets: npt.NDArray[np.int64]
-    points: Field
-    empty: frozenset[int] = frozenset()
-
-    @classmethod
-    def of(cls, skeletons: Mapping[int, Any]) -> PointTable:
-        """Lay out skeletons given by id, as `Skeletons` or as a dict of arrays or tensors."""
-        empty: set[int] = set()
-        if not isinstance(skeletons, Skeletons):
-            given = {int(i): _as_array(points) for i, points in skeletons.items() if int(i) != -1}
-            empty = {i for i, points in given.items() if points.size == 0}
-            skeletons = Skeletons.from_points({i: p for i, p in given.items() if i not in empty})
-        points = np.array(skeletons.points.T, np.float32, order="C")
-        # Copies: arrays that may not be written would be compiled for once more.
-        ids, offsets = np.array(skeletons.ids), np.array(skeletons.offsets)
-        return cls(ids, offsets, points, frozenset(empty))
 
 
 def bake_skeleton(
@@ -292,45 +263,6 @@ def _subtract_places(field: Field, box: Box, where: npt.NDArray[np.bool_]) -> No
         place = np.arange(box.start[axis], box.stop[axis], dtype=np.float32)
         place = place.reshape([-1 if a == axis else 1 for a in range(3)])
         np.subtract(field[axis], place, out=field[axis], where=where)
-
-
-def check_masks(masks: Any) -> npt.NDArray[Any]:
-    """The labels as an array of three axes."""
-    labels = _as_array(masks)
-    if labels.ndim == 4 and labels.shape[0] == 1:
-        labels = labels[0]
-    if labels.ndim != 3:
-        raise ValueError(f"masks are {labels.shape}, wanted (1, X, Y, Z) or (X, Y, Z)")
-    if labels.dtype.kind not in "uib":
-        raise TypeError(f"masks are {labels.dtype}, wanted integers")
-    return labels
-
-
-def check_anisotropy(anisotropy: Sequence[float]) -> npt.NDArray[np.float64]:
-    """The anisotropy as an array (3,)."""
-    weights = np.asarray(anisotropy, np.float64)
-    if weights.shape != (3,) or not np.isfinite(weights).all() or (weights <= 0).any():
-        raise ValueError(f"anisotropy is {anisotropy}, wanted three positive numbers")
-    return weights
-
-
-def missing_skeletons(labels: npt.NDArray[Any], table: PointTable) -> str:
-    """Which labels the table lacks, for an error."""
-    known = set(map(int, table.ids))
-    lacking = [int(i) for i in np.unique(labels) if i != 0 and int(i) not in known]
-    without = [i for i in lacking if i in table.empty]
-    if without:
-        return f"skeleton of instance {without[0]} has no point"
-    more = f" (and of {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-    return f"masks hold instance {lacking[0]}, but there is no skeleton of it{more}"
-
-
-def _as_array(values: Any) -> npt.NDArray[Any]:
-    """An array from an array or from a tensor on any device."""
-    loaded = sys.modules.get("torch")  # who has a tensor has imported it
-    if loaded is not None and isinstance(values, loaded.Tensor):
-        return cast("npt.NDArray[Any]", values.detach().cpu().numpy())
-    return np.asarray(values)
 
 
 def _like(given: Any, result: Any, device: str | torch.device) -> Any:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.kernels.nearest import index_ids
-from volprep.skeletons.bake import PointTable, Target, missing_skeletons
 from volprep.skeletons.labels import as_unsigned
+from volprep.skeletons.table import PointTable, Target, missing_skeletons
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from volprep.errors import SourceError
-from volprep.skeletons.files import read_arrays
+from volprep.skeletons.formats import read_arrays
 from volprep.skeletons.make import Trace
 
 __all__ = ["TraceJournal"]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from volprep.kernels.runs import count_runs, find_runs
 
-__all__ = ["as_unsigned", "list_runs", "present_ids"]
+__all__ = ["as_array", "as_unsigned", "list_runs", "present_ids"]
+
+
+def as_array(values: Any) -> npt.NDArray[Any]:
+    """An array from an array or from a tensor on any device."""
+    loaded = sys.modules.get("torch")  # who has a tensor has imported it
+    if loaded is not None and isinstance(values, loaded.Tensor):
+        return cast("npt.NDArray[Any]", values.detach().cpu().numpy())
+    return np.asarray(values)
 
 
 def as_unsigned(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,10 +16,19 @@ from volprep.errors import MissingDependencyError
 from volprep.geometry import Spacing3
 from volprep.kernels import runs as run_kernels
 from volprep.kernels import thinning
-from volprep.skeletons.labels import list_runs
+from volprep.skeletons.cavities import find_cavities, lead_around, link
+from volprep.skeletons.labels import as_array, list_runs
 from volprep.skeletons.points import Skeletons, sort_edges
 
-__all__ = ["Component", "Method", "Trace", "find_components", "skeletonize", "trace_component"]
+__all__ = [
+    "Component",
+    "Method",
+    "Trace",
+    "count_traces",
+    "find_components",
+    "skeletonize",
+    "trace_component",
+]
 
 Method = Literal["lee", "teasar"]
 IntArray = npt.NDArray[np.int32]
@@ -57,7 +66,7 @@ class Trace:
         The size of the component.
     fell_back : bool
         Whether the method gave a single point or none, and the point is the voxel
-        that lies deepest in the component.
+        that lies deepest in the component, and of several the one nearest to its middle.
     """
 
     instance: int
@@ -69,7 +78,7 @@ class Trace:
 
 
 def skeletonize(
-    labels: npt.NDArray[Any],
+    labels: Any,
     *,
     spacing: Spacing3 | None = None,
     method: Method = "lee",
@@ -79,7 +88,7 @@ def skeletonize(
 
     Parameters
     ----------
-    labels : array of int, shape (Z, Y, X)
+    labels : array or tensor of int, shape (Z, Y, X)
         Instance ids up to 2**64 - 1, 0 is background. Voxels of one id are connected
         by faces, edges and corners.
     spacing : tuple of float or None
@@ -107,19 +116,23 @@ def skeletonize(
     After SKOOTS' `calculate_skeletons`, which loses the last plane of every object,
     moves points outside their objects when it rescales, and leaves out components.
 
-    ``teasar`` clears a tube of 1.5 radii and 10 voxels around each path; see kimimaro.
+    ``teasar`` clears a tube of 1.5 radii and 10 sides of a voxel (the shortest) around each
+    path, and knows no cell bodies: the points are the same in any unit; see kimimaro.
 
-    ``lee`` gives what `skimage.morphology.skeletonize` gives for each component on its
-    own, cavities filled (Lee's method keeps the sheets around them), with two
-    differences. scikit-image can remove an object whole; here one voxel is kept. Points
-    that fall into a filled cavity move to the nearest voxel of the object. Where one
-    voxel is left, the one deepest inside the object takes its place. The faces of the
-    volume count as borders.
+    ``lee`` peels each component on its own, its cavities filled (Lee's method keeps the
+    sheets around them), as `skimage.morphology.skeletonize` does but for parts that are an
+    even number of voxels thick, which there are eaten up from one end to the other; see
+    `volprep.kernels.thinning.thin`. What lies in a cavity is led around it, through voxels
+    of the object. Where one voxel is left, one of those deepest inside the object takes its
+    place, the nearest to the middle of all its voxels. The faces of the volume count as
+    borders, and so do those of cavities.
     """
     check_method(method)
     trace = partial(trace_component, spacing=spacing, method=method)
     backend: Literal["threads", "serial"] = "threads" if method == "lee" else "serial"
-    return gather(run_units(trace, find_components(labels), backend=backend, workers=workers))
+    return gather(
+        run_units(trace, find_components(as_array(labels)), backend=backend, workers=workers)
+    )
 
 
 def gather(traces: Iterable[Trace]) -> Skeletons:
@@ -136,6 +149,15 @@ def gather(traces: Iterable[Trace]) -> Skeletons:
         _join([t.edges + n for t, n in zip(ordered, first[:-1], strict=True)], np.int64, (0, 2)),
         _join([trace.radii for trace in ordered], np.float32, (0,)),
     )
+
+
+def count_traces(traces: Sequence[Trace]) -> dict[str, int]:
+    """What is worth telling of the components: how many, the smallest, and what fell back."""
+    return {
+        "components": len(traces),
+        "smallest": min((trace.voxels for trace in traces), default=0),
+        "fell_back": sum(trace.fell_back for trace in traces),
+    }
 
 
 def find_components(labels: npt.NDArray[Any]) -> Iterator[Component]:
@@ -165,17 +187,16 @@ def trace_component(
     shape = (int(size[0]), int(size[1]), int(size[2]))
     local = (runs - start[[0, 1, 2, 2]]).astype(np.int32)
     scale = np.asarray((1, 1, 1) if spacing is None else spacing, np.float64)
-    cavities = _find_cavities(local, shape)
+    cavities = find_cavities(local, shape)
     solid = np.concatenate((local, cavities))
     tracer = _TRACERS[method]
     voxels, edges = tracer(solid, shape, scale)
     mask = _paint(local, shape)
     if len(cavities):
-        voxels, edges = _pull_inside(voxels, edges, mask, cavities, scale)
-        run_kernels.paint_runs(cavities, mask)
+        voxels, edges = lead_around(voxels, edges, mask, cavities, scale)
     fell_back = len(voxels) < 2
     if fell_back:
-        voxels = _deepest_voxel(_paint(local, shape), scale)
+        voxels = _middle_voxel(mask, scale)
         edges = np.empty((0, 2), np.int64)
     radii = np.empty(len(voxels), np.float32)
     thinning.measure_clearance(mask, voxels, edges, scale, radii)
@@ -183,21 +204,33 @@ def trace_component(
     return Trace(component.instance, points, edges, radii, component.voxels, fell_back)
 
 
+# Steps to the neighbours: by faces in the order in which Lee's method peels, by edges, by corners.
+_WAYS = np.array(
+    [(0, -1, 0), (0, 1, 0), (0, 0, 1), (0, 0, -1), (1, 0, 0), (-1, 0, 0)]
+    + [s for n in (2, 3) for s in product((-1, 0, 1), repeat=3) if np.abs(s).sum() == n]
+)
 Traced = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
 def _trace_lee(solid: IntArray, shape: tuple[int, int, int], _: npt.NDArray[np.float64]) -> Traced:
     mask = _paint(solid, shape).ravel()
     stride_z, stride_y = shape[1] * shape[2], shape[2]
-    sides = np.array([-stride_y, stride_y, 1, -1, stride_z, -stride_z])
+    steps = _WAYS @ (stride_z, stride_y, 1)
     flat = shape[0] == 3  # one slice is thinned in its plane
-    thinning.thin(mask, solid, stride_z, stride_y, sides[: 4 if flat else 6])
+    thinning.thin(mask, solid, stride_z, stride_y, steps[: 4 if flat else 6], steps)
     left = np.flatnonzero(mask)
-    nothing = np.empty((0, 2), np.int64)
-    count = thinning.link_voxels(mask, left, stride_z, stride_y, nothing)
-    edges = np.empty((count, 2), np.int64)
-    thinning.link_voxels(mask, left, stride_z, stride_y, edges)
-    return np.stack(np.unravel_index(left, shape), axis=1), edges
+    return np.stack(np.unravel_index(left, shape), axis=1), link(mask, left, shape)
+
+
+# Lengths in the shortest side of a voxel. kimimaro treats an object that is thicker than some
+# nanometres as the body of a cell; a label of unknown kind and unit has no such rule.
+_TEASAR = {
+    "scale": 1.5,
+    "const": 10.0,
+    "max_paths": None,
+    "soma_detection_threshold": np.inf,
+    "soma_acceptance_threshold": np.inf,
+}
 
 
 def _trace_teasar(
@@ -205,17 +238,18 @@ def _trace_teasar(
 ) -> Traced:
     import kimimaro
 
+    steps = scale / scale.min()  # so that no length of kimimaro's depends on the unit
     found = kimimaro.skeletonize(
         _paint(solid, shape),
-        teasar_params={"scale": 1.5, "const": 10 * float(scale.min()), "max_paths": None},
-        anisotropy=tuple(scale),
+        teasar_params=_TEASAR,
+        anisotropy=tuple(steps),
         dust_threshold=0,
         progress=False,
         parallel=1,
     )
     if 1 not in found:
         return np.empty((0, 3), np.int64), np.empty((0, 2), np.int64)
-    voxels = np.rint(found[1].vertices / scale).astype(np.int64)
+    voxels = np.rint(found[1].vertices / steps).astype(np.int64)
     return voxels, sort_edges(found[1].edges.astype(np.int64))
 
 
@@ -225,60 +259,21 @@ _TRACERS: dict[str, Callable[[IntArray, tuple[int, int, int], npt.NDArray[np.flo
 }
 
 
-def _find_cavities(runs: IntArray, shape: tuple[int, int, int]) -> IntArray:
-    """Runs of the free voxels that no path by faces leads out from."""
-    gaps = np.empty((shape[0] * shape[1] + len(runs), 4), np.int32)
-    gaps = gaps[: run_kernels.find_gaps(runs, shape, gaps)]
-    number = np.empty(len(gaps), np.int32)
-    run_kernels.join_runs(gaps, np.zeros(len(gaps), np.uint64), False, number)
-    return np.asarray(gaps[number != 0])  # the first gap lies in the margin
-
-
 def _paint(runs: IntArray, shape: tuple[int, int, int]) -> Mask:
     mask = np.zeros(shape, np.uint8)
     run_kernels.paint_runs(runs, mask)
     return mask
 
 
-def _pull_inside(
-    voxels: npt.NDArray[np.int64],
-    edges: npt.NDArray[np.int64],
-    mask: Mask,
-    cavities: IntArray,
-    scale: npt.NDArray[np.float64],
-) -> Traced:
-    """Move skeleton voxels that lie in a cavity to the nearest voxel of the object."""
-    lost = mask[tuple(voxels.T)] == 0
-    if not lost.any():
-        return voxels, edges
-    from scipy.spatial import cKDTree
-
-    shore = _shore(mask, cavities)
-    _, nearest = cKDTree(shore * scale).query(voxels[lost] * scale)
-    moved = voxels.copy()
-    moved[lost] = shore[nearest]
-    unique, place = np.unique(moved, axis=0, return_inverse=True)
-    links = np.sort(place.reshape(-1)[edges], axis=1)
-    return unique, np.unique(links[links[:, 0] != links[:, 1]], axis=0)
-
-
-def _shore(mask: Mask, cavities: IntArray) -> npt.NDArray[np.int64]:
-    """The voxels of the object that touch a cavity."""
-    length = (cavities[:, 3] - cavities[:, 2]).astype(np.int64)
-    line = np.repeat(cavities[:, :3].astype(np.int64), length, axis=0)
-    line[:, 2] += np.arange(len(line)) - np.repeat(np.cumsum(length) - length, length)
-    around = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    near = (line[:, None] + around).reshape(-1, 3)
-    flat = np.unique(np.ravel_multi_index(tuple(near.T), mask.shape))
-    return np.stack(np.unravel_index(flat[mask.ravel()[flat] != 0], mask.shape), axis=1)
-
-
-def _deepest_voxel(mask: Mask, scale: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """The voxel furthest from the border, the first of several, as (1, 3)."""
+def _middle_voxel(mask: Mask, scale: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Of the voxels furthest from the border the one nearest to the middle, as (1, 3)."""
     from scipy.ndimage import distance_transform_edt
 
     depth = distance_transform_edt(mask, sampling=scale)
-    return np.stack(np.unravel_index([int(np.argmax(depth))], mask.shape), axis=1)
+    deepest = np.argwhere(depth > depth.max() - scale.min() / 2)
+    middle = np.argwhere(mask).mean(axis=0)
+    away = (((deepest - middle) * scale) ** 2).sum(axis=1)
+    return deepest[[np.argmin(away)]]
 
 
 def check_method(method: str) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Box
+from volprep.geometry import Box, whole
 from volprep.kernels.discs import paint_discs
-from volprep.skeletons.bake import PointTable
 from volprep.skeletons.points import Skeletons
+from volprep.skeletons.table import PointTable
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ def skeleton_to_mask(
     lie half a radius beside it.
     """
     place = _device_of(skeletons) if device is None else device
-    mask = np.zeros(tuple(int(n) for n in shape), dtype)
+    mask = np.zeros(whole(shape), dtype)
     if mask.ndim != 3:
         raise ValueError(f"shape is {tuple(shape)}, wanted three axes")
     points = all_points(skeletons)

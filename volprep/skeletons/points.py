@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Box
+from volprep.errors import SourceError
+from volprep.geometry import Box, whole
+from volprep.skeletons import formats
+from volprep.skeletons.labels import present_ids
 
 __all__ = ["Skeletons"]
 
@@ -66,14 +69,14 @@ class Skeletons(Mapping[int, PointArray]):
         edges : mapping of int to array, shape (E, 2), or None
             By the same ids; an id may be missing.
         """
-        ids = sorted(points)
+        ids = sorted(whole(points))
         if ids and not 0 < ids[0] <= ids[-1] < 2**64:
             wrong = ids[0] if ids[0] < 1 else ids[-1]
             raise ValueError(f"skeletons: {wrong} is no instance id; ids are 1 to 2**64 - 1")
         parts = [as_points(points[i], i) for i in ids]
         offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         links = [
-            sort_edges(np.asarray(edges[i], np.int64).reshape(-1, 2)) + first
+            sort_edges(_as_edges(edges[i], i)) + first
             for i, first in zip(ids, offsets[:-1], strict=True)
             if edges is not None and i in edges
         ]
@@ -85,17 +88,34 @@ class Skeletons(Mapping[int, PointArray]):
         )
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Skeletons:
+    def from_file(cls, path: str | Path, *, labels: npt.NDArray[Any] | None = None) -> Skeletons:
         """Read ``.skeletons.npz``, SKOOTS' ``.trch`` or a ``.tif``; see `read_skeletons`."""
-        from volprep.skeletons.files import read_skeletons
-
-        return read_skeletons(path)
+        path = Path(path)
+        if not path.exists():
+            raise SourceError(path, "no such file", "check the path")
+        try:
+            match path.suffix.lower():
+                case ".npz":
+                    return cls(**formats.read_npz(path))
+                case ".trch":
+                    return cls.from_points(formats.read_trch(path))
+                case ".tif" | ".tiff":
+                    return cls(**formats.read_tif(path, labels))
+        except ValueError as error:
+            raise SourceError(path, str(error), "write it again") from None
+        raise SourceError(path, f"{path.suffix or 'no'} ending", "give .npz, .trch or .tif")
 
     def to_file(self, path: str | Path) -> None:
         """Write ``.npz`` or SKOOTS' ``.trch``, by the ending; see `write_skeletons`."""
-        from volprep.skeletons.files import write_skeletons
-
-        write_skeletons(self, path)
+        path = Path(path)
+        match path.suffix.lower():
+            case ".npz":
+                arrays = {name: getattr(self, name) for name in formats.ARRAYS}
+                formats.write_npz(arrays, path)
+            case ".trch":
+                formats.write_trch(self, path)
+            case _:
+                raise ValueError(f"{path}: skeletons are written to .npz or .trch")
 
     def __getitem__(self, instance: int) -> PointArray:
         return self.points[self._rows(instance)]
@@ -127,10 +147,10 @@ class Skeletons(Mapping[int, PointArray]):
 
     def only(self, ids: Iterable[int] | npt.NDArray[Any]) -> Skeletons:
         """The skeletons of `ids` that are here, whole; ids that are not are passed over."""
-        if isinstance(ids, np.ndarray):
+        if isinstance(ids, np.ndarray) and ids.dtype.kind in "uib":
             wanted = ids[ids > 0].astype(np.uint64)
         else:
-            wanted = np.array([i for i in ids if i > 0], np.uint64)
+            wanted = np.array([i for i in whole(ids) if i > 0], np.uint64)
         found = [rows for i in np.unique(wanted) if (rows := self._find(int(i))) is not None]
         offsets = np.cumsum([0, *(rows.stop - rows.start for rows in found)], dtype=np.int64)
         edges = [
@@ -159,8 +179,6 @@ class Skeletons(Mapping[int, PointArray]):
             The labels of the patch (an array of any shape is taken, zeros included).
         """
         if isinstance(ids, np.ndarray) and ids.ndim == 3:
-            from volprep.skeletons.labels import present_ids
-
             ids = present_ids(ids)
         return self.only(ids).shift([-a for a in box.start])
 
@@ -222,6 +240,13 @@ def as_points(points: npt.ArrayLike, instance: int) -> PointArray:
     if not np.isfinite(array).all():
         raise ValueError(f"skeleton of instance {instance} has points that are not finite")
     return array
+
+
+def _as_edges(edges: npt.ArrayLike, instance: int) -> npt.NDArray[np.int64]:
+    array = np.asarray(edges)
+    if array.size and array.dtype.kind not in "ui":
+        raise TypeError(f"skeleton of instance {instance}: edges are {array.dtype}, not integers")
+    return array.astype(np.int64).reshape(-1, 2)
 
 
 def _faults(skeletons: Skeletons) -> Iterator[str]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from volprep.compute import Backend, run_units
 from volprep.geometry import Box, Shape3, Spacing3, VolumeLike, aligned_blocks
-from volprep.skeletons.bake import PointTable, Target, bake_box, check_anisotropy
+from volprep.skeletons.bake import bake_box
 from volprep.skeletons.labels import list_runs
 from volprep.skeletons.make import (
     Component,
@@ -26,6 +26,7 @@ from volprep.skeletons.make import (
 )
 from volprep.skeletons.paint import paint_block
 from volprep.skeletons.points import Skeletons
+from volprep.skeletons.table import PointTable, Target, check_anisotropy
 
 __all__ = ["bake_volume", "paint_volume", "skeletonize_volume", "trace_volume"]
 
