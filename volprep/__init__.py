@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from volprep.fingerprint import Fingerprint, compute_fingerprint
     from volprep.geometry import Box
-    from volprep.loader import MultiDataset, PatchDataset, SkeletonDataset, dataloader
+    from volprep.loader import MultiDataset, PatchDataset, PatchLoader, SkeletonDataset, dataloader
     from volprep.pipeline import prepare
     from volprep.sources import Volume, open_labels, open_volume
     from volprep.store import PatchStore
@@ -39,7 +39,13 @@ _HOMES = {
     "volprep.autoconfig": ["Plan", "make_plan"],
     "volprep.store": ["PatchStore"],
     "volprep.pipeline": ["prepare"],
-    "volprep.loader": ["MultiDataset", "PatchDataset", "SkeletonDataset", "dataloader"],
+    "volprep.loader": [
+        "MultiDataset",
+        "PatchDataset",
+        "PatchLoader",
+        "SkeletonDataset",
+        "dataloader",
+    ],
     "volprep.errors": [
         "ConfigError",
         "DataCheckError",
@@ -63,6 +69,7 @@ __all__ = [
     "MissingDependencyError",
     "MultiDataset",
     "PatchDataset",
+    "PatchLoader",
     "PatchStore",
     "Plan",
     "PlanError",

@@ -191,6 +191,7 @@ class Compose:
         rng: Generator | None = None,
         *,
         replay: Drawn | None = None,
+        out: Mapping[str, Array] | None = None,
     ) -> Sample:
         """Augment one sample.
 
@@ -207,11 +208,14 @@ class Compose:
             that made it alone.
         replay : Drawn, optional
             What `draw` gave, instead of `rng`.
+        out : dict of str to array, optional
+            Where to write each target that is no points, by name: C-contiguous, of the shape
+            and dtype that is returned. None makes new arrays.
 
         Returns
         -------
         dict
-            New arrays of `input_size`: images float32, masks in their own
+            Arrays of `input_size`: images float32, masks in their own
             dtype, points as they came. Nothing in `sample` is changed.
 
         Raises
@@ -232,7 +236,7 @@ class Compose:
         def fetch(name: str, _: CoordinateMap) -> tuple[Array, Shape3]:
             return np.asarray(sample[name]), (0, 0, 0)
 
-        moved = self._moved(drawn, centre, fetch, sample)
+        moved = self._moved(drawn, centre, fetch, sample, out)
         return {**sample, **self._changed(drawn, moved)}
 
     def read(
@@ -273,7 +277,7 @@ class Compose:
             single = self.targets[name] == "mask" and voxels.shape[0] == 1
             return (voxels[0] if single else voxels), block.start
 
-        return self._changed(drawn, self._moved(drawn, centre, fetch, sources))
+        return self._changed(drawn, self._moved(drawn, centre, fetch, sources, None))
 
     def _drawn(self, rng: Generator | None, replay: Drawn | None) -> Drawn:
         if replay is not None:
@@ -307,6 +311,7 @@ class Compose:
         centre: Sequence[float],
         fetch: Callable[[str, CoordinateMap], tuple[Array, Shape3]],
         sources: Mapping[str, Any],
+        out: Mapping[str, Array] | None,
     ) -> Sample:
         """Every target through its map; those with one and the same map together."""
         moved: Sample = {}
@@ -317,7 +322,7 @@ class Compose:
                     moved[name] = _move_points(sources[name], coordinates.inverse_points)
             for arrays in _together(names, self.targets):
                 fetched = [fetch(name, coordinates) for name in arrays]
-                moved.update(self._resampled(coordinates, arrays, fetched))
+                moved.update(self._resampled(coordinates, arrays, fetched, out))
         return moved
 
     def _groups(self) -> list[list[str]]:
@@ -337,6 +342,7 @@ class Compose:
         coordinates: CoordinateMap,
         names: Sequence[str],
         fetched: Sequence[tuple[Array, Shape3]],
+        out: Mapping[str, Array] | None,
     ) -> Iterator[tuple[str, Array]]:
         """An image, if the names begin with one, and masks, each read once."""
         image = fetched[0][0] if self.targets[names[0]] == "img" else None
@@ -344,10 +350,16 @@ class Compose:
         result, labels = resample(
             coordinates,
             self.input_size,
-            image if image is None or image.ndim == 4 else image[None],
+            None if image is None else _with_channels(image),
             [array for array, _ in fetched[first:]],
             origin=fetched[0][1],
             border=self.border,
+            out=None
+            if out is None
+            else (
+                _with_channels(out[names[0]]) if first else None,
+                [out[n] for n in names[first:]],
+            ),
         )
         if image is not None and result is not None:
             yield names[0], result if image.ndim == 4 else result[0]
@@ -501,6 +513,11 @@ def _check_names(sample: Mapping[str, Any], targets: Mapping[str, TargetType]) -
     missing = [name for name in targets if name not in sample]
     if missing:
         raise ValueError(f"sample: no {missing}; it holds {sorted(sample)}")
+
+
+def _with_channels(image: Array) -> Array:
+    """(C, Z, Y, X)."""
+    return image if image.ndim == 4 else image[None]
 
 
 def _move_points(points: Any, move: Callable[[npt.ArrayLike], npt.NDArray[np.float32]]) -> Any:

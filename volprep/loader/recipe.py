@@ -1,0 +1,319 @@
+"""From stored voxels to what a network gets: the same for patches and for volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.augment import Compose, compose_from_config
+from volprep.errors import StoreError
+from volprep.geometry import Box, Shape3, three
+from volprep.loader.scratch import Scratch
+from volprep.preprocess import Normalisation
+from volprep.skeletons import Skeletons
+from volprep.targets import LabelPatch, Skeleton, Target, make_targets
+
+__all__ = ["Arrays", "LabelDtype", "Recipe", "SampleTransform"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+LabelDtype = Literal["int64", "int32", "stored"]
+SampleTransform = Callable[[dict[str, Any], np.random.Generator], Mapping[str, Any]]
+#: (leading axes, dtype) of each array of voxels, by name.
+Stored = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+
+_AUGMENTED = ("image", "label", "mask")
+
+
+class Recipe:
+    """Normalise, cut or augment, number classes, make targets; drawn from one generator.
+
+    Parameters
+    ----------
+    training : mapping
+        As `train.yaml`.
+    stored : mapping of str to (shape, dtype)
+        The arrays that voxels come in: their axes before (Z, Y, X), and their dtype.
+    size : (Z, Y, X)
+        Of a sample.
+    augment : bool or callable
+        True takes the augmentations of `training`.
+    normalise : bool
+    class_index : bool or None
+    label_dtype : {'int64', 'int32', 'stored'}
+        As of `PatchDataset`.
+    """
+
+    def __init__(
+        self,
+        training: Mapping[str, Any],
+        stored: Stored,
+        size: Shape3,
+        *,
+        augment: bool | SampleTransform,
+        normalise: bool,
+        class_index: bool | None,
+        label_dtype: LabelDtype,
+    ) -> None:
+        self.training, self.stored, self.size = training, stored, size
+        self.normalise = normalise
+        self._common = Normalisation.from_dict(training["normalisation"])
+        self._of_case = {
+            name: Normalisation.from_dict(values)
+            for name, values in training["case_normalisation"].items()
+        }
+        self.classes = _class_values(training["class_values"], class_index)
+        self._label = _label_dtype(label_dtype, stored)
+        augmentation = augment or None
+        self.augment = self._compose() if augmentation is True else augmentation
+        self.targets = self._targets_to_make()
+        self._scratch = Scratch()
+
+    @property
+    def needs_points(self) -> bool:
+        """Whether a target is made from skeleton points."""
+        return any("skeletons" in target.needs for target in self.targets)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The stored arrays that samples are made from."""
+        made = {array.name for target in self.targets for array in target.arrays(self.size)}
+        return tuple(name for name in self.stored if name not in made)
+
+    def room(self, size: Shape3 | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Fresh arrays of a sample; where `size` is given, of that size and without targets."""
+        room = {
+            name: np.empty((*self.stored[name][0], *(size or self.size)), self._dtype(name))
+            for name in self.reads
+        }
+        if size is None:
+            made = [array for target in self.targets for array in target.arrays(self.size)]
+            room |= {array.name: np.empty(array.shape(self.size), array.dtype) for array in made}
+        return room
+
+    def scratch(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """This thread's memory for a stored array."""
+        return self._scratch.array(name, shape, self.stored[name][1])
+
+    def fill(
+        self,
+        case: str,
+        voxels: Arrays,
+        points: Skeletons | None,
+        rng: np.random.Generator,
+        out: Arrays,
+        *,
+        shift: bool,
+    ) -> Shape3:
+        """Make a sample of one block of voxels.
+
+        Parameters
+        ----------
+        case : str
+            Where it is from.
+        voxels : mapping of str to ndarray
+            The arrays of `reads`, at least as large as a sample; nothing is changed in them.
+        points : Skeletons or None
+            In voxels of the block, where `needs_points`.
+        rng : numpy.random.Generator
+        out : mapping of str to ndarray
+            As `room` gives it.
+        shift : bool
+            Whether a cut lies anywhere in the block, or in its middle.
+
+        Returns
+        -------
+        (Z, Y, X)
+            Where in the block the sample begins; of a block that was augmented, the place
+            from which it would have been cut.
+        """
+        found = three(voxels["image"].shape[-3:])
+        if self.augment is None:
+            offset = self._offset(found, rng if shift else None)
+            self._cut(case, voxels, offset, out)
+            points = None if points is None else points.shift([-n for n in offset])
+        elif isinstance(self.augment, Compose):
+            offset = self._offset(found, None)
+            points = self._augmented(self.augment, case, voxels, points, rng, out)
+        else:
+            offset, points = self._called(self.augment, case, voxels, rng, out)
+        if self.targets:
+            make_targets(self.targets, LabelPatch(out["label"], self._voxel(), points), out)
+        return offset
+
+    def _offset(self, found: Shape3, rng: np.random.Generator | None) -> Shape3:
+        room = [n - p for n, p in zip(found, self.size, strict=True)]
+        return three(r // 2 if rng is None else int(rng.integers(r + 1)) for r in room)
+
+    def _cut(self, case: str, voxels: Arrays, offset: Shape3, out: Arrays) -> None:
+        part = Box.at(offset, self.size).slices
+        parts = {name: voxels[name][..., *part] for name in self.reads}
+        self._convert(case, parts, out)
+
+    def _convert(self, case: str, parts: Arrays, out: Arrays) -> None:
+        """Stored voxels in the dtypes of a sample; what is not annotated is ignored."""
+        for name, part in parts.items():
+            if name == "image":
+                self._normalised(case, part, out["image"])
+            elif name == "label":
+                self._integers(part, out["label"])
+            elif part is not out[name]:
+                out[name][...] = part
+        if self.classes is not None and "mask" in parts:
+            np.copyto(out["label"], self.training["ignore_index"], where=~out["mask"])
+
+    def _normalised(self, case: str, part: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        if not self.normalise:
+            out[...] = part
+            return
+        whole = part
+        if not part.flags.c_contiguous:
+            whole = self._scratch.array("part", part.shape, part.dtype)
+            whole[...] = part
+        self._of_case.get(case, self._common).apply(whole, out)
+
+    def _integers(self, label: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        if self.classes is not None:
+            _number_classes(label, self.classes, self.training["ignore_index"], out)
+            return
+        most = np.iinfo(out.dtype).max
+        if np.iinfo(label.dtype).max > most and label.size and label.max() > most:
+            raise StoreError(
+                f"label id {label.max()} does not fit {out.dtype}; renumber the ids with "
+                "labels: {relabel: true}, or take label_dtype='stored'"
+            )
+        np.copyto(out, label, casting="unsafe")
+
+    def _augmented(
+        self,
+        augment: Compose,
+        case: str,
+        voxels: Arrays,
+        points: Skeletons | None,
+        rng: np.random.Generator,
+        out: Arrays,
+    ) -> Skeletons | None:
+        """The block augmented into `out`, and the points that moved with it."""
+        names = [name for name, kind in augment.targets.items() if kind != "points"]
+        sample: dict[str, Any] = {name: voxels[name] for name in names}
+        if self.normalise:
+            image = voxels["image"]
+            sample["image"] = self._scratch.array("normalised", image.shape, np.float32)
+            self._normalised(case, image, sample["image"])
+        if points is not None:
+            sample["skeletons"] = points
+        room = {name: out[name] for name in names}
+        if room["image"].dtype != np.float32:
+            room["image"] = self._scratch.array("moved", room["image"].shape, np.float32)
+        if "label" in names:
+            room["label"] = self._scratch.array("moved label", self.size, self.stored["label"][1])
+        moved = augment(sample, rng, out=room)
+        for name in names:
+            if name == "label":
+                self._integers(moved["label"], out["label"])
+            elif moved[name] is not out[name]:
+                np.copyto(out[name], moved[name], casting="unsafe")
+        if self.classes is not None and "mask" in names:
+            np.copyto(out["label"], self.training["ignore_index"], where=~out["mask"])
+        found: Skeletons | None = moved.get("skeletons")
+        return found
+
+    def _called(
+        self,
+        augment: SampleTransform,
+        case: str,
+        voxels: Arrays,
+        rng: np.random.Generator,
+        out: Arrays,
+    ) -> tuple[Shape3, None]:
+        """A callable of the user's gets the whole block, in the dtypes of a sample."""
+        whole = self.room(three(voxels["image"].shape[-3:]))
+        self._convert(case, voxels, whole)
+        moved = {**whole, **augment({n: whole[n] for n in _AUGMENTED if n in whole}, rng)}
+        found = three(moved["image"].shape[-3:])
+        if any(n < p for n, p in zip(found, self.size, strict=True)):
+            raise ValueError(f"augment gave {found} voxels, fewer than patch_size {self.size}")
+        offset = self._offset(found, rng)
+        part = Box.at(offset, self.size).slices
+        for name in whole:
+            out[name][...] = moved[name][..., *part]
+        return offset, None
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        if name == "image" and self.normalise:
+            return np.dtype(np.float32)
+        return self._label if name == "label" and self._label is not None else self.stored[name][1]
+
+    def _compose(self) -> Compose | None:
+        """The augmentations of the training config; None where it lists none."""
+        if not self.training["augment"]:
+            return None
+        targets: dict[str, Literal["img", "mask", "points"]] = {
+            name: "mask" for name in ("label", "mask") if name in self.stored
+        }
+        if self.training["skeletons"] is not None:
+            targets["skeletons"] = "points"
+        return compose_from_config(
+            self.training["augment"],
+            self.size,
+            targets,
+            spacing=self.training["spacing"],
+            value_range=self._value_range(),
+        )
+
+    def _value_range(self) -> list[tuple[float, float]] | None:
+        """What the clip bounds become, so that amounts mean the same in every patch."""
+        rule = self._common
+        if not self.normalise or self._of_case or rule.clip is None or not rule.scale:
+            return None
+        bounds = np.array(rule.clip, np.float64)
+        scaled = (bounds - np.array(rule.offset)[:, None]) / np.array(rule.scale)[:, None]
+        return [(float(low), float(high)) for low, high in scaled]
+
+    def _targets_to_make(self) -> list[Target]:
+        """Skeleton targets are stored; after an augmentation they are made anew."""
+        section = self.training["skeletons"]
+        anew = isinstance(self.augment, Compose) and section is not None
+        return [Skeleton(**section)] if anew else []
+
+    def _voxel(self) -> tuple[float, float, float]:
+        spacing: Sequence[float] = self.training["spacing"] or (1.0, 1.0, 1.0)
+        z, y, x = spacing
+        return z, y, x
+
+
+def _class_values(
+    values: Sequence[int] | None, wanted: bool | None
+) -> npt.NDArray[np.int64] | None:
+    """The label value of each class, ascending; None where stored values are wanted."""
+    if values is None and wanted:
+        raise ValueError("class_index needs labels that are classes; these are instances")
+    return None if values is None or wanted is False else np.array(values, np.int64)
+
+
+def _label_dtype(name: LabelDtype, stored: Stored) -> np.dtype[Any] | None:
+    if name not in ("int64", "int32", "stored"):
+        raise ValueError(f"label_dtype: found {name!r}; wanted int64, int32 or stored")
+    if name != "stored":
+        return np.dtype(name)
+    return stored["label"][1] if "label" in stored else None
+
+
+def _number_classes(
+    label: npt.NDArray[Any],
+    values: npt.NDArray[np.int64],
+    ignored: int,
+    out: npt.NDArray[Any],
+) -> None:
+    """The place of each label among the class values, `ignored` where it has none."""
+    if label.dtype.itemsize <= 2:  # a table of all labels there can be, which is ten times faster
+        bounds = np.iinfo(label.dtype)
+        table = np.full(bounds.max - bounds.min + 1, ignored, out.dtype)
+        inside = [v for v in values.tolist() if bounds.min <= v <= bounds.max]
+        table[inside] = [np.searchsorted(values, v) for v in inside]  # negative ones from the end
+        np.take(table, label, out=out, mode="wrap")
+        return
+    place = np.minimum(np.searchsorted(values, label), len(values) - 1)
+    out[...] = np.where(values[place] == label, place, ignored)
