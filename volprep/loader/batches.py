@@ -269,7 +269,8 @@ class _Run:
         self._pin, self._device = loader.pin_memory, loader.device
         self._batch_size, self._count = loader.batch_size, loader.threads
         # The caller holds one batch while it asks for the next, and none of the two may change.
-        self._size = min(len(parts), loader.prefetch + 2)
+        self._ahead = loader.prefetch + 1
+        self._size = min(len(parts), self._ahead + 1)
         self._slots: list[_Slot] = []
         self._threads: list[threading.Thread] = []
         self._work: deque[_Work] = deque()
@@ -282,7 +283,7 @@ class _Run:
         if not self._slots:
             self._start()
         with self._changed:
-            while self._scheduled < min(len(self._parts), number + self._size - 1):
+            while self._scheduled < min(len(self._parts), number + self._ahead):
                 self._schedule(self._scheduled)
             slot = self._slots[number % self._size]
             while slot.missing and slot.error is None and not self._stopped:

@@ -1,0 +1,357 @@
+"""Batches: the same for any number of threads, ranks and restarts; nothing leaks, nothing hangs."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
+
+from volprep import pipeline
+from volprep.augment import Compose, Flip
+from volprep.config import load_config
+from volprep.loader import PatchDataset, PatchLoader, dataloader
+from volprep.loader.order import EpochSampler
+
+
+class Numbers:
+    """A source of which each sample says who it is."""
+
+    def __init__(self, count: int, seed: int = 7, slow: float = 0.0) -> None:
+        self.count, self.seed, self.slow = count, seed, slow
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        time.sleep(self.slow * (place[1] % 3))
+        return {"place": np.array(place), "image": np.full((2, 3), place[1], np.float32)}
+
+
+class Broken(Numbers):
+    """Sample 5 cannot be made."""
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        if place[1] == 5:
+            raise OSError("no such voxel")
+        return super().__getitem__(place)
+
+
+def places(batches: Any) -> list[tuple[int, int]]:
+    return [tuple(p) for batch in batches for p in batch["place"].tolist()]
+
+
+def threads_alive() -> int:
+    return sum(t.name.startswith("volprep-loader") for t in threading.enumerate())
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("loader")
+    for kind in ("images", "labels"):
+        (folder / "data" / kind).mkdir(parents=True)
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        label = np.kron(rng.integers(0, 5, (3, 8, 8)), np.ones((4, 5, 5), int)).astype(np.uint16)
+        image = (rng.integers(0, 50, label.shape) + 10 * label).astype(np.uint8)
+        tifffile.imwrite(folder / "data/images" / f"{number}.tif", image, metadata={"axes": "ZYX"})
+        tifffile.imwrite(folder / "data/labels" / f"{number}.tif", label)
+    (folder / "c.yaml").write_text(
+        "data: {root: data, spacing: '1, 1, 1 um'}\n"
+        "plan: {patch_size: [8, 16, 16], batch_size: 2, aug_patch_size: [8, 24, 24]}\n"
+        "augment: [flip, rotate, {gaussian_noise: {p: 1.0}}]\n"
+    )
+    return pipeline.prepare(load_config(folder / "c.yaml")).path
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.integers(1, 40),
+    batch=st.integers(1, 7),
+    steps=st.none() | st.integers(1, 9),
+    threads=st.integers(1, 4),
+    prefetch=st.integers(1, 4),
+    shuffle=st.booleans(),
+)  # fmt: skip
+def test_batches_come_in_one_order_whatever_makes_them(
+    count, batch, steps, threads, prefetch, shuffle
+):
+    options: dict[str, Any] = {"steps": steps, "shuffle": shuffle}
+    loader = PatchLoader(Numbers(count), batch, threads=threads, prefetch=prefetch, **options)
+    alone = PatchLoader(Numbers(count), batch, threads=1, prefetch=1, **options)
+    for _ in range(3):
+        made = [{k: v.clone() for k, v in b.items()} for b in loader]
+        assert places(made) == places(alone)
+        assert len(made) == len(loader)
+        for one in made:
+            assert (one["image"] == one["place"][:, 1, None, None]).all()
+
+
+@given(count=st.integers(1, 30), batch=st.integers(1, 4), world=st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_ranks_share_a_pass_and_none_gets_a_sample_twice(count, batch, world):
+    found = []
+    for rank in range(world):
+        loader = PatchLoader(Numbers(count), batch, rank=rank, world_size=world, threads=1)
+        found += places(loader)
+    assert sorted(found) == [(0, n) for n in range(count)]
+
+
+def test_steps_go_on_into_the_next_pass_and_repeat_nothing():
+    loader = PatchLoader(Numbers(10), 4, steps=6, threads=2)
+    found = [p for _ in range(4) for p in places(loader)]
+    assert len(found) == len(set(found)) == 96
+    assert sorted(found[:10]) == [(0, n) for n in range(10)]
+
+
+@pytest.mark.parametrize(("steps", "world"), [(None, 1), (7, 1), (7, 2), (None, 3), (4, 4)])
+def test_a_run_goes_on_where_its_state_was_taken_with_any_number_of_ranks(steps, world):
+    def whole_order(n_ranks: int, state: dict[str, int] | None, batches: int) -> list[Any]:
+        loaders = [
+            PatchLoader(Numbers(23), 2, steps=steps, rank=r, world_size=n_ranks, threads=2)
+            for r in range(n_ranks)
+        ]
+        for loader in loaders if state else []:
+            loader.load_state_dict(state or {})
+        streams = [_endless(loader) for loader in loaders]
+        return [p for _ in range(batches) for s in streams for p in places([next(s)])]
+
+    first = PatchLoader(Numbers(23), 2, steps=steps, threads=2)
+    stream = _endless(first)
+    before = [p for _ in range(4) for p in places([next(stream)])]
+    state = first.state_dict()
+    after = whole_order(world, state, 3)
+    assert before + after == whole_order(1, None, 40)[: 8 + len(after)]
+
+
+def _endless(loader: PatchLoader) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def test_the_state_of_another_source_is_refused():
+    state = PatchLoader(Numbers(5), 2).state_dict()
+    with pytest.raises(ValueError, match="count is 5"):
+        PatchLoader(Numbers(6), 2).load_state_dict(state)
+
+
+def test_a_batch_stays_as_it_is_until_the_one_after_the_next_is_asked_for():
+    loader = iter(PatchLoader(Numbers(40), 2, threads=3, prefetch=2))
+    last, kept = None, None
+    for batch in loader:
+        time.sleep(0.005)
+        if last is not None and kept is not None:
+            assert all(torch.equal(last[name], kept[name]) for name in kept)
+        last, kept = batch, {name: value.clone() for name, value in batch.items()}
+
+
+def test_what_goes_wrong_in_a_thread_reaches_the_caller_with_its_place():
+    loader = PatchLoader(Broken(20), 4, threads=3, shuffle=False)
+    batches = iter(loader)
+    next(batches)
+    with pytest.raises(OSError, match="no such voxel") as caught:
+        next(batches)
+    assert any("sample 5 of epoch 0" in note for note in caught.value.__notes__)
+    assert threads_alive() == 0
+
+
+def test_threads_end_with_their_epoch_and_with_the_iterator_that_is_forgotten():
+    loader = PatchLoader(Numbers(30, slow=0.001), 2, threads=4)
+    for _ in loader:
+        break
+    gc.collect()
+    assert threads_alive() == 0
+    assert len(list(loader)) == 14  # the rest of the epoch
+    assert threads_alive() == 0
+    batches = iter(loader)
+    next(batches)
+    assert threads_alive() == 4
+    second = iter(loader)
+    with pytest.raises(RuntimeError, match="another pass"):
+        next(batches)
+    next(second)
+    del batches, second, loader
+    gc.collect()
+    assert threads_alive() == 0
+
+
+def test_a_process_ends_though_an_iterator_is_left_in_the_middle(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_loader import Numbers\nfrom volprep.loader import PatchLoader\n"
+        "batches = iter(PatchLoader(Numbers(1000, slow=0.01), 2, threads=4)); next(batches)\n"
+        "print('done')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == "done\n"
+
+
+def test_transforms_act_in_the_threads_and_draw_the_same_for_any_number():
+    def transform(sample: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        return {**sample, "draw": rng.random(3)}
+
+    one, four = (
+        torch.cat([b["draw"].clone() for b in PatchLoader(
+            Numbers(12), 3, threads=n, transforms=transform)])
+        for n in (1, 4)
+    )  # fmt: skip
+    assert torch.equal(one, four)
+    assert len(one.unique()) == 36
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"batch_size": 0}, "batch_size: found 0"),
+        ({"batch_size": 2.5}, "batch_size: found 2.5"),
+        ({"threads": 0}, "threads: found 0"),
+        ({"steps": -1}, "steps: found -1"),
+        ({"rank": 2, "world_size": 2}, "rank: found 2; wanted 0 to 1"),
+        ({"prefetch": True}, "prefetch: found True"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(options, says):
+    with pytest.raises(ValueError, match=says):
+        PatchLoader(Numbers(4), **{"batch_size": 2, **options})
+    with pytest.raises(ValueError, match="no sample"):
+        PatchLoader(Numbers(0), 2)
+
+
+def equal(a: Any, b: Any) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_samples_are_those_of_torchs_dataloader(patches, augment, threads):
+    dataset = PatchDataset(patches, augment=augment)
+    wanted = DataLoader(dataset, 2, sampler=EpochSampler(dataset, shuffle=True))
+    found = dataloader(patches, steps=None, augment=augment, threads=threads)
+    for _ in range(2):
+        for a, b in zip(wanted, found, strict=True):
+            assert equal(a, b)
+
+
+def test_processes_give_what_threads_give(patches):
+    processes = dataloader(patches, num_workers=2, multiprocessing_context="fork")
+    threads = dataloader(patches, steps=None)
+    for _ in range(2):
+        for a, b in zip(processes, threads, strict=True):
+            assert equal(a, b)
+
+
+def drawn(loader: Any) -> dict[int, torch.Tensor]:
+    return {
+        int(i): image.clone()
+        for batch in loader
+        for i, image in zip(batch["index"], batch["image"], strict=True)
+    }
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_an_epoch_reaches_workers_that_live_on(patches, context):
+    dataset = PatchDataset(patches, augment=True)
+    loader = DataLoader(
+        dataset, 2, sampler=RandomSampler(dataset), num_workers=1, persistent_workers=True,
+        multiprocessing_context=context,
+    )  # fmt: skip
+    epochs = []
+    for epoch in (0, 1, 0):
+        dataset.set_epoch(epoch)
+        epochs.append(drawn(loader))
+    assert all(torch.equal(epochs[0][n], epochs[2][n]) for n in epochs[0])
+    assert not any(torch.equal(epochs[0][n], epochs[1][n]) for n in epochs[0])
+
+
+def test_distributed_sampler_and_its_set_epoch_work_with_the_data_sets_own(patches):
+    dataset = PatchDataset(patches, augment=True)
+    ranks = [DistributedSampler(dataset, num_replicas=2, rank=r) for r in range(2)]
+    found = []
+    for epoch in (0, 1):
+        dataset.set_epoch(epoch)
+        for sampler in ranks:
+            sampler.set_epoch(epoch)
+        found.append(drawn(batch for s in ranks for batch in DataLoader(dataset, 2, sampler=s)))
+        assert found[-1].keys() == set(range(len(dataset)))
+    assert not any(torch.equal(found[0][n], found[1][n]) for n in found[0])
+
+
+def test_indices_of_numpy_and_torch_are_indices(patches):
+    dataset = PatchDataset(patches)
+    for index in (np.int64(1), torch.tensor(1), (np.uint8(0), torch.tensor(1)), 1 - len(dataset)):
+        assert equal(_tensors(dataset[index]), _tensors(dataset[0, 1]))
+    for wrong in (1.0, "1", None, slice(2)):
+        with pytest.raises(TypeError):
+            dataset[wrong]  # type: ignore[index]
+
+
+def _tensors(sample: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: torch.as_tensor(value) for name, value in sample.items()}
+
+
+def test_an_augmented_sample_says_where_it_would_have_begun(patches):
+    plain = PatchDataset(patches, patch_size=None)
+    turned = PatchDataset(patches, augment=True)
+    for number in range(len(plain)):
+        room = (np.array(plain[number]["image"].shape[1:]) - turned.patch_size) // 2
+        assert (turned[number]["start"] == plain[number]["start"] + torch.tensor(room)).all()
+        wanted = (plain[number]["pad"] - torch.tensor(room)[:, None]).clamp(min=0)
+        assert (turned[number]["pad"] == wanted).all()
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_labels_come_in_the_dtype_that_was_asked_for(patches, augment):
+    wide = PatchDataset(patches, augment=augment)[2]["label"]
+    for name, dtype in (("int32", torch.int32), ("stored", torch.uint16)):
+        narrow = PatchDataset(patches, augment=augment, label_dtype=name)[2]["label"]
+        assert narrow.dtype == dtype
+        assert torch.equal(narrow.to(torch.int64), wide)
+
+
+def test_augmentation_of_stored_grey_values_keeps_their_dtype(patches):
+    image = PatchDataset(patches, augment=True, normalise=False)[0]["image"]
+    assert image.dtype == torch.uint8
+
+
+def test_a_callable_gets_whole_stored_patches_and_may_be_a_compose(patches):
+    def mirror(sample: dict[str, Any], _: np.random.Generator) -> dict[str, Any]:
+        assert sample["image"].shape == (1, 8, 24, 24)
+        return {name: np.ascontiguousarray(value[..., ::-1]) for name, value in sample.items()}
+
+    stored = PatchDataset(patches, patch_size=None)[3]
+    mirrored = PatchDataset(patches, patch_size=None, augment=mirror)[3]
+    assert torch.equal(mirrored["image"], stored["image"].flip(-1))
+    compose = Compose([Flip()], (8, 16, 16), {"label": "mask"})
+    assert PatchDataset(patches, augment=compose)[3]["image"].shape == (1, 8, 16, 16)
+
+
+@pytest.mark.parametrize("size", [32, (16, 16), (8, 16, 16.5), (0, 1, 1), "all"])
+def test_a_patch_size_that_is_none_is_refused_in_words(patches, size):
+    with pytest.raises(ValueError, match="patch_size: found"):
+        PatchDataset(patches, patch_size=size)
+
+
+def test_the_first_batch_of_an_epoch_is_that_epochs_whoever_sets_it(patches):
+    loader = dataloader(patches, steps=3)
+    first = [b["image"].clone() for b in loader]
+    second = [b["image"].clone() for b in loader]
+    loader.set_epoch(1)
+    assert all(torch.equal(a["image"], b) for a, b in zip(loader, second, strict=True))
+    loader.set_epoch(0)
+    assert all(torch.equal(a["image"], b) for a, b in zip(loader, first, strict=True))
