@@ -24,6 +24,7 @@ from volprep.errors import (
     VolprepError,
 )
 from volprep.loader import PatchDataset, dataloader
+from volprep.loader.recipe import number_classes
 from volprep.store import PatchStore, load_json
 
 SHAPE = (12, 40, 36)
@@ -245,7 +246,10 @@ def test_no_background_is_invented_and_the_unknown_is_ignored(tmp_path: Path) ->
     sample, stored = dataset[0], PatchDataset(store.path, class_index=False)[0]["label"].numpy()
     np.testing.assert_array_equal(values[sample["label"].numpy()], stored)
     raw = np.array([[33, 34], [0, 231]], np.uint8)
-    assert dataset._integers(raw, 0).tolist() == [[0, -1], [-1, 3]]
+    for dtype in (np.uint8, np.int16, np.uint32, np.int64):
+        numbered = np.empty(raw.shape, np.int64)
+        number_classes(raw.astype(dtype), np.array([33, 65, 201, 231]), -1, numbered)
+        assert numbered.tolist() == [[0, -1], [-1, 3]]
 
 
 def test_what_is_not_annotated_is_ignored_where_labels_are_classes(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from volprep.preprocess import Normalisation
 from volprep.skeletons import Skeletons
 from volprep.targets import LabelPatch, Skeleton, Target, make_targets
 
-__all__ = ["Arrays", "LabelDtype", "Recipe", "SampleTransform"]
+__all__ = ["Arrays", "LabelDtype", "Recipe", "SampleTransform", "number_classes"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 LabelDtype = Literal["int64", "int32", "stored"]
@@ -176,7 +176,7 @@ class Recipe:
 
     def _integers(self, label: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         if self.classes is not None:
-            _number_classes(label, self.classes, self.training["ignore_index"], out)
+            number_classes(label, self.classes, self.training["ignore_index"], out)
             return
         most = np.iinfo(out.dtype).max
         if np.iinfo(label.dtype).max > most and label.size and label.max() > most:
@@ -301,7 +301,7 @@ def _label_dtype(name: LabelDtype, stored: Stored) -> np.dtype[Any] | None:
     return stored["label"][1] if "label" in stored else None
 
 
-def _number_classes(
+def number_classes(
     label: npt.NDArray[Any],
     values: npt.NDArray[np.int64],
     ignored: int,
