@@ -368,7 +368,7 @@ def test_label_facts_equal_numpy(data, shape, dtype, depth):
 @pytest.mark.parametrize(
     ("name", "options", "wanted"),
     [
-        ("01_stardist_nuclei3d", {}, {"unknown-spacing", "note", "cut-objects"}),
+        ("01_stardist_nuclei3d", {}, {"unknown-spacing", "axis-guessed", "cut-objects"}),
         ("02_gonuclear_nuclei3d_h5", {}, {"small-objects", "cut-objects"}),
         ("05_isbi2012_em_png_stack", {}, {"unknown-spacing", "one-instance", "read-as-stack"}),
         (
@@ -382,11 +382,11 @@ def test_label_facts_equal_numpy(data, shape, dtype, depth):
                 "cut-objects",
             },
         ),
-        ("08_nifti_totalseg_ct", {}, {"note", "small-objects", "cut-objects"}),
+        ("08_nifti_totalseg_ct", {}, {"unit-guessed", "small-objects", "cut-objects"}),
         ("11_imagej_tiff_plantseg", {}, {"cut-objects"}),
         ("12_ometiff", {}, {"small-objects", "cut-objects", "siblings-unused"}),
         ("15_2d_stardist_pair", {}, {"unknown-spacing", "cut-objects"}),
-        ("16_2d_sparse_bbbc007", {}, {"unknown-spacing", "sparse-label", "note"}),
+        ("16_2d_sparse_bbbc007", {}, {"unknown-spacing", "sparse-label", "spacing-unread"}),
         ("19_omezarr_nuclei", {}, {"duplicate-image", "small-objects", "cut-objects"}),
     ],
 )
@@ -417,8 +417,8 @@ def test_real_traps_are_errors_that_say_what_to_do(real_data: Callable[[str], Pa
         "fib1", (FileRef(real_data("09_nifti_urocell_mito/mito_binary/fib1-0-0-0.nii.gz")),)
     )
     found = check_cases([absurd], headers_only=True)
-    assert kinds(found) == set()
-    assert "the stored spacing is absurd and not used" in str(only(found, "note"))
+    assert kinds(found) == {"absurd-spacing"}
+    assert "the stored spacing is absurd and not used" in str(only(found, "absurd-spacing"))
 
 
 def test_real_facts_are_those_of_the_data_sheet(real_data: Callable[[str], Path]):
@@ -427,3 +427,67 @@ def test_real_facts_are_those_of_the_data_sheet(real_data: Callable[[str], Path]
     assert (facts["ids"], facts["max_id"]) == (301, 135709)
     assert facts["intensity"] == {"min": [31.0], "max": [217.0]}
     assert round(facts["foreground"], 6) == 0.999984
+
+
+def a_nifti_pair(folder: Path, affine: np.ndarray, label: np.ndarray = LABEL) -> Case:
+    import nibabel
+
+    for name, array, place in (("i", IMAGE, np.eye(4)), ("l", label, affine)):
+        image = nibabel.Nifti1Image(array.T, place)
+        image.header.set_xyzt_units("micron")
+        nibabel.save(image, folder / f"{name}.nii.gz")
+    refs = [FileRef(folder / f"{name}.nii.gz") for name in "il"]
+    return Case("a", (refs[0],), label=refs[1])
+
+
+def test_a_label_that_is_mirrored_is_an_error_and_no_voxel_is_read(tmp_path: Path) -> None:
+    affine = np.diag([-1.0, 1, 1, 1])
+    affine[0, 3] = IMAGE.shape[2] - 1
+    report = examine_cases([a_nifti_pair(tmp_path, affine)])
+    (finding,) = [f for f in report.findings if f.name == "geometry-differs"]
+    assert finding.level == "error"
+    assert "mirrored in x" in finding.found
+    assert "data.geometry: header" in finding.todo
+    assert "data.geometry: stored" in finding.todo
+    assert report.facts[0].voxels is None
+
+
+def test_a_label_that_is_shifted_by_half_a_voxel_cannot_be_repaired(tmp_path: Path) -> None:
+    affine = np.eye(4)
+    affine[2, 3] = 1.5
+    (finding,) = [
+        f for f in check_cases([a_nifti_pair(tmp_path, affine)]) if f.name == "geometry-differs"
+    ]
+    assert "shifted by 1.5 voxels up in z" in finding.found
+    assert "header" not in finding.todo.replace("headers", "")
+
+
+def test_a_label_larger_than_the_image_is_told_by_where_it_lies(tmp_path: Path) -> None:
+    wide = np.pad(LABEL, 2)
+    affine = np.eye(4)
+    affine[:3, 3] = -2
+    found = {f.name: f for f in check_cases([a_nifti_pair(tmp_path, affine, wide)])}
+    assert "shape-mismatch" not in found
+    assert "shifted by 2 voxels down in z" in found["geometry-differs"].found
+    assert "data.geometry: header" in found["geometry-differs"].todo
+
+
+@pytest.mark.parametrize(
+    ("what", "planes", "level"),
+    [("image", 4, "warning"), ("image", 1, "error"), ("label", 1, "info")],
+)
+def test_chunks_that_were_never_written_are_told(
+    tmp_path: Path, what: str, planes: int, level: str
+) -> None:
+    import zarr
+
+    for name, array in (("image", IMAGE), ("label", LABEL)):
+        made = zarr.create_array(
+            tmp_path / f"{name}.zarr", shape=array.shape, chunks=(1, 8, 10), dtype=array.dtype
+        )
+        some = planes if name == what else len(array)
+        made[:some] = np.maximum(array[:some], 1)
+    case = Case("a", (FileRef(tmp_path / "image.zarr"),), label=FileRef(tmp_path / "label.zarr"))
+    (finding,) = [f for f in check_cases([case]) if f.name == "chunks-missing"]
+    assert (finding.level, finding.path) == (level, tmp_path / f"{what}.zarr")
+    assert f"{6 - planes} of 6 chunks" in finding.found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from sources_checks import arrays, check_block, check_volume, folder
 from zarr import codecs
 
 from volprep.errors import SourceError
-from volprep.geometry import Box
 from volprep.sources import list_datasets, open_labels, open_volume
 from volprep.sources.zarrarray import read_array
 
@@ -334,9 +334,174 @@ def test_a_key_may_not_lead_out_of_the_folder(tmp_path: Path) -> None:
 
 
 def test_an_array_larger_than_memory_is_opened_and_read_in_boxes(tmp_path: Path) -> None:
-    zarr.create_array(tmp_path / "a.zarr", shape=(2**20,) * 3, dtype="u2", chunks=(64, 64, 64))
+    shape = (2**20, 2**20, 4)
+    zarr.create_array(tmp_path / "a.zarr", shape=shape, dtype="u2", chunks=(2**10, 2**20, 4))
+    made = zarr.open_array(tmp_path / "a.zarr")
+    with pytest.raises(SourceError, match="claims 4398046511104 voxels, and 0 of the 1024 chunks"):
+        open_volume(tmp_path / "a.zarr")
+    chunk = tmp_path / "a.zarr/c/3/0/0"
+    chunk.parent.mkdir(parents=True)
+    chunk.touch()
+    chunk.with_name("1").touch()  # beyond the grid
+    with pytest.raises(SourceError, match="and 1 of the 1024 chunks"):
+        open_volume(tmp_path / "a.zarr")
+    chunk.parent.parent.with_name("5").mkdir()
+    (chunk.parent.parent.with_name("5") / "0").mkdir()
+    (chunk.parent.parent.with_name("5") / "0" / "0").touch()
     volume = open_volume(tmp_path / "a.zarr")
-    box = Box.at((2**20 - 9,) * 3, (9, 9, 9))
-    check_block(volume.read(box), np.zeros((1, 9, 9, 9), np.uint16))
+    assert volume.shape == (1, *made.shape)
+    assert volume.missing_chunks() == (1022, 1024)
     with pytest.raises(SourceError, match="does not fit into memory"):
         volume.read()
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("name", ["v2", "default"])
+@pytest.mark.parametrize("separator", [".", "/"])
+def test_chunks_that_were_never_written_are_counted(
+    tmp_path: Path, zarr_format: Any, name: Any, separator: Any
+) -> None:
+    if zarr_format == 2 and name == "default":
+        pytest.skip("version 2 has one way to name chunks")
+    array = zarr.create_array(
+        tmp_path / "a.zarr",
+        shape=(5, 8, 9),
+        chunks=(2, 4, 4),
+        dtype="u2",
+        zarr_format=zarr_format,
+        chunk_key_encoding={"name": name, "separator": separator},
+    )
+    array[:2, :4, :] = 7
+    array[4:, 4:, 8:] = 7
+    assert open_volume(tmp_path / "a.zarr").missing_chunks() == (18 - 4, 18)
+
+
+def test_chunks_that_are_not_in_a_shard_are_counted(tmp_path: Path) -> None:
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(5, 8, 9), chunks=(2, 2, 2), shards=(4, 4, 4), dtype="u2"
+    )
+    array[:2, :2, :] = 7
+    volume = open_volume(tmp_path / "a.zarr")
+    assert volume.missing_chunks() == (60 - 5, 60)
+    array[:] = 7
+    assert volume.missing_chunks() == (0, 60)
+
+
+@pytest.mark.parametrize("told", [None, "."])
+@pytest.mark.parametrize("shape", [(8, 9), (5, 8, 9)])
+def test_nested_chunks_are_recognised_whatever_the_metadata_say(
+    tmp_path: Path, told: str | None, shape: tuple[int, ...]
+) -> None:
+    array = np.random.default_rng(0).integers(1, 200, shape).astype(np.uint8)
+    made = zarr.create_array(
+        tmp_path / "a.zarr",
+        shape=shape,
+        chunks=(4,) * len(shape),
+        dtype="u1",
+        zarr_format=2,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+    )
+    made[...] = array
+    _edit(tmp_path / "a.zarr/.zarray", lambda meta: meta.update(dimension_separator=told))
+    volume = open_volume(tmp_path / "a.zarr")
+    check_block(volume.read(), array.reshape(1, *((1,) * (3 - len(shape))), *shape))
+    assert "chunks-nested" in [note.name for note in volume.notes]
+    assert volume.missing_chunks()[0] == 0
+
+
+def _edit(path: Path, change: Any) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def _image(folder: Path, version: str, image: dict[str, Any], shape: Any = (2, 3, 4)) -> Path:
+    """An OME-Zarr image of one level, with these metadata."""
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    group.create_array("0", data=np.ones(shape, np.uint8))
+    group.attrs["ome"] = {"version": version, "multiscales": [image]}
+    return folder
+
+
+AXES = [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
+
+
+def _level(*transformations: Any, path: str = "0") -> dict[str, Any]:
+    return {"path": path, "coordinateTransformations": list(transformations)}
+
+
+def _scale(*numbers: Any) -> dict[str, Any]:
+    return {"type": "scale", "scale": list(numbers)}
+
+
+def _move(*numbers: Any) -> dict[str, Any]:
+    return {"type": "translation", "translation": list(numbers)}
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ({"axes": AXES, "datasets": [_level(_scale(1, 1))]}, "datasets[0].coordinateTransform"),
+        ({"axes": AXES, "datasets": [_level(_move(1, 1))]}, "a translation of 2 numbers for 3"),
+        (
+            {"axes": AXES, "datasets": [_level()], "coordinateTransformations": [_scale(1, 1)]},
+            "multiscales[0].coordinateTransformations has a scale of 2 numbers for 3 axes",
+        ),
+        ({"axes": AXES, "datasets": [_level(_scale("a", 1, 1))]}, "no list of numbers"),
+        ({"axes": AXES, "datasets": [_level(path="1")]}, "multiscales[0].datasets[0].path"),
+        ({"axes": AXES, "datasets": [{"path": 5}]}, "multiscales[0].datasets[0].path is missing"),
+        ({"axes": AXES}, "multiscales[0].datasets is no list"),
+        ({"axes": AXES[1:], "datasets": [_level()]}, "name 2 axes (YX), and the array has 3"),
+        ({"axes": [{"type": "space"}] * 3, "datasets": [_level()]}, "multiscales[0].axes names no"),
+    ],
+)
+def test_metadata_that_do_not_fit_are_errors_that_name_the_key(
+    tmp_path: Path, image: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SourceError, match=re.escape(words)):
+        open_volume(_image(tmp_path / "a.zarr", "0.5", image))
+
+
+def test_an_unknown_version_is_named(tmp_path: Path) -> None:
+    image = {"axes": AXES, "datasets": [_level(_scale(3, 2, 1))]}
+    volume = open_volume(_image(tmp_path / "a.zarr", "7.1", image))
+    assert volume.spacing == (3, 2, 1)
+    assert any("'7.1' is not known" in note for note in volume.notes)
+    _edit(tmp_path / "a.zarr/0/zarr.json", lambda meta: meta.update(zarr_format=9))
+    with pytest.raises(SourceError, match="zarr_format 9, which is not known"):
+        open_volume(tmp_path / "a.zarr")
+
+
+def test_coordinate_systems_are_read_as_far_as_axes_and_scale_go(tmp_path: Path) -> None:
+    systems = [
+        {"name": "pixels", "axes": [{"name": a, "type": "array"} for a in "zyx"]},
+        {"name": "physical", "axes": AXES},
+    ]
+    steps = {"type": "sequence", "output": "physical", "transformations": [_scale(3, 2, 1)]}
+    image = {"coordinateSystems": systems, "datasets": [_level(steps)]}
+    volume = open_volume(_image(tmp_path / "a.zarr", "0.6.dev2", image))
+    assert (volume.axes, volume.spacing, volume.notes) == ("ZYX", (3, 2, 1), ())
+    turned = {"type": "rotation", "rotation": [[0, 1], [1, 0]], "output": "physical"}
+    image = {"coordinateSystems": systems, "datasets": [_level(turned)]}
+    volume = open_volume(_image(tmp_path / "b.zarr", "0.6.dev2", image))
+    assert volume.spacing is None
+    assert any("'rotation' is not read" in note for note in volume.notes)
+
+
+def test_where_an_image_lies_joins_its_levels_transformations_and_its_own(tmp_path: Path) -> None:
+    image = {
+        "axes": AXES,
+        "datasets": [_level(_scale(3, 2, 1), _move(30, 20, 10))],
+        "coordinateTransformations": [_scale(2, 2, 2), _move(1, 1, 1)],
+    }
+    placement = open_volume(_image(tmp_path / "a.zarr", "0.5", image)).placement
+    assert placement is not None
+    assert placement.origin == (61, 41, 21)
+    assert placement.steps == ((6, 0, 0), (0, 4, 0), (0, 0, 2))
+    assert placement.unit == "µm"
+
+
+def test_a_folder_that_leads_into_itself_is_walked_once(tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "a.zarr", mode="w").create_array("raw", data=np.ones((2, 3, 4)))
+    (tmp_path / "a.zarr/again").symlink_to(tmp_path / "a.zarr")
+    assert [d.key for d in list_datasets(tmp_path / "a.zarr")] == ["raw"]

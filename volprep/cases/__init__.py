@@ -1,6 +1,7 @@
 """Which files make one case: found in a folder by its layout, or listed by hand."""
 
 from volprep.cases.case import Case, Cases, FileRef, Fold, LabelKind
+from volprep.cases.channels import ChannelFiles
 from volprep.cases.find import cases_from_entries, find_cases, group_of
 from volprep.cases.layouts import LAYOUTS
 from volprep.cases.search import SEARCH_OPTIONS, Search
@@ -10,6 +11,7 @@ __all__ = [
     "SEARCH_OPTIONS",
     "Case",
     "Cases",
+    "ChannelFiles",
     "FileRef",
     "Fold",
     "LabelKind",

@@ -40,6 +40,7 @@ class DerivedVolume(Volume):
             "spacing": first.spacing,
             "chunks": _coarsest(parts),
             "notes": [note for part in parts for note in part.notes],
+            "placement": first.placement,
         }
         super().__init__(first.path, Layout(axes, (channels, *stored)), dtype, **(options | rest))
         self.parts = tuple(parts)
@@ -60,6 +61,11 @@ class DerivedVolume(Volume):
         walks = [part.slabs(boxes[0].shape[0]) for part in self.parts]
         for box, *blocks in zip(boxes, *walks, strict=True):
             yield box, self._made([block for _, block in blocks], box)
+
+    def missing_chunks(self) -> tuple[int, int]:
+        """Of all parts together."""
+        counts = [part.missing_chunks() for part in self.parts]
+        return sum(absent for absent, _ in counts), sum(total for _, total in counts)
 
     def close(self) -> None:
         """Let go of the open files."""

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.cases import Case
+from volprep.checks.headers import compare_grids, count_chunks
 from volprep.checks.measure import (
     ImageFacts,
     LabelFacts,
@@ -98,6 +98,7 @@ def examine_case(
     image, label = attempt(case.open_image), attempt(case.open_label)
     mask = attempt(case.open_mask)
     findings += _headers(case, image, label, mask)
+    findings += attempt(lambda: list(count_chunks(case, image, label, mask))) or []
     if headers_only or any(finding.level == "error" for finding in findings):
         return CaseFacts(case, image, label, mask), findings
     voxels = None if image is None else attempt(partial(measure_image, image, progress))
@@ -122,31 +123,13 @@ def _headers(
                 yield said(note, case.name, None if volume is None else Path(volume.name))
     if image is None:
         return
-    yield from _spacing(case, image, label)
-    for what, volume in (("label", label), ("mask", mask)):
-        if volume is not None and volume.shape[1:] != image.shape[1:]:
-            message = (
-                f"the {what} has shape {volume.shape[1:]} and the image {image.shape[1:]} (Z, Y, X)"
-            )
-            todo = _what_would_fit(image, volume, what)
-            yield _finding("shape-mismatch", case, volume, message, todo)
+    yield from _spacing(case, image, label, mask)
+    yield from compare_grids(case, image, label, mask)
 
 
-def _what_would_fit(image: Volume, label: Volume, what: str) -> str | None:
-    """The reading of the axes under which two shapes are one, if there is any."""
-    own = label.shape[1:]
-    if own[0] == 1 and image.shape[0] == 1 and own[1:] == image.shape[2:]:
-        return "if the first axis of the image is channels, say so with `axes: CYX`"
-    for order in permutations(range(3)):
-        if tuple(own[axis] for axis in order) == image.shape[1:]:
-            letters = "".join("ZYX"[order.index(axis)] for axis in range(3))
-            return f"they agree if the axes of the {what} are {letters}: `label_axes: {letters}`"
-    if sorted(own) == sorted(image.shape[1:]):
-        return "their axes are in different orders"
-    return None
-
-
-def _spacing(case: Case, image: Volume, label: Volume | None) -> Iterator[Finding]:
+def _spacing(
+    case: Case, image: Volume, label: Volume | None, mask: Volume | None
+) -> Iterator[Finding]:
     own = image.spacing
     if case.spacing is not None:
         stored = case.image.open().spacing
@@ -158,10 +141,11 @@ def _spacing(case: Case, image: Volume, label: Volume | None) -> Iterator[Findin
     elif not all(_SPACING_RANGE[0] <= length <= _SPACING_RANGE[1] for length in own):
         message = f"the spacing {_um(own)} is no microscope's"
         yield _finding("absurd-spacing", case, image, message)
-    theirs = None if label is None else label.spacing
-    if own is not None and theirs is not None and not _alike(own, theirs):
-        message = f"the label says a spacing of {_um(theirs)} and the image {_um(own)}"
-        yield _finding("spacing-mismatch", case, label, message)
+    for what, volume in (("label", label), ("mask", mask)):
+        theirs = None if volume is None else volume.spacing
+        if own is not None and theirs is not None and not _alike(own, theirs):
+            message = f"the {what} says a spacing of {_um(theirs)} and the image {_um(own)}"
+            yield _finding("spacing-mismatch", case, volume, message)
 
 
 def _voxels(case: Case, image: Volume, facts: ImageFacts) -> Iterator[Finding]:

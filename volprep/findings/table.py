@@ -81,6 +81,28 @@ TABLE: dict[str, Kind] = {
         why="Without their names, a channel that is missing everywhere is not noticed.",
         example='`"channel_names": {"0": "DAPI", "1": "actin"}`',
     ),
+    "channels-or-slices": Kind(
+        "warning",
+        wanted="a file that says which of its axes is depth",
+        todo="if it is a stack of slices, say `axes: ZYX`; if it is channels, `axes: CYX`",
+        why="Tools that write an ImageJ file without axes call the slices of a stack channels.",
+        example="tifffile.imwrite('a.tif', stack, imagej=True): 60 channels and no depth",
+    ),
+    "chunks-missing": Kind(
+        "warning",
+        wanted="every chunk of the volume",
+        todo="copy or convert the file again; if it is meant to be empty there, ignore this",
+        why="Chunks that were never written read as a fill value: a transfer that broke off and "
+        "an empty volume look alike.",
+        example="a Zarr folder of which a copy was interrupted: 120 of 512 chunks are not there",
+    ),
+    "chunks-nested": Kind(
+        "warning",
+        wanted="metadata that say how chunks are named",
+        todo="nothing; to be rid of this, write `dimension_separator` into the .zarray",
+        why="Read as its metadata say, every voxel of the array would be the fill value.",
+        example="an old nested Zarr v2 store whose .zarray has no dimension_separator",
+    ),
     "clip-collapses": Kind(
         "warning",
         wanted="bounds that leave a range",
@@ -164,6 +186,29 @@ TABLE: dict[str, Kind] = {
         todo="set `patching.foreground.per: class`",
         why="Patches are drawn by class, since there are too many pieces to list.",
         example="a noisy class map of a million specks",
+    ),
+    "geometry-ambiguous": Kind(
+        "warning",
+        wanted="a header that says one thing only",
+        todo="correct the header, or take voxels as stored with `data.geometry: stored`",
+        why="A NIfTI file may say twice where it lies; programs differ in whom they believe.",
+        example="a sform of the scanner and a qform of another program, mirrored in x",
+    ),
+    "geometry-differs": Kind(
+        "error",
+        wanted="image, label, mask and channels on one grid",
+        todo="bring them to the image's grid with `data.geometry: header`, or, where the headers "
+        "are wrong and the voxels fit as they are stored, say `data.geometry: stored`",
+        why="Voxels are paired by their index. Where headers say that two files lie otherwise, "
+        "labels would be trained on in the wrong place.",
+        example="a label saved by a program that flips the first axis: mirrored in x",
+    ),
+    "geometry-unreadable": Kind(
+        "warning",
+        wanted="an affine that gives every voxel a place of its own",
+        todo="correct the header, or say `data.geometry: stored`",
+        why="Whether image and label lie alike cannot be told.",
+        example="a NIfTI file whose sform is all zeros",
     ),
     "ignore-label": Kind(
         "info",
@@ -291,6 +336,13 @@ TABLE: dict[str, Kind] = {
         why="The file's own description of its pages is wrong, so they are read in their order.",
         example="an OME-TIFF that was cropped by a program that kept the old description",
     ),
+    "ome-version-unknown": Kind(
+        "warning",
+        wanted="OME-Zarr 0.1 to 0.6",
+        todo="compare shape, axes and spacing with what you know of the data",
+        why="A later version may say things in a way that is not understood here.",
+        example="a multiscales with version 0.9",
+    ),
     "one-instance": Kind(
         "warning",
         wanted="an id for each object",
@@ -304,6 +356,13 @@ TABLE: dict[str, Kind] = {
         todo="add the image, or name the label like its image",
         why="A label without an image is not trained on; mostly a name is spelled differently.",
         example="labels/Cell7.tif beside images/cell_7.tif",
+    ),
+    "pages-left-out": Kind(
+        "info",
+        wanted="one image in a file",
+        todo="nothing",
+        why="Thumbnails and smaller copies of the image are passed over.",
+        example="a scanner's TIFF with a 256 x 256 preview behind the stack",
     ),
     "palette-read": Kind(
         "info",
@@ -333,6 +392,13 @@ TABLE: dict[str, Kind] = {
         why="The same image with two labels is kept on one side of the split.",
         example="two raters annotated one image",
     ),
+    "series-joined": Kind(
+        "warning",
+        wanted="one stack in a file",
+        todo="if they are not the planes of one stack, save them as files of their own",
+        why="The file calls each of its pages an image of its own; they are read as one stack.",
+        example="tifffile.imwrite('a.tif', plane, append=True) for every plane",
+    ),
     "shape-mismatch": Kind(
         "error",
         wanted="image, label and mask of one shape (Z, Y, X)",
@@ -346,6 +412,13 @@ TABLE: dict[str, Kind] = {
         todo="name them with `image_dir`, `label_dir` or `mask_dir`, if they are meant",
         why="Other folders, files or datasets lie beside those that are read.",
         example="synapses/ beside labels/; imagesTs/ of nnU-Net",
+    ),
+    "skeleton-point": Kind(
+        "info",
+        wanted="skeletons that run along their objects",
+        todo="nothing, where the objects are as wide as long, such as nuclei; else look at them",
+        why="A round or square object has no middle line: its skeleton is one point.",
+        example="12 nuclei: every voxel's offset leads to the middle of its nucleus",
     ),
     "slices-differ": Kind(
         "error",
@@ -367,13 +440,6 @@ TABLE: dict[str, Kind] = {
         todo="number the slices alike",
         why="Without numbers, slices of image and label are paired by their order alone.",
         example="a.png, b.png beside one.png, two.png",
-    ),
-    "skeleton-point": Kind(
-        "info",
-        wanted="skeletons that run along their objects",
-        todo="nothing, where the objects are as wide as long, such as nuclei; else look at them",
-        why="A round or square object has no middle line: its skeleton is one point.",
-        example="12 nuclei: every voxel's offset leads to the middle of its nucleus",
     ),
     "small-objects": Kind(
         "info",
@@ -509,6 +575,13 @@ TABLE: dict[str, Kind] = {
         why="The data set brings its own folds, which results are compared by.",
         example="splits_final.json of nnU-Net; `split.fold` chooses one",
     ),
+    "suffix-wrong": Kind(
+        "info",
+        wanted="a name that ends as the content does",
+        todo="rename it",
+        why="Other programs go by the name and fail.",
+        example="a plain NIfTI file called brain.nii.gz",
+    ),
     "unit-guessed": Kind(
         "info",
         wanted="a header that names its unit",
@@ -536,6 +609,14 @@ TABLE: dict[str, Kind] = {
         todo="copy or export it again, or leave it out",
         why="A file that cannot be read cannot be trained on.",
         example="c3.tif: is cut short: 1048576 bytes are missing",
+    ),
+    "value-offset": Kind(
+        "warning",
+        wanted="values as they are stored",
+        todo="nothing; to be rid of this, save the file with its values",
+        why="ImageJ keeps signed numbers shifted by 32768 and says so in its calibration, which "
+        "is applied.",
+        example="a label of 0, 1, 2 that is stored as 32768, 32769, 32770",
     ),
     "vanished-ids": Kind(
         "warning",

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from volprep.errors import SourceError
+from volprep.sources.aligned import aligned
 from volprep.sources.array import ArrayVolume
 from volprep.sources.axes import Layout
 from volprep.sources.base import SLAB_BYTES, Array, Volume
@@ -31,6 +32,7 @@ from volprep.sources.names import (
     slice_files,
     stem_of,
 )
+from volprep.sources.placement import Difference, Placement, difference
 
 __all__ = [
     "SLAB_BYTES",
@@ -39,10 +41,14 @@ __all__ = [
     "ArrayVolume",
     "ChunkedVolume",
     "Dataset",
+    "Difference",
     "Index",
     "LabelVolume",
     "Layout",
+    "Placement",
     "Volume",
+    "aligned",
+    "difference",
     "is_image_key",
     "is_label_key",
     "is_volume_path",

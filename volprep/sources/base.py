@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.errors import SourceError, VolprepError
+from volprep.findings import Note
 from volprep.geometry import Box, Shape3, Spacing3
 from volprep.sources.axes import Layout
 from volprep.sources.openfiles import OPEN, next_serial
+from volprep.sources.placement import Placement
 
 __all__ = [
     "SLAB_BYTES",
@@ -148,8 +150,10 @@ class Volume(ABC):
         A 2D file that says nothing of z has its y spacing there.
     chunks : tuple of int
         (Z, Y, X): the block that is read at once; boxes that follow it are cheap.
-    notes : tuple of str
+    notes : tuple of Note
         What was read with doubt.
+    placement : Placement or None
+        Where the file says that its voxels lie; None where it does not.
     """
 
     def __init__(
@@ -161,7 +165,8 @@ class Volume(ABC):
         key: str | None = None,
         spacing: Spacing3 | None = None,
         chunks: Shape3 | None = None,
-        notes: Sequence[str] = (),
+        notes: Sequence[Note] = (),
+        placement: Placement | None = None,
     ) -> None:
         self.path = Path(path)
         self.key = key
@@ -172,6 +177,7 @@ class Volume(ABC):
         self.spacing = spacing
         self.chunks: Shape3 = Box.whole(chunks or self.shape[1:]).clip(self.shape).stop
         self.notes = tuple(notes)
+        self.placement = placement
         self._layout = layout
         self._prepare()
 

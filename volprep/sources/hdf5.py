@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from volprep.errors import SourceError
+from volprep.findings import Note
 from volprep.geometry import Spacing3
 from volprep.sources.array import FileVolume, default_axes
 from volprep.sources.axes import Layout
@@ -299,7 +300,7 @@ def _check_claim(place: str, dataset: Any) -> None:
         )
 
 
-def _axes(place: str, dataset: Any, axes: str | None) -> tuple[str, tuple[str, ...]]:
+def _axes(place: str, dataset: Any, axes: str | None) -> tuple[str, tuple[Note, ...]]:
     """Axes as the user, ilastik's ``axistags`` or HDF5 dimension labels say; else ZYX or YX."""
     if axes is not None:
         return axes, ()
@@ -309,8 +310,8 @@ def _axes(place: str, dataset: Any, axes: str | None) -> tuple[str, tuple[str, .
     letters = default_axes(place, tuple(dataset.shape), "the dataset")
     few = dataset.shape[0]
     if letters == "ZYX" and few <= _FEW:
-        doubt = f"first axis ({few}) read as Z; if it is channels, say `axes: CYX`"
-        return letters, (doubt,)
+        doubt = f"first axis ({few}) read as Z"
+        return letters, (Note("axis-guessed", doubt, todo="if it is channels, say `axes: CYX`"),)
     return letters, ()
 
 
@@ -321,14 +322,15 @@ def _axistags(text: Any) -> str:
         return ""
 
 
-def _spacing(attributes: Any, layout: Layout) -> tuple[Spacing3 | None, tuple[str, ...]]:
+def _spacing(attributes: Any, layout: Layout) -> tuple[Spacing3 | None, tuple[Note, ...]]:
     """The spacing from ``element_size_um``, which is (Z, Y, X)."""
     if "element_size_um" not in attributes:
         for name in _OTHER_SPACINGS:
             if name in attributes:
                 value = np.asarray(attributes[name]).tolist()
-                return None, (f"attribute {name!r} ({value}) names no unit: not read as spacing",)
-        return None, ("no spacing stored",)
+                doubt = f"attribute {name!r} ({value}) names no unit: not read as spacing"
+                return None, (Note("spacing-unread", doubt),)
+        return None, (Note("unknown-spacing", "no spacing stored"),)
     try:
         sizes = [float(s) for s in np.ravel(attributes["element_size_um"])]
     except (TypeError, ValueError):
@@ -337,11 +339,12 @@ def _spacing(attributes: Any, layout: Layout) -> tuple[Spacing3 | None, tuple[st
     if flat and len(sizes) == 2:
         sizes = [sizes[0], *sizes]
     if len(sizes) != 3 or not all(math.isfinite(s) and s > 0 for s in sizes):
-        return None, (f"element_size_um cannot be read as (z, y, x): {sizes}",)
+        doubt = f"element_size_um cannot be read as (z, y, x): {sizes}"
+        return None, (Note("spacing-unread", doubt),)
     z, y, x = sizes
     two = len(np.ravel(attributes["element_size_um"])) == 2
     doubt = "element_size_um has 3 entries for a 2D array: read as (z, y, x)"
-    return (z, y, x), ((doubt,) if flat and not two else ())
+    return (z, y, x), ((Note("unit-guessed", doubt),) if flat and not two else ())
 
 
 def _check_size(path: Path, wanted: int) -> None:

@@ -9,14 +9,16 @@ from typing import NoReturn
 import numpy as np
 
 from volprep.errors import SourceError
+from volprep.findings import Note
 from volprep.geometry import Box
 from volprep.sources.axes import Layout
 from volprep.sources.base import SLAB_BYTES, Array, Volume
+from volprep.sources.wrapped import WrappedVolume
 
 __all__ = ["LabelVolume"]
 
 
-class LabelVolume(Volume):
+class LabelVolume(WrappedVolume):
     """A volume of label ids: one channel, an unsigned integer dtype, no id changed.
 
     Unsigned integers pass as they are. Signed ones are checked for negative values
@@ -45,19 +47,10 @@ class LabelVolume(Volume):
         held = volume.dtype
         notes = volume.notes
         if held.kind == "f":
-            notes = (*notes, f"labels are stored as {held}: read as whole numbers")
+            text = f"labels are stored as {held}: read as whole numbers"
+            notes = (*notes, Note("labels-from-float", text))
         layout = Layout("CZYX", volume.shape)
-        super().__init__(
-            volume.path,
-            layout,
-            np.dtype(f"u{held.itemsize}"),
-            key=volume.key,
-            spacing=volume.spacing,
-            chunks=volume.chunks,
-            notes=notes,
-        )
-        self.axes = volume.axes
-        self._volume = volume
+        super().__init__(volume, layout, np.dtype(f"u{held.itemsize}"), notes=notes)
         if held.kind == "f":
             import logging  # nobody else here waits 6 ms for it
 
@@ -65,37 +58,23 @@ class LabelVolume(Volume):
             log.info("%s: labels are stored as %s, read as %s", self.name, held, self.dtype)
 
     @property
-    def ndim_spatial(self) -> int:
-        """2 where there is one plane only, else 3."""
-        return self._volume.ndim_spatial
-
-    @property
-    def sequential(self) -> bool:
-        """As the volume that holds the labels."""
-        return self._volume.sequential
-
-    @property
     def mapped(self) -> bool:
         """As the volume that holds the labels; what must be converted is new memory."""
-        return self._volume.mapped and self._volume.dtype.kind != "f"
+        return self.volume.mapped and self.volume.dtype.kind != "f"
 
     def slabs(
         self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
     ) -> Iterator[tuple[Box, Array]]:
         """As `Volume.slabs`."""
-        for box, block in self._volume.slabs(depth, max_bytes=max_bytes):
+        for box, block in self.volume.slabs(depth, max_bytes=max_bytes):
             yield box, self._ids(block, box)
 
     def slab_boxes(self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES) -> list[Box]:
         """As `Volume.slab_boxes`."""
-        return self._volume.slab_boxes(depth, max_bytes=max_bytes)
-
-    def close(self) -> None:
-        """Let go of the open file."""
-        self._volume.close()
+        return self.volume.slab_boxes(depth, max_bytes=max_bytes)
 
     def _read(self, box: Box) -> Array:
-        return self._ids(self._volume.read(box), box)
+        return self._ids(self.volume.read(box), box)
 
     def _ids(self, block: Array, box: Box) -> Array:
         if block.dtype.kind == "u":

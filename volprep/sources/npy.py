@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from volprep.errors import SourceError
+from volprep.findings import Note
 from volprep.sources.array import FileVolume, default_axes
 from volprep.sources.axes import Layout
 from volprep.sources.base import Volume, reading
@@ -47,7 +48,7 @@ class NpzVolume(StreamVolume):
     """A deflated array inside a `.npz`."""
 
     def __init__(self, path: Path, key: str, layout: Layout, header: _Header, packed: int) -> None:
-        notes = ("no spacing stored",)
+        notes = (Note("unknown-spacing", "no spacing stored"),)
         super().__init__(path, layout, header.dtype, packed=packed, key=key, notes=notes)
         self._header = header
 
@@ -88,9 +89,8 @@ def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
 def _mapped(
     path: Path, key: str | None, layout: Layout, header: _Header, offset: int
 ) -> FileVolume:
-    return FileVolume(
-        path, layout, header.dtype, offset=offset, key=key, notes=("no spacing stored",)
-    )
+    notes = (Note("unknown-spacing", "no spacing stored"),)
+    return FileVolume(path, layout, header.dtype, offset=offset, key=key, notes=notes)
 
 
 def _headers(path: Path, archive: zipfile.ZipFile) -> dict[str, _Header]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from volprep.errors import SourceError
+from volprep.findings import Note
 from volprep.sources.array import MappedVolume
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array, Volume, reading
@@ -33,7 +34,7 @@ class PictureHeader:
     width: int
     samples: int
     dtype: np.dtype[Any]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,7 +52,7 @@ class Picture(MappedVolume):
     """A single PNG or JPEG file; decoded once."""
 
     def __init__(self, path: Path, layout: Layout, header: PictureHeader, *, labels: bool) -> None:
-        notes = (*header.notes, "no spacing stored")
+        notes = (*header.notes, Note("unknown-spacing", "no spacing stored"))
         super().__init__(path, layout, header.dtype, notes=notes)
         self._labels, self._header = labels, header
 
@@ -158,14 +159,15 @@ def _png_header(head: bytes, *, labels: bool) -> PictureHeader:
     width, height, depth, colour = struct.unpack_from(">IIBB", head, 16)
     if colour not in _SAMPLES or head[12:16] != b"IHDR" or 0 in (width, height):
         raise ValueError("its PNG header is damaged")
-    notes, samples = [], _SAMPLES[colour]
+    samples = _SAMPLES[colour]
+    notes: list[Note] = []
     if colour == _PALETTE and labels:
         samples = 1
-        notes.append("palette PNG: its indices are read as labels")
+        notes.append(Note("palette-read", "palette PNG: its indices are read as labels"))
     elif colour == _PALETTE:
-        notes.append("palette PNG: read as red, green and blue")
+        notes.append(Note("palette-read", "palette PNG: read as red, green and blue"))
     if colour in (4, 6):
-        notes.append(f"channel {samples - 1} is transparency")
+        notes.append(Note("alpha-channel", f"channel {samples - 1} is transparency"))
     dtype = np.dtype(np.uint16 if depth == 16 else np.uint8)
     return PictureHeader(height, width, samples, dtype, tuple(notes))
 
@@ -212,7 +214,7 @@ def _jpeg_header(data: bytes) -> PictureHeader:
             bits, height, width, samples = struct.unpack_from(">BHHB", data, at)
             if bits != 8 or samples not in (1, 3, 4) or 0 in (height, width):
                 raise ValueError(f"JPEG of {bits} bits and {samples} components")
-            notes = ("JPEG is lossy: values are not what they were",)
+            notes = (Note("image-lossy", "JPEG is lossy: values are not what they were"),)
             return PictureHeader(height, width, samples, np.dtype(np.uint8), notes)
     raise EOFError("it is cut short before its size")
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from volprep.errors import SourceError
+from volprep.findings import Note
 from volprep.geometry import Spacing3
 from volprep.sources import tiff
 from volprep.sources.axes import Layout
@@ -77,16 +78,17 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
     flat = layout.ndim_spatial == 2
     if spacing is not None and not flat:
         _, y, x = spacing
-        notes = (*notes, f"only part of the spacing is stored: y {y:g} µm, x {x:g} µm")
+        part = f"only part of the spacing is stored: y {y:g} µm, x {x:g} µm"
+        notes = (*notes, Note("unknown-spacing", part))
         spacing = None
     return SliceStack(path, layout, files, header, labels=labels, spacing=spacing, notes=notes)
 
 
-def _header(file: Path, *, labels: bool) -> tuple[PictureHeader, Spacing3 | None, tuple[str, ...]]:
+def _header(file: Path, *, labels: bool) -> tuple[PictureHeader, Spacing3 | None, tuple[Note, ...]]:
     """The header of one slice, and what it says of spacing."""
     if not _is_tiff(file):
         header = picture_header(file, labels=labels)
-        return header, None, (*header.notes, "no spacing stored")
+        return header, None, (*header.notes, Note("unknown-spacing", "no spacing stored"))
     with reading(file, "TIFF file"):
         pages = read_pages(file)
     planes = len(pages.offsets) if pages.page == pages.shape else 0

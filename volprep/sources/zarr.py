@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from volprep.errors import SourceError
-from volprep.geometry import Spacing3, to_micrometres
+from volprep.findings import Note
 from volprep.sources.array import default_axes
 from volprep.sources.axes import Layout, fitting_axes
 from volprep.sources.base import Volume, reading
 from volprep.sources.keys import choose_key
+from volprep.sources.multiscales import (
+    Level,
+    clean_key,
+    levels_of,
+    ome_attributes,
+    placement_of,
+    spacing_of,
+)
 from volprep.sources.zarrarray import (
     ZarrArray,
     ZarrVolume,
@@ -27,19 +32,7 @@ from volprep.sources.zarrarray import (
 __all__ = ["datasets", "open_source"]
 
 _FEW = 4  # so few sections look like channels
-_OLD_AXES = "tczyx"  # of OME-Zarr 0.1 and 0.2, which do not name them
 _DEEPEST = 3  # how many folders a level may lie below its image
-_LETTERS = {"time": "T", "channel": "C"}
-
-
-@dataclass(frozen=True)
-class Level:
-    """One array of a multiscale image, with what the image says of its axes."""
-
-    path: str
-    axes: str
-    scale: tuple[float, ...] | None
-    units: tuple[str | None, ...]
 
 
 def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
@@ -48,13 +41,26 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
         name, level = _find(path, key, labels=labels)
         place = f"{path}::{name}" if name else str(path)
         array = read_array(path / name)
+        if array is None and level is not None:
+            raise SourceError(
+                place,
+                f"is no Zarr array, but {level.where}.path names it",
+                "the image is not whole: copy or save it again",
+            )
         if array is None:
             raise SourceError(place, "is no Zarr array", "give the key of an array or an image")
+        array.check_claim(place)
         letters, notes = _axes(place, array, level, axes)
         layout = Layout.of(place, letters, array.shape)
-        spacing, doubts = _spacing(level, layout)
-        rest: dict[str, Any] = {"key": name or None, "spacing": spacing}
-        return ZarrVolume(path, layout, array, notes=(*notes, *doubts), **rest)
+        fits = level is not None and level.axes == layout.axes
+        spacing, doubts = spacing_of(level if fits else None, layout)
+        rest: dict[str, Any] = {
+            "key": name or None,
+            "spacing": spacing,
+            "placement": placement_of(level) if fits else None,
+            "notes": (*array.notes, *(level.notes if level else ()), *notes, *doubts),
+        }
+        return ZarrVolume(path, layout, array, **rest)
 
 
 def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
@@ -67,16 +73,18 @@ def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
 def _find(path: Path, key: str | None, *, labels: bool) -> tuple[str, Level | None]:
     """Key of the array that is meant, and its level where it belongs to an image."""
     if key is not None:
-        return _named(path, _clean(path, key))
+        return _named(path, clean_key(path, key))
     if read_array(path) is not None:
         return "", _level_of(path, "")
     if labels and (inside := _label_group(path)) is not None:
         return _named(path, inside)
-    levels = _levels(path)
+    levels = levels_of(path)
     if levels:
         return levels[0].path, levels[0]
-    if "bioformats2raw.layout" in _ome(path) or "bioformats2raw.layout" in read_attributes(path):
-        images = [c for c in _children(path) if _levels(path / c)]
+    if "bioformats2raw.layout" in ome_attributes(
+        path
+    ) or "bioformats2raw.layout" in read_attributes(path):
+        images = [c for c in _children(path) if levels_of(path / c)]
         if len(images) == 1:
             return _named(path, images[0])
     found = {k: array.shape for k, array in _walk(path, "")}
@@ -87,30 +95,23 @@ def _named(path: Path, key: str) -> tuple[str, Level | None]:
     """An array, or the first level of the image, of that key."""
     if read_array(path / key) is not None:
         return key, _level_of(path, key)
-    levels = _levels(path / key)
+    levels = levels_of(path / key)
     if levels:
         return f"{key}/{levels[0].path}" if key else levels[0].path, levels[0]
     found = {k: array.shape for k, array in _walk(path, "")}
     return choose_key(path, found, key or ".", labels=False), None
 
 
-def _clean(path: Path, key: str) -> str:
-    parts = PurePosixPath(key.strip("/")).parts
-    if ".." in parts:
-        raise SourceError(path, f"key {key!r} leads out of the folder", "give a key inside it")
-    return "/".join(parts)
-
-
 def _label_group(path: Path) -> str | None:
     """The one label image of an OME-Zarr image; None where it has none."""
     folder = path / "labels"
-    names = _ome(folder).get("labels", read_attributes(folder).get("labels"))
+    names = ome_attributes(folder).get("labels", read_attributes(folder).get("labels"))
     if not isinstance(names, list) or not names:
         return None
     if len(names) > 1:
         listed = ", ".join(f"labels/{name}" for name in names)
         raise SourceError(path, f"has {len(names)} label images", f"give the key of one: {listed}")
-    return _clean(path, f"labels/{names[0]}")
+    return clean_key(path, f"labels/{names[0]}")
 
 
 def _level_of(path: Path, key: str) -> Level | None:
@@ -118,61 +119,15 @@ def _level_of(path: Path, key: str) -> Level | None:
     folder = path / key
     for image in list(folder.parents)[:_DEEPEST]:
         name = folder.relative_to(image).as_posix()
-        for level in _levels(image):
+        for level in levels_of(image):
             if level.path == name:
                 return level
     return None
 
 
-def _ome(folder: Path) -> Mapping[str, Any]:
-    """The OME metadata of a group: version 0.5 keeps them under ``ome``."""
-    attributes = read_attributes(folder)
-    ome = attributes.get("ome")
-    return ome if isinstance(ome, dict) else attributes
-
-
-def _levels(folder: Path) -> list[Level]:
-    """The levels of the first multiscale image of a group, the finest first."""
-    images = _ome(folder).get("multiscales")
-    if not isinstance(images, list) or not images:
-        return []
-    image = images[0]
-    named = image.get("axes")
-    if named is None:
-        named = list(_OLD_AXES)
-    axes: list[dict[str, Any]] = [{"name": a} if isinstance(a, str) else a for a in named]
-    letters, units = "".join(map(_letter, axes)), tuple(axis.get("unit") for axis in axes)
-    overall = _scale(image.get("coordinateTransformations"))
-    levels = []
-    for entry in image["datasets"]:
-        scale = _scale(entry.get("coordinateTransformations"))
-        if scale is not None and overall is not None:
-            scale = tuple(a * b for a, b in zip(scale, overall, strict=True))
-        path = _clean(folder, str(entry["path"]))
-        levels.append(Level(path, letters, scale or overall, units))
-    return levels
-
-
-def _letter(axis: Mapping[str, Any]) -> str:
-    kind = str(axis.get("type", ""))
-    return _LETTERS.get(kind) or str(axis["name"]).upper()[:1]
-
-
-def _scale(transformations: Any) -> tuple[float, ...] | None:
-    """The product of the scales in a list of transformations."""
-    scales = [
-        tuple(float(s) for s in t["scale"])
-        for t in transformations or []
-        if t.get("type") == "scale" and "scale" in t
-    ]
-    if not scales:
-        return None
-    return tuple(math.prod(s) for s in zip(*scales, strict=True))
-
-
 def _axes(
     place: str, array: ZarrArray, level: Level | None, axes: str | None
-) -> tuple[str, tuple[str, ...]]:
+) -> tuple[str, tuple[Note, ...]]:
     own = "" if level is None else level.axes
     if not own and array.names is not None:
         own = "".join(n[:1].upper() for n in array.names)
@@ -181,47 +136,43 @@ def _axes(
         return fitting_axes(axes, own) if known else axes, ()
     if known:
         return own, ()
+    if level is not None and len(own) != len(array.shape):
+        raise SourceError(
+            place,
+            f"its OME metadata name {len(own)} axes ({own}), and the array has"
+            f" {len(array.shape)} (see the axes of multiscales[0])",
+            "correct them, or say what the axes are, such as `axes: CZYX`",
+        )
     letters = default_axes(place, array.shape, "the array")
     few = array.shape[0]
     if letters == "ZYX" and few <= _FEW:
-        return letters, (f"first axis ({few}) read as Z; if it is channels, say `axes: CYX`",)
+        read = f"first axis ({few}) read as Z"
+        return letters, (Note("axis-guessed", read, todo="if it is channels, say `axes: CYX`"),)
     return letters, ()
-
-
-def _spacing(level: Level | None, layout: Layout) -> tuple[Spacing3 | None, tuple[str, ...]]:
-    if level is None or level.scale is None or len(level.scale) != len(level.axes):
-        return None, ("no spacing stored",)
-    steps: dict[str, float] = {}
-    for letter, size, unit in zip(level.axes, level.scale, level.units, strict=True):
-        if letter not in "ZYX":
-            continue
-        if unit is None:
-            listed = ", ".join(f"{s:g}" for s in level.scale)
-            return None, (f"the scale ({listed}) has no unit: not read as spacing",)
-        length = to_micrometres(size, unit)
-        if length is None or not math.isfinite(length) or length <= 0:
-            return None, (f"the scale along {letter.lower()} ({size:g} {unit}) is no length",)
-        steps[letter] = length
-    steps.setdefault("Z", steps["Y"])
-    return (steps["Z"], steps["Y"], steps["X"]), ()
 
 
 def _children(folder: Path) -> list[str]:
     return sorted(c.name for c in folder.iterdir() if c.is_dir() and not c.name.startswith("."))
 
 
-def _walk(root: Path, key: str) -> list[tuple[str, ZarrArray]]:
-    """All arrays below a group; of a multiscale image its first level alone."""
+def _walk(root: Path, key: str, seen: frozenset[Path] = frozenset()) -> list[tuple[str, ZarrArray]]:
+    """All arrays below a group; of a multiscale image its first level alone.
+
+    `seen` are the folders above: a link that leads back to one of them is not followed.
+    """
     folder = root / key
+    place = folder.resolve()
+    if place in seen:
+        return []
     array = read_array(folder)
     if array is not None:
         return [(key, array)]
     if read_json(folder / "zarr.json") is None and read_json(folder / ".zgroup") is None:
         return []
-    levels = _levels(folder)
+    levels = levels_of(folder)
     later = {level.path.split("/")[0] for level in levels[1:]}
     found: list[tuple[str, ZarrArray]] = []
     for child in _children(folder):
         if child not in later:
-            found += _walk(root, f"{key}/{child}" if key else child)
+            found += _walk(root, f"{key}/{child}" if key else child, seen | {place})
     return found

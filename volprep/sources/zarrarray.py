@@ -10,22 +10,26 @@ import json
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from volprep.codecs import CRC_BYTES, Codecs, decode_shard_index, inner_chunk
+from volprep.codecs import CRC_BYTES, MISSING, Codecs, decode_shard_index, inner_chunk
 from volprep.errors import SourceError
+from volprep.findings import Note
 from volprep.sources.axes import Layout
-from volprep.sources.base import Array
+from volprep.sources.base import Array, reading
 from volprep.sources.chunked import ChunkedVolume, Index
 
 __all__ = ["ZarrArray", "ZarrVolume", "read_array", "read_attributes", "read_json"]
 
 _SHARDS_KEPT = 128
+_CLAIM_BYTES = 2**34  # a volume beyond this must have some of its chunks stored
+_CLAIM_SHARE = 1000
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class ZarrArray:
         Of the index of a shard, and whether it comes first.
     names : tuple of str or None
         The names of the axes, where the array has them.
+    notes : tuple of Note
+        What its metadata leave open.
     """
 
     path: Path
@@ -63,6 +69,49 @@ class ZarrArray:
     index_codecs: Codecs | None
     index_first: bool
     names: tuple[str, ...] | None
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        """How many chunk files there would be along each axis."""
+        chunk = self.shard or self.block
+        return tuple(-(-n // c) for n, c in zip(self.shape, chunk, strict=True))
+
+    def file(self, index: Index) -> Path:
+        """The file of a chunk."""
+        prefix, separator = self.key
+        name = separator.join(map(str, index)) or "0"
+        return self.path / (f"{prefix}{separator}{name}" if prefix else name)
+
+    def stored(self) -> Iterator[Index]:
+        """The chunks that are there as files, in no order, from the listing of the folders."""
+        prefix, separator = self.key
+        root = self.path / prefix if prefix and separator == "/" else self.path
+        lead = f"{prefix}{separator}" if prefix and separator != "/" else ""
+        depth = len(self.shape) if separator == "/" else 1
+        for parts in _names(root, max(1, depth)):
+            name = ".".join(parts) if separator == "/" else parts[0].removeprefix(lead)
+            index = _index(name, "." if separator == "/" else separator, self.files)
+            if index is not None and (not lead or parts[0].startswith(lead)):
+                yield index
+
+    def check_claim(self, place: str) -> None:
+        """Refuse a size that the metadata claim and hardly a chunk stands behind.
+
+        What was never written is the fill value: two kilobytes can stand for 10**18 voxels,
+        and whoever walks through them does not come to an end.
+        """
+        if math.prod(self.shape) * self.dtype.itemsize <= _CLAIM_BYTES:
+            return
+        needed = -(-math.prod(self.files) // _CLAIM_SHARE)
+        there = sum(1 for _ in islice(self.stored(), needed))
+        if there < needed:
+            raise SourceError(
+                place,
+                f"claims {math.prod(self.shape)} voxels, and {there} of the"
+                f" {math.prod(self.files)} chunks of it are there",
+                "its metadata are wrong, or it was never filled; save the part that holds data",
+            )
 
 
 class ZarrVolume(ChunkedVolume):
@@ -71,6 +120,23 @@ class ZarrVolume(ChunkedVolume):
     def __init__(self, path: Path, layout: Layout, array: ZarrArray, **rest: Any) -> None:
         super().__init__(path, layout, array.dtype, block=array.block, **rest)
         self._meta = array
+
+    def missing_chunks(self) -> tuple[int, int]:
+        """As `Volume.missing_chunks`; of shards the inner chunks are counted."""
+        with reading(self.name):
+            total = math.prod(self._meta.files)
+            if self._meta.shard is None:
+                return total - sum(1 for _ in self._meta.stored()), total
+            ratio = self._ratio
+            grid = [-(-n // b) for n, b in zip(self._meta.shape, self._block, strict=True)]
+            there = 0
+            for shard in self._meta.stored():
+                table = self._read_index(shard, ratio)
+                # Beyond the end of the array shards have places that nothing belongs to.
+                cut = tuple(slice(n - i * r) for i, r, n in zip(shard, ratio, grid, strict=True))
+                if table is not None:
+                    there += int(np.count_nonzero(table[cut][..., 0] != np.uint64(MISSING)))
+            return math.prod(grid) - there, math.prod(grid)
 
     def _open(self) -> Any:
         if self._meta.codecs is not None:
@@ -96,23 +162,23 @@ class ZarrVolume(ChunkedVolume):
 
     def _chunk(self, index: Index) -> bytes | None:
         try:
-            return self._file(index).read_bytes()
+            return self._meta.file(index).read_bytes()
         except FileNotFoundError:
             return None
 
-    def _file(self, index: Index) -> Path:
-        prefix, separator = self._meta.key
-        name = separator.join(map(str, index)) or "0"
-        return self._meta.path / (f"{prefix}{separator}{name}" if prefix else name)
+    @property
+    def _ratio(self) -> tuple[int, ...]:
+        """Inner chunks of a shard along each axis."""
+        shard = self._meta.shard or self._block
+        return tuple(s // b for s, b in zip(shard, self._block, strict=True))
 
     def _inner_chunk(self, index: Index) -> bytes | None:
-        shard_shape = self._meta.shard or self._block
-        ratio = [s // b for s, b in zip(shard_shape, self._block, strict=True)]
+        ratio = self._ratio
         shard = tuple(i // r for i, r in zip(index, ratio, strict=True))
         table = self._shard_index(shard, ratio)
         if table is None:
             return None
-        with self._file(shard).open("rb") as file:
+        with self._meta.file(shard).open("rb") as file:
             entry = table[tuple(i % r for i, r in zip(index, ratio, strict=True))]
             place = inner_chunk(entry, os.fstat(file.fileno()).st_size)
             if place is None:
@@ -137,7 +203,7 @@ class ZarrVolume(ChunkedVolume):
         codecs = self._meta.index_codecs or Codecs((), False)
         size = 16 * math.prod(ratio) + CRC_BYTES * codecs.checked
         try:
-            with self._file(shard).open("rb") as file:
+            with self._meta.file(shard).open("rb") as file:
                 file.seek(*((0, os.SEEK_SET) if self._meta.index_first else (-size, os.SEEK_END)))
                 data = file.read(size)
         except FileNotFoundError:
@@ -169,9 +235,23 @@ def read_array(folder: Path) -> ZarrArray | None:
     """The metadata of the array in a folder; None where it holds a group or nothing."""
     document = read_json(folder / "zarr.json")
     if document is not None:
+        _check_format(folder, document, 3)
         return _version_3(folder, document) if document.get("node_type") == "array" else None
     document = read_json(folder / ".zarray")
-    return None if document is None else _version_2(folder, document)
+    if document is None:
+        return None
+    _check_format(folder, document, 2)
+    return _version_2(folder, document)
+
+
+def _check_format(folder: Path, document: Mapping[str, Any], known: int) -> None:
+    """A version that is not known may mean anything by the keys that are."""
+    if document.get("zarr_format", known) != known:
+        raise SourceError(
+            folder,
+            f"has zarr_format {document['zarr_format']!r}, which is not known",
+            "save it as Zarr version 2 or 3",
+        )
 
 
 def _version_2(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
@@ -184,19 +264,44 @@ def _version_2(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
         name = None if compressor is None else str(compressor.get("id"))
         codecs = Codecs.of([] if name is None else [name], checked=False)
     dtype = np.dtype(meta["dtype"])
-    return ZarrArray(
+    told = meta.get("dimension_separator")
+    array = ZarrArray(
         path=folder,
         shape=shape,
         dtype=dtype,
         fill=_fill(meta.get("fill_value"), dtype),
         block=block,
         shard=None,
-        key=("", str(meta.get("dimension_separator", "."))),
+        key=("", str(told or ".")),
         codecs=codecs,
         index_codecs=None,
         index_first=False,
         names=_axis_names(read_attributes(folder).get("_ARRAY_DIMENSIONS")),
     )
+    return _as_stored(array, told)
+
+
+def _as_stored(array: ZarrArray, told: str | None) -> ZarrArray:
+    """The array with the separator that its chunks are stored with.
+
+    Stores written before ``dimension_separator`` was invented may nest their chunks and say
+    nothing; read as they say, every voxel of them would be the fill value.
+    """
+    if len(array.shape) < 2 or next(array.stored(), None) is not None:
+        return array
+    other = "/" if array.key[1] == "." else "."
+    turned = replace(array, key=("", other))
+    if next(turned.stored(), None) is None:
+        return array
+    said = "does not say" if told is None else f"says {told!r}"
+    text = f"its chunks are separated by {other!r}, and its metadata {said}: read as stored"
+    if array.codecs is None:
+        raise SourceError(
+            array.path,
+            f"its chunks are separated by {other!r}, and its metadata {said}",
+            f'write "dimension_separator": "{other}" into its .zarray',
+        )
+    return replace(turned, notes=(Note("chunks-nested", text),))
 
 
 def _version_3(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
@@ -241,6 +346,30 @@ def _chain(chain: Sequence[Mapping[str, Any]]) -> tuple[Codecs | None, bool]:
     names = [str(codec["name"]) for codec in chain[1:]]
     checked = names[-1:] == ["crc32c"]
     return Codecs.of(names[:-1] if checked else names, checked=checked), big
+
+
+def _names(folder: Path, depth: int) -> Iterator[tuple[str, ...]]:
+    """The names of files so many folders down, with those of the folders between."""
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            if depth == 1:
+                yield (entry.name,)
+            elif entry.name.isdecimal():
+                for below in _names(folder / entry.name, depth - 1):
+                    yield (entry.name, *below)
+
+
+def _index(name: str, separator: str, grid: Sequence[int]) -> Index | None:
+    """The chunk of a file's name; None for a name that belongs to none."""
+    parts = name.split(separator) if len(grid) > 1 else [name]
+    if len(parts) != max(1, len(grid)) or not all(p.isdecimal() and p.isascii() for p in parts):
+        return None
+    index = tuple(map(int, parts))[: len(grid)]
+    return index if all(i < n for i, n in zip(index, grid, strict=True)) else None
 
 
 def _sizes(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

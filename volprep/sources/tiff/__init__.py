@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from volprep.errors import SourceError
+from volprep.findings import Note
 from volprep.sources.array import FileVolume
 from volprep.sources.axes import Layout, fitting_axes
 from volprep.sources.base import Volume, reading
@@ -41,7 +42,7 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
     return TiffBlocks(path, layout, pages, **rest)
 
 
-def _depth_axis(path: Path, pages: Pages) -> tuple[str, tuple[str, ...]]:
+def _depth_axis(path: Path, pages: Pages) -> tuple[str, tuple[Note, ...]]:
     """The axes of a file; the one axis that it does not name is read as depth, and noted."""
     unsaid = [a for a in pages.axes if a in _UNSAID]
     if len(unsaid) > 1:
@@ -52,4 +53,5 @@ def _depth_axis(path: Path, pages: Pages) -> tuple[str, tuple[str, ...]]:
         )
     if not unsaid or "Z" in pages.axes:
         return pages.axes, ()
-    return pages.axes.replace(unsaid[0], "Z"), (f"page axis {unsaid[0]} read as Z",)
+    note = Note("axis-guessed", f"page axis {unsaid[0]} read as Z")
+    return pages.axes.replace(unsaid[0], "Z"), (note,)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from volprep.errors import SourceError
+from volprep.findings import Note
 from volprep.geometry import Spacing3
 from volprep.sources.tiff.pages import Pages, check_planes
 from volprep.sources.tiff.voxelsize import Resolution
@@ -127,10 +128,11 @@ def _lsm_spacing(file: Any) -> Spacing3 | None:
     return (z, y, x) if min(z, y, x) > 0 else None
 
 
-def _doubts(file: Any, series: Any) -> tuple[str, ...]:
+def _doubts(file: Any, series: Any) -> tuple[Note, ...]:
     notes = []
     if len(file.series) > 1:
-        notes.append(f"holds {len(file.series)} images: the first is read")
+        notes.append(Note("images-left-out", f"holds {len(file.series)} images: the first is read"))
     if file.is_ome and series.kind != "ome":
-        notes.append("its OME metadata do not fit its pages: pages are read in their order")
+        unfit = "its OME metadata do not fit its pages: pages are read in their order"
+        notes.append(Note("ome-unfit", unfit))
     return tuple(notes)

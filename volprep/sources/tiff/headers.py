@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from volprep.errors import SourceError
+from volprep.findings import Note
 from volprep.geometry import Spacing3
 from volprep.sources.tiff.bytifffile import pages_by_tifffile
 from volprep.sources.tiff.direct import direct_pages
@@ -45,7 +46,7 @@ def _read(path: Path, directories: Directories) -> Pages:
     return direct_pages(path, directories) or pages_by_tifffile(path)
 
 
-def spacing_of(pages: Pages, *, flat: bool) -> tuple[Spacing3 | None, tuple[str, ...]]:
+def spacing_of(pages: Pages, *, flat: bool) -> tuple[Spacing3 | None, tuple[Note, ...]]:
     """What the headers say of the voxel size, and what is doubtful about it."""
     if pages.spacing is not None:
         return pages.spacing, ()

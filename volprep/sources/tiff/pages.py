@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.errors import SourceError
+from volprep.findings import Note
 from volprep.geometry import Spacing3
 from volprep.sources.tiff.voxelsize import Resolution, imagej_fields
 
@@ -68,7 +69,7 @@ class Pages:
     description: str
     resolution: Resolution | None
     spacing: Spacing3 | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def page_bytes(self) -> int:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from volprep.findings import Note
 from volprep.geometry import Spacing3, to_micrometres
 
 __all__ = ["Resolution", "imagej_fields", "read_spacing", "shaped_fields"]
@@ -32,7 +33,7 @@ class Resolution:
 
 def read_spacing(
     description: str, resolution: Resolution | None, *, flat: bool
-) -> tuple[Spacing3 | None, tuple[str, ...]]:
+) -> tuple[Spacing3 | None, tuple[Note, ...]]:
     """Spacing of a TIFF file.
 
     Parameters
@@ -48,7 +49,7 @@ def read_spacing(
     -------
     spacing : tuple of float or None
         (Z, Y, X) in micrometres.
-    notes : tuple of str
+    notes : tuple of Note
         What is missing or doubtful.
     """
     if "<OME" in description:
@@ -66,8 +67,9 @@ def read_spacing(
         return (z, y, x), notes
     known = [f"{a} {s:g} µm" for a, s in (("z", z), ("y", y), ("x", x)) if s is not None]
     if known:
-        return None, (*notes, f"only part of the spacing is stored: {', '.join(known)}")
-    return None, (*notes, "no spacing stored")
+        part = f"only part of the spacing is stored: {', '.join(known)}"
+        return None, (*notes, Note("unknown-spacing", part))
+    return None, (*notes, Note("unknown-spacing", "no spacing stored"))
 
 
 def imagej_fields(description: str) -> dict[str, str] | None:
@@ -89,13 +91,13 @@ def shaped_fields(description: str) -> dict[str, object] | None:
     return fields if isinstance(fields, dict) else None
 
 
-def _ome_steps(description: str) -> tuple[tuple[Step, Step, Step], tuple[str, ...]]:
+def _ome_steps(description: str) -> tuple[tuple[Step, Step, Step], tuple[Note, ...]]:
     found = _OME_PIXELS.search(description)
     values = {
         name: html.unescape(double or single)
         for name, double, single in _ATTRIBUTE.findall(found.group(1) if found else "")
     }
-    notes: list[str] = []
+    notes: list[Note] = []
 
     def step(axis: str) -> Step:
         size = _number(values.get(f"PhysicalSize{axis}"))
@@ -104,7 +106,8 @@ def _ome_steps(description: str) -> tuple[tuple[Step, Step, Step], tuple[str, ..
             return None
         length = to_micrometres(size, unit)
         if length is None:
-            notes.append(f"PhysicalSize{axis} is in {unit!r}: not read as spacing")
+            unread = f"PhysicalSize{axis} is in {unit!r}: not read as spacing"
+            notes.append(Note("spacing-unread", unread))
         return length
 
     return (step("Z"), step("Y"), step("X")), tuple(notes)
@@ -112,18 +115,19 @@ def _ome_steps(description: str) -> tuple[tuple[Step, Step, Step], tuple[str, ..
 
 def _imagej_steps(
     fields: Mapping[str, str], resolution: Resolution | None
-) -> tuple[tuple[Step, Step, Step], tuple[str, ...]]:
+) -> tuple[tuple[Step, Step, Step], tuple[Note, ...]]:
     unit = fields.get("unit", "")
     if not unit or to_micrometres(1.0, unit) is None:
-        doubt = (f"ImageJ unit {unit!r} is no length: spacing not read",) if unit else ()
-        return (None, None, None), doubt
+        doubt = Note("spacing-unread", f"ImageJ unit {unit!r} is no length: spacing not read")
+        return (None, None, None), (doubt,) if unit else ()
     notes = []
     y = x = None
     if resolution is not None and resolution.x > 0 and resolution.y > 0:
         y = to_micrometres(1 / resolution.y, fields.get("yunit", unit))
         x = to_micrometres(1 / resolution.x, unit)
     if unit in ("inch", "in"):
-        notes.append(f"ImageJ unit is inch ({x or 0:g} µm): taken as a print size, not as spacing")
+        inch = f"ImageJ unit is inch ({x or 0:g} µm): taken as a print size, not as spacing"
+        notes.append(Note("spacing-unread", inch))
         return (None, None, None), tuple(notes)
     depth = _number(fields.get("spacing"))
     z = None if depth is None else to_micrometres(abs(depth), fields.get("zunit", unit))
@@ -132,7 +136,7 @@ def _imagej_steps(
 
 def _shaped_steps(
     fields: Mapping[str, object], resolution: Resolution | None
-) -> tuple[tuple[Step, Step, Step], tuple[str, ...]]:
+) -> tuple[tuple[Step, Step, Step], tuple[Note, ...]]:
     if any(f"PhysicalSize{a}" in fields for a in "ZYX"):
         steps = []
         for axis in "ZYX":
@@ -146,11 +150,12 @@ def _shaped_steps(
         return _imagej_steps(as_imagej, resolution)
     steps_xy, notes = _tag_steps(resolution)
     if depth is not None:
-        notes = (*notes, f"a z step of {depth:g} is stored without a unit: not read")
+        unread = f"a z step of {depth:g} is stored without a unit: not read"
+        notes = (*notes, Note("spacing-unread", unread))
     return steps_xy, notes
 
 
-def _tag_steps(resolution: Resolution | None) -> tuple[tuple[Step, Step, Step], tuple[str, ...]]:
+def _tag_steps(resolution: Resolution | None) -> tuple[tuple[Step, Step, Step], tuple[Note, ...]]:
     """XY from pixels per centimetre where that is a microscope's, not a printer's."""
     if resolution is None or resolution.unit != _CENTIMETRE:
         return (None, None, None), ()
@@ -158,7 +163,8 @@ def _tag_steps(resolution: Resolution | None) -> tuple[tuple[Step, Step, Step], 
         return (None, None, None), ()
     y, x = 1e4 / resolution.y, 1e4 / resolution.x
     if max(y, x) > _PRINT:
-        doubt = f"{resolution.x:g} pixels/cm are taken as a print size, not as spacing"
+        text = f"{resolution.x:g} pixels/cm are taken as a print size, not as spacing"
+        doubt = Note("spacing-unread", text, level="info")
         return (None, None, None), (doubt,) if resolution.x != 1 else ()
     return (None, y, x), ()
 
