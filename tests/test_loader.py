@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 from volprep import pipeline
 from volprep.augment import Compose, Flip
 from volprep.config import load_config
-from volprep.loader import PatchDataset, PatchLoader, dataloader
+from volprep.loader import PatchDataset, PatchLoader, dataloader, measure_stages
 from volprep.loader.order import EpochSampler
 
 
@@ -186,9 +189,6 @@ def test_threads_end_with_their_epoch_and_with_the_iterator_that_is_forgotten():
 
 
 def test_a_process_ends_though_an_iterator_is_left_in_the_middle(tmp_path):
-    import subprocess
-    import sys
-
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_loader import Numbers\nfrom volprep.loader import PatchLoader\n"
@@ -355,3 +355,27 @@ def test_the_first_batch_of_an_epoch_is_that_epochs_whoever_sets_it(patches):
     assert all(torch.equal(a["image"], b) for a, b in zip(loader, second, strict=True))
     loader.set_epoch(0)
     assert all(torch.equal(a["image"], b) for a, b in zip(loader, first, strict=True))
+
+
+def test_every_stage_of_a_sample_is_seen_by_the_bench(patches):
+    stages = measure_stages(PatchDataset(patches, augment=True), count=3)
+    assert {"read", "decode", "normalise", "warp", "intensity", "labels", "other"} == stages.keys()
+    assert min(stages.values()) > 0
+
+
+def test_bench_loader_measures_what_it_was_asked_for(patches):
+    done = subprocess.run(
+        [sys.executable, "-m", "volprep", "bench-loader", str(patches), "--threads", "1,3",
+         "--step-ms", "1000", "--seconds", "0.2", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert [speed["threads"] for speed in found["speeds"]] == [1, 3]
+    assert all(speed["keeps_busy"] for speed in found["speeds"])
+    assert found["stages"]["warp"] > 0
+    wrong = subprocess.run(
+        [sys.executable, "-m", "volprep", "bench-loader", str(patches), "--threads", "1,x"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert wrong.returncode == 2
+    assert "wanted numbers such as 1,2,4" in wrong.stderr

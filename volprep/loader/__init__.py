@@ -3,12 +3,16 @@
 from volprep.loader.batches import PatchLoader
 from volprep.loader.patches import PatchDataset, dataloader
 from volprep.loader.skeletons import MultiDataset, SkeletonDataset, collate_skeletons
+from volprep.loader.timing import LoaderSpeed, measure_loader, measure_stages
 
 __all__ = [
+    "LoaderSpeed",
     "MultiDataset",
     "PatchDataset",
     "PatchLoader",
     "SkeletonDataset",
     "collate_skeletons",
     "dataloader",
+    "measure_loader",
+    "measure_stages",
 ]

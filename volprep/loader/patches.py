@@ -127,12 +127,14 @@ class PatchDataset(Dataset[Sample]):
 
     def __getitem__(self, index: SupportsIndex | tuple[SupportsIndex, SupportsIndex]) -> Sample:
         epoch, number = self._place(index)
-        room: dict[str, npt.NDArray[Any]] = {
-            **self._recipe.room(),
-            **{name: np.empty(shape, np.int64) for name, shape in _NUMBERS.items()},
-        }
+        room = self.room()
         self.fill(epoch, number, room)
         return {name: torch.from_numpy(a) if a.ndim else a.item() for name, a in room.items()}
+
+    def room(self) -> dict[str, npt.NDArray[Any]]:
+        """Arrays for one sample, as `fill` takes them."""
+        numbers = {name: np.empty(shape, np.int64) for name, shape in _NUMBERS.items()}
+        return {**self._recipe.room(), **numbers}
 
     def fill(self, epoch: int, index: int, out: Arrays) -> None:
         """Write the sample ``dataset[epoch, index]`` to arrays of its shapes and dtypes.
