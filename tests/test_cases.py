@@ -764,13 +764,14 @@ def test_nnunet_regions_and_version_1_labels_are_understood(tmp_path):
 
 
 def test_nnunet_takes_one_rgb_picture_for_three_channels(tmp_path):
-    import imageio.v3 as iio
+    from PIL import Image
 
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
     for i in range(2):
-        iio.imwrite(tmp_path / "imagesTr" / f"r{i}_0000.png", np.full((8, 9, 3), i, np.uint8))
-        iio.imwrite(tmp_path / "labelsTr" / f"r{i}.png", np.eye(8, 9, dtype=np.uint8))
+        picture, labels = np.full((8, 9, 3), i, np.uint8), np.eye(8, 9, dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / "imagesTr" / f"r{i}_0000.png")
+        Image.fromarray(labels).save(tmp_path / "labelsTr" / f"r{i}.png")
     stated = {"channel_names": {"0": "R", "1": "G", "2": "B"}, "file_ending": ".png"}
     (tmp_path / "dataset.json").write_text(json.dumps(stated))
     assert [case.open_image().shape for case in find_cases(tmp_path)] == [(3, 1, 8, 9)] * 2

@@ -4,6 +4,7 @@ from volprep.cases.case import Case, Cases, FileRef, Fold, LabelKind
 from volprep.cases.channels import ChannelFiles
 from volprep.cases.find import cases_from_entries, find_cases, group_of
 from volprep.cases.layouts import LAYOUTS
+from volprep.cases.repair import LabelRules
 from volprep.cases.search import SEARCH_OPTIONS, Search
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "FileRef",
     "Fold",
     "LabelKind",
+    "LabelRules",
     "Search",
     "cases_from_entries",
     "find_cases",

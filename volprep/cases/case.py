@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from volprep.cases.channels import ChannelFiles
-from volprep.cases.valid import AnnotatedLabels, ValidMask
-from volprep.errors import SourceError
+from volprep.cases.repair import (
+    NO_RULES,
+    ColourLabels,
+    LabelRules,
+    RenumberedLabels,
+    ValueLabels,
+)
+from volprep.cases.valid import ValidMask
+from volprep.errors import ConfigError, SourceError
 from volprep.findings import Finding
 from volprep.geometry import Spacing3
 from volprep.sources import Volume, open_labels, open_volume
@@ -89,6 +96,8 @@ class Case:
     ignore : tuple of int
         Values of the label that stand for "not annotated", as the file has them: 0 in
         `open_label`, and 0 in `open_mask`.
+    rules : LabelRules
+        How the values of the label become ids.
     """
 
     name: str
@@ -100,6 +109,7 @@ class Case:
     spacing: Spacing3 | None = None
     weight: float = 1.0
     ignore: tuple[int, ...] = ()
+    rules: LabelRules = NO_RULES
 
     @property
     def image(self) -> FileRef:
@@ -121,9 +131,26 @@ class Case:
         """Open the label, values that are ignored as 0; None where the case has none."""
         if self.label is None:
             return None
-        labels = self.label.open_labels()
-        drop = [value for value in self.ignore if value]
-        return self._spaced(AnnotatedLabels(labels, drop) if drop else labels)
+        labels = self._values(self.label)
+        rules = self.rules
+        drop = [value for value in self.ignore if value or rules.moves_zero]
+        if drop or rules.threshold is not None or rules.background:
+            labels = ValueLabels(labels, rules, drop)
+        return self._spaced(RenumberedLabels(labels, rules) if rules.renumbers else labels)
+
+    def repaired(self) -> dict[str, Any] | None:
+        """What `rules` did to the label, in numbers; None where nothing was asked for.
+
+        The label is read for it once, where ids depend on the whole volume.
+        """
+        labels = self.open_label()
+        if labels is None or not self.rules:
+            return None
+        if not isinstance(labels, RenumberedLabels):
+            return {"rules": self.rules.to_dict()}
+        found = labels.renumbering
+        numbers = {"objects": found.objects, "too_small": found.small}
+        return {"rules": self.rules.to_dict(), **numbers}
 
     @property
     def has_mask(self) -> bool:
@@ -135,7 +162,7 @@ class Case:
         if not self.has_mask:
             return None
         mask = None if self.mask is None else self.mask.open_labels()
-        labels = self.label.open_labels() if self.label is not None and self.ignore else None
+        labels = self._values(self.label) if self.label is not None and self.ignore else None
         if labels is not None and mask is not None and mask.shape != labels.shape:
             raise SourceError(
                 mask.name,
@@ -162,6 +189,7 @@ class Case:
             "spacing": list(self.spacing) if self.spacing else None,
             "weight": self.weight,
             "ignore": list(self.ignore),
+            "rules": self.rules.to_dict(),
         }
 
     @classmethod
@@ -179,7 +207,14 @@ class Case:
             spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])) if spacing else None,
             weight=float(values.get("weight", 1.0)),
             ignore=tuple(int(value) for value in values.get("ignore", ())),
+            rules=LabelRules.from_dict(values.get("rules", {})),
         )
+
+    def _values(self, label: FileRef) -> Volume:
+        """The label as the file has it: ids, or what the rules make ids of."""
+        if self.rules.colours:
+            return ColourLabels(label.open())
+        return label.open_labels() if self.rules.threshold is None else label.open()
 
     def _spaced(self, volume: Volume) -> Volume:
         if self.spacing is None:
@@ -237,7 +272,13 @@ class Cases(Sequence[Case]):
         """
         return any(_has_background(case) for case in self.items if case.label is not None)
 
-    def read_as(self, *, label_kind: LabelKind | None = None, ignore: Sequence[int] = ()) -> Cases:
+    def read_as(
+        self,
+        *,
+        label_kind: LabelKind | None = None,
+        ignore: Sequence[int] = (),
+        rules: LabelRules | None = None,
+    ) -> Cases:
         """The cases with what a user says of their labels.
 
         Parameters
@@ -246,12 +287,28 @@ class Cases(Sequence[Case]):
             None keeps what the layout says.
         ignore : sequence of int
             Values that stand for "not annotated", beside those that are known already.
+        rules : LabelRules or None
+            How values become ids; None keeps them as they are.
+
+        Raises
+        ------
+        ConfigError
+            If classes would be renumbered, each case by itself.
         """
+        rules = rules or NO_RULES
+        pieces = rules.connected_components is not None
+        kind = label_kind or ("instances" if pieces else self.label_kind)
+        if kind == "classes" and (pieces or rules.relabel):
+            what = "connected_components" if pieces else "relabel"
+            raise ConfigError(
+                f"data.labels.{what}: numbers the objects of each case by itself, so that no "
+                "class would keep its number; set data.label_kind: instances, or leave it out"
+            )
         items = tuple(
-            replace(case, ignore=tuple(dict.fromkeys((*case.ignore, *ignore))))
+            replace(case, ignore=tuple(dict.fromkeys((*case.ignore, *ignore))), rules=rules)
             for case in self.items
         )
-        return replace(self, items=items, label_kind=label_kind or self.label_kind)
+        return replace(self, items=items, label_kind=kind)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -106,12 +106,20 @@ def examine_case(
     valid = None if mask is None else attempt(partial(measure_labels, mask, progress))
     if image is not None and voxels is not None:
         findings += _voxels(case, image, voxels)
+    if labels is not None and case.rules:
+        findings.append(_repaired(case, label))
     if label is not None and labels is not None:
         findings += _labels(case, label, labels, kind, masked=mask is not None)
     if mask is not None and valid is not None and not len(valid.ids):
         found = "the valid mask is 0 everywhere: no voxel of the label would be used"
         findings.append(_finding("empty-mask", case, mask, found))
     return CaseFacts(case, image, label, mask, voxels, labels), findings
+
+
+def _repaired(case: Case, label: Volume | None) -> Finding:
+    done = case.repaired() or {}
+    numbers = f": {done['objects']} objects, {done['too_small']} too small" if len(done) > 1 else ""
+    return _finding("labels-repaired", case, label, f"{case.rules}{numbers}")
 
 
 def _headers(

@@ -53,6 +53,25 @@ class CaseConfig(Section):
     weight: float = Field(1.0, gt=0, description="How often it is drawn, against the others.")
 
 
+class LabelsConfig(Section):
+    """What is put right about the labels while they are read; in this order."""
+
+    threshold: float | None = Field(
+        None, description="1 at and above it, else 0: for probabilities and smoothed masks."
+    )
+    background: PositiveInt | None = Field(
+        None, description="The value of the background: it becomes 0, and 0 becomes this value."
+    )
+    connected_components: Literal[6, 18, 26] | None = Field(
+        None,
+        description="Each connected piece becomes an object; neighbours by 6, 18 or 26.",
+    )
+    min_size: PositiveInt | None = Field(
+        None, description="Objects of fewer voxels become background."
+    )
+    relabel: bool = Field(False, description="Ids become 1, 2, 3, ... in their order.")
+
+
 class DataConfig(Section):
     """Where the volumes and labels are, and how to read them."""
 
@@ -93,6 +112,13 @@ class DataConfig(Section):
     )
     ignore: Values = Field(
         (), description="Label values that are no class and not annotated, such as 255."
+    )
+    labels: LabelsConfig = Field(
+        default_factory=lambda: LabelsConfig.model_validate({}),
+        description="What is put right about the labels while they are read.",
+    )
+    label_colours: Literal["unique"] | None = Field(
+        None, description="unique: labels are pictures in which each colour is an id of its own."
     )
     unlabelled: NonNegativeInt | None = Field(
         None, description="The label value of what is not annotated: 0, where 0 is no background."

@@ -252,6 +252,13 @@ TABLE: dict[str, Kind] = {
         why="Labels that are stored as floating point are read as the ids that they are.",
         example="a NIfTI label of 0.0, 1.0, 2.0",
     ),
+    "labels-repaired": Kind(
+        "info",
+        wanted="nothing else, if it is what you asked for",
+        todo="see whether the numbers are what you expect",
+        why="What `data.labels` and `label_colours` asked for was done while the labels were read.",
+        example="`labels: {threshold: 128, connected_components: 26}`: 16 objects, 0 too small",
+    ),
     "many-classes": Kind(
         "warning",
         wanted="few classes",

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from volprep.augment import transforms_from_config
-from volprep.cases import SEARCH_OPTIONS, Case, Cases, cases_from_entries, find_cases
+from volprep.cases import (
+    SEARCH_OPTIONS,
+    Case,
+    Cases,
+    LabelRules,
+    cases_from_entries,
+    find_cases,
+)
 from volprep.config import (
     Config,
     load_config,
@@ -89,6 +96,7 @@ def list_cases(config: Config) -> Cases:
     return found.read_as(
         label_kind=None if data.label_kind == "auto" else data.label_kind,
         ignore=[*data.ignore, *([] if data.unlabelled is None else [data.unlabelled])],
+        rules=LabelRules(colours=data.label_colours == "unique", **data.labels.model_dump()),
     )
 
 

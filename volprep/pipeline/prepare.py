@@ -414,6 +414,7 @@ def _describe(
         "inputs": inputs,
         "lost_ids": lost,
         "skeletons": decided.skeletons,
+        "label_repairs": {c.name: done for c in decided.cases if (done := c.repaired())},
         "versions": _versions(),
         "training": training.model_dump(mode="json"),
         "written": {name: describe_file(partial / name)["sha256"] for name in _BESIDE},
