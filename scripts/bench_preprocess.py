@@ -143,7 +143,7 @@ def prepare(settings: object, pair: tuple[Path, Path]) -> None:
         home / "label.zarr", (1, *layout.shape[1:]), layout.label_dtype, chunks=CHUNKS
     )
     preprocess_case(
-        image, labels, settings=settings, layout=layout, depth=DEPTH, memory=64 * 2**20,
+        image, labels, layout, depth=DEPTH, memory=64 * 2**20,
         write_image=x.write, write_labels=lambda box, array: y.write(box, array[None]),
     )  # fmt: skip
     stored = open_volume(home / "label.zarr")

@@ -6,12 +6,9 @@ and normalising are decided here as plain numbers and applied when a patch is re
 
 from volprep.preprocess.case import (
     CaseLayout,
-    PreparedCase,
     Preprocessing,
-    case_key,
     case_layout,
     nonzero_box,
-    prepared_volume,
     preprocess_case,
 )
 from volprep.preprocess.grid import resampled_shape, separate_axis
@@ -23,15 +20,12 @@ __all__ = [
     "CaseLayout",
     "CroppedVolume",
     "Normalisation",
-    "PreparedCase",
     "Preprocessing",
     "ResampledVolume",
-    "case_key",
     "case_layout",
     "label_ids",
     "lost_ids",
     "nonzero_box",
-    "prepared_volume",
     "preprocess_case",
     "resample_image",
     "resample_labels",

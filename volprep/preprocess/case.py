@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.compute import run_units
-from volprep.geometry import Box, Spacing3, VolumeLike
+from volprep.geometry import Box, Spacing3, VolumeLike, three
 from volprep.preprocess.grid import Order
 from volprep.preprocess.resample import label_ids
 from volprep.preprocess.volume import (
@@ -26,12 +25,9 @@ from volprep.preprocess.volume import (
 
 __all__ = [
     "CaseLayout",
-    "PreparedCase",
     "Preprocessing",
-    "case_key",
     "case_layout",
     "nonzero_box",
-    "prepared_volume",
     "preprocess_case",
 ]
 
@@ -69,10 +65,12 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class CaseLayout:
-    """What a case will be, known before its voxels are resampled.
+    """What a case will be, known before its voxels are resampled, and the way there and back.
 
     Parameters
     ----------
+    source : (C, Z, Y, X)
+        Of the files.
     shape : (C, Z, Y, X)
         Of the result.
     dtype, label_dtype : numpy.dtype, and numpy.dtype or None
@@ -83,44 +81,82 @@ class CaseLayout:
         The part of the source that is kept; None keeps all.
     separate : int or None
         The axis that takes its own order of interpolation.
+    settings : Preprocessing
     """
 
+    source: tuple[int, int, int, int]
     shape: tuple[int, int, int, int]
     dtype: np.dtype[Any]
     label_dtype: np.dtype[Any] | None
     spacing: Spacing3 | None
     crop: Box | None
     separate: int | None
+    settings: Preprocessing
 
+    @property
+    def kept(self) -> Box:
+        """The part of the source that is kept."""
+        return Box.whole(self.source) if self.crop is None else self.crop
 
-@dataclass(frozen=True)
-class PreparedCase:
-    """A case that has been written: its layout, and the ids that vanished on the way."""
+    @property
+    def unchanged(self) -> bool:
+        """Whether the result is the source, voxel for voxel."""
+        return self.shape == self.source
 
-    layout: CaseLayout
-    lost_ids: tuple[int, ...]
+    def open(self, volume: VolumeLike, *, labels: bool = False) -> VolumeLike:
+        """A volume of the case as it will be, nothing of it read yet.
 
+        Parameters
+        ----------
+        volume : VolumeLike
+            The image, the labels or a mask: on the grid of the image's file.
+        labels : bool
+            For labels and masks.
 
-def case_key(settings: Preprocessing, inputs: Mapping[str, Any]) -> str:
-    """The hash of everything that a prepared case is made from.
+        Returns
+        -------
+        VolumeLike
+            The volume itself where nothing is to be done.
+        """
+        kept = volume if self.crop is None else CroppedVolume(volume, self.crop)
+        if kept.shape[1:] == self.shape[1:]:
+            return kept
+        return ResampledVolume(
+            kept,
+            shape=self.shape[1:],
+            labels=labels,
+            order=self.settings.order,
+            separate=self.separate,
+            order_separate=self.settings.order_separate,
+        )
 
-    Parameters
-    ----------
-    settings : Preprocessing
-    inputs : mapping
-        What identifies the files and how they are read: path, size, mtime or checksum,
-        axes, spacing, the version of the program. Plain JSON values.
+    def to_prepared(self, points: Array) -> Array:
+        """Points of the source in voxels of the result.
 
-    Returns
-    -------
-    str
-        SHA-256 in hexadecimal. A case whose mark holds another key is made again.
-    """
-    text = json.dumps(
-        {"settings": asdict(settings), "inputs": dict(inputs)},
-        sort_keys=True, separators=(",", ":"), allow_nan=False,
-    )  # fmt: skip
-    return hashlib.sha256(text.encode()).hexdigest()
+        Parameters
+        ----------
+        points : array, shape (N, 3)
+            (Z, Y, X); centres of voxels are whole numbers.
+        """
+        scale = np.array(self.shape[1:]) / np.array(self.kept.shape)
+        moved: Array = (points - self.kept.start + 0.5) * scale - 0.5
+        return moved
+
+    def to_source(self, box: Box) -> Box:
+        """A box of the result in voxels of the source, rounded inwards to whole voxels.
+
+        Where none lies wholly in the box, it is the one that the box begins in.
+        """
+        if self.unchanged:
+            return box
+        scale = [a / b for a, b in zip(self.kept.shape, self.shape[1:], strict=True)]
+        start = [math.ceil(n * s) for n, s in zip(box.start, scale, strict=True)]
+        stop = [math.floor(n * s) for n, s in zip(box.stop, scale, strict=True)]
+        for axis, step in enumerate(scale):
+            if start[axis] >= stop[axis]:
+                start[axis] = math.floor(box.start[axis] * step)
+                stop[axis] = start[axis] + 1
+        return Box(three(start), three(stop)).shift(self.kept.start)
 
 
 def nonzero_box(volume: VolumeLike, *, memory: int = _AT_ONCE) -> Box | None:
@@ -155,7 +191,11 @@ def nonzero_box(volume: VolumeLike, *, memory: int = _AT_ONCE) -> Box | None:
 
 
 def case_layout(
-    image: VolumeLike, labels: VolumeLike | None, settings: Preprocessing
+    image: VolumeLike,
+    labels: VolumeLike | None,
+    settings: Preprocessing,
+    *,
+    crop: Box | None = None,
 ) -> CaseLayout:
     """Decide what a case will be, so that its arrays can be made before they are filled.
 
@@ -166,6 +206,8 @@ def case_layout(
     labels : VolumeLike or None
         One channel, with the (Z, Y, X) of the image.
     settings : Preprocessing
+    crop : Box or None
+        What `nonzero_box` found, where the case is to be cropped and it is known.
 
     Returns
     -------
@@ -183,8 +225,11 @@ def case_layout(
             f"labels have shape {labels.shape}, the image {image.shape}: "
             "both need the same (Z, Y, X), and labels one channel"
         )
+    if not settings.crop:
+        crop = None
+    elif crop is None:
+        crop = nonzero_box(image)
     # An image of zeros alone has nothing to crop to and stays whole.
-    crop = nonzero_box(image) if settings.crop else None
     if crop == Box.whole(image.shape):
         crop = None
     kept = image if crop is None else CroppedVolume(image, crop)
@@ -193,76 +238,41 @@ def case_layout(
         result = ResampledVolume(kept, settings.target, separate=settings.separate)
         kept, separate = result, result.separate
     return CaseLayout(
+        source=image.shape,
         shape=kept.shape,
         dtype=np.dtype(image.dtype),
         label_dtype=None if labels is None else np.dtype(labels.dtype),
         spacing=kept.spacing,
         crop=crop,
         separate=separate,
-    )
-
-
-def prepared_volume(
-    volume: VolumeLike, layout: CaseLayout, settings: Preprocessing, *, labels: bool = False
-) -> VolumeLike:
-    """A volume of a case as `layout` has it, nothing of it read yet.
-
-    Parameters
-    ----------
-    volume : VolumeLike
-        The image, the labels or a mask: on the grid of the image's file.
-    layout : CaseLayout
-        Of the case.
-    settings : Preprocessing
-        That the layout was made with.
-    labels : bool
-        For labels and masks.
-
-    Returns
-    -------
-    VolumeLike
-        The volume itself where nothing is to be done.
-    """
-    kept = volume if layout.crop is None else CroppedVolume(volume, layout.crop)
-    if kept.shape[1:] == layout.shape[1:]:
-        return kept
-    return ResampledVolume(
-        kept,
-        shape=layout.shape[1:],
-        labels=labels,
-        order=settings.order,
-        separate=layout.separate,
-        order_separate=settings.order_separate,
+        settings=settings,
     )
 
 
 def preprocess_case(
     image: VolumeLike,
     labels: VolumeLike | None,
+    layout: CaseLayout,
     *,
-    settings: Preprocessing,
     write_image: Write,
     write_labels: Write | None = None,
-    layout: CaseLayout | None = None,
     depth: int = 32,
     memory: int = 256 * 2**20,
     workers: int = 1,
     progress: Progress | None = None,
-) -> PreparedCase:
+) -> tuple[int, ...]:
     """Crop and resample one case, handing it on slab by slab.
 
     Parameters
     ----------
     image, labels : VolumeLike, and VolumeLike or None
         Labels have one channel and the (Z, Y, X) of the image.
-    settings : Preprocessing
+    layout : CaseLayout
     write_image, write_labels : callable
         ``write(box, array)``: `box` in the result, `array` (C, Z, Y, X) of `layout.dtype`
         or, for labels, (Z, Y, X) of `layout.label_dtype`, valid until the call returns.
         Boxes are disjoint and start at multiples of `depth` along Z and of 128 along Y;
         with several workers calls come from several threads.
-    layout : CaseLayout, optional
-        As `case_layout` gave it; reckoned here otherwise.
     depth : int
         Sections a slab; make it a multiple of the store's chunks along Z.
     memory : int
@@ -277,20 +287,19 @@ def preprocess_case(
 
     Returns
     -------
-    PreparedCase
-        With the ids that the source has and the result has not, sorted.
+    tuple of int
+        The ids that the source has and the result has not, sorted.
 
     Notes
     -----
     Every result voxel is a function of the source alone, so the bytes written do not
     depend on `depth`, `memory` or `workers`.
     """
-    layout = case_layout(image, labels, settings) if layout is None else layout
     before, after = _Ids(), _Ids()
-    walks = [(prepared_volume(image, layout, settings), write_image)]
+    walks = [(layout.open(image), write_image)]
     units: list[Callable[[], None]] = []
     if labels is not None and write_labels is not None:
-        prepared = prepared_volume(labels, layout, settings, labels=True)
+        prepared = layout.open(labels, labels=True)
         if prepared is not labels:
             # A pass of its own: resampling may skip voxels, and the only ones of an id.
             units.append(partial(before.add_all, labels, _depth_within(labels, _AT_ONCE)))
@@ -303,7 +312,7 @@ def preprocess_case(
     ]
     for _ in run_units(_call, units, backend="threads", workers=workers):
         pass
-    return PreparedCase(layout, before.missing_from(after))
+    return before.missing_from(after)
 
 
 def _call(unit: Callable[[], None]) -> None:
