@@ -139,9 +139,7 @@ def prepare(settings: object, pair: tuple[Path, Path]) -> None:
     home = OUT / "volprep" / pair[0].name.split(".")[0]
     home.mkdir(parents=True)
     x = create_case_array(home / "image.zarr", layout.shape, layout.dtype, chunks=CHUNKS)
-    y = create_case_array(
-        home / "label.zarr", (1, *layout.shape[1:]), layout.label_dtype, chunks=CHUNKS
-    )
+    y = create_case_array(home / "label.zarr", (1, *layout.shape[1:]), labels.dtype, chunks=CHUNKS)
     preprocess_case(
         image, labels, layout, depth=DEPTH, memory=64 * 2**20,
         write_image=x.write, write_labels=lambda box, array: y.write(box, array[None]),

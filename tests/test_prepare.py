@@ -15,7 +15,7 @@ import pytest
 import tifffile
 
 from volprep import pipeline
-from volprep.config import Config, load_config, load_training_config
+from volprep.config import Config, load_config, load_training_config, load_yaml
 from volprep.errors import (
     DataCheckError,
     PlanError,
@@ -567,3 +567,51 @@ def test_patches_that_are_mostly_padding_are_told(
     plan = "plan: {patch_size: [32, 64, 64], aug_patch_size: [32, 64, 64], batch_size: 2}\n"
     pipeline.prepare(configure(folder, plan))
     assert "set plan.patch_size smaller" in caplog.text
+
+
+def test_one_labelled_and_one_unlabelled_volume_become_a_set(tmp_path: Path) -> None:
+    for number in range(2):
+        write_pair(tmp_path / "data", f"v{number}", *make_volume(number, (8, 160, 40)))
+    (tmp_path / "data/labels/v1.tif").unlink()
+    config = configure(tmp_path)
+    plan = pipeline.plan_of(config)
+    store = pipeline.prepare(config)
+    assert store.manifest["cases"] == ["v0"]
+    assert {p["case"] for p in json.loads((store.path / "splits.json").read_text())["val"]} == {
+        "v0"
+    }
+    assert load_yaml(store.path / "plan.yaml") == plan.to_dict()
+
+
+def test_voxels_that_validate_are_not_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import volprep.pipeline.measure as measuring
+
+    seen: list[str] = []
+    original = measuring.compute_fingerprint
+
+    def counting(inputs: Any, **options: Any) -> Any:
+        if not options.get("headers_only"):
+            seen.extend(each.name for each in inputs)
+        return original(inputs, **options)
+
+    monkeypatch.setattr(measuring, "compute_fingerprint", counting)
+    store = pipeline.prepare(configure(folder))
+    splits = json.loads((store.path / "splits.json").read_text())
+    assert seen == [part["case"] for part in splits["train"]]
+
+
+def test_a_group_by_hand_and_an_equal_image_join_all_their_cases(tmp_path: Path) -> None:
+    for number in range(6):
+        image, _ = make_volume(number % 4)  # 4 is 0 again, 5 is 1 again
+        _, label = make_volume(number)
+        write_pair(tmp_path / "data", f"v{number}", image, label)
+    cases = [
+        {"image": f"data/images/v{n}.tif", "label": f"data/labels/v{n}.tif", "group": group}
+        for n, group in enumerate(["a", "b", None, None, "b", None])
+    ]
+    config = configure(tmp_path, f"data: {{cases: {json.dumps(cases)}}}\n")
+    groups = {case.name: case.group for case in pipeline.chosen_cases(config)}
+    assert groups["v0"] == groups["v4"] == groups["v1"] == groups["v5"]
+    assert groups["v2"] is None

@@ -16,9 +16,14 @@ from volprep.pipeline.check import check
 from volprep.pipeline.inputs import list_cases
 from volprep.pipeline.prepare import prepare
 from volprep.pipeline.volumes import lost_ids_of, prepare_volumes
-from volprep.preprocess import Preprocessing, resample_image, resample_labels
+from volprep.preprocess import Preprocessing, case_layout, resample_image, resample_labels
 
 SETTINGS = Preprocessing(target=(0.2, 0.1, 0.1))
+
+
+def laid_out(cases, settings):
+    """What each case will be."""
+    return {c.name: case_layout(c.open_image(), c.open_label(), settings) for c in cases}
 
 
 def silent(title, total, unit):
@@ -58,7 +63,9 @@ def written(folder: Path) -> dict[str, int]:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_cases_are_resampled_together(cases, tmp_path, workers):
     out = tmp_path / "volumes"
-    prepared = prepare_volumes(cases, SETTINGS, out, workers=workers, reporter=silent)
+    prepared = prepare_volumes(
+        cases, laid_out(cases, SETTINGS), out, workers=workers, reporter=silent
+    )
     for source, case in zip(cases, prepared, strict=True):
         shape = (15, 43, 63)
         assert source.name == case.name
@@ -70,12 +77,12 @@ def test_cases_are_resampled_together(cases, tmp_path, workers):
 
 def test_a_completed_case_is_kept(cases, tmp_path):
     out = tmp_path / "volumes"
-    prepare_volumes(cases, SETTINGS, out, workers=2, reporter=silent)
+    prepare_volumes(cases, laid_out(cases, SETTINGS), out, workers=2, reporter=silent)
     before = written(out)
-    prepare_volumes(cases, SETTINGS, out, workers=2, reporter=silent)
+    prepare_volumes(cases, laid_out(cases, SETTINGS), out, workers=2, reporter=silent)
     assert written(out) == before
     (out / "c1.json").unlink()
-    prepare_volumes(cases, SETTINGS, out, workers=2, reporter=silent)
+    prepare_volumes(cases, laid_out(cases, SETTINGS), out, workers=2, reporter=silent)
     changed = {name for name, time in written(out).items() if before[name] != time}
     assert changed
     assert all(name.startswith("c1.") for name in changed)
@@ -83,27 +90,29 @@ def test_a_completed_case_is_kept(cases, tmp_path):
 
 def test_a_case_is_made_again_when_its_file_or_the_settings_change(cases, tmp_path):
     out = tmp_path / "volumes"
-    prepare_volumes(cases, SETTINGS, out, workers=2, reporter=silent)
+    prepare_volumes(cases, laid_out(cases, SETTINGS), out, workers=2, reporter=silent)
     before = written(out)
     tifffile.imwrite(tmp_path / "images" / "c0.tif", np.ones((10, 36, 42), np.uint16))
-    again = prepare_volumes(cases, SETTINGS, out, workers=2, reporter=silent)
+    again = prepare_volumes(cases, laid_out(cases, SETTINGS), out, workers=2, reporter=silent)
     assert (again[0].image.read() == 1).all()
     changed = {name for name, time in written(out).items() if before[name] != time}
     assert all(name.startswith("c0.") for name in changed)
     linear = Preprocessing(target=SETTINGS.target, order=1)
-    prepare_volumes(cases, linear, out, workers=2, reporter=silent)
+    prepare_volumes(cases, laid_out(cases, linear), out, workers=2, reporter=silent)
     assert all(before[name] != time for name, time in written(out).items())
 
 
 def test_lost_ids_are_kept_with_the_case(cases, tmp_path):
     coarse = Preprocessing(target=(0.6, 0.24, 0.3))
-    prepare_volumes(cases, coarse, tmp_path / "volumes", workers=2, reporter=silent)
+    prepare_volumes(
+        cases, laid_out(cases, coarse), tmp_path / "volumes", workers=2, reporter=silent
+    )
     assert lost_ids_of(cases, tmp_path / "volumes") == {"c0": [60_000], "c1": [60_000]}
 
 
 def test_untouched_cases_are_read_from_their_files(cases, tmp_path):
     prepared = prepare_volumes(
-        cases, Preprocessing(), tmp_path / "volumes", workers=2, reporter=silent
+        cases, laid_out(cases, Preprocessing()), tmp_path / "volumes", workers=2, reporter=silent
     )
     assert not (tmp_path / "volumes").exists()
     assert prepared[0].image.shape == (1, 10, 36, 42)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from volprep import pipeline
-from volprep.config import load_config
+from volprep.config import load_config, load_yaml
+from volprep.errors import VolprepError
 from volprep.loader import PatchDataset
 from volprep.sources import open_labels, open_volume
 
@@ -54,7 +55,9 @@ def test_real_set_becomes_patches(
     assert not [f for f in report.findings if f.level == "error"]
     assert said == (spacing is None), [str(f) for f in report.findings]
 
+    plan = pipeline.plan_of(config)
     store = pipeline.prepare(config)
+    assert load_yaml(store.path / "plan.yaml") == plan.to_dict(), "autoconfig shows another plan"
     assert store.manifest["training"]["spacing"] == (
         None if spacing is None else pytest.approx(spacing, rel=1e-3)
     )
@@ -85,3 +88,27 @@ def assert_is_source_region(case: Any, sample: dict[str, Any]) -> None:
     image = sample["image"].numpy()[(slice(None), *inner)]
     np.testing.assert_array_equal(image, volumes["image"][(slice(None), *where)])
     np.testing.assert_array_equal(sample["label"].numpy()[inner], volumes["label"][0][where])
+
+
+OTHERS = [
+    "04_qcanet_embryo_nuclei3d", "07_connectomics_neurons_labels_only", "09_nifti_urocell_mito",
+    "10_nifti_nibabel_anatomical", "13_png_tiles_isbi", "14_2d_bbbc007_pairs",
+    "16_2d_sparse_bbbc007", "17_2d_sparse_maize", "18_multichannel_planes_points_cellfinder",
+    "20_3d_sparse_slices_fib25", "21_2d_rgb_hela",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_autoconfig_shows_the_plan_that_prepare_uses(
+    real_data: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "volprep.yaml"
+    try:
+        text, _ = pipeline.start(real_data(name), path, options={}, output=tmp_path / "out")
+        path.write_text(text.replace("memory: 8GiB", "memory: 600MiB"))
+        store = pipeline.prepare(load_config(path))
+    except VolprepError as error:
+        pytest.skip(f"not prepared as it is: {error}")
+    plan = pipeline.plan_of(load_config(path))
+    assert load_yaml(store.path / "plan.yaml") == plan.to_dict()

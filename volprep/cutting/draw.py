@@ -40,7 +40,8 @@ class Drawing:
     overlap : (Z, Y, X)
         Of neighbours on a grid.
     patches_per_case : int or None
-        None takes as many as tile the case, some times over.
+        None takes as many as tile the case, `cover` times over.
+    cover : int
     foreground : float
         The share of patches drawn around foreground, 0 to 1.
     per : {'class', 'instance', 'voxel'}
@@ -63,6 +64,7 @@ class Drawing:
     uniform: bool = False
     overlap: Shape3 = (0, 0, 0)
     patches_per_case: int | None = None
+    cover: int = 2
     foreground: float = 0.33
     per: Literal["class", "instance", "voxel"] = "instance"
     connected: bool = False

@@ -30,8 +30,6 @@ __all__ = ["Block", "blocks_of", "grid_sites", "stored_patch_size", "training_si
 
 Block = tuple[int, Box]
 Accept = Callable[[Site, np.random.Generator], bool]
-#: How often random patches cover a case, on average, where the config gives no number.
-COVERAGE = 2
 
 
 def blocks_of(parts: Sequence[SplitPart], prepared: Sequence[PreparedCase]) -> list[Block]:
@@ -110,7 +108,7 @@ def training_sites(
     placed = BlockPatching(
         ForegroundPatching(base, sources, drawing.foreground), blocks, patch_size
     )
-    strategy = _epoch(placed, blocks, drawing.patches_per_case, weights)
+    strategy = _epoch(placed, blocks, drawing, weights)
     regions = _regions(blocks)
     cases = [i for i in range(len(weights)) for _ in strategy.get_patch_indices(i)]
     streams = _streams(drawing.seed, names, cases)
@@ -178,10 +176,10 @@ def _parameters(drawing: Drawing, patch_size: Shape3) -> dict[str, Any]:
 
 
 def _epoch(
-    placed: Patching, blocks: Sequence[Block], total: int | None, weights: Sequence[float]
+    placed: Patching, blocks: Sequence[Block], drawing: Drawing, weights: Sequence[float]
 ) -> Patching:
-    present = {case for case, _ in blocks}
-    count = placed.n_patches * COVERAGE if total is None else total * len(present)
+    present, total = {case for case, _ in blocks}, drawing.patches_per_case
+    count = placed.n_patches * drawing.cover if total is None else total * len(present)
     tiles = [len(placed.get_patch_indices(i)) if total is None else 1 for i in range(len(weights))]
     shares = [
         w * t if i in present else 0.0 for i, (w, t) in enumerate(zip(weights, tiles, strict=True))

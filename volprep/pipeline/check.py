@@ -12,14 +12,14 @@ from volprep.config import Config
 from volprep.errors import DataCheckError, PlanError, SourceError
 from volprep.findings import Finding, by_level
 from volprep.geometry import Shape3
-from volprep.pipeline.decide import plan_blocks, split_cases
-from volprep.pipeline.inputs import labelled_only, without_duplicates
-from volprep.pipeline.measure import clip_warnings, headers_of, measure
+from volprep.pipeline.decide import decide, split_cases, survey
+from volprep.pipeline.inputs import chosen_cases
+from volprep.pipeline.measure import clip_warnings, measure
 from volprep.pipeline.reporting import silent
 from volprep.pipeline.told import rules_of
 from volprep.splits import SplitPart, Splits, audit_splits, splits_blocks
 
-__all__ = ["check"]
+__all__ = ["check", "values_of"]
 
 
 def check(
@@ -42,12 +42,6 @@ def check(
     told after it, or in one breath with it.
     """
     sound = _without_errors(config, cases)
-    chosen = sound
-    if not headers_only:
-        with contextlib.suppress(SourceError):  # which the report names
-            chosen = without_duplicates(config, sound)
-    chosen = labelled_only(chosen)
-    splits, patch, impossible = _divided(config, chosen, headers_only=headers_only)
     report = examine_cases(
         cases,
         headers_only=headers_only,
@@ -55,6 +49,10 @@ def check(
         workers=config.compute.workers,
         progress=progress,
     )
+    chosen = sound
+    with contextlib.suppress(SourceError):  # which the report names
+        chosen = chosen_cases(config, sound, report.hashes)
+    splits, patch, impossible = _divided(config, chosen, report, headers_only=headers_only)
     told = chosen.findings[len(cases.findings) :]
     findings = [*(f for f in report.findings if f.name != "duplicate-image"), *told]
     if splits is not None:
@@ -68,6 +66,17 @@ def check(
     return dataclasses.replace(report, findings=tuple(by_level(rules_of(config).apply(findings))))
 
 
+def values_of(report: Report, cases: Cases) -> frozenset[int] | None:
+    """Every value of the labels of some cases, where they are classes."""
+    if cases.label_kind != "classes":
+        return None
+    names = {case.name for case in cases}
+    labels = [f.labels for f in report.facts if f.labels and f.case.name in names]
+    background = any(int(found.sizes.sum()) < found.size for found in labels)
+    values = {value for found in labels for value in found.ids.tolist()}
+    return frozenset(values | ({0} if background else set()))
+
+
 def _without_errors(config: Config, cases: Cases) -> Cases:
     """The cases whose headers show no error."""
     heads = examine_cases(cases, headers_only=True, workers=config.compute.workers)
@@ -77,7 +86,7 @@ def _without_errors(config: Config, cases: Cases) -> Cases:
 
 
 def _divided(
-    config: Config, chosen: Cases, *, headers_only: bool
+    config: Config, chosen: Cases, report: Report, *, headers_only: bool
 ) -> tuple[Splits | None, Shape3 | None, PlanError | None]:
     """The split that the config asks for and its patch, or why there is none."""
     if not chosen.items:
@@ -88,8 +97,9 @@ def _divided(
         if headers_only:
             return None, None, None
         with contextlib.suppress(SourceError, DataCheckError):
-            plan, splits = plan_blocks(config, chosen, headers_of(chosen), None)
-            return splits, plan.patch_size, None
+            known = survey(config, chosen, silent, values_of(report, chosen))
+            decision = decide(config, chosen, known)
+            return decision.splits, decision.plan.patch_size, None
     except PlanError as error:
         return None, None, error
     return None, None, None

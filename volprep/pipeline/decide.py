@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from volprep.augment import required_shape, transforms_from_config
 from volprep.autoconfig import (
@@ -21,7 +23,7 @@ from volprep.autoconfig import (
     resampled_cases,
     stored_size,
 )
-from volprep.cases import Case, Cases
+from volprep.cases import Cases
 from volprep.config import (
     Config,
     PlanConfig,
@@ -35,67 +37,132 @@ from volprep.fingerprint import (
     LabelFacts,
 )
 from volprep.geometry import Box, Shape3, Spacing3, three
-from volprep.pipeline.inputs import list_cases
-from volprep.pipeline.measure import headers_of, measure
+from volprep.pipeline.inputs import chosen_cases
+from volprep.pipeline.measure import crop_boxes, free_room, headers_of, label_values
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.preprocess import Preprocessing, case_layout
+from volprep.preprocess import CaseLayout, Header, Preprocessing, case_layout
 from volprep.sampling import Rejection, create_patch_filter
 from volprep.splits import SplitPart, Splits, make_splits, splits_blocks
 
 __all__ = [
+    "Decision",
+    "Known",
     "decide",
     "drawing",
     "plan_blocks",
     "plan_of",
     "plan_of_shape",
-    "preprocessing",
     "split_cases",
+    "survey",
 ]
 
 
-def decide(
-    config: Config, cases: Cases, reporter: Reporter
-) -> tuple[Plan, Splits, Fingerprint, tuple[int, ...] | None]:
-    """Splits, the fingerprint of what is trained on, and the plan.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What must be known of the cases before anything is decided.
+
+    Attributes
+    ----------
+    heads : Fingerprint
+        Shapes, dtypes and spacings of every case.
+    values : frozenset of int, or None
+        Every value of the labels, 0 where it occurs; None where it does not matter.
+    label_bytes : mapping of str to int
+        Of a voxel of each case's labels.
+    room : int or None
+        Bytes that resampled volumes may take; None does not ask.
+    crops : mapping of str to Box
+        The box of each case's voxels that are not zero, where cases are cropped to it.
+    """
+
+    heads: Fingerprint
+    values: frozenset[int] | None = None
+    label_bytes: Mapping[str, int] = field(default_factory=dict)
+    room: int | None = None
+    crops: Mapping[str, Box] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What `prepare` will do.
+
+    Attributes
+    ----------
+    plan : Plan
+    splits : Splits
+    classes : tuple of int, or None
+        The label value of each class, background first; None for instances.
+    layouts : mapping of str to CaseLayout
+        What each case will be.
+    measured : tuple of SplitPart
+        What intensities are measured on: what trains, in voxels of the files.
+    """
+
+    plan: Plan
+    splits: Splits
+    classes: tuple[int, ...] | None
+    layouts: Mapping[str, CaseLayout]
+    measured: tuple[SplitPart, ...]
+
+
+def decide(config: Config, cases: Cases, known: Known) -> Decision:
+    """Splits, plan and layouts; the same for every command, since nothing is read in here.
 
     Notes
     -----
-    Intensities are measured on training voxels alone. A single volume is measured
-    twice: as a whole for its plan, since the blocks that are held out follow from
-    the patch, then in its training blocks. Classes are those of all labels.
+    What is planned for depends on the cases that train alone. Where volumes are divided,
+    the blocks that are held out follow from the patch, and it from what they leave.
     """
-    if splits_blocks(cases.items, kind=config.split.kind, listed=cases.folds):
-        whole = measure(config, cases, [SplitPart(c.name) for c in cases], reporter, "fingerprint")
-        classes = _classes(config, cases, [whole])
-        plan, splits = plan_blocks(config, cases, whole, classes)
-        settings = preprocessing(config, plan)
-        parts = [_source_part(part, cases.named(part.case), settings) for part in splits.train]
-        train = measure(config, cases, parts, reporter, "fingerprint (training blocks)")
-        return plan, splits, train, classes
-    splits = split_cases(config, cases, None, None)
-    train = measure(config, cases, splits.train, reporter, "fingerprint")
-    every = [train]
-    if splits.val:
-        every.append(measure(config, cases, splits.val, reporter, "fingerprint (validation)"))
-    classes = _classes(config, cases, every)
-    plan = _with_epoch(config, _plan(config, train, cases, classes), splits, _shapes(cases))
-    return plan, splits, train, classes
+    classes = _classes(config, cases, known.values)
+    divides = splits_blocks(cases.items, kind=config.split.kind, listed=cases.folds)
+    splits = None if divides else split_cases(config, cases, None, None)
+    trained = {case.name for case in cases} if splits is None else {p.case for p in splits.train}
+    heads = dataclasses.replace(
+        known.heads, cases=tuple(head for head in known.heads.cases if head.name in trained)
+    )
+    settings = _preprocessing(config, heads)
+    layouts = {
+        head.name: case_layout(
+            Header(head.shape, np.dtype(head.dtype), head.spacing), None, settings,
+            crop=known.crops.get(head.name),
+        )
+        for head in known.heads.cases
+    }  # fmt: skip
+    resampled = () if settings.target is None else _resampled(known, settings.target)
+    shapes = {name: three(layout.shape[1:]) for name, layout in layouts.items()}
+    if splits is None:
+        plan, splits = plan_blocks(config, cases, heads, classes, shapes)
+    else:
+        plan = _plan(config, heads, cases, classes)
+    plan = _with_epoch(config, dataclasses.replace(plan, resampled=resampled), splits, shapes)
+    measured = tuple(
+        SplitPart(part.case, part.box and layouts[part.case].to_source(part.box))
+        for part in splits.train
+    )
+    return Decision(plan, splits, classes, layouts, measured)
 
 
 def plan_of(config: Config, reporter: Reporter = silent) -> Plan:
-    """The plan of a config's cases; voxels are read only where classes must be counted."""
-    cases = list_cases(config)
-    parts = [SplitPart(case.name) for case in cases]
-    count = cases.label_kind == "classes" and config.data.n_classes is None
-    if count and any(case.label for case in cases):
-        fingerprint = measure(config, cases, parts, reporter, "fingerprint")
-    else:
-        fingerprint, count = headers_of(cases), False
-    classes = _classes(config, cases, [fingerprint]) if count else None
-    if splits_blocks(cases.items, kind=config.split.kind, listed=cases.folds):
-        return plan_blocks(config, cases, fingerprint, classes)[0]
-    plan = _plan(config, fingerprint, cases, classes)
-    return _with_epoch(config, plan, split_cases(config, cases, None, None), _shapes(cases))
+    """The plan that `prepare` would use; voxels are read only where they decide something."""
+    cases = chosen_cases(config)
+    return decide(config, cases, survey(config, cases, reporter)).plan
+
+
+def survey(
+    config: Config, cases: Cases, reporter: Reporter, values: frozenset[int] | None = None
+) -> Known:
+    """What `decide` needs: headers, and of voxels what the config makes matter.
+
+    `values` are those of the labels, where they are known already.
+    """
+    heads = headers_of(cases)
+    labels = ((case.name, case.open_label()) for case in cases)
+    label_bytes = {name: label.dtype.itemsize for name, label in labels if label is not None}
+    if cases.label_kind == "classes" and label_bytes and values is None:
+        values = label_values(config, cases, reporter)
+    crops = crop_boxes(config, cases, reporter) if config.preprocess.crop_nonzero else {}
+    room = None if config.preprocess.target_spacing in (None, "none") else free_room(config)
+    return Known(heads, values, label_bytes, room, crops)
 
 
 def plan_of_shape(
@@ -118,15 +185,20 @@ def plan_of_shape(
     )  # fmt: skip
 
 
-def preprocessing(config: Config, plan: Plan) -> Preprocessing:
+def _preprocessing(config: Config, heads: Fingerprint) -> Preprocessing:
     """What is done to the voxels before they are cut."""
     section = config.preprocess
     return Preprocessing(
-        target=plan.target_spacing,
+        target=_target_spacing(config, heads),
         order=section.order,
         separate="auto" if section.separate_z == "auto" else 0 if section.separate_z else None,
         crop=section.crop_nonzero,
     )
+
+
+def _target_spacing(config: Config, heads: Fingerprint) -> Spacing3 | None:
+    rule = config.preprocess.target_spacing
+    return choose_target_spacing([c.spacing for c in heads.cases], rule or "none")
 
 
 def drawing(config: Config, kind: str) -> Drawing:
@@ -174,24 +246,19 @@ def _plan_arguments(section: PlanConfig) -> dict[str, Any]:
     return dict(section.model_dump())
 
 
-def _classes(
-    config: Config, cases: Cases, measured: Sequence[Fingerprint]
-) -> tuple[int, ...] | None:
+def _classes(config: Config, cases: Cases, values: frozenset[int] | None) -> tuple[int, ...] | None:
     """The label value of each class, ascending; None for instances.
 
     0 is a class where it occurs and is annotated: labels without a background get none.
     """
     if cases.label_kind != "classes":
         return None
-    found = set(cases.class_names)
-    for fingerprint in measured:
-        values = fingerprint.class_voxels
-        if values is None:
-            raise PlanError(
-                f"the labels hold more than {LabelFacts.MOST_LISTED} values in one case; "
-                "set data.label_kind to instances, or relabel the classes"
-            )
-        found |= set(values) | ({0} if fingerprint.background_voxels else set())
+    found = set(cases.class_names) | (values or set())
+    if len(found) > LabelFacts.MOST_LISTED:
+        raise PlanError(
+            f"the labels hold more than {LabelFacts.MOST_LISTED} values; "
+            "set data.label_kind to instances, or relabel the classes"
+        )
     if 0 in found and not cases.class_names and not cases.has_background:
         found.discard(0)
     wanted = config.data.n_classes
@@ -215,22 +282,18 @@ def _plan(
     limit: Shape3 | None = None,
 ) -> Plan:
     """The plan of a fingerprint; `limit` is the largest patch that fits, where one is known."""
-    rule = config.preprocess.target_spacing
-    target = choose_target_spacing([c.spacing for c in fingerprint.cases], rule or "none")
-    resampled = () if target is None else _resampled(config, cases, target)
     arguments = _plan_arguments(config.plan)
     if limit is not None and arguments["patch_size"] is None:
         arguments["patch_size"] = limit
     plan = make_plan(
         fingerprint.median_shape,
         spacing=fingerprint.median_spacing,
-        target_spacing=target,
+        target_spacing=_target_spacing(config, fingerprint),
         n_channels=fingerprint.n_channels,
         n_classes=config.data.n_classes or (len(classes) if classes else 2),
         n_images=len(cases),
         **arguments,
     )
-    plan = dataclasses.replace(plan, resampled=resampled)
     if config.plan.aug_patch_size is not None:
         return plan
     transforms = transforms_from_config(config.augment)
@@ -247,59 +310,44 @@ def _plan(
     )
 
 
-def _resampled(
-    config: Config, cases: Cases, target: Spacing3
-) -> tuple[tuple[str, Shape3, int], ...]:
+def _resampled(known: Known, target: Spacing3) -> tuple[tuple[str, Shape3, int], ...]:
     """What every case becomes; refused where that is absurd, or where the disk is too small."""
-    found = []
-    for case in cases:
-        image, label = case.open_image(), case.open_label()
-        if image.spacing is not None:
-            size = 0 if label is None else label.dtype.itemsize
-            found.append(
-                ResampledCase(case.name, image.shape, image.spacing, image.dtype.itemsize, size)
-            )
-    folder = config.output.dir.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return resampled_cases(found, target, room=shutil.disk_usage(folder).free)
+    found = [
+        ResampledCase(
+            head.name, head.shape, head.spacing, np.dtype(head.dtype).itemsize,
+            known.label_bytes.get(head.name, 0),
+        )
+        for head in known.heads.cases
+        if head.spacing is not None
+    ]  # fmt: skip
+    return resampled_cases(found, target, room=known.room)
 
 
 def plan_blocks(
-    config: Config, cases: Cases, whole: Fingerprint, classes: Sequence[int] | None
+    config: Config,
+    cases: Cases,
+    heads: Fingerprint,
+    classes: Sequence[int] | None,
+    shapes: Mapping[str, Shape3],
 ) -> tuple[Plan, Splits]:
     """Plan and blocks together, since the gap between the blocks is a patch.
 
-    A patch that is not the user's becomes the largest one of its form for which both
-    sides hold it and enough is left for training.
+    `shapes` are those of the prepared cases. A patch that is not the user's becomes the
+    largest one of its form for which both sides hold it and enough is left for training.
     """
-    plan = _plan(config, whole, cases, classes)
-    settings = preprocessing(config, plan)
-    shapes = {
-        case.name: three(case_layout(case.open_image(), None, settings).shape[1:]) for case in cases
-    }
+    plan = _plan(config, heads, cases, classes)
     if config.plan.patch_size is None and config.split.fraction > 0:
         fit = fit_patch(
             plan.patch_size, plan.pool, lambda patch: _divided(config, cases, shapes, patch)
         )
         if fit is not None and fit.patch != plan.patch_size:
-            plan = _with_reason(_plan(config, whole, cases, classes, fit.patch), fit)
-    splits = split_cases(config, cases, shapes, plan.patch_size)
-    return _with_epoch(config, plan, splits, _shapes(cases)), splits
-
-
-def _shapes(cases: Cases) -> dict[str, Shape3]:
-    """(Z, Y, X) of each case's file."""
-    return {case.name: three(case.open_image().shape[1:]) for case in cases}
+            plan = _with_reason(_plan(config, heads, cases, classes, fit.patch), fit)
+    return plan, split_cases(config, cases, shapes, plan.patch_size)
 
 
 def _with_epoch(config: Config, plan: Plan, splits: Splits, shapes: Mapping[str, Shape3]) -> Plan:
-    """The plan with what the training regions offer, before empty borders are cut away."""
-    grown = {name: shape for name, shape, _ in plan.resampled}
-    regions = [
-        grown.get(part.case, shapes[part.case]) if part.box is None else part.box.shape
-        for part in splits.train
-    ]
+    """The plan with what the training regions offer."""
+    regions = [shapes[part.case] if part.box is None else part.box.shape for part in splits.train]
     epoch = plan_epoch(
         regions, plan.patch_size, stored_size(plan.patch_size, plan.aug_patch_size, regions),
         batch_size=plan.batch_size, steps=config.epoch.steps,
@@ -350,19 +398,3 @@ def _with_reason(plan: Plan, fit: BlockFit) -> Plan:
         given=tuple(name for name in plan.given if name != "patch_size"),
         reasons={**plan.reasons, "patch_size": reason},
     )
-
-
-def _source_part(part: SplitPart, case: Case, settings: Preprocessing) -> SplitPart:
-    """A block of a prepared case in the voxels of its source, rounded inwards."""
-    if part.box is None or (settings.target is None and not settings.crop):
-        return part
-    image = case.open_image()
-    layout = case_layout(image, None, settings)
-    kept = layout.crop or Box.whole(image.shape)
-    scale = [a / b for a, b in zip(kept.shape, layout.shape[1:], strict=True)]
-    start = [
-        a + math.ceil(n * s) for a, n, s in zip(kept.start, part.box.start, scale, strict=True)
-    ]
-    stop = [a + math.floor(n * s) for a, n, s in zip(kept.start, part.box.stop, scale, strict=True)]
-    stop = [max(a + 1, b) for a, b in zip(start, stop, strict=True)]
-    return SplitPart(part.case, Box(three(start), three(stop)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from volprep.headers import list_volumes
 from volprep.sources import stem_of
 from volprep.splits import Twins, find_twins
 
-__all__ = ["labelled_only", "list_cases", "load_target", "voxel_count", "without_duplicates"]
+__all__ = ["chosen_cases", "list_cases", "load_target", "voxel_count"]
 
 
 def load_target(
@@ -100,13 +100,39 @@ def list_cases(config: Config) -> Cases:
     )
 
 
-def without_duplicates(config: Config, cases: Cases) -> Cases:
+def chosen_cases(
+    config: Config, listed: Cases | None = None, hashes: Mapping[str, str] | None = None
+) -> Cases:
+    """The cases that a config trains and validates on, for every command the same.
+
+    Parameters
+    ----------
+    config : Config
+    listed : Cases or None
+        As `list_cases` gives them, where they are known.
+    hashes : mapping of str to str, or None
+        Content hashes of the images that are known; cases without one are no copies. None
+        reads what could be one.
+
+    Returns
+    -------
+    Cases
+        Without exact copies of others and, where some have labels, those that have none.
+        What is left out stands in their notices.
+    """
+    cases = list_cases(config) if listed is None else listed
+    return _labelled_only(_without_copies(config, cases, hashes))
+
+
+def _without_copies(config: Config, cases: Cases, hashes: Mapping[str, str] | None) -> Cases:
     """The cases but for exact copies of others; one image with two labels becomes one group.
 
     A copy adds nothing to training, and would leak if it were validated on; so would
     the same image with the labels of somebody else. Both become notices.
     """
-    twins = find_twins(cases.items, config.compute.workers) if len(cases) > 1 else Twins({}, {})
+    twins = Twins({}, {})
+    if len(cases) > 1:
+        twins = find_twins(cases.items, config.compute.workers, hashes=hashes)
     told = [
         Finding(
             "copy-left-out", f"image and label are those of {original}, voxel for voxel", case=name
@@ -119,19 +145,30 @@ def without_duplicates(config: Config, cases: Cases) -> Cases:
         )
         for name, original in twins.same_image.items()
     ]
-    groups = {**twins.same_image, **{first: first for first in twins.same_image.values()}}
-    return _kept(
-        cases,
-        [
-            dataclasses.replace(case, group=case.group or groups.get(case.name))
-            for case in cases
-            if case.name not in twins.copies
-        ],
-        told,
-    )
+    kept = tuple(case for case in cases if case.name not in twins.copies)
+    return _kept(cases, _joined(kept, twins.same_image), told)
 
 
-def labelled_only(cases: Cases) -> Cases:
+def _joined(cases: Sequence[Case], same_image: Mapping[str, str]) -> tuple[Case, ...]:
+    """The cases, those of one image in one group with all that are grouped with one of them."""
+    alike = {*same_image, *same_image.values()}
+    groups = {c.name: c.group or (c.name if c.name in alike else None) for c in cases}
+    joined_to: dict[str, str] = {}
+
+    def whole(group: str) -> str:
+        while group in joined_to:
+            group = joined_to[group]
+        return group
+
+    for name, first in same_image.items():
+        one, other = (whole(group) for group in (groups[name], groups[first]) if group)
+        if one != other:
+            joined_to[one] = other
+    named = ((case, groups[case.name]) for case in cases)
+    return tuple(replace(case, group=group and whole(group)) for case, group in named)
+
+
+def _labelled_only(cases: Cases) -> Cases:
     """The cases with labels, where some have none: those would teach that all is background."""
     labelled = [case for case in cases if case.label is not None]
     if not labelled or len(labelled) == len(cases):
@@ -143,7 +180,7 @@ def labelled_only(cases: Cases) -> Cases:
 
 
 def _kept(cases: Cases, items: Sequence[Case], told: Sequence[Finding]) -> Cases:
-    return dataclasses.replace(cases, items=tuple(items), findings=(*cases.findings, *told))
+    return replace(cases, items=tuple(items), findings=(*cases.findings, *told))
 
 
 def voxel_count(cases: Cases) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable, Sequence
 
 from volprep.cases import Case, Cases
-from volprep.config import (
-    Config,
-)
+from volprep.compute import run_units
+from volprep.config import Config
 from volprep.errors import ConfigError
 from volprep.findings import Finding
 from volprep.fingerprint import (
@@ -23,10 +24,20 @@ from volprep.fingerprint import (
 from volprep.geometry import Box, VolumeLike
 from volprep.pipeline.inputs import list_cases
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.preprocess import Normalisation
+from volprep.preprocess import Normalisation, label_ids, nonzero_box
+from volprep.sources import Volume
 from volprep.splits import SplitPart
 
-__all__ = ["clip_warnings", "fingerprint", "headers_of", "measure", "normalisations"]
+__all__ = [
+    "clip_warnings",
+    "crop_boxes",
+    "fingerprint",
+    "free_room",
+    "headers_of",
+    "label_values",
+    "measure",
+    "normalisations",
+]
 
 
 def fingerprint(
@@ -43,6 +54,46 @@ def headers_of(cases: Cases) -> Fingerprint:
     """Shapes, dtypes and spacings, without reading a voxel."""
     inputs = [FingerprintInput(case.name, case.open_image) for case in cases]
     return compute_fingerprint(inputs, headers_only=True)
+
+
+def label_values(config: Config, cases: Cases, reporter: Reporter) -> frozenset[int]:
+    """Every value of the labels; each label is read once."""
+    labels = [case.open_label() for case in cases if case.label is not None]
+    volumes = [label for label in labels if label is not None]
+    with reporter("classes", sum(math.prod(v.shape) for v in volumes), "voxels") as advance:
+
+        def values_of(volume: Volume) -> set[int]:
+            found: set[int] = set()
+            for box, slab in volume.slabs():
+                found.update(label_ids(slab).tolist())
+                advance(box.size)
+            return found
+
+        found = run_units(values_of, volumes, workers=config.compute.workers)
+        return frozenset(set().union(*found))
+
+
+def free_room(config: Config) -> int:
+    """Bytes of the disk that resampled volumes may take, those that are there already included."""
+    out = config.output.dir.absolute()
+    mine = [out / "volumes", out.with_name(out.name + ".partial") / "volumes"]
+    taken = sum(p.stat().st_size for folder in mine for p in folder.rglob("*") if p.is_file())
+    while not out.exists():
+        out = out.parent
+    return shutil.disk_usage(out).free + taken
+
+
+def crop_boxes(config: Config, cases: Cases, reporter: Reporter) -> dict[str, Box]:
+    """The box of the voxels of each image that are not zero; all of it where none is."""
+    with reporter("crop", len(cases), "cases") as advance:
+
+        def box_of(case: Case) -> tuple[str, Box]:
+            image = case.open_image()
+            box = nonzero_box(image) or Box.whole(image.shape)
+            advance(1)
+            return case.name, box
+
+        return dict(run_units(box_of, cases, workers=config.compute.workers))
 
 
 def measure(

@@ -17,6 +17,7 @@ import numpy as np
 from volprep.augment import transforms_from_config
 from volprep.autoconfig import Plan, few_positions
 from volprep.cases import Cases
+from volprep.checks import Report
 from volprep.compute import default_workers, run_units
 from volprep.config import Config, TrainingConfig, canonical_json, dump_yaml
 from volprep.cutting import (
@@ -32,16 +33,10 @@ from volprep.errors import DataCheckError, PlanError, StoreError, VolprepError
 from volprep.findings import Finding
 from volprep.fingerprint import Fingerprint
 from volprep.geometry import Box, Shape3, three
-from volprep.pipeline.check import check
-from volprep.pipeline.decide import decide, drawing, preprocessing
-from volprep.pipeline.inputs import (
-    labelled_only,
-    list_cases,
-    load_target,
-    voxel_count,
-    without_duplicates,
-)
-from volprep.pipeline.measure import clip_warnings, normalisations
+from volprep.pipeline.check import check, values_of
+from volprep.pipeline.decide import decide, drawing, survey
+from volprep.pipeline.inputs import chosen_cases, list_cases, load_target, voxel_count
+from volprep.pipeline.measure import clip_warnings, measure, normalisations
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.skeletons import (
     fallen_back,
@@ -51,7 +46,7 @@ from volprep.pipeline.skeletons import (
 )
 from volprep.pipeline.told import Told, refuse_warnings, rules_of
 from volprep.pipeline.volumes import file_states, lost_ids_of, prepare_volumes
-from volprep.preprocess import Normalisation, Preprocessing
+from volprep.preprocess import CaseLayout, Normalisation
 from volprep.skeletons import Skeletons, SkeletonTargets
 from volprep.splits import Splits, audit_splits
 from volprep.store import (
@@ -91,7 +86,7 @@ class _Decisions:
     plan: Plan
     splits: Splits
     audit: tuple[Finding, ...]
-    settings: Preprocessing
+    layouts: Mapping[str, CaseLayout]
     normalisation: Normalisation
     of_case: Mapping[str, Normalisation]
     classes: tuple[int, ...] | None
@@ -145,10 +140,11 @@ def prepare(
             refuse_warnings(load_json(out / "findings.json")["findings"])
         return done
     told = Told(rules_of(config), strict=strict)
-    cases = _checked(config, cases, told, reporter)
+    report = _checked(config, cases, told, reporter)
+    cases = chosen_cases(config, cases, report.hashes)
     with WorkingFolder(out, key) as partial:
         try:
-            manifest = _build(config, cases, partial, told, reporter)
+            manifest = _build(config, cases, report, partial, told, reporter)
         except VolprepError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -156,21 +152,26 @@ def prepare(
     return PatchStore(out)
 
 
-def _checked(config: Config, cases: Cases, told: Told, reporter: Reporter) -> Cases:
-    """The cases to prepare: errors of the data end it here, warnings are told."""
+def _checked(config: Config, cases: Cases, told: Told, reporter: Reporter) -> Report:
+    """What the doctor says: errors of the data end it here, warnings are told."""
     with reporter("check", voxel_count(cases), "voxels") as advance:
         report = check(config, cases, intensities=False, progress=advance)
     told.tell(report.findings)
-    return labelled_only(without_duplicates(config, cases))
+    return report
 
 
 def _build(
-    config: Config, cases: Cases, partial: Path, told: Told, reporter: Reporter
+    config: Config,
+    cases: Cases,
+    report: Report,
+    partial: Path,
+    told: Told,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Everything of the set but its name."""
-    decided = _decide(config, cases, told, reporter)
+    decided = _decide(config, cases, report, told, reporter)
     prepared = prepare_volumes(
-        decided.cases.items, decided.settings, partial / "volumes",
+        decided.cases.items, decided.layouts, partial / "volumes",
         workers=config.compute.workers, reporter=reporter,
     )  # fmt: skip
     prepared = _skeletons(decided, prepared, partial, told, reporter)
@@ -187,10 +188,14 @@ def _vanished(lost: Mapping[str, Sequence[int]]) -> Iterator[Finding]:
             yield Finding("vanished-ids", found, case=case)
 
 
-def _decide(config: Config, cases: Cases, told: Told, reporter: Reporter) -> _Decisions:
-    plan, splits, fingerprint, classes = decide(config, cases, reporter)
-    workers = config.compute.workers
-    audit = audit_splits(splits, cases.items, patch=plan.patch_size, workers=workers)
+def _decide(
+    config: Config, cases: Cases, report: Report, told: Told, reporter: Reporter
+) -> _Decisions:
+    known = survey(config, cases, reporter, values_of(report, cases))
+    decision = decide(config, cases, known)
+    plan, splits = decision.plan, decision.splits
+    fingerprint = measure(config, cases, decision.measured, reporter, "fingerprint")
+    audit = audit_splits(splits, cases.items, patch=plan.patch_size, hashes=report.hashes)
     told.tell(audit)
     told.tell(notice.about() for notice in splits.notices)
     told.tell(clip_warnings(config, fingerprint))
@@ -199,7 +204,7 @@ def _decide(config: Config, cases: Cases, told: Told, reporter: Reporter) -> _De
     common, of_case = normalisations(config, cases, fingerprint, reporter)
     return _Decisions(
         config, cases, fingerprint, plan, splits, tuple(audit),
-        preprocessing(config, plan), common, of_case, classes,
+        decision.layouts, common, of_case, decision.classes,
         skeleton_targets(config, cases, plan),
     )  # fmt: skip
 
@@ -223,7 +228,7 @@ def _skeletons(
             path = folder / f"{case.name}.npz"
             if case.label is not None and not path.exists():
                 found, counts[case.name] = make_skeletons(
-                    case, source, decided.settings, section,
+                    case, source, decided.layouts[case.name], section,
                     workers=decided.config.compute.workers, progress=advance,
                 )  # fmt: skip
                 found.to_file(path)

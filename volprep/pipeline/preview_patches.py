@@ -20,10 +20,10 @@ from volprep.cutting import (
 )
 from volprep.errors import ConfigError
 from volprep.geometry import Box, Shape3
-from volprep.pipeline.decide import decide, drawing, preprocessing
-from volprep.pipeline.inputs import list_cases, without_duplicates
+from volprep.pipeline.decide import decide, drawing, survey
+from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.preprocess import Preprocessing, case_layout, prepared_volume
+from volprep.preprocess import CaseLayout
 from volprep.preview import Page, PatchMap, RegionMap, coverage_facts, render_patches
 from volprep.sampling import FilteredRegions, PatchFilter
 
@@ -81,13 +81,13 @@ def preview_patches(
     Cases that are resampled are read through the resampling, so foreground and
     slices are those of the patch set.
     """
-    found = without_duplicates(config, list_cases(config))
+    found = chosen_cases(config)
     for name in cases:
         if name not in {case.name for case in found}:
             raise ConfigError(f"--case: there is no case {name!r}")
-    plan, splits, _, _ = decide(config, found, reporter)
-    settings = preprocessing(config, plan)
-    prepared = [_prepared(case, settings) for case in found]
+    decision = decide(config, found, survey(config, found, reporter))
+    plan, splits = decision.plan, decision.splits
+    prepared = [_prepared(case, decision.layouts[case.name]) for case in found]
     train, val = (blocks_of(parts, prepared) for parts in (splits.train, splits.val))
     size = stored_patch_size(plan.patch_size, plan.aug_patch_size, train)
     rejected: list[Site] = []
@@ -123,15 +123,14 @@ def preview_patches(
         yield case.name, Drawn(drawn, render_patches(drawn))
 
 
-def _prepared(case: Case, settings: Preprocessing) -> PreparedCase:
+def _prepared(case: Case, layout: CaseLayout) -> PreparedCase:
     """A case on the grid of the patch set, preprocessed where it is read."""
-    image, label, mask = case.open_image(), case.open_label(), case.open_mask()
-    layout = case_layout(image, label, settings)
+    label, mask = case.open_label(), case.open_mask()
     return PreparedCase(
         case.name,
-        prepared_volume(image, layout, settings),
-        None if label is None else prepared_volume(label, layout, settings, labels=True),
-        None if mask is None else prepared_volume(mask, layout, settings, labels=True),
+        layout.open(case.open_image()),
+        None if label is None else layout.open(label, labels=True),
+        None if mask is None else layout.open(mask, labels=True),
     )
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from volprep.autoconfig import Plan
@@ -18,8 +17,7 @@ from volprep.config import (
 from volprep.cutting import PreparedCase
 from volprep.errors import ConfigError
 from volprep.findings import Finding
-from volprep.geometry import Box
-from volprep.preprocess import Preprocessing, case_layout
+from volprep.preprocess import CaseLayout
 from volprep.skeletons import Skeletons, SkeletonTargets, read_skeletons
 from volprep.skeletons.make import count_traces, gather
 from volprep.skeletons.stream import trace_volume
@@ -45,7 +43,7 @@ def skeleton_targets(config: Config, cases: Cases, plan: Plan) -> SkeletonTarget
 def make_skeletons(
     prepared: PreparedCase,
     case: Case,
-    settings: Preprocessing,
+    layout: CaseLayout,
     section: SkeletonConfig,
     *,
     workers: int | None,
@@ -65,13 +63,7 @@ def make_skeletons(
         return gather(traces), count_traces(traces)
     found = read_skeletons(case.skeletons, labels=_marked_labels(case))
     progress(2 * math.prod(prepared.label.shape))
-    if settings.target is None and not settings.crop:
-        return found, {}
-    image = case.open_image()
-    layout = case_layout(image, None, settings)
-    kept = layout.crop or Box.whole(image.shape)
-    scale = np.array(layout.shape[1:]) / np.array(kept.shape)
-    return found.transform(lambda points: (points - kept.start + 0.5) * scale - 0.5), {}
+    return (found if layout.unchanged else found.transform(layout.to_prepared)), {}
 
 
 def _marked_labels(case: Case) -> npt.NDArray[Any] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,9 @@ from volprep.cases import Case
 from volprep.compute import default_workers, run_units
 from volprep.cutting import PreparedCase
 from volprep.geometry import Box, Shape3, VolumeLike
+from volprep.ledger import key_of
 from volprep.pipeline.reporting import Reporter
-from volprep.preprocess import (
-    CaseLayout,
-    Preprocessing,
-    case_key,
-    case_layout,
-    prepared_volume,
-    preprocess_case,
-)
+from volprep.preprocess import CaseLayout, preprocess_case
 from volprep.sources import open_volume
 from volprep.store import StoredVolume, create_case_array, load_json, write_json
 from volprep.version import __version__
@@ -34,7 +29,7 @@ CHUNKS: Shape3 = (32, 128, 128)
 
 def prepare_volumes(
     cases: Sequence[Case],
-    settings: Preprocessing,
+    layouts: Mapping[str, CaseLayout],
     folder: Path,
     *,
     workers: int | None,
@@ -45,7 +40,8 @@ def prepare_volumes(
     Parameters
     ----------
     cases : sequence of Case
-    settings : Preprocessing
+    layouts : mapping of str to CaseLayout
+        Of each case, by name.
     folder : Path
         Where the arrays go. A case that an earlier run completed there is kept; its mark,
         ``CASE.json``, is written last and holds the hash of all that it was made from.
@@ -57,7 +53,7 @@ def prepare_volumes(
     -------
     list of PreparedCase
     """
-    if settings.target is None and not settings.crop:
+    if all(layouts[case.name].unchanged for case in cases):
         return [
             PreparedCase(case.name, case.open_image(), case.open_label(), case.open_mask())
             for case in cases
@@ -65,7 +61,7 @@ def prepare_volumes(
     folder.mkdir(parents=True, exist_ok=True)
     threads = default_workers() if workers is None else workers
     beside = max(1, min(threads, len(cases)))
-    prepare = partial(_prepared, settings=settings, folder=folder, workers=threads // beside)
+    prepare = partial(_prepared, layouts=layouts, folder=folder, workers=threads // beside)
     done = []
     with reporter("preprocess", len(cases), "cases") as advance:
         for case in run_units(prepare, cases, workers=beside):
@@ -91,28 +87,22 @@ def file_states(case: Case) -> list[list[Any]]:
     return states
 
 
-def _prepared(case: Case, *, settings: Preprocessing, folder: Path, workers: int) -> PreparedCase:
+def _prepared(
+    case: Case, *, layouts: Mapping[str, CaseLayout], folder: Path, workers: int
+) -> PreparedCase:
     image, label, mask = case.open_image(), case.open_label(), case.open_mask()
-    layout = case_layout(image, label, settings)
-    key = case_key(
-        settings,
-        {
-            "case": case.to_dict(),
-            "files": file_states(case),
-            "chunks": CHUNKS,
-            "version": __version__,
-        },
-    )
+    layout = layouts[case.name]
+    key = key_of(asdict(layout.settings), case.to_dict(), file_states(case), CHUNKS, __version__)
     mark = folder / f"{case.name}.json"
     if not mark.exists() or load_json(mark).get("key") != key:
         mark.unlink(missing_ok=True)
-        lost = _write(case.name, image, label, layout, settings, folder, workers)
+        lost = _write(case.name, image, label, layout, folder, workers)
         write_json(mark, {"key": key, "lost_ids": list(lost)})
     return PreparedCase(
         case.name,
         open_volume(folder / f"{case.name}.image.zarr"),
         None if label is None else open_volume(folder / f"{case.name}.label.zarr"),
-        None if mask is None else prepared_volume(mask, layout, settings, labels=True),
+        None if mask is None else layout.open(mask, labels=True),
     )
 
 
@@ -121,7 +111,6 @@ def _write(
     image: VolumeLike,
     label: VolumeLike | None,
     layout: CaseLayout,
-    settings: Preprocessing,
     folder: Path,
     workers: int,
 ) -> Sequence[int]:
@@ -138,13 +127,12 @@ def _write(
     return preprocess_case(
         image,
         label,
-        settings=settings,
-        layout=layout,
+        layout,
         write_image=images.write,
         write_labels=write_labels,
         depth=CHUNKS[0],
         workers=workers,
-    ).lost_ids
+    )
 
 
 def _fresh_array(path: Path, shape: Sequence[int], dtype: Any, layout: CaseLayout) -> StoredVolume:

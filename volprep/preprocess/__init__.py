@@ -6,6 +6,7 @@ and normalising are decided here as plain numbers and applied when a patch is re
 
 from volprep.preprocess.case import (
     CaseLayout,
+    Header,
     Preprocessing,
     case_layout,
     nonzero_box,
@@ -19,6 +20,7 @@ from volprep.preprocess.volume import CroppedVolume, ResampledVolume
 __all__ = [
     "CaseLayout",
     "CroppedVolume",
+    "Header",
     "Normalisation",
     "Preprocessing",
     "ResampledVolume",

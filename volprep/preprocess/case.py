@@ -25,6 +25,7 @@ from volprep.preprocess.volume import (
 
 __all__ = [
     "CaseLayout",
+    "Header",
     "Preprocessing",
     "case_layout",
     "nonzero_box",
@@ -64,6 +65,19 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class Header:
+    """A volume of which only the header is known."""
+
+    shape: tuple[int, int, int, int]
+    dtype: np.dtype[Any]
+    spacing: Spacing3 | None
+
+    def read(self, box: Box | None = None) -> Array:
+        """Nothing: there are no voxels."""
+        raise ValueError(f"{box}: only the header of this volume is known")
+
+
+@dataclass(frozen=True)
 class CaseLayout:
     """What a case will be, known before its voxels are resampled, and the way there and back.
 
@@ -73,8 +87,8 @@ class CaseLayout:
         Of the files.
     shape : (C, Z, Y, X)
         Of the result.
-    dtype, label_dtype : numpy.dtype, and numpy.dtype or None
-        Of the result: the files' own.
+    dtype : numpy.dtype
+        Of the result: the file's own.
     spacing : (Z, Y, X) in micrometres, or None
         Of the result: the extent over the voxels, so near the target, not it.
     crop : Box or None
@@ -87,7 +101,6 @@ class CaseLayout:
     source: tuple[int, int, int, int]
     shape: tuple[int, int, int, int]
     dtype: np.dtype[Any]
-    label_dtype: np.dtype[Any] | None
     spacing: Spacing3 | None
     crop: Box | None
     separate: int | None
@@ -241,7 +254,6 @@ def case_layout(
         source=image.shape,
         shape=kept.shape,
         dtype=np.dtype(image.dtype),
-        label_dtype=None if labels is None else np.dtype(labels.dtype),
         spacing=kept.spacing,
         crop=crop,
         separate=separate,
@@ -270,7 +282,7 @@ def preprocess_case(
     layout : CaseLayout
     write_image, write_labels : callable
         ``write(box, array)``: `box` in the result, `array` (C, Z, Y, X) of `layout.dtype`
-        or, for labels, (Z, Y, X) of `layout.label_dtype`, valid until the call returns.
+        or, for labels, (Z, Y, X) of their own, valid until the call returns.
         Boxes are disjoint and start at multiples of `depth` along Z and of 128 along Y;
         with several workers calls come from several threads.
     depth : int

@@ -215,7 +215,12 @@ class Twins(NamedTuple):
     same_image: dict[str, str]
 
 
-def find_twins(cases: Sequence[Case], workers: int | None = None) -> Twins:
+def find_twins(
+    cases: Sequence[Case],
+    workers: int | None = None,
+    *,
+    hashes: Mapping[str, str] | None = None,
+) -> Twins:
     """Cases with one and the same image.
 
     Parameters
@@ -223,6 +228,8 @@ def find_twins(cases: Sequence[Case], workers: int | None = None) -> Twins:
     cases : sequence of Case
     workers : int or None
         Threads that read; None takes every processor.
+    hashes : mapping of str to str
+        Content hashes of the images; those without one have no twin. None reads them.
 
     Raises
     ------
@@ -231,9 +238,10 @@ def find_twins(cases: Sequence[Case], workers: int | None = None) -> Twins:
 
     Notes
     -----
-    One middle plane of each image is read, and whole images only where those agree.
+    Without `hashes`, one middle plane of each image is read, and whole images only where
+    those agree.
     """
-    digests, _ = _hash_all(cases, workers)
+    digests = _hash_all(cases, workers)[0] if hashes is None else hashes
     counts = Counter(digests.values())
     images: dict[str, str] = {}
     wholes: dict[tuple[str | None, ...], str] = {}
