@@ -201,7 +201,7 @@ def _target_spacing(config: Config, heads: Fingerprint) -> Spacing3 | None:
     return choose_target_spacing([c.spacing for c in heads.cases], rule or "none")
 
 
-def drawing(config: Config, kind: str) -> Drawing:
+def drawing(config: Config, kind: str, plan: Plan) -> Drawing:
     """How the places of training patches are drawn from labels of a kind."""
     section = config.patching
     reject, chosen = section.reject, section.filter
@@ -213,6 +213,7 @@ def drawing(config: Config, kind: str) -> Drawing:
         patches_per_case=section.patches_per_case,
         foreground=section.foreground.p,
         per=section.foreground.per,
+        cover=plan.cover or 1,
         connected=kind == "classes",
         rejection=Rejection(reject.size_thres, reject.diversity, reject.p, reject.valid_ratio),
         filter=None

@@ -332,7 +332,7 @@ def _training_sites(
         return training_sites(
             blocks,
             stored,
-            drawing(config, decided.cases.label_kind),
+            drawing(config, decided.cases.label_kind, decided.plan),
             prepared,
             weights=[case.weight for case in decided.cases],
             progress=advance,

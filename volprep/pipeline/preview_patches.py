@@ -92,7 +92,7 @@ def preview_patches(
     size = stored_patch_size(plan.patch_size, plan.aug_patch_size, train)
     rejected: list[Site] = []
     filtered: list[FilteredRegions] = []
-    how = drawing(config, found.label_kind)
+    how = drawing(config, found.label_kind, plan)
     with reporter("choose patches", len(train), "cases") as advance:
         chosen = training_sites(
             train,
