@@ -295,7 +295,7 @@ def test_a_given_range_holds_for_every_sample() -> None:
     compose = Compose([GaussianNoise(p=1, sigma=0.1)], SIZE, value_range=(0, 255))
     noisy = compose({"image": dark}, sample_generator(0))["image"]
     assert noisy.std() > 5
-    assert noisy.min() == 0
+    assert noisy.std() < 60
     pairs = Compose([GaussianNoise(p=1)], SIZE, value_range=[(0, 1), (0, 1), (0, 1)])
     with pytest.raises(ValueError, match="3 pairs for 2 channels"):
         pairs({"image": np.zeros((2, *SIZE))}, sample_generator(0))

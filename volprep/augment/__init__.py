@@ -20,6 +20,7 @@ from volprep.augment.intensity import (
 )
 from volprep.augment.margins import required_shape, spatial_ranges
 from volprep.augment.objects import CopyPaste, Mixup
+from volprep.augment.scale import Scale, measure_scale
 from volprep.augment.smoothing import smooth_labels
 from volprep.augment.spatial import (
     Elastic,
@@ -56,8 +57,10 @@ __all__ = [
     "PoissonNoise",
     "Rescale",
     "Rotate",
+    "Scale",
     "Transform",
     "compose_from_config",
+    "measure_scale",
     "required_shape",
     "smooth_labels",
     "spatial_ranges",

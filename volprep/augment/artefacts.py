@@ -1,6 +1,6 @@
 """Artefacts of electron microscopy: parts that are missing, blurred or noisy.
 
-Amounts are fractions of the image's value range (see `Compose.value_range`).
+Amounts are fractions of the patch's own range without outliers (`volprep.augment.scale`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class MissingParts(IntensityTransform):
     ----------
     iterations : int
         Half the width of a band in voxels, along the axis that it crosses;
-        never more than a quarter of the shorter side of the section.
+        never more than a quarter of the shorter side of the section, and of a 2D
+        image, which has no other sections to tell it from, a twentieth.
     p : float
         Probability. Every third to fifth section then has a band.
 
@@ -64,7 +65,8 @@ class MissingParts(IntensityTransform):
             ends = [between(rng, (0.0, length - 1.0)) for _ in range(2)]
             bands.append([section, axis, *ends])
             section += 3 + below(rng, 3)
-        return {"half_width": min(self.iterations, min(height, width) // 4), "bands": bands}
+        widest = min(height, width) // (4 if depth > 1 else 20)
+        return {"half_width": min(self.iterations, widest), "bands": bands}
 
     def add_steps(self, values: Values, program: Program) -> None:
         """A band for each section that was drawn."""
@@ -93,7 +95,8 @@ class MotionBlur(IntensityTransform):
     sections : int
         How many sections.
     kernel_size : int
-        Voxels that are averaged.
+        Voxels that are averaged; of a 2D image, all of which is blurred, no more than
+        a 32nd of its shorter side, or 3.
     p : float
         Probability.
 
@@ -120,7 +123,9 @@ class MotionBlur(IntensityTransform):
     def add_steps(self, values: Values, program: Program) -> None:
         """A moving mean in each section."""
         axis = "zyx".index(values["axis"])
-        band = moving_mean(program.shape[axis], self.kernel_size)
+        depth, *sides = program.shape
+        most = self.kernel_size if depth > 1 else max(3, min(sides) // 32)
+        band = moving_mean(program.shape[axis], min(self.kernel_size, most))
         for section in values["sections"]:
             box = Box((section, 0, 0), (section + 1, *program.shape[1:]))
             program.filter(box, axis, band)
@@ -194,7 +199,7 @@ class CutNoise(IntensityTransform):
     mode : {'uniform', 'normal'}
         Distribution of the noise.
     scale : float
-        Largest change (or standard deviation) as a fraction of the value range.
+        Largest change (or standard deviation) as a fraction of the range.
     p : float
         Probability.
 

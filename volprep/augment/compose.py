@@ -14,6 +14,7 @@ import numpy.typing as npt
 from volprep.augment.margins import required_shape
 from volprep.augment.objects import CopyPaste, Pasted
 from volprep.augment.program import Program
+from volprep.augment.scale import measure_scale
 from volprep.augment.smoothing import smooth_labels
 from volprep.augment.transform import (
     Drawn,
@@ -68,9 +69,9 @@ class Compose:
         What lies beyond the sample: its mirror image, zeros, or a
         `WarpingOOBError`. Samples of `required_shape` never need it.
     value_range : pair of floats, or one pair for each channel, optional
-        Low and high end of the image's values, which amounts are fractions of
-        and which values do not leave. None takes the lowest and the highest
-        value of each channel of each sample.
+        Low and high end of the image's values, which amounts are fractions of.
+        None takes the range of each channel of each sample, outliers aside, as
+        `volprep.augment.measure_scale` says: what the loader and the preview do.
     spacing : sequence of three floats, optional
         (Z, Y, X) of a voxel, so that free rotations are physical. None takes cubes.
     seed : int
@@ -372,11 +373,10 @@ class Compose:
             for name, array in moved.items()
             if self.targets[name] == "img"
         }
-        ranges = {name: self._ranges(name, image) for name, image in images.items()}
         remaining = [s for s in self._steps(drawn) if s[0].kind != "spatial"]
         for kind, group in itertools.groupby(remaining, key=lambda step: step[0].kind):
             if kind == "intensity":
-                _change_intensities(images, ranges, list(group))
+                self._change_intensities(images, list(group))
                 continue
             for transform, values in group:
                 if isinstance(transform, CopyPaste):
@@ -390,14 +390,28 @@ class Compose:
             for name, value in moved.items()
         }
 
-    def _ranges(self, name: str, image: npt.NDArray[np.float32]) -> list[Range]:
+    def _change_intensities(
+        self, images: Mapping[str, npt.NDArray[np.float32]], steps: Sequence[Step]
+    ) -> None:
+        for name, image in images.items():
+            ranges = self._ranges(name, len(image))
+            for number, (channel, given) in enumerate(zip(image, ranges, strict=True)):
+                program = Program(_shape(channel.shape), channel=number, n_channels=len(image))
+                for transform, values in steps:
+                    acts = name not in transform.skip_targets
+                    if acts and isinstance(transform, IntensityTransform):
+                        transform.add_steps(values, program)
+                if len(program):
+                    program.run(channel, measure_scale(channel, given))
+
+    def _ranges(self, name: str, channels: int) -> list[Range | None]:
         if self.value_range is None or name != "image":
-            return [_measured(channel) for channel in image]
+            return [None] * channels
         given = np.asarray(self.value_range, np.float64).reshape(-1, 2).tolist()
         if len(given) == 1:
-            given = given * len(image)
-        if len(given) != len(image):
-            raise ValueError(f"value_range: {len(given)} pairs for {len(image)} channels")
+            given = given * channels
+        if len(given) != channels:
+            raise ValueError(f"value_range: {len(given)} pairs for {channels} channels")
         return [(low, high) for low, high in given]
 
     def _pasted(
@@ -540,25 +554,3 @@ def _with_copy(points: Any, pasted: Pasted) -> Any:
     if pasted.source not in points:
         return points
     return {**points, pasted.target: pasted.move(points[pasted.source])}
-
-
-def _measured(channel: npt.NDArray[np.float32]) -> Range:
-    low, high = float(channel.min()), float(channel.max())
-    if np.isfinite(low) and np.isfinite(high):
-        return low, high
-    finite = channel[np.isfinite(channel)]
-    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-
-
-def _change_intensities(
-    images: Mapping[str, npt.NDArray[np.float32]],
-    ranges: Mapping[str, Sequence[Range]],
-    steps: Sequence[Step],
-) -> None:
-    for name, image in images.items():
-        for number, (channel, (low, high)) in enumerate(zip(image, ranges[name], strict=True)):
-            program = Program(_shape(channel.shape), channel=number, n_channels=len(image))
-            for transform, values in steps:
-                if isinstance(transform, IntensityTransform) and name not in transform.skip_targets:
-                    transform.add_steps(values, program)
-            program.run(channel, low, high)

@@ -1,7 +1,8 @@
 """Augmentations of intensity: what detectors, light and staining change from image to image.
 
-Amounts are fractions of the image's value range (see `Compose.value_range`),
-so that one setting means the same for uint8, uint16 and normalised images.
+Amounts are fractions of the patch's own range without outliers (`volprep.augment.scale`), so
+that one setting means the same for uint8, uint16 and normalised images. No value is pinned to
+an end of that range unless `clip` asks for it.
 """
 
 from __future__ import annotations
@@ -46,21 +47,26 @@ class Grayscale(IntensityTransform):
     contrast_factor : float
         Contrast is multiplied by 1 plus or minus up to half of this.
     brightness_factor : float
-        Plus or minus up to half of this fraction of the value range is added.
+        Brightness is multiplied by 1 plus or minus up to half of this, from the
+        dark end of the range on.
     mode : {'mix', '2D', '3D'}
         ``2D`` draws for each section, ``3D`` once; ``mix`` tosses a coin.
     invert : bool
         Whether images may be inverted.
     invert_p : float
         How often they are.
+    clip : bool
+        Keep values within the range, as where a detector saturates.
     p : float
         Probability.
 
     Notes
     -----
     After PyTorch Connectomics' `Grayscale`, gamma from 1/2 to 2. Differs:
-    ``mix`` does draw per section every second time (there it never does), and
-    values are in the image's own range, not in 0 to 1.
+    ``mix`` does draw per section every second time (there it never does); values
+    are in the image's own range, not in 0 to 1; contrast turns about the mean,
+    brightness is a factor (there both act from 0, brightness is added), and values
+    are not clipped unless asked, so that dark backgrounds do not turn black.
     """
 
     contrast_factor: float = 0.3
@@ -68,6 +74,7 @@ class Grayscale(IntensityTransform):
     mode: Literal["mix", "2D", "3D"] = "mix"
     invert: bool = False
     invert_p: float = 0.0
+    clip: bool = False
     p: float = 0.5
 
     def __post_init__(self) -> None:
@@ -86,7 +93,7 @@ class Grayscale(IntensityTransform):
         return {
             "mode": mode,
             "contrast": (1 + drawn[0] * self.contrast_factor).tolist(),
-            "brightness": (drawn[1] * self.brightness_factor).tolist(),
+            "brightness": (1 + drawn[1] * self.brightness_factor).tolist(),
             "gamma": (2.0 ** (2 * drawn[2])).tolist(),
             "inverted": bool(self.invert and rng.random() < self.invert_p),
         }
@@ -95,9 +102,12 @@ class Grayscale(IntensityTransform):
         """Levels for the stack, or for each section."""
         rows = zip(values["contrast"], values["brightness"], values["gamma"], strict=True)
         inverted = values["inverted"]
-        for z, (gain, offset, gamma) in enumerate(rows):
-            sections = (z, z + 1) if values["mode"] == "2D" else None
-            program.levels(sections, gain=gain, offset=offset, gamma=gamma, inverted=inverted)
+        for z, (contrast, brightness, gamma) in enumerate(rows):
+            program.levels(
+                (z, z + 1) if values["mode"] == "2D" else None,
+                contrast=contrast, brightness=brightness, gamma=gamma,
+                inverted=inverted, clip=self.clip,
+            )  # fmt: skip
 
     def describe(self, values: Values) -> str:
         """The values, or their ranges over the sections."""
@@ -109,47 +119,54 @@ class Grayscale(IntensityTransform):
 
 @dataclass(frozen=True)
 class BrightnessContrast(IntensityTransform):
-    """Change brightness and contrast about the middle of the value range.
+    """Change brightness, from the dark end of the range on, and contrast, about the mean.
 
     Parameters
     ----------
-    brightness : float
-        Plus or minus up to this fraction of the value range is added.
-    contrast : float
-        Contrast is multiplied by 1 plus or minus up to this.
+    brightness, contrast : float
+        Each is multiplied by 1 plus or minus up to this.
+    clip : bool
+        Keep values within the range, as where a detector saturates.
     p : float
         Probability.
+
+    Notes
+    -----
+    nnU-Net's brightness and contrast transforms in one: there a factor from 0.75
+    to 1.25 each, with a probability of 0.15 each. Differs: brightness is a factor
+    from the dark end on, not from the mean of the data set, so that a background
+    stays where it is; contrast does not clip to the patch's extremes.
     """
 
-    brightness: float = 0.2
-    contrast: float = 0.2
+    brightness: float = 0.25
+    contrast: float = 0.25
+    clip: bool = False
     p: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(self.brightness >= 0, "brightness", "0 or more")
+        self.require(0 <= self.brightness <= 1, "brightness", "0 to 1")
         self.require(0 <= self.contrast <= 1, "contrast", "0 to 1")
 
     def draw(self, rng: Generator, shape: Shape3) -> Values:
         """One of each."""
         return {
             "contrast": 1 + between(rng, (-self.contrast, self.contrast)),
-            "brightness": between(rng, (-self.brightness, self.brightness)),
+            "brightness": 1 + between(rng, (-self.brightness, self.brightness)),
         }
 
     def add_steps(self, values: Values, program: Program) -> None:
-        """``(u - 0.5) * contrast + 0.5 + brightness``."""
-        gain = values["contrast"]
-        program.levels(gain=gain, offset=0.5 - 0.5 * gain + values["brightness"])
+        """``((u - mean) * contrast + mean) * brightness``."""
+        program.levels(contrast=values["contrast"], brightness=values["brightness"], clip=self.clip)
 
     def describe(self, values: Values) -> str:
         """Both."""
-        return f"contrast ×{values['contrast']:.3g}, brightness {values['brightness']:+.2g}"
+        return f"contrast ×{values['contrast']:.3g}, brightness ×{values['brightness']:.3g}"
 
 
 @dataclass(frozen=True)
 class Gamma(IntensityTransform):
-    """Bend the grey values: ``u ** gamma`` over the value range.
+    """Bend the grey values: ``u ** gamma`` between the ends of the range, straight beyond.
 
     Parameters
     ----------
@@ -182,7 +199,7 @@ class Gamma(IntensityTransform):
 
 @dataclass(frozen=True)
 class Invert(IntensityTransform):
-    """Turn bright into dark: ``low + high - value``.
+    """Turn bright into dark: ``low + high - value``, low and high the ends of the range.
 
     Parameters
     ----------
@@ -212,12 +229,17 @@ class GaussianNoise(IntensityTransform):
     Parameters
     ----------
     sigma : float or pair of floats
-        Standard deviation as a fraction of the value range, drawn evenly.
+        Standard deviation as a fraction of the range, drawn evenly.
     p : float
         Probability.
+
+    Notes
+    -----
+    nnU-Net's noise has up to 0.32 standard deviations of the image, which is some
+    0.07 of the range of a patch that is spread like a normal distribution.
     """
 
-    sigma: Pair = (0.0, 0.1)
+    sigma: Pair = (0.0, 0.07)
     p: float = 0.2
 
     def __post_init__(self) -> None:
@@ -244,13 +266,13 @@ class PoissonNoise(IntensityTransform):
     Parameters
     ----------
     photons : float or pair of floats
-        Photons that the high end of the value range stands for, drawn evenly
+        Photons that the high end of the range stands for, drawn evenly
         on a logarithmic scale; fewer is noisier.
     p : float
         Probability.
     """
 
-    photons: Pair = (30.0, 300.0)
+    photons: Pair = (100.0, 1000.0)
     p: float = 0.2
 
     def __post_init__(self) -> None:
@@ -356,7 +378,7 @@ class ChannelDropout(IntensityTransform):
     p : float
         Probability.
     fill : float
-        What replaces the channel, as a fraction of its value range.
+        What replaces the channel, as a fraction of its range.
     """
 
     p: float = 0.1

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from volprep.augment.scale import Scale
 from volprep.geometry import Box, Shape3
 
 __all__ = ["Band", "Program", "cell_means", "gaussian", "low_resolution", "moving_mean"]
@@ -87,8 +88,8 @@ def _low_resolution(length: int, cells: int) -> Band:
 class Program:
     """Steps for one channel of a patch, run together.
 
-    Amounts are in units of the channel's value range: 0 is its low end, 1 its
-    high end, and no step leaves it.
+    Amounts are in units of the channel's `Scale`: 0 is its low end, 1 its high
+    end. Values beyond either are kept.
     """
 
     def __init__(self, shape: Shape3, *, channel: int = 0, n_channels: int = 1) -> None:
@@ -113,14 +114,20 @@ class Program:
         self,
         sections: tuple[int, int] | None = None,
         *,
-        gain: float = 1.0,
-        offset: float = 0.0,
+        contrast: float = 1.0,
+        brightness: float = 1.0,
         gamma: float = 1.0,
         inverted: bool = False,
+        clip: bool = False,
     ) -> None:
-        """``(gain * u + offset) ** gamma``, then 1 minus that if `inverted`."""
+        """``((u - mean) * contrast + mean) * brightness``, then ``u ** gamma``.
+
+        Then 1 minus that if `inverted`; `clip` keeps u within 0 to 1 before gamma. Without
+        it gamma bends what lies between the ends and goes on straight beyond them.
+        """
         first, last = sections or (0, self.shape[0])
-        self._add_sections(0, first, last, (gain, offset, gamma, float(inverted)))
+        flags = float(inverted + 2 * clip)
+        self._add_sections(0, first, last, (contrast, brightness, gamma, flags))
 
     def noise(
         self,
@@ -151,8 +158,8 @@ class Program:
         """One value everywhere in a box."""
         self._add(4, box, numbers=(value, 0, 0, 0))
 
-    def run(self, volume: npt.NDArray[np.float32], low: float, high: float) -> None:
-        """Change one channel (Z, Y, X) in place; `low` and `high` are its value range."""
+    def run(self, volume: npt.NDArray[np.float32], scale: Scale) -> None:
+        """Change one channel (Z, Y, X) in place, by amounts of its scale."""
         from volprep.kernels.intensity import filter_through_sections, run_sections
 
         if not self._steps:
@@ -164,12 +171,12 @@ class Program:
         starts, weights = self._pools()
         longest = max(self.shape)
         scratch = np.empty((2 * longest, longest), np.float32) if self._bands else _NO_SCRATCH
-        base, span = np.float32(low), np.float32(max(high - low, 0.0))
+        measures = np.array([scale.low, scale.span, scale.mean])
         begin = 0
         for n in [*self._through_sections(), len(steps)]:
             if n > begin:
                 run_sections(
-                    volume, steps[begin:n], numbers[begin:n], starts, weights, scratch, base, span
+                    volume, steps[begin:n], numbers[begin:n], starts, weights, scratch, measures
                 )
             if n < len(steps):
                 _, *box, _, taps, at_start, at_weight = steps[n].tolist()

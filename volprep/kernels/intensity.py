@@ -14,8 +14,10 @@ from numba import njit
 
 __all__ = [
     "BAND",
+    "CLIPPED",
     "FILL",
     "FILTER",
+    "INVERTED",
     "LEVELS",
     "NOISE",
     "NORMAL",
@@ -27,6 +29,7 @@ __all__ = [
 
 LEVELS, NOISE, FILTER, BAND, FILL = 0, 1, 2, 3, 4
 UNIFORM, NORMAL, POISSON = 0, 1, 2
+INVERTED, CLIPPED = 1, 2
 
 # Nothing that rounds otherwise: a sample must be the same bits whether its code was compiled here
 # or came from the cache. No 'nnan': a NaN voxel must stay harmless where it becomes an index.
@@ -64,27 +67,38 @@ def _power(u, gamma):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
-def _levels(section, gain, offset, gamma, inverted, low, span):  # type: ignore[no-untyped-def]
-    """Contrast, brightness and gamma in units of the value range, clipped to it."""
+def _levels(section, numbers, low, span, mean):  # type: ignore[no-untyped-def]
+    """Contrast about the mean, brightness about the low end, gamma between the ends.
+
+    Gamma goes on straight beyond both ends: outliers keep their order and their distance, and
+    nothing is pinned to an end unless it is clipped there.
+    """
+    contrast, brightness, gamma, flags = numbers[0], numbers[1], numbers[2], int(numbers[3])
     flat = section.reshape(-1)
-    zero, one = np.float32(0), np.float32(1)
-    inverse = one / span if span > zero else zero
-    a = np.float32(gain * inverse)
-    b = np.float32(offset)
-    power = np.float32(gamma)
-    base = low + span if inverted else low
-    scale = -span if inverted else span
-    if power == one:
-        for n in range(flat.size):
-            u = (flat[n] - low) * a + b
-            u = u if u > zero else zero
-            flat[n] = base + scale * (u if u < one else one)
-        return
+    one = np.float32(1)
+    # In double precision, so that a change by nothing is exactly none.
+    gain = contrast * brightness
+    offset = (mean - low - (mean - low) * contrast) * brightness + low - low * gain
+    high = low + span
+    if flags & INVERTED and gamma == 1.0:
+        gain, offset = -gain, low + high - offset
+    a, b, bottom, top = np.float32(gain), np.float32(offset), np.float32(low), np.float32(high)
     for n in range(flat.size):
-        u = (flat[n] - low) * a + b
-        u = u if u > zero else zero
-        u = _power(u if u < one else one, power)
-        flat[n] = base + scale * (u if u < one else one)
+        flat[n] = flat[n] * a + b
+    if flags & CLIPPED:
+        for n in range(flat.size):
+            value = flat[n]
+            value = bottom if value < bottom else value
+            flat[n] = top if value > top else value
+    if gamma == 1.0:
+        return
+    power, width, inverse = np.float32(gamma), np.float32(span), np.float32(1.0 / span)
+    base, scale = (top, -width) if flags & INVERTED else (bottom, width)
+    for n in range(flat.size):
+        u = (flat[n] - bottom) * inverse
+        inside = _power(u if u < one else one, power)
+        bent = inside if u < one else one + power * (u - one)
+        flat[n] = base + scale * (bent if u > np.float32(0) else u)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -110,7 +124,9 @@ def _uniform(bits):  # type: ignore[no-untyped-def]
 def _normal(bits):  # type: ignore[no-untyped-def]
     """A standard normal number, to 0.003: x times a polynomial in sqrt(-log2(1 - x**2))."""
     x = _uniform(bits)
-    s = np.sqrt(-_log2((np.float32(1) - x) * (np.float32(1) + x)))
+    # Near x = 0 the logarithm's error may have either sign, and no root of that may be taken.
+    t = -_log2((np.float32(1) - x) * (np.float32(1) + x))
+    s = np.sqrt(t if t > np.float32(0) else np.float32(0))
     p = np.float32(8.39127562e-03) + s * np.float32(-4.29847917e-04)
     p = np.float32(-5.94551401e-02) + s * p
     p = np.float32(1.59162478e-01) + s * p
@@ -120,19 +136,15 @@ def _normal(bits):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _add_uniform(row, base, size, seed, seed2, low, high):  # type: ignore[no-untyped-def]
+def _add_uniform(row, base, size, seed, seed2):  # type: ignore[no-untyped-def]
     for i in range(row.size):
-        value = row[i] + size * _uniform(_bits(base + np.uint32(i), seed, seed2))
-        value = value if value > low else low
-        row[i] = value if value < high else high
+        row[i] += size * _uniform(_bits(base + np.uint32(i), seed, seed2))
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _add_normal(row, base, size, seed, seed2, low, high):  # type: ignore[no-untyped-def]
+def _add_normal(row, base, size, seed, seed2):  # type: ignore[no-untyped-def]
     for i in range(row.size):
-        value = row[i] + size * _normal(_bits(base + np.uint32(i), seed, seed2))
-        value = value if value > low else low
-        row[i] = value if value < high else high
+        row[i] += size * _normal(_bits(base + np.uint32(i), seed, seed2))
 
 
 @njit(cache=True, nogil=True)
@@ -152,31 +164,29 @@ def _poisson(mean, bits):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _count_photons(row, base, photons, seed, seed2, low, high):  # type: ignore[no-untyped-def]
-    span = np.float64(high - low)
-    if span <= 0:
-        return
+def _count_photons(row, base, photons, seed, seed2, low, span):  # type: ignore[no-untyped-def]
+    """Voxels at the low end and below have no photons to count, and stay as they are."""
     for i in range(row.size):
-        mean = max(0.0, np.float64(row[i] - low) / span * photons)
-        count = _poisson(mean, _bits(base + np.uint32(i), seed, seed2))
-        row[i] = min(high, np.float32(low + span * count / photons))
+        mean = np.float64(row[i] - low) / span * photons
+        if mean > 0:
+            count = _poisson(mean, _bits(base + np.uint32(i), seed, seed2))
+            row[i] = np.float32(low + span * count / photons)
 
 
 @njit(cache=True, nogil=True)
 def _noise(section, z, box, kind, amount, seed, seed2, low, span):  # type: ignore[no-untyped-def]
-    """Add noise inside the box, clipped to the value range."""
-    high = np.float32(low + span)
+    """Add noise inside the box."""
     size = np.float32(amount * span)
     height, width = section.shape
     for j in range(box[2], box[3]):
         row = section[j, box[4] : box[5]]
         base = np.uint32((z * height + j) * width + box[4])
         if kind == UNIFORM:
-            _add_uniform(row, base, size, seed, seed2, low, high)
+            _add_uniform(row, base, size, seed, seed2)
         elif kind == NORMAL:
-            _add_normal(row, base, size, seed, seed2, low, high)
+            _add_normal(row, base, size, seed, seed2)
         else:
-            _count_photons(row, base, amount, seed, seed2, low, high)
+            _count_photons(row, base, amount, seed, seed2, low, span)
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
@@ -280,7 +290,7 @@ def _band(section, normal_y, normal_x, offset, half_width):  # type: ignore[no-u
 
 
 @njit(cache=True, nogil=True)
-def run_sections(volume, steps, numbers, starts, weights, scratch, low, span):  # type: ignore[no-untyped-def]
+def run_sections(volume, steps, numbers, starts, weights, scratch, scale):  # type: ignore[no-untyped-def]
     """Take each section through the steps that cover it.
 
     Parameters
@@ -291,15 +301,16 @@ def run_sections(volume, steps, numbers, starts, weights, scratch, low, span):  
         for FILTER the axis (1 or 2), the number of taps and where its tables
         begin in the pools.
     numbers : float64 (n, 4)
-        LEVELS: gain, offset, gamma, inverted (in units of the value range).
-        NOISE: amplitude as a fraction of the range; POISSON: photons at its top.
-        BAND: normal y, normal x, offset, half width. FILL: fraction of the range.
+        LEVELS: contrast, brightness, gamma, INVERTED and CLIPPED added up.
+        NOISE: amplitude as a fraction of the span; POISSON: photons at its top.
+        BAND: normal y, normal x, offset, half width. FILL: fraction of the span.
     starts : int64 (m,), weights : float32 (w,)
         Pools of filter tables, as in `filter_through_sections`.
     scratch : float32 (2 * max(H, W), max(H, W))
-    low, span : float32
-        The value range; values never leave it. A span of 0 changes nothing.
+    scale : float64 (3,)
+        Low end, span and mean of the values. A span of 0 leaves levels and noise out.
     """
+    low, span, mean = scale[0], scale[1], scale[2]
     for z in range(volume.shape[0]):
         section = volume[z]
         for n in range(steps.shape[0]):
@@ -308,15 +319,14 @@ def run_sections(volume, steps, numbers, starts, weights, scratch, low, span):  
                 continue
             code = steps[n, 0]
             if code == LEVELS:
-                _levels(
-                    section, numbers[n, 0], numbers[n, 1], numbers[n, 2],
-                    numbers[n, 3] != 0.0, low, span,
-                )  # fmt: skip
+                if span > 0:
+                    _levels(section, numbers[n], low, span, mean)
             elif code == NOISE:
-                _noise(
-                    section, z, box, steps[n, 7], numbers[n, 0],
-                    np.uint32(steps[n, 8]), np.uint32(steps[n, 9]), low, span,
-                )  # fmt: skip
+                if span > 0:
+                    _noise(
+                        section, z, box, steps[n, 7], numbers[n, 0],
+                        np.uint32(steps[n, 8]), np.uint32(steps[n, 9]), low, span,
+                    )  # fmt: skip
             elif code == FILTER:
                 axis, taps = steps[n, 7], steps[n, 8]
                 length = box[2 * axis + 1] - box[2 * axis]
