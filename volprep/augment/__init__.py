@@ -20,6 +20,13 @@ from volprep.augment.intensity import (
 )
 from volprep.augment.margins import required_shape, spatial_ranges
 from volprep.augment.objects import CopyPaste, Mixup
+from volprep.augment.presets import (
+    MODALITIES,
+    PRESETS,
+    Preset,
+    choose_preset,
+    needs_histogram,
+)
 from volprep.augment.scale import Scale, measure_scale
 from volprep.augment.smoothing import smooth_labels
 from volprep.augment.spatial import (
@@ -33,6 +40,8 @@ from volprep.augment.spatial import (
 from volprep.augment.transform import Drawn, Transform
 
 __all__ = [
+    "MODALITIES",
+    "PRESETS",
     "TRANSFORMS",
     "BrightnessContrast",
     "ChannelDropout",
@@ -55,12 +64,15 @@ __all__ = [
     "Mixup",
     "MotionBlur",
     "PoissonNoise",
+    "Preset",
     "Rescale",
     "Rotate",
     "Scale",
     "Transform",
+    "choose_preset",
     "compose_from_config",
     "measure_scale",
+    "needs_histogram",
     "required_shape",
     "smooth_labels",
     "spatial_ranges",

@@ -174,6 +174,8 @@ class Flip(LinearTransform):
         Probability; each mirror and each swap then happens every second time.
     axes : str
         The axes that may be mirrored, from ``zyx``.
+    transpose : bool
+        Whether y and x are swapped every second time; not for bodies, which have a pose.
 
     Notes
     -----
@@ -185,6 +187,7 @@ class Flip(LinearTransform):
     do_ztrans: int = 0
     p: float = 0.5
     axes: str = "zyx"
+    transpose: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -201,7 +204,7 @@ class Flip(LinearTransform):
         ]
         return {
             "mirrored": mirrored,
-            "swap_yx": bool(coins[3]),
+            "swap_yx": bool(coins[3] and self.transpose),
             "swap_zx": bool(coins[4] and self.do_ztrans),
         }
 
@@ -219,6 +222,8 @@ class Flip(LinearTransform):
         if self.do_ztrans:
             side = max(reach.as_tuple())
             return Reach(side, side, side)
+        if not self.transpose:
+            return reach
         side = max(reach.y, reach.x)
         return Reach(reach.z, side, side)
 
