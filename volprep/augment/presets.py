@@ -161,8 +161,8 @@ def _volume_em(isotropic: bool) -> Sections:
     ]
 
 
-def _nnunet(axes: str, angle: float) -> Sections:
-    """nnU-Net's defaults for what is neither flip nor pose.
+def _nnunet(axes: str, angle: float, flip: dict[str, Any]) -> Sections:
+    """nnU-Net's defaults, whose flips come last, so that they swap axes of the patch alone.
 
     Deviations: magnification from 0.85 to 1.25 (there 0.7 to 1.4), since stored patches grow
     by its inverse on every axis; brightness and contrast in one transform; brightness turns about
@@ -172,6 +172,7 @@ def _nnunet(axes: str, angle: float) -> Sections:
     return [
         {"rotate": {"p": 0.2, "rot90": False, "max_angle": angle}},
         {"rescale": {"p": 0.2, "low": 0.85, "high": 1.25, "axes": axes}},
+        {"flip": flip},
         {"gaussian_noise": {"p": 0.1, "sigma": [0.0, 0.07]}},
         {"gaussian_blur": {"p": 0.2, "sigma": [0.5, 1.0]}},
         {"brightness_contrast": {"p": 0.28, "brightness": 0.25, "contrast": 0.25}},
@@ -182,8 +183,8 @@ def _nnunet(axes: str, angle: float) -> Sections:
 
 def _fluorescence(isotropic: bool) -> Sections:
     """nnU-Net's, turned by any angle in the plane, since cells have no up and down."""
-    flip = {"flip": {"p": 1.0, "do_ztrans": int(isotropic)}}
-    return [flip, *_nnunet("zyx" if isotropic else "yx", 180.0)]
+    flip = {"p": 1.0, "do_ztrans": int(isotropic)}
+    return _nnunet("zyx" if isotropic else "yx", 180.0, flip)
 
 
 def _ct(isotropic: bool) -> Sections:
@@ -191,13 +192,12 @@ def _ct(isotropic: bool) -> Sections:
 
     Deviation: no tilt, which multiplies what is stored.
     """
-    flip = {"flip": {"p": 1.0, "transpose": False}}
-    return [flip, *_nnunet("zyx" if isotropic else "yx", 30.0)]
+    return _nnunet("zyx" if isotropic else "yx", 30.0, {"p": 1.0, "transpose": False})
 
 
 def _flat(isotropic: bool) -> Sections:
     """nnU-Net's for 2D: any angle; nothing of sections."""
-    return [{"flip": {"p": 1.0, "axes": "yx"}}, *_nnunet("yx", 180.0)]
+    return _nnunet("yx", 180.0, {"p": 1.0, "axes": "yx"})
 
 
 #: The presets by name, given whether voxels are about as long on every axis.

@@ -260,17 +260,7 @@ class Recipe:
             self.size,
             targets,
             spacing=self.training["spacing"],
-            value_range=self._value_range(),
         )
-
-    def _value_range(self) -> list[tuple[float, float]] | None:
-        """What the clip bounds become, so that amounts mean the same in every patch."""
-        rule = self._common
-        if not self.normalise or self._of_case or rule.clip is None or not rule.scale:
-            return None
-        bounds = np.array(rule.clip, np.float64)
-        scaled = (bounds - np.array(rule.offset)[:, None]) / np.array(rule.scale)[:, None]
-        return [(float(low), float(high)) for low, high in scaled]
 
     def _targets_to_make(self) -> list[Target]:
         """Skeleton targets are stored; after an augmentation they are made anew."""
