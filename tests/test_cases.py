@@ -957,3 +957,62 @@ def test_case_is_plain_data():
     case = Case("a", (FileRef(Path("a.tif")),))
     assert Case.from_dict(case.to_dict()) == case
     assert str(FileRef(Path("a.h5"), "raw")) == "a.h5::raw"
+
+
+# where image and label lie, and links to other files
+
+
+def _a_flipped_pair(root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """NIfTI image and label of which the label is stored mirrored in x and with a margin."""
+    import nibabel
+
+    image = np.random.default_rng(0).integers(0, 99, (4, 5, 6)).astype(np.int16)
+    label = (image > 50).astype(np.uint8)
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    affine = np.diag([-1.0, 1, 1, 1])
+    affine[:3, 3] = [7, -1, -3]
+    wide = np.pad(label, ((3, 0), (1, 2), (2, 2)))[:, :, ::-1]
+    nibabel.save(nibabel.Nifti1Image(image.T, np.eye(4)), root / "images/a.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(wide.T, affine), root / "labels/a.nii.gz")
+    return image, label
+
+
+def test_labels_come_to_the_image_by_their_header_where_that_is_asked_for(tmp_path: Path) -> None:
+    image, label = _a_flipped_pair(tmp_path)
+    (case,) = find_cases(tmp_path).read_as(geometry="header")
+    opened = case.open_label()
+    assert opened is not None
+    assert np.array_equal(case.open_image().read()[0], image)
+    assert np.array_equal(opened.read()[0], label)
+    assert Case.from_dict(case.to_dict()) == case
+    (as_stored,) = find_cases(tmp_path).read_as(geometry="stored")
+    stored = as_stored.open_label()
+    assert stored is not None
+    assert stored.shape == (1, 7, 8, 10)
+
+
+def test_a_mask_and_channels_come_to_the_image_too(tmp_path: Path) -> None:
+    image, label = _a_flipped_pair(tmp_path)
+    refs = FileRef(tmp_path / "images/a.nii.gz"), FileRef(tmp_path / "labels/a.nii.gz")
+    case = Case("a", refs, mask=refs[1], label=refs[1], ignore=(7,), geometry="header")
+    mask = case.open_mask()
+    assert mask is not None
+    assert np.array_equal(mask.read()[0] > 0, label > 0)
+    assert np.array_equal(case.open_image().read(), [image, label])
+
+
+def test_other_files_are_read_only_where_that_is_allowed(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.ones((3, 4, 5), np.uint8)
+    (tmp_path / "set").mkdir()
+    with h5py.File(tmp_path / "set/a.h5", "w") as file:
+        file["raw"] = np.ones((3, 4, 5), np.uint8)
+        file["label"] = h5py.ExternalLink("../other.h5", "x")
+    (case,) = find_cases(tmp_path / "set")
+    with pytest.raises(SourceError, match=r"other\.h5.*allow_external"):
+        case.open_label()
+    (case,) = find_cases(tmp_path / "set", allow_external=True)
+    label = case.open_label()
+    assert label is not None
+    assert label.read().sum() == 60

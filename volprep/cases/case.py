@@ -21,11 +21,12 @@ from volprep.cases.valid import ValidMask
 from volprep.errors import ConfigError, SourceError
 from volprep.findings import Finding
 from volprep.geometry import Spacing3
-from volprep.sources import Volume, open_labels, open_volume
+from volprep.sources import Volume, aligned, open_labels, open_volume
 
-__all__ = ["Case", "Cases", "FileRef", "Fold", "LabelKind", "did_you_mean"]
+__all__ = ["Case", "Cases", "FileRef", "Fold", "Geometry", "LabelKind", "did_you_mean"]
 
 LabelKind = Literal["instances", "classes"]
+Geometry = Literal["header", "stored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +41,41 @@ class FileRef:
         The dataset inside it; None lets the reader find the one it expects.
     axes : str or None
         What its axes mean (``ZYX``, ``CZYX``, ...); None takes the file's word.
+    allow_external : bool
+        Whether other files may be read that the file links to.
     """
 
     path: Path
     key: str | None = None
     axes: str | None = None
+    allow_external: bool = False
 
     def open(self) -> Volume:
         """Open the array as an image, without reading its voxels."""
-        return open_volume(self.path, key=self.key, axes=self.axes)
+        return open_volume(
+            self.path, key=self.key, axes=self.axes, allow_external=self.allow_external
+        )
 
     def open_labels(self) -> Volume:
         """Open the array as integer labels, without reading its voxels."""
         try:
-            return open_labels(self.path, key=self.key, axes=self.axes)
+            return open_labels(
+                self.path, key=self.key, axes=self.axes, allow_external=self.allow_external
+            )
         except SourceError as error:  # of a label, so the option that helps is the label's
             wanted = error.wanted and error.wanted.replace("`axes:", "`label_axes:")
             raise SourceError(error.path, error.found, wanted) from error
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON and YAML."""
-        return {"path": str(self.path), "key": self.key, "axes": self.axes}
+        values = {"path": str(self.path), "key": self.key, "axes": self.axes}
+        return {**values, "allow_external": True} if self.allow_external else values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FileRef:
         """The inverse of `to_dict`."""
-        return cls(Path(values["path"]), values.get("key"), values.get("axes"))
+        external = bool(values.get("allow_external", False))
+        return cls(Path(values["path"]), values.get("key"), values.get("axes"), external)
 
     def __str__(self) -> str:
         return f"{self.path}::{self.key}" if self.key else str(self.path)
@@ -98,6 +108,10 @@ class Case:
         `open_label`, and 0 in `open_mask`.
     rules : LabelRules
         How the values of the label become ids.
+    geometry : {'header', 'stored'} or None
+        Where headers say that label, mask or channels lie otherwise than the image:
+        ``header`` brings them to the image's grid where no voxel is interpolated, ``stored``
+        pairs voxels by their index, and None is an error at the check.
     """
 
     name: str
@@ -110,6 +124,7 @@ class Case:
     weight: float = 1.0
     ignore: tuple[int, ...] = ()
     rules: LabelRules = NO_RULES
+    geometry: Geometry | None = None
 
     @property
     def image(self) -> FileRef:
@@ -124,7 +139,8 @@ class Case:
         SourceError
             If a file cannot be read, or the channels differ in shape.
         """
-        volumes = [ref.open() for ref in self.images]
+        first, *others = (ref.open() for ref in self.images)
+        volumes = [first, *(self._on_grid(other, first) for other in others)]
         return self._spaced(volumes[0] if len(volumes) == 1 else ChannelFiles(volumes))
 
     def open_label(self) -> Volume | None:
@@ -161,7 +177,7 @@ class Case:
         """Open the valid mask (non-zero is annotated); None where all of the label is."""
         if not self.has_mask:
             return None
-        mask = None if self.mask is None else self.mask.open_labels()
+        mask = None if self.mask is None else self._on_grid(self.mask.open_labels())
         labels = self._values(self.label) if self.label is not None and self.ignore else None
         if labels is not None and mask is not None and mask.shape != labels.shape:
             raise SourceError(
@@ -190,6 +206,7 @@ class Case:
             "weight": self.weight,
             "ignore": list(self.ignore),
             "rules": self.rules.to_dict(),
+            "geometry": self.geometry,
         }
 
     @classmethod
@@ -208,13 +225,20 @@ class Case:
             weight=float(values.get("weight", 1.0)),
             ignore=tuple(int(value) for value in values.get("ignore", ())),
             rules=LabelRules.from_dict(values.get("rules", {})),
+            geometry=values.get("geometry"),
         )
 
     def _values(self, label: FileRef) -> Volume:
-        """The label as the file has it: ids, or what the rules make ids of."""
+        """The label as the file has it: ids, or what the rules make ids of; on the image's grid."""
         if self.rules.colours:
-            return ColourLabels(label.open())
-        return label.open_labels() if self.rules.threshold is None else label.open()
+            return self._on_grid(ColourLabels(label.open()))
+        return self._on_grid(label.open_labels() if self.rules.threshold is None else label.open())
+
+    def _on_grid(self, volume: Volume, image: Volume | None = None) -> Volume:
+        """The volume on the image's grid, where headers are to be followed."""
+        if self.geometry != "header":
+            return volume
+        return aligned(volume, self.image.open() if image is None else image)
 
     def _spaced(self, volume: Volume) -> Volume:
         if self.spacing is None:
@@ -278,8 +302,10 @@ class Cases(Sequence[Case]):
         label_kind: LabelKind | None = None,
         ignore: Sequence[int] = (),
         rules: LabelRules | None = None,
+        geometry: Geometry | None = None,
+        allow_external: bool = False,
     ) -> Cases:
-        """The cases with what a user says of their labels.
+        """The cases with what a user says of how their files are read.
 
         Parameters
         ----------
@@ -289,6 +315,8 @@ class Cases(Sequence[Case]):
             Values that stand for "not annotated", beside those that are known already.
         rules : LabelRules or None
             How values become ids; None keeps them as they are.
+        geometry, allow_external
+            As in `Case` and `FileRef`.
 
         Raises
         ------
@@ -304,8 +332,20 @@ class Cases(Sequence[Case]):
                 f"data.labels.{what}: numbers the objects of each case by itself, so that no "
                 "class would keep its number; set data.label_kind: instances, or leave it out"
             )
+
+        def read(ref: FileRef | None) -> FileRef | None:
+            return None if ref is None else replace(ref, allow_external=allow_external)
+
         items = tuple(
-            replace(case, ignore=tuple(dict.fromkeys((*case.ignore, *ignore))), rules=rules)
+            replace(
+                case,
+                images=tuple(replace(ref, allow_external=allow_external) for ref in case.images),
+                label=read(case.label),
+                mask=read(case.mask),
+                ignore=tuple(dict.fromkeys((*case.ignore, *ignore))),
+                rules=rules,
+                geometry=geometry,
+            )
             for case in self.items
         )
         return replace(self, items=items, label_kind=kind)

@@ -289,7 +289,8 @@ def _container_case(search: Search, path: Path) -> tuple[Case | None, list[Findi
     A file that cannot be read stays a case, so that `check` reports it with the others.
     """
     try:
-        keys = [key for key, shape, _ in list_datasets(path) if len(shape) >= 2]
+        held = list_datasets(path, allow_external=search.allow_external)
+        keys = [key for key, shape, _ in held if len(shape) >= 2]
     except SourceError:
         return Case(stem(path), (search.image(path),), search.label(path)), []
     image = _one_key(path, [key for key in keys if is_image_key(key)], search.image_key, "image")

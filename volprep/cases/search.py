@@ -45,6 +45,8 @@ class Search:
         belong together by the numbers in their names, or by their order.
     spacing : tuple of float or None
         (Z, Y, X) in µm, over what files say.
+    allow_external : bool
+        Whether other files may be read that a file links to.
     """
 
     root: Path
@@ -61,18 +63,22 @@ class Search:
     slices: bool | None = None
     slices_by: Literal["number", "order"] = "number"
     spacing: Spacing3 | None = None
+    allow_external: bool = False
 
     def image(self, path: Path, key: str | None = None) -> FileRef:
         """An image file with the options that go with it."""
-        return FileRef(path, key or self.image_key, self.axes)
+        return FileRef(path, key or self.image_key, self.axes, self.allow_external)
 
     def label(self, path: Path | None, key: str | None = None) -> FileRef | None:
         """A label file with the options that go with it."""
-        return None if path is None else FileRef(path, key or self.label_key, self.label_axes)
+        return self._labels(path, key or self.label_key)
 
     def mask(self, path: Path | None, key: str | None = None) -> FileRef | None:
         """A valid mask with the options that go with it."""
-        return None if path is None else FileRef(path, key or self.mask_key, self.label_axes)
+        return self._labels(path, key or self.mask_key)
+
+    def _labels(self, path: Path | None, key: str | None) -> FileRef | None:
+        return None if path is None else FileRef(path, key, self.label_axes, self.allow_external)
 
     @property
     def roles(self) -> Roles:

@@ -102,6 +102,14 @@ class DataConfig(Section):
     spacing: Spacing = Field(
         None, description="(z, y, x) in µm, over what files say; '50, 4, 4 nm' works too."
     )
+    geometry: Literal["header", "stored"] | None = Field(
+        None,
+        description="Where headers say that image and label lie otherwise: header brings the label "
+        "to the image's grid without interpolating, stored pairs voxels as they are stored.",
+    )
+    allow_external: bool = Field(
+        False, description="Read other files that a file links to (HDF5, OME-TIFF)."
+    )
     cases: list[CaseConfig] = Field(
         default_factory=list, description="Cases by hand, instead of root."
     )

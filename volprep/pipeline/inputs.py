@@ -97,6 +97,8 @@ def list_cases(config: Config) -> Cases:
         label_kind=None if data.label_kind == "auto" else data.label_kind,
         ignore=[*data.ignore, *([] if data.unlabelled is None else [data.unlabelled])],
         rules=LabelRules(colours=data.label_colours == "unique", **data.labels.model_dump()),
+        geometry=data.geometry,
+        allow_external=data.allow_external,
     )
 
 

@@ -33,6 +33,7 @@ from volprep.sources.hdf5contents import (
     refuse_foreign,
     virtual_files,
 )
+from volprep.sources.keys import is_image_key, is_label_key
 
 __all__ = ["datasets", "open_source"]
 
@@ -224,7 +225,8 @@ def datasets(
     Raises
     ------
     SourceError
-        Where it holds none, but links to other files that may not be followed.
+        Where a link may not be followed that stands for its only array, or is called as
+        images or labels are.
     """
     import h5py
 
@@ -232,8 +234,8 @@ def datasets(
         contents = contents_of(path, file, allow_external)
         found = [(k, shape, dtype) for k, (shape, dtype) in contents.arrays.items()]
         volumes = [entry for entry in found if len(entry[1]) > 1]
-        if not volumes:
-            for link, target in contents.foreign.items():
+        for link, target in contents.foreign.items():
+            if not volumes or is_image_key(link) or is_label_key(link):
                 refuse_foreign(path, f"{link!r} is a link to", target)
         return volumes
 
