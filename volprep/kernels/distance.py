@@ -72,12 +72,19 @@ def _highest(row: Floats) -> np.float32:
 
 
 @njit(cache=True, nogil=True)
+def _copy_row(row: Floats, out: Floats) -> None:
+    """A loop, since numba compiles a slice that is set from an array for three seconds."""
+    for x in range(row.shape[0]):
+        out[x] = row[x]
+
+
+@njit(cache=True, nogil=True)
 def by_rows(codes: Codes, first: Floats, size: np.float32, out: Floats) -> None:
     """The pass along axis 0 of (N, M) by rows ever farther away."""
     n = codes.shape[0]
     for y in range(n):
         row = out[y]
-        row[:] = first[y]
+        _copy_row(first[y], row)
         top = _highest(row)
         for k in range(1, n):
             square = np.float32(k) * size * (np.float32(k) * size)

@@ -189,12 +189,19 @@ def _noise(section, z, box, kind, amount, seed, seed2, low, span):  # type: igno
             _count_photons(row, base, amount, seed, seed2, low, span)
 
 
+@njit(cache=True, nogil=True)
+def _copy_row(source, out):  # type: ignore[no-untyped-def]
+    """A loop, since numba compiles a slice that is set from an array for three seconds."""
+    for i in range(source.size):
+        out[i] = source[i]
+
+
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _filter_rows(section, box, starts, weights, scratch):  # type: ignore[no-untyped-def]
     """Along y: row j of the box becomes the weighted sum of the rows from starts[j] on."""
     y0, y1, x0, x1 = box[2], box[3], box[4], box[5]
     for j in range(y1 - y0):
-        scratch[j, : x1 - x0] = section[y0 + j, x0:x1]
+        _copy_row(section[y0 + j, x0:x1], scratch[j])
     for j in range(y1 - y0):
         out = section[y0 + j, x0:x1]
         first = scratch[starts[j]]
@@ -250,7 +257,7 @@ def filter_through_sections(volume, box, starts, weights, scratch):  # type: ign
     z0, z1, x0, x1 = box[0], box[1], box[4], box[5]
     for j in range(box[2], box[3]):
         for k in range(z1 - z0):
-            scratch[k, : x1 - x0] = volume[z0 + k, j, x0:x1]
+            _copy_row(volume[z0 + k, j, x0:x1], scratch[k])
         for k in range(z1 - z0):
             out = volume[z0 + k, j, x0:x1]
             out[:] = 0
