@@ -381,6 +381,14 @@ class Ledger:
             )
         self._rewrite(r for r in self.records if (r.unit.stage, r.unit.index) not in gone)
 
+    def settle(self) -> None:
+        """Put the records of a folder that stays where it is into one order, once all is done.
+
+        By stage and index, so that the ledger does not tell how often, in what order or by
+        how many it was written.
+        """
+        self._rewrite(sorted(self.records, key=lambda r: (r.unit.stage, str(r.unit.index))))
+
     def publish(self, final: Path, units: Iterable[Unit], head: Mapping[str, Any]) -> None:
         """Give the folder its final name, with a manifest that covers every file in it.
 
