@@ -1,10 +1,9 @@
-"""What is thrown back, how often, and what happens when everything is."""
+"""What is thrown back, and how often."""
 
 import numpy as np
 import pytest
 
-from volprep.errors import PlanError
-from volprep.sampling import Rejection, draw_accepted
+from volprep.sampling import Rejection
 
 
 def share_kept(rejection, label, valid=None, count=4000):
@@ -54,14 +53,3 @@ def test_exactly_the_valid_ratio_is_not_enough():
 def test_probabilities_outside_0_to_1_are_refused():
     with pytest.raises(ValueError, match="0 to 1"):
         Rejection(p=1.5)
-
-
-def test_drawing_stops_at_the_first_that_is_accepted():
-    numbers = iter(range(10))
-    assert draw_accepted(lambda: next(numbers), lambda n: n == 4, where="case") == 4
-    assert next(numbers) == 5
-
-
-def test_drawing_in_vain_says_where_and_what_to_do():
-    with pytest.raises(PlanError, match=r"mito_3: none of 7 .*size_thres"):
-        draw_accepted(lambda: 0, bool, where="mito_3", max_draws=7)

@@ -249,8 +249,10 @@ class RejectConfig(Section):
     size_thres: int = Field(-1, description="Fewest foreground voxels; -1 is off.")
     diversity: int = Field(-1, description="Fewest distinct ids, background counted; -1 is off.")
     p: Probability = Field(0.95, description="Probability of rejecting such a patch.")
-    valid_ratio: Probability = Field(
-        0.5, description="With a valid mask: the share of valid voxels must be above this."
+    valid_ratio: Probability | Literal["auto"] = Field(
+        "auto",
+        description="With a valid mask: the share of valid voxels must be above this; auto: 0.5, "
+        "but 0 where such patches would leave out most of what is annotated.",
     )
 
 

@@ -4,7 +4,7 @@
 in here knows a config or a file: cases are volumes that are ready to be cut.
 """
 
-from volprep.cutting.draw import Drawing, acceptance, filtering, foreground
+from volprep.cutting.draw import Acceptance, Drawing, filtering, foreground
 from volprep.cutting.patches import PadMode, PreparedCase, Site, cut_patches, read_patch
 from volprep.cutting.sites import (
     Block,
@@ -15,12 +15,12 @@ from volprep.cutting.sites import (
 )
 
 __all__ = [
+    "Acceptance",
     "Block",
     "Drawing",
     "PadMode",
     "PreparedCase",
     "Site",
-    "acceptance",
     "blocks_of",
     "cut_patches",
     "filtering",

@@ -6,11 +6,12 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from volprep.cutting.patches import PreparedCase, Site, read_patch
+from volprep.cutting.patches import PreparedCase, Site
 from volprep.errors import PlanError
 from volprep.geometry import Box, Shape3, VolumeLike
 from volprep.patching import Patching, StartSource, StratifiedPatching
@@ -18,13 +19,19 @@ from volprep.sampling import (
     FilteredRegions,
     ForegroundIndex,
     PatchFilter,
+    Places,
     Rejection,
     filter_patches,
+    find_places,
 )
 
-__all__ = ["Drawing", "acceptance", "filtering", "foreground"]
+__all__ = ["Acceptance", "Drawing", "filtering", "foreground"]
 
 log = logging.getLogger(__name__)
+
+Patch = npt.NDArray[Any]
+#: Places that are looked at for enough distinct ids.
+DRAWS = 100
 
 
 @dataclass(frozen=True)
@@ -158,22 +165,132 @@ def filtering(
     return adapt
 
 
-def acceptance(
-    drawing: Drawing, prepared: Sequence[PreparedCase], size: Shape3
-) -> Callable[[Site, np.random.Generator], bool] | None:
-    """Which drawn sites are kept; None where every one is."""
-    rejection = drawing.rejection
-    masked = any(case.mask is not None for case in prepared)
-    if not rejection.reads_labels and not masked:
-        return None
+class Acceptance:
+    """Which places of patches are kept, and others in their stead.
 
-    def accept(site: Site, rng: np.random.Generator) -> bool:
-        case, box = prepared[site.case], Box.at(site.start, size)
-        label = valid = None
-        if case.label is not None and rejection.reads_labels:
-            label = read_patch(case.label, site.region, box)
-        if case.mask is not None:
-            valid = case.mask.read(site.region.common(box))
-        return rejection.accepts(label, rng, valid)
+    Parameters
+    ----------
+    drawing : Drawing
+    prepared : sequence of PreparedCase
+        Their masks, and where it matters their labels, are walked through once.
+    blocks : sequence of (int, Box)
+    size : (Z, Y, X)
+        Of the patches.
+    rejected : list or None
+        What was thrown back is added to it.
 
-    return accept
+    Attributes
+    ----------
+    blocks : list of (int, Box)
+        Those in which some place qualifies.
+    places : dict of (int, Box) to Places
+        Of the blocks where not every place does.
+
+    Raises
+    ------
+    PlanError
+        If no place at all qualifies; the message says what the best one holds.
+    """
+
+    def __init__(
+        self,
+        drawing: Drawing,
+        prepared: Sequence[PreparedCase],
+        blocks: Sequence[tuple[int, Box]],
+        size: Shape3,
+        rejected: list[Site] | None = None,
+    ) -> None:
+        self._prepared, self._size, self._rejected = prepared, size, rejected
+        self._reads_labels = drawing.rejection.reads_labels
+        self.places: dict[tuple[int, Box], Places] = {}
+        for number, box in blocks:
+            case = prepared[number]
+            if case.mask is not None or (self._reads_labels and case.label is not None):
+                self.places[number, box] = find_places(
+                    case.label if self._reads_labels else None,
+                    case.mask, box, size, drawing.rejection,
+                )  # fmt: skip
+        self.blocks = [block for block in blocks if self.places.get(block, True)]
+        if blocks and not self.blocks:
+            raise PlanError(_nowhere(list(self.places.values())))
+        barren = {
+            prepared[number].name for number, box in blocks if (number, box) not in self.blocks
+        }
+        if barren:
+            names = ", ".join(sorted(barren)[:5])
+            log.warning("no patch is drawn where no place for one qualifies: %s", names)
+
+    def __call__(self, site: Site, rng: np.random.Generator) -> bool:
+        """Whether a site is kept."""
+        places = self.places.get((site.case, site.region))
+        if places is None:
+            return True
+        label, valid = self._read(site)
+        kept = places.rejection.accepts(label, rng, valid)
+        if not kept and self._rejected is not None:
+            self._rejected.append(site)
+        return kept
+
+    def instead(self, site: Site, rng: np.random.Generator) -> Site:
+        """A site of the same block that qualifies.
+
+        Notes
+        -----
+        Places that qualify are known beforehand, so one draw is enough, but for distinct ids:
+        for these `DRAWS` places are looked at.
+
+        Raises
+        ------
+        PlanError
+            If none of them holds enough distinct ids.
+        """
+        places = self.places[site.case, site.region]
+        for _ in range(DRAWS):
+            sure, near = places.draw(rng)
+            wanted = places.rejection
+            for start in (near, sure):
+                found = Site(site.case, site.region, start)
+                label, valid = self._read(found)
+                enough = valid is None or wanted.is_annotated(valid)
+                # At a place that holds too little and was drawn by chance, that is no reason.
+                full = start == sure or label is None or wanted.is_full(label)
+                if enough and full:
+                    break
+            if label is None or wanted.is_diverse(label) or rng.random() >= wanted.p:
+                return found
+        name = self._prepared[site.case].name
+        raise PlanError(
+            f"{name}: none of {DRAWS} places holds {places.rejection.diversity} distinct ids; "
+            "lower patching.reject.diversity"
+        )
+
+    def _read(self, site: Site) -> tuple[Patch | None, Patch | None]:
+        """The label, where it matters, and the valid mask of a patch, inside its region."""
+        case = self._prepared[site.case]
+        box = site.region.common(Box.at(site.start, self._size))
+        labels = case.label if self._reads_labels else None
+        label = None if labels is None else labels.read(box)
+        return label, None if case.mask is None else case.mask.read(box)
+
+
+def _nowhere(places: Sequence[Places]) -> str:
+    """Why nothing can be drawn, and what the best place holds."""
+    best = max(places, key=lambda each: (each.best_valid, each.best_size))
+    size = " x ".join(map(str, best.patch_size))
+    reasons = []
+    ratio = best.rejection.valid_ratio or 0.0
+    if best.best_valid <= ratio:
+        reasons.append(
+            f"more than {ratio:.0%} of a patch must be annotated (patching.reject.valid_ratio), "
+            f"{best.valid:.1%} of the volume is, and at best {best.best_valid:.1%} of a patch"
+        )
+    most = max(each.best_size for each in places)
+    if 0 <= most < best.rejection.size_thres:
+        reasons.append(
+            f"{best.rejection.size_thres} foreground voxels are wanted "
+            f"(patching.reject.size_thres), and no patch holds more than {most}"
+        )
+    return (
+        f"no place for a patch of {size} qualifies: {'; '.join(reasons) or 'nothing is annotated'}"
+        "; lower these, or set plan.patch_size smaller"
+    )

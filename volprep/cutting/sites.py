@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from volprep.cutting.draw import Drawing, acceptance, filtering, foreground
+from volprep.cutting.draw import Acceptance, Drawing, filtering, foreground
 from volprep.cutting.patches import PreparedCase, Site
 from volprep.errors import PlanError
 from volprep.geometry import Box, Shape3, three
@@ -23,13 +23,12 @@ from volprep.patching import (
     create_patching,
 )
 from volprep.randomness import sample_generator
-from volprep.sampling import FilteredRegions, draw_accepted
+from volprep.sampling import FilteredRegions
 from volprep.splits import SplitPart
 
 __all__ = ["Block", "blocks_of", "grid_sites", "stored_patch_size", "training_sites"]
 
 Block = tuple[int, Box]
-Accept = Callable[[Site, np.random.Generator], bool]
 
 
 def blocks_of(parts: Sequence[SplitPart], prepared: Sequence[PreparedCase]) -> list[Block]:
@@ -79,23 +78,20 @@ def training_sites(
     Raises
     ------
     PlanError
-        If no patch is accepted, however often one is drawn, or the filter leaves none.
+        If no place for a patch qualifies, or the filter leaves none.
 
     Notes
     -----
     A site is a function of the seed, the case's name and the site's number among those of
     its case, so that another case beside it moves none of them.
     """
-    accept = _noted(acceptance(drawing, prepared, patch_size), rejected)
+    accept = Acceptance(drawing, prepared, blocks, patch_size, rejected)
+    blocks = accept.blocks
     names = [case.name for case in prepared]
     if drawing.name == "sequential":
         sites = grid_sites(blocks, patch_size, drawing.overlap)
         streams = _streams(drawing.seed, names, [site.case for site in sites])
-        return [
-            site
-            for site, rng in zip(sites, streams, strict=True)
-            if accept is None or accept(site, rng)
-        ]
+        return [site for site, rng in zip(sites, streams, strict=True) if accept(site, rng)]
     base = create_patching(block_shapes(blocks, patch_size), _parameters(drawing, patch_size))
     adapt = filtering(drawing, prepared, blocks)
     if adapt is not None:
@@ -115,20 +111,6 @@ def training_sites(
     return [_draw(strategy, number, rng, regions, accept) for number, rng in enumerate(streams)]
 
 
-def _noted(accept: Accept | None, rejected: list[Site] | None) -> Accept | None:
-    """The same decision; what it throws back is written down."""
-    if accept is None or rejected is None:
-        return accept
-
-    def decide(site: Site, rng: np.random.Generator) -> bool:
-        kept = accept(site, rng)
-        if not kept:
-            rejected.append(site)
-        return kept
-
-    return decide
-
-
 def _streams(
     seed: int, names: Sequence[str], cases: Sequence[int]
 ) -> Iterator[np.random.Generator]:
@@ -145,14 +127,11 @@ def _draw(
     number: int,
     rng: np.random.Generator,
     regions: Mapping[int, Sequence[Box]],
-    accept: Accept | None,
+    accept: Acceptance,
 ) -> Site:
-    def draw() -> Site:
-        return _site(strategy.get_patch_spec(number, rng), regions)
-
-    if accept is None:
-        return draw()
-    return draw_accepted(draw, lambda site: accept(site, rng), where=f"training patch {number}")
+    """The strategy's own site, or, if it is thrown back, one that is known to qualify."""
+    site = _site(strategy.get_patch_spec(number, rng), regions)
+    return site if accept(site, rng) else accept.instead(site, rng)
 
 
 def grid_sites(

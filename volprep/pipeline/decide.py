@@ -215,7 +215,12 @@ def drawing(config: Config, kind: str, plan: Plan) -> Drawing:
         per=section.foreground.per,
         cover=plan.cover or 1,
         connected=kind == "classes",
-        rejection=Rejection(reject.size_thres, reject.diversity, reject.p, reject.valid_ratio),
+        rejection=Rejection(
+            reject.size_thres,
+            reject.diversity,
+            reject.p,
+            None if reject.valid_ratio == "auto" else reject.valid_ratio,
+        ),
         filter=None
         if chosen.name == "none"
         else create_patch_filter(chosen.name, **chosen.parameters),

@@ -1,5 +1,6 @@
 """Which patches are worth having: foreground, rejection, valid masks and filters."""
 
+from volprep.sampling.eligible import Places, find_places
 from volprep.sampling.filters import (
     FilteredRegions,
     MaskPatchFilter,
@@ -12,7 +13,7 @@ from volprep.sampling.filters import (
 )
 from volprep.sampling.foreground import ForegroundIndex
 from volprep.sampling.regions import region_values, spread_regions
-from volprep.sampling.rejection import Rejection, draw_accepted
+from volprep.sampling.rejection import Rejection
 
 __all__ = [
     "FilteredRegions",
@@ -21,11 +22,12 @@ __all__ = [
     "MaxPatchFilter",
     "MeanStdPatchFilter",
     "PatchFilter",
+    "Places",
     "Rejection",
     "ShannonPatchFilter",
     "create_patch_filter",
-    "draw_accepted",
     "filter_patches",
+    "find_places",
     "region_values",
     "spread_regions",
 ]

@@ -1,19 +1,14 @@
-"""Which drawn patches are kept, and drawing until one is."""
+"""Which drawn patches are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from volprep.errors import PlanError
-
-__all__ = ["Rejection", "draw_accepted"]
-
-Patch = TypeVar("Patch")
+__all__ = ["Rejection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +25,9 @@ class Rejection:
         probability `p`; 0 and less is off.
     p : float
         From 0 to 1.
-    valid_ratio : float
-        With a valid mask, a patch is kept only if more than this share of it is valid.
+    valid_ratio : float or None
+        With a valid mask, a patch is kept only if more than this share of it is valid; None
+        leaves the choice to `find_places`, which knows the mask, and is a half until then.
 
     Raises
     ------
@@ -47,16 +43,20 @@ class Rejection:
     size_thres: int = -1
     diversity: int = -1
     p: float = 0.95
-    valid_ratio: float = 0.5
+    valid_ratio: float | None = 0.5
 
     def __post_init__(self) -> None:
-        if not (0 <= self.p <= 1 and 0 <= self.valid_ratio <= 1):
+        if not (0 <= self.p <= 1 and 0 <= (self.valid_ratio or 0) <= 1):
             raise ValueError(f"{self}: p and valid_ratio must lie from 0 to 1")
 
     @property
     def reads_labels(self) -> bool:
         """Whether labels matter at all."""
         return self.p > 0 and (self.size_thres > 0 or self.diversity > 0)
+
+    def with_ratio(self, valid_ratio: float) -> Rejection:
+        """The same with another valid ratio."""
+        return replace(self, valid_ratio=valid_ratio)
 
     def accepts(
         self,
@@ -74,52 +74,23 @@ class Rejection:
         valid : array or None
             The valid mask of the patch: non-zero voxels are valid.
         """
-        if valid is not None and np.count_nonzero(valid) <= self.valid_ratio * valid.size:
+        if valid is not None and not self.is_annotated(valid):
             return False
         if label is None:
             return True
-        sparse = self.size_thres > 0 and np.count_nonzero(label) < self.size_thres
-        if sparse and rng.random() < self.p:
+        if not self.is_full(label) and rng.random() < self.p:
             return False
-        plain = self.diversity > 0 and len(np.unique(label)) < self.diversity
-        return not (plain and rng.random() < self.p)
+        return self.is_diverse(label) or rng.random() >= self.p
 
+    def is_annotated(self, valid: npt.NDArray[Any]) -> bool:
+        """Whether more than the wanted share of a valid mask is non-zero."""
+        ratio = 0.5 if self.valid_ratio is None else self.valid_ratio
+        return int(np.count_nonzero(valid)) > ratio * valid.size
 
-def draw_accepted(
-    draw: Callable[[], Patch],
-    accepts: Callable[[Patch], bool],
-    *,
-    where: object,
-    max_draws: int = 100,
-) -> Patch:
-    """Draw until something is accepted.
+    def is_full(self, label: npt.NDArray[Any]) -> bool:
+        """Whether a patch holds enough foreground."""
+        return self.size_thres <= 0 or int(np.count_nonzero(label)) >= self.size_thres
 
-    Parameters
-    ----------
-    draw : callable
-        Gives another candidate each time.
-    accepts : callable
-        Whether a candidate is kept.
-    where : object
-        What is drawn from, for the message.
-    max_draws : int
-        Draws at the most.
-
-    Returns
-    -------
-    object
-        The first candidate that is accepted.
-
-    Raises
-    ------
-    PlanError
-        If none of `max_draws` candidates is.
-    """
-    for _ in range(max_draws):
-        candidate = draw()
-        if accepts(candidate):
-            return candidate
-    raise PlanError(
-        f"{where}: none of {max_draws} patches drawn was accepted; lower patching.reject "
-        f"(size_thres, diversity, valid_ratio) or raise patching.foreground.p"
-    )
+    def is_diverse(self, label: npt.NDArray[Any]) -> bool:
+        """Whether a patch holds enough distinct ids."""
+        return self.diversity <= 0 or len(np.unique(label)) >= self.diversity

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from volprep.files import NewFile, describe, remove, sweep
-from volprep.ledger import Ledger, Unit
+from volprep.errors import SourceError
 from volprep.skeletons.formats import read_arrays
 from volprep.skeletons.make import Trace
 
@@ -18,40 +19,42 @@ __all__ = ["TraceJournal"]
 _ARRAYS = (
     "instances", "voxels", "fell_back", "point_counts", "edge_counts", "points", "edges", "radii",
 )  # fmt: skip
-#: Seconds of work that a killed walk loses at most.
-EVERY = 20.0
 
 
 class TraceJournal:
-    """Finished components of one volume on disk, in the order of the walk, in parts.
+    """Finished components of one volume on disk, in the order of the walk.
+
+    They lie in parts in ``NAME.skeletons.KEY.partial``; those of another key, of a file that
+    has changed since, are removed.
 
     Parameters
     ----------
-    ledger : Ledger
-        Of the folder of the skeletons; each part is a unit of it.
+    folder : Path
     name : str
-        Of the file that the skeletons will be.
+        Of the case.
     key : str
-        What the components are made from; parts of another key are forgotten.
+        What the components are made from.
+    every : float
+        Seconds between two parts.
     """
 
-    def __init__(self, ledger: Ledger, name: str, key: str) -> None:
-        self.ledger, self.stage, self.key = ledger, f"parts/{name}", key
-        self.path = ledger.folder / f"{name}.partial"
+    def __init__(self, folder: Path, name: str, key: str, *, every: float = 20.0) -> None:
+        self.path = folder / f"{name}.skeletons.{key[:16]}.partial"
+        self.every = every
         self._parts = 0
+        for old in folder.glob("*.partial"):
+            if old.name.startswith(f"{name}.skeletons.") and old != self.path:
+                shutil.rmtree(old)
 
     def read(self) -> list[Trace]:
-        """The components that are there, up to the first part that is missing or damaged."""
+        """The components that are there, up to the first part that is damaged."""
         found: list[Trace] = []
-        if self.path.is_dir():
-            sweep(self.path)
-        while self._is_whole(self._unit(self._parts)):
-            found += _read(self.path / _file(self._parts))
+        while (part := self._part(self._parts)).exists():
+            try:
+                found += _read(part)
+            except SourceError:
+                break
             self._parts += 1
-        stale = self.ledger.records.units(self.stage)
-        self.ledger.forget(u for u in stale if u.key != self.key or int(u.index) >= self._parts)
-        if not found:
-            remove(self.path)
         return found
 
     def keep(self, traces: Iterable[Trace]) -> Iterator[Trace]:
@@ -61,7 +64,7 @@ class TraceJournal:
         try:
             for trace in traces:
                 waiting.append(trace)
-                if time.monotonic() - began > EVERY:
+                if time.monotonic() - began > self.every:
                     self._write(waiting)
                     waiting, began = [], time.monotonic()
                 yield trace
@@ -72,26 +75,18 @@ class TraceJournal:
 
     def remove(self) -> None:
         """Forget all parts: the skeletons are whole, in a file of their own."""
-        remove(self.path)
-        self.ledger.forget(self.ledger.records.units(self.stage))
+        shutil.rmtree(self.path, ignore_errors=True)
 
-    def _unit(self, number: int) -> Unit:
-        return Unit(self.stage, number, self.key)
-
-    def _is_whole(self, unit: Unit) -> bool:
-        record = self.ledger.records.find(unit.stage, unit.index)
-        return (
-            record is not None
-            and self.ledger.has(unit)
-            and list(record.files)
-            == [describe(self.path / _file(int(unit.index)), self.ledger.folder)]
-        )
+    def _part(self, number: int) -> Path:
+        return self.path / f"{number:05}.npz"
 
     def _write(self, traces: Sequence[Trace]) -> None:
-        part = self.path / _file(self._parts)
-        with NewFile(part) as new:
+        self.path.mkdir(exist_ok=True)
+        part = self._part(self._parts)
+        partial = part.with_name(f".{part.name}.{os.getpid()}")
+        with partial.open("wb") as file:
             np.savez(
-                new.file,
+                file,
                 instances=np.array([t.instance for t in traces], np.uint64),
                 voxels=np.array([t.voxels for t in traces], np.int64),
                 fell_back=np.array([t.fell_back for t in traces], np.bool_),
@@ -101,12 +96,8 @@ class TraceJournal:
                 edges=np.concatenate([t.edges for t in traces]),
                 radii=np.concatenate([t.radii for t in traces]),
             )
-        self.ledger.done(self._unit(self._parts), [describe(part, self.ledger.folder)])
+        partial.replace(part)
         self._parts += 1
-
-
-def _file(number: int) -> str:
-    return f"{number:05}.npz"
 
 
 def _read(part: Path) -> Iterator[Trace]:
