@@ -24,7 +24,7 @@ demo: $(VENV)/.installed ## phantom data -> patch set -> one batch -> a tiny U-N
 	$(BIN)/python scripts/make_demo_data.py $(DEMO)/data
 	$(BIN)/volprep prepare configs/demo.yaml
 	$(BIN)/volprep inspect $(DEMO)/patches
-	$(BIN)/python scripts/train_tiny.py $(DEMO)/patches
+	$(BIN)/python scripts/train_from_config.py $(DEMO)/patches --epochs 3 --steps 30 --features 0.25
 
 test: $(VENV)/.installed ## the test suite, without the slow tests
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.nn import functional
 
 from volprep.autoconfig import (
@@ -29,6 +28,7 @@ from volprep.autoconfig import (
 from volprep.autoconfig.memory import parameter_count
 from volprep.config import parse_memory
 from volprep.errors import PlanError
+from volprep.loader import PlannedUNet
 
 GIB = 2**30
 
@@ -299,52 +299,12 @@ def test_resampled_shape_keeps_the_extent() -> None:
 # The bytes, against torch
 
 
-class TorchUNet(nn.Module):
-    """The network of `UNet`, written out."""
-
-    def __init__(self, plan: UNet) -> None:
-        super().__init__()
-        widths = plan.widths
-        self.strides = plan.strides
-        self.down, self.across, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        before = plan.n_channels
-        for width, stride, kernel in zip(widths, plan.strides, plan.kernels, strict=True):
-            self.down.append(stage(before, width, kernel, stride, plan.convolutions))
-            before = width
-        for level in range(len(widths) - 2, -1, -1):
-            stride, kernel = plan.strides[level + 1], plan.kernels[level]
-            self.across.append(
-                nn.ConvTranspose3d(widths[level + 1], widths[level], stride, stride, bias=False)
-            )
-            self.up.append(
-                stage(2 * widths[level], widths[level], kernel, (1, 1, 1), plan.convolutions)
-            )
-        self.head = nn.Conv3d(widths[0], plan.n_classes, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        skips = []
-        for level in self.down:
-            x = level(x)
-            skips.append(x)
-        skips.pop()
-        for across, level in zip(self.across, self.up, strict=True):
-            x = level(torch.cat([across(x), skips.pop()], dim=1))
-        out: torch.Tensor = self.head(x)
-        return out
-
-
-def stage(n_in: int, n_out: int, kernel: Any, stride: Any, convolutions: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for number in range(convolutions):
-        layers += [
-            nn.Conv3d(
-                n_out if number else n_in, n_out, kernel, (1, 1, 1) if number else stride,
-                padding=[k // 2 for k in kernel], bias=False,
-            ),
-            nn.InstanceNorm3d(n_out, affine=True),
-            nn.LeakyReLU(0.01, inplace=True),
-        ]  # fmt: skip
-    return nn.Sequential(*layers)
+def written_out(plan: UNet) -> PlannedUNet:
+    """The network of `UNet` in torch."""
+    return PlannedUNet(
+        strides=plan.strides, kernels=plan.kernels, features=plan.widths,
+        n_channels=plan.n_channels, n_outputs=plan.n_classes, convolutions=plan.convolutions,
+    )  # fmt: skip
 
 
 def training_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -357,7 +317,7 @@ def training_loss(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def bytes_that_torch_saves(design: UNet, patch: Sequence[int], batch: int, mixed: bool) -> int:
-    network = TorchUNet(design)
+    network = written_out(design)
     image = torch.randn(batch, design.n_channels, *patch)
     target = torch.randint(0, design.n_classes, (batch, *patch))
     parameters = {p.untyped_storage().data_ptr() for p in network.parameters()}
@@ -406,5 +366,5 @@ def test_bytes_agree_with_what_torch_saves(
 
 def test_parameters_are_counted_exactly() -> None:
     design = design_network((32, 64, 64), (3, 1, 1), n_channels=2, n_classes=5)
-    counted = sum(p.numel() for p in TorchUNet(design).parameters())
+    counted = sum(p.numel() for p in written_out(design).parameters())
     assert parameter_count(design) == counted

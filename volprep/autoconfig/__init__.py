@@ -29,6 +29,7 @@ from volprep.autoconfig.memory import format_bytes, training_bytes
 from volprep.autoconfig.network import UNet, design_network
 from volprep.autoconfig.plan import Plan
 from volprep.autoconfig.planner import make_plan
+from volprep.autoconfig.recipe import Recipe, training_recipe
 from volprep.autoconfig.spacing import (
     ResampledCase,
     choose_target_spacing,
@@ -41,6 +42,7 @@ __all__ = [
     "BlockFit",
     "EpochPlan",
     "Plan",
+    "Recipe",
     "ResampledCase",
     "UNet",
     "UnfitShapeError",
@@ -62,4 +64,5 @@ __all__ = [
     "resampled_shape",
     "stored_size",
     "training_bytes",
+    "training_recipe",
 ]

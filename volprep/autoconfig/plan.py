@@ -39,6 +39,8 @@ class Plan:
         Poolings along (Z, Y, X).
     strides, kernel_sizes : tuple of (int, int, int)
         Of each stage of the network, outermost first.
+    features : tuple of int
+        Feature maps of each stage.
     batch_size : int
         Patches in a batch.
     memory : dict of str to int
@@ -71,6 +73,7 @@ class Plan:
     pool: Shape3
     strides: tuple[Shape3, ...]
     kernel_sizes: tuple[Shape3, ...]
+    features: tuple[int, ...]
     batch_size: int
     aug_patch_size: Shape3
     memory: Mapping[str, int]

@@ -144,6 +144,7 @@ def make_plan(
         pool=choice.network.pool,
         strides=choice.network.strides,
         kernel_sizes=choice.network.kernels,
+        features=choice.network.widths,
         batch_size=choice.batch,
         aug_patch_size=larger,
         memory={**parts, "reserve": memory - task.usable},

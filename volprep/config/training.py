@@ -29,6 +29,38 @@ class SkeletonTargetsConfig(Section):
     flank_radius: float
 
 
+class LossConfig(Section):
+    """What to minimise."""
+
+    name: Literal["dice_ce", "dice_bce"] = Field(
+        description="Soft Dice and cross-entropy: softmax over classes, or each channel for itself."
+    )
+    batch_dice: bool = Field(description="Dice over the batch instead of each patch.")
+
+
+class OptimiserConfig(Section):
+    """How to minimise it."""
+
+    name: Literal["sgd"]
+    learning_rate: float = Field(description="In the first epoch.")
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    schedule: Literal["poly"] = Field(
+        description="learning_rate * (1 - epoch / epochs) ** power, epoch by epoch."
+    )
+    power: float
+    epochs: PositiveInt = Field(description="For a full training; fewer show whether it works.")
+    clip_gradient_norm: float
+
+
+class DeepSupervisionConfig(Section):
+    """Outputs of the network's way up, each compared with the downsampled labels."""
+
+    strides: list[Size3] = Field(description="Downsampling of each, the full resolution first.")
+    weights: list[float] = Field(description="Of the loss at each.")
+
+
 class TrainingConfig(Section):
     """What a trainer needs to know about a patch set: `train.yaml`."""
 
@@ -41,6 +73,11 @@ class TrainingConfig(Section):
     pool: Count3 = Field(description="Poolings along (z, y, x).")
     strides: list[Size3] = Field(description="Of each stage of the network, from the top.")
     kernel_sizes: list[Size3] = Field(description="Of each stage of the network, from the top.")
+    features: list[PositiveInt] = Field(description="Feature maps of each stage.")
+    steps_per_epoch: PositiveInt = Field(description="Batches of an epoch, however many patches.")
+    n_positions: NonNegativeInt | None = Field(
+        description="Places that a patch can take in the training data."
+    )
     spacing: tuple[float, float, float] | None = Field(description="(z, y, x) in µm.")
     n_channels: PositiveInt
     label_kind: Literal["instances", "classes"] | None
@@ -54,6 +91,13 @@ class TrainingConfig(Section):
     class_frequencies: list[float] | None = Field(
         description="Share of the training voxels of each class."
     )
+    targets: list[str | dict[str, Any]] = Field(
+        description="Of instances: what to make of the labels, for volprep.targets."
+    )
+    output_channels: list[str] = Field(description="Of the network, one name each.")
+    loss: LossConfig | None = Field(description="None without labels.")
+    optimiser: OptimiserConfig
+    deep_supervision: DeepSupervisionConfig
     ignore_index: int = Field(-1, description="Loaded label of voxels that are no class.")
     normalisation: NormalisationConfig
     case_normalisation: dict[str, NormalisationConfig] = Field(default_factory=dict)

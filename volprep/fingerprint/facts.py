@@ -161,8 +161,8 @@ class LabelFacts:
         Voxels of each id; None where there are more than `MOST_LISTED` of them.
     foreground : float
         Share of the voxels with an id.
-    background : int
-        Voxels without one.
+    background, voxel_count : int
+        Voxels without one, and all of them.
     sizes : mapping of str to float
         Percentiles 0, 5, 50, 95, 100 of the voxels of an id, by their text.
     touching : int
@@ -178,6 +178,7 @@ class LabelFacts:
     voxels: Mapping[int, int] | None
     foreground: float
     background: int
+    voxel_count: int
     sizes: Mapping[str, float]
     touching: int
 
@@ -308,6 +309,12 @@ class Fingerprint:
     def background_voxels(self) -> int:
         """Voxels without an id, over all cases with labels."""
         return sum(c.labels.background for c in self.cases if c.labels)
+
+    @property
+    def background(self) -> float:
+        """Share of the voxels of all labels without an id; 0 without labels."""
+        labels = [c.labels for c in self.cases if c.labels]
+        return self.background_voxels / max(1, sum(label.voxel_count for label in labels))
 
     def statistics(
         self, region: Region = "foreground", weighting: Weighting = "voxel"

@@ -103,6 +103,7 @@ class LabelCount:
             voxels=voxels,
             foreground=int(counts.sum()) / max(1, self._region.size),
             background=self._region.size - int(counts.sum()),
+            voxel_count=self._region.size,
             sizes=size_percentiles([counts]),
             touching=int(np.count_nonzero(self._touching)),
         )

@@ -275,7 +275,7 @@ def dataloader(
             multiprocessing_context=multiprocessing_context,
         )
     if steps == "plan":
-        steps = dataset.training.get("steps_per_epoch") if split == "train" else None
+        steps = dataset.training["steps_per_epoch"] if split == "train" else None
     return PatchLoader(
         dataset, size, threads=threads, steps=steps, shuffle=shuffled, rank=rank,
         world_size=world_size, epoch=start_epoch, prefetch=prefetch, pin_memory=pin_memory,

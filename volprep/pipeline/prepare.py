@@ -45,6 +45,7 @@ from volprep.pipeline.skeletons import (
     skeleton_voxels,
 )
 from volprep.pipeline.told import Told, refuse_warnings, rules_of
+from volprep.pipeline.training import training_suggestions
 from volprep.pipeline.volumes import file_states, lost_ids_of, prepare_volumes
 from volprep.preprocess import CaseLayout, Normalisation
 from volprep.skeletons import Skeletons, SkeletonTargets
@@ -447,8 +448,10 @@ def _training_config(
             "label_kind": decided.cases.label_kind if labelled else None,
             "n_classes": plan.n_classes if decided.classes is not None else None,
             "class_values": decided.classes,
-            "class_names": class_names(decided.classes, decided.cases.class_names),
-            "class_frequencies": class_frequencies(decided.classes, decided.fingerprint),
+            **training_suggestions(
+                config, plan, decided.fingerprint, decided.classes,
+                names=decided.cases.class_names,
+            ),
             "normalisation": decided.normalisation.to_dict(),
             "case_normalisation": {n: rule.to_dict() for n, rule in decided.of_case.items()},
             "augment": config.augment,
@@ -459,22 +462,6 @@ def _training_config(
             "memory_bytes": plan.memory_bytes,
         }
     )
-
-
-def class_names(classes: Sequence[int] | None, named: Mapping[int, str]) -> list[str] | None:
-    """The name of each class; 0 is the background."""
-    if classes is None:
-        return None
-    return [named.get(v, "background" if v == 0 else f"class {v}") for v in classes]
-
-
-def class_frequencies(classes: Sequence[int] | None, train: Fingerprint) -> list[float] | None:
-    """The share of the labelled training voxels of each class."""
-    voxels = train.class_voxels
-    if classes is None or voxels is None:
-        return None
-    counts = [voxels.get(v, 0) if v else train.background_voxels for v in classes]
-    return [n / max(1, sum(counts)) for n in counts]
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,88 @@
+"""What `train.yaml` suggests beyond the plan: classes, targets, loss, optimiser, epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from volprep.autoconfig import Plan, training_recipe
+from volprep.config import Config
+from volprep.fingerprint import Fingerprint
+from volprep.geometry import Shape3
+from volprep.targets import targets_from_config
+
+__all__ = ["training_suggestions"]
+
+#: Arrays of targets that say where others count, and are no output of a network.
+_NO_OUTPUT = ("_mask", "_weight")
+
+
+def training_suggestions(
+    config: Config,
+    plan: Plan,
+    train: Fingerprint,
+    classes: Sequence[int] | None,
+    *,
+    names: Mapping[int, str],
+) -> dict[str, Any]:
+    """The keys of a `TrainingConfig` that follow from the kind of labels.
+
+    Parameters
+    ----------
+    config : Config
+    plan : Plan
+    train : Fingerprint
+        Of the training voxels.
+    classes : sequence of int or None
+        Label value of each class; None for instances.
+    names : mapping of int to str
+        Of label values, where they are known.
+    """
+    kind: Literal["instances", "classes"] | None = (
+        "classes" if classes is not None else "instances" if train.has_labels else None
+    )
+    called = None if classes is None else _names(classes, names)
+    recipe = training_recipe(
+        kind,
+        plan.strides,
+        class_names=called,
+        background=train.background,
+        spacing=plan.spacing,
+    )
+    return {
+        "features": list(plan.features),
+        "steps_per_epoch": config.epoch.steps,
+        "n_positions": plan.n_positions,
+        "class_names": called,
+        "class_frequencies": _frequencies(classes, train),
+        "targets": recipe.targets,
+        "output_channels": recipe.channels or _channels(recipe.targets, plan.patch_size),
+        "loss": recipe.loss,
+        "optimiser": recipe.optimiser,
+        "deep_supervision": {"strides": recipe.supervised, "weights": recipe.weights},
+    }
+
+
+def _names(classes: Sequence[int], named: Mapping[int, str]) -> list[str]:
+    """The name of each class; 0 is the background."""
+    return [named.get(v, "background" if v == 0 else f"class {v}") for v in classes]
+
+
+def _frequencies(classes: Sequence[int] | None, train: Fingerprint) -> list[float] | None:
+    """The share of the labelled training voxels of each class."""
+    voxels = train.class_voxels
+    if classes is None or voxels is None:
+        return None
+    counts = [voxels.get(v, 0) if v else train.background_voxels for v in classes]
+    return [n / max(1, sum(counts)) for n in counts]
+
+
+def _channels(targets: Sequence[Any], size: Shape3) -> list[str]:
+    """The channels that targets have, one name each."""
+    arrays = [a for target in targets_from_config(targets) for a in target.arrays(size)]
+    return [
+        array.name if array.channels is None else f"{array.name} {channel}"
+        for array in arrays
+        if not array.name.endswith(_NO_OUTPUT)
+        for channel in range(array.channels or 1)
+    ]
