@@ -196,7 +196,7 @@ def test_samples_are_the_same_for_any_number_of_workers(folder: Path) -> None:
     store = pipeline.prepare(configure(folder))
 
     def samples(**options: Any) -> list[bytes]:
-        loader = dataloader(store.path, **options)
+        loader = dataloader(store.path, steps=None, **options)
         return [b["image"].numpy().tobytes() for _ in range(2) for b in loader]
 
     plain = samples()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from volprep.autoconfig.memory import PARTS, format_bytes
+from volprep.autoconfig.memory import PARTS, Precision, format_bytes
 from volprep.geometry import Shape3, Spacing3
 
 __all__ = ["Plan"]
@@ -63,7 +63,7 @@ class Plan:
     """
 
     planner: str
-    precision: str
+    precision: Precision
     median_shape: Shape3
     spacing: Spacing3 | None
     target_spacing: Spacing3 | None

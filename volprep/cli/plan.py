@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from volprep.cli.app import app
-from volprep.cli.console import print_json, print_table, shape_text, spacing_text
+from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text
 from volprep.errors import ConfigError
 
 
@@ -33,6 +33,9 @@ def autoconfig(
     explain: Annotated[
         bool, typer.Option("--explain", help="Print the reasoning, and the bytes by part.")
     ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Train two steps on the device at hand and compare.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Decide patch, pooling, batch and augmentation patch, from data or from a median shape."""
@@ -45,8 +48,9 @@ def autoconfig(
     }
     given = {name: value for name, value in given.items() if value is not None}
     plan = _plan(source, _numbers("--median", median), spacing, channels, classes, given)
+    step = _measured(plan) if measure else None
     if as_json:
-        print_json(plan.to_dict())
+        print_json({**plan.to_dict(), **({} if step is None else {"measured": vars(step)})})
     elif explain:
         print("\n".join(plan.explain()))
     else:
@@ -60,6 +64,20 @@ def autoconfig(
             ["memory", f"{plan.memory_bytes / 2**30:.2f} of {plan.memory_budget / 2**30:.2f} GiB"],
         ]
         print_table(f"plan ({plan.planner})", ["what", "value"], rows)
+    if step is not None and not as_json:
+        used = plan.memory_bytes - plan.memory["reserve"]
+        print(
+            f"measured on {step.device}: {step.bytes / 2**30:.2f} GiB, estimated "
+            f"{used / 2**30:.2f} GiB without the reserve ({step.bytes / used - 1:+.0%}); "
+            f"{step.seconds:.2f} s a step"
+        )
+
+
+def _measured(plan: Any) -> Any:
+    from volprep import pipeline
+
+    say(f"training two steps of {shape_text(plan.patch_size)} x {plan.batch_size}")
+    return pipeline.measure_plan(plan)
 
 
 def _plan(

@@ -6,7 +6,7 @@ YAML -load_config-> Config -chosen_cases-> Cases -survey-> headers -decide-> Pla
 
 from volprep.pipeline.bake import run_bake
 from volprep.pipeline.check import check
-from volprep.pipeline.decide import plan_of, plan_of_shape
+from volprep.pipeline.decide import measure_plan, plan_of, plan_of_shape
 from volprep.pipeline.inputs import chosen_cases, list_cases, load_target, voxel_count
 from volprep.pipeline.measure import fingerprint
 from volprep.pipeline.prepare import prepare
@@ -18,6 +18,7 @@ __all__ = [
     "fingerprint",
     "list_cases",
     "load_target",
+    "measure_plan",
     "plan_of",
     "plan_of_shape",
     "prepare",

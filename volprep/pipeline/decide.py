@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,11 +44,15 @@ from volprep.preprocess import CaseLayout, Header, Preprocessing, case_layout
 from volprep.sampling import Rejection, create_patch_filter
 from volprep.splits import SplitPart, Splits, make_splits, splits_blocks
 
+if TYPE_CHECKING:
+    from volprep.loader import MeasuredStep
+
 __all__ = [
     "Decision",
     "Known",
     "decide",
     "drawing",
+    "measure_plan",
     "plan_blocks",
     "plan_of",
     "plan_of_shape",
@@ -182,6 +186,20 @@ def plan_of_shape(
     return make_plan(
         median, spacing=micrometres, n_channels=n_channels, n_classes=n_classes,
         **_plan_arguments(section),
+    )  # fmt: skip
+
+
+def measure_plan(plan: Plan, device: str | None = None) -> MeasuredStep:
+    """Train the planned network for two steps on noise, on CUDA where it is, else on the CPU."""
+    from volprep.loader import PlannedUNet, measure_step  # torch takes seconds to load
+
+    network = PlannedUNet(
+        strides=plan.strides, kernels=plan.kernel_sizes, features=plan.features,
+        n_channels=plan.n_channels, n_outputs=plan.n_classes,
+    )  # fmt: skip
+    return measure_step(
+        network, plan.patch_size, plan.batch_size, n_channels=plan.n_channels,
+        n_classes=plan.n_classes, precision=plan.precision, device=device,
     )  # fmt: skip
 
 

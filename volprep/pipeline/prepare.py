@@ -449,7 +449,10 @@ def _training_config(
             "n_classes": plan.n_classes if decided.classes is not None else None,
             "class_values": decided.classes,
             **training_suggestions(
-                config, plan, decided.fingerprint, decided.classes,
+                config,
+                plan,
+                decided.fingerprint,
+                decided.classes,
                 names=decided.cases.class_names,
             ),
             "normalisation": decided.normalisation.to_dict(),
