@@ -58,7 +58,7 @@ def truth_of(batch, training):
         known = label != training["ignore_index"]
         shares = nn.functional.one_hot(label.where(known, 0), training["n_classes"])
         return shares.movedim(-1, 1).float(), known[:, None].float()
-    targets, parts = targets_from_config(training["targets"]), []
+    targets, parts = targets_from_config(training["suggested_targets"]), []
     for patch in label.numpy():
         made = make_targets(targets, LabelPatch(patch, training["spacing"] or (1, 1, 1)))
         arrays = [a for n, a in made.items() if not n.endswith(("_mask", "_weight"))]

@@ -91,8 +91,8 @@ class TrainingConfig(Section):
     class_frequencies: list[float] | None = Field(
         description="Share of the training voxels of each class."
     )
-    targets: list[str | dict[str, Any]] = Field(
-        description="Of instances: what to make of the labels, for volprep.targets."
+    suggested_targets: list[str | dict[str, Any]] = Field(
+        description="Of instances: what to make of the labels, by volprep.targets."
     )
     output_channels: list[str] = Field(description="Of the network, one name each.")
     loss: LossConfig | None = Field(description="None without labels.")

@@ -55,7 +55,7 @@ def training_suggestions(
         "n_positions": plan.n_positions,
         "class_names": called,
         "class_frequencies": _frequencies(classes, train),
-        "targets": recipe.targets,
+        "suggested_targets": recipe.targets,
         "output_channels": recipe.channels or _channels(recipe.targets, plan.patch_size),
         "loss": recipe.loss,
         "optimiser": recipe.optimiser,
