@@ -165,7 +165,7 @@ def starting_yaml(
         "",
         "patching:",
         "  name: random  # or sequential (a grid), stratified",
-        "  # patches_per_case: 64  # if not given, as many as an epoch draws and no fewer than 2 covers",
+        "  # patches_per_case: 64  # if not given, as many as an epoch draws",
         f"  foreground: {{p: 0.33, per: {_ONE[guess.kind]}}}"
         "  # share of patches drawn around labels",
         "",
