@@ -16,7 +16,7 @@ from sources_checks import NUMBERS, Array, arrays, boxes, check_block, check_vol
 
 from volprep.errors import SourceError
 from volprep.geometry import Box
-from volprep.sources import open_labels, open_volume
+from volprep.sources import difference, open_labels, open_volume
 from volprep.sources.array import FileVolume
 from volprep.sources.tiff import TiffBlocks, TiffMappedPages
 from volprep.sources.tiff.bytifffile import pages_by_tifffile
@@ -208,7 +208,7 @@ def test_pages_of_several_files_make_one_ome_stack(tmp_path: Path) -> None:
         (
             {"ome": True, "metadata": {"axes": "ZYX", "PhysicalSizeX": 1, "PhysicalSizeY": 1,
              "PhysicalSizeZ": 1, "PhysicalSizeZUnit": "pixel"}},
-            None, "PhysicalSizeZ is in 'pixel'",
+            None, "PhysicalSizeZ is 1 in 'pixel'",
         ),
         (
             {"imagej": True, "resolution": (4.0, 5.0),
@@ -223,6 +223,16 @@ def test_pages_of_several_files_make_one_ome_stack(tmp_path: Path) -> None:
         (
             {"imagej": True, "resolution": (0.25, 0.25),
              "metadata": {"axes": "ZYX", "spacing": -2, "unit": "micron"}},
+            None, "ImageJ spacing is -2: no length",
+        ),
+        (
+            {"imagej": True, "resolution": (0.25, 0.25),
+             "metadata": {"axes": "ZYX", "spacing": 0, "unit": "\\u00B5m"}},
+            None, "ImageJ spacing is 0: no length",
+        ),
+        (
+            {"imagej": True, "resolution": (0.25, 0.25),
+             "metadata": {"axes": "ZYX", "spacing": 2, "unit": "\\u00B5m"}},
             (2.0, 4.0, 4.0), None,
         ),
         (
@@ -396,12 +406,197 @@ def test_imagej_stack_with_planes_missing_is_refused(tmp_path: Path) -> None:
         open_volume(tmp_path / "a.tif")
 
 
-def test_pages_of_different_sizes_are_not_silently_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "size"), [("uint8", 9), ("uint16", 8)])
+def test_pages_of_several_sizes_or_types_are_refused_by_number(
+    tmp_path: Path, dtype: str, size: int
+) -> None:
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
-        for n in (8, 8, 9):
-            file.write(np.zeros((n, 8), np.uint8), metadata=None, contiguous=False)
+        for page in (np.zeros((8, 8), np.uint8),) * 2 + (np.zeros((size, 8), dtype),) * 2:
+            file.write(page, metadata=None, contiguous=False)
+    with pytest.raises(SourceError, match=f"page 2 is {size}×8 {dtype}, and page 0 is 8×8 uint8"):
+        open_volume(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_stack_that_was_appended_page_by_page_is_one_stack(
+    tmp_path: Path, compression: str | None
+) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (5, 8, 9)).astype(np.uint8)
+    for plane in array:
+        tifffile.imwrite(tmp_path / "a.tif", plane, append=True, compression=compression)
+    for volume in (open_volume(tmp_path / "a.tif"), open_labels(tmp_path / "a.tif")):
+        check_block(volume.read(), array[None])
+        assert "series-joined" in [note.name for note in volume.notes]
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 10), np.uint8), append=True)
+    with pytest.raises(SourceError, match="page 5 is 8×10 uint8, and page 0 is 8×9 uint8"):
+        open_volume(tmp_path / "a.tif")
+
+
+def test_several_stacks_in_a_file_are_not_joined(tmp_path: Path) -> None:
+    for _ in range(2):
+        tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 8, 9), np.uint8), append=True)
     volume = open_volume(tmp_path / "a.tif")
-    assert volume.notes[0] == "holds 2 images: the first is read"
+    assert volume.shape == (1, 5, 8, 9)
+    assert "images-left-out" in [note.name for note in volume.notes]
+
+
+@pytest.mark.parametrize("flagged", [True, False])
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
+@pytest.mark.parametrize("between", [True, False])
+def test_smaller_copies_of_the_image_are_passed_over(
+    tmp_path: Path, flagged: bool, shape: tuple[int, ...], between: bool
+) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (5, 16, 20)).astype(np.uint8)
+    small = np.zeros(shape, np.uint8)
+    kind = 1 if flagged else 0
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for number, plane in enumerate(array):
+            file.write(plane, metadata=None, contiguous=False)
+            if between or number == len(array) - 1:
+                file.write(small, metadata=None, subfiletype=kind, contiguous=False)
+    check_block(open_volume(tmp_path / "a.tif").read(), array[None])
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 1), (6, 1, 8), (1, 8, 9)])
+@pytest.mark.parametrize("axes", ["ZYX", None])
+def test_an_axis_of_one_voxel_is_no_reason_to_refuse(
+    tmp_path: Path, shape: tuple[int, ...], axes: str | None
+) -> None:
+    array = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", array, metadata={"axes": axes} if axes else {})
+    assert open_volume(tmp_path / "a.tif").read().size == array.size
+    if axes:
+        check_block(open_volume(tmp_path / "a.tif").read(), array[None])
+
+
+def test_a_missing_companion_is_named(tmp_path: Path) -> None:
+    told = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<BinaryOnly MetadataFile="set.companion.ome" UUID="urn:uuid:1"/></OME>'
+    )
+    array = np.zeros((5, 8, 9), np.uint8)
+    tifffile.imwrite(tmp_path / "a.ome.tif", array, description=told, metadata=None)
+    with pytest.raises(SourceError, match=r"keeps its OME metadata in set\.companion\.ome"):
+        open_volume(tmp_path / "a.ome.tif")
+    (tmp_path / "set.companion.ome").write_text(
+        '<OME><Image ID="0"><Pixels PhysicalSizeX="1" PhysicalSizeY="2" PhysicalSizeZ="3"/>'
+        "</Image></OME>"
+    )
+    assert open_volume(tmp_path / "a.ome.tif").spacing == (3, 2, 1)
+
+
+def test_a_missing_part_of_a_stack_is_named(tmp_path: Path) -> None:
+    array = np.zeros((4, 8, 9), np.uint8)
+    for i in range(2):
+        tifffile.imwrite(
+            tmp_path / f"part{i}.ome.tif", array[2 * i : 2 * i + 2], metadata=None,
+            description=two_files_xml(array.shape),
+        )  # fmt: skip
+    (tmp_path / "part1.ome.tif").unlink()
+    with pytest.raises(SourceError, match=r"2 of 4 pages are missing.*not there: part1\.ome\.tif"):
+        open_volume(tmp_path / "part0.ome.tif")
+
+
+def test_parts_outside_the_folder_are_read_only_where_that_is_allowed(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (4, 8, 9)).astype(np.uint8)
+    (tmp_path / "set").mkdir()
+    xml = two_files_xml(array.shape).replace("part1", "../part1")
+    for i, name in enumerate(("set/part0", "part1")):
+        tifffile.imwrite(
+            tmp_path / f"{name}.ome.tif", array[2 * i : 2 * i + 2], metadata=None, description=xml,
+        )  # fmt: skip
+    for allow in (None, False):
+        with pytest.raises(SourceError, match=r"part1\.ome\.tif.*allow_external"):
+            open_volume(tmp_path / "set/part0.ome.tif", allow_external=allow)
+    volume = open_volume(tmp_path / "set/part0.ome.tif", allow_external=True)
+    check_block(volume.read(), array[None])
+
+
+@pytest.mark.parametrize("cut", [0.5, 0.98])
+def test_broken_xml_gives_no_spacing_and_is_told(tmp_path: Path, cut: float) -> None:
+    array = np.zeros((5, 8, 9), np.uint8)
+    sizes = {"axes": "ZYX", "PhysicalSizeX": 1, "PhysicalSizeY": 1, "PhysicalSizeZ": 1}
+    tifffile.imwrite(tmp_path / "a.ome.tif", array, metadata=sizes)
+    xml = tifffile.TiffFile(tmp_path / "a.ome.tif").ome_metadata
+    broken = xml[: int(cut * len(xml))]
+    tifffile.imwrite(tmp_path / "b.tif", array, description=broken, metadata=None)
+    volume = open_volume(tmp_path / "b.tif")
+    assert volume.shape == (1, 5, 8, 9)
+    assert volume.spacing is None
+    assert "spacing-unread" in [note.name for note in volume.notes]
+
+
+def test_slices_that_are_called_channels_are_told(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((12, 8, 9), np.uint8), imagej=True)
+    (note,) = [n for n in open_volume(tmp_path / "a.tif").notes if n.name == "channels-or-slices"]
+    assert "12 planes" in note
+    assert "axes: ZYX" in note.about().todo
+    assert open_volume(tmp_path / "a.tif", axes="ZYX").shape == (1, 12, 8, 9)
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((3, 8, 9), np.uint8), imagej=True)
+    assert "channels-or-slices" not in [n.name for n in open_volume(tmp_path / "b.tif").notes]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("packed", [True, False])
+def test_signed_values_of_imagej_are_read_as_they_were(
+    tmp_path: Path, dtype: Any, packed: bool
+) -> None:
+    half = 2 ** (8 * np.dtype(dtype).itemsize - 1)
+    wanted = np.random.default_rng(0).integers(-half, half, (5, 8, 9))
+    wanted = wanted.astype(np.int8 if dtype is np.uint8 else np.int16)
+    stored = (wanted.astype(np.int64) + half).astype(dtype)
+    told = f"ImageJ=1.53\nimages=5\nslices=5\ncf=0\nc0=-{half}.0\nc1=1.0\nvunit=Gray Value\n"
+    options = {"compression": "zlib"} if packed else {}
+    tifffile.imwrite(tmp_path / "a.tif", stored, description=told, metadata=None, **options)
+    volume = open_volume(tmp_path / "a.tif")
+    check_block(volume.read(), wanted[None])
+    for box, block in volume.slabs(1):
+        check_block(block, wanted[None][:, box.slices[0]])
+    assert "value-offset" in [note.name for note in volume.notes]
+    labels = np.array([0, 1, 2, 2], dtype).reshape(1, 2, 2) + dtype(half)
+    told = told.replace("=5", "=1")
+    tifffile.imwrite(tmp_path / "b.tif", labels, description=told, metadata=None)
+    assert open_labels(tmp_path / "b.tif").read().ravel().tolist() == [0, 1, 2, 2]
+
+
+def test_other_calibrations_change_nothing(tmp_path: Path) -> None:
+    stored = np.arange(72, dtype=np.uint16).reshape(1, 8, 9)
+    for cal in ("cf=0\nc0=1\nc1=2", "cf=20\nc0=-32768\nc1=1", "c0=x\nc1=1", "c1=1"):
+        told = f"ImageJ=1.53\nimages=1\n{cal}\n"
+        tifffile.imwrite(tmp_path / "a.tif", stored, description=told, metadata=None)
+        check_block(open_volume(tmp_path / "a.tif").read(), stored[None])
+
+
+def test_where_imagej_and_ome_say_that_a_stack_lies_is_read(tmp_path: Path) -> None:
+    told = "ImageJ=1.53\nimages=5\nslices=5\nxorigin=20\nyorigin=0\n"
+    array = np.zeros((5, 8, 9), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", array, description=told, metadata=None)
+    tifffile.imwrite(tmp_path / "b.tif", array, description=told.replace("20", "17"), metadata=None)
+    found = difference(open_volume(tmp_path / "a.tif"), open_volume(tmp_path / "b.tif"))
+    assert found is not None
+    assert found.what == "shifted by 3 voxels up in x, it does not cover the image"
+    for name, x in (("c", 0.0), ("d", 6.0)):
+        sizes = {
+            "axes": "ZYX", "PhysicalSizeX": 2, "PhysicalSizeY": 1, "PhysicalSizeZ": 1,
+            "Plane": {
+                "PositionX": [x] * 5, "PositionY": [0.0] * 5, "PositionZ": [0.0, 1, 2, 3, 4],
+                "PositionXUnit": ["µm"] * 5, "PositionYUnit": ["µm"] * 5,
+                "PositionZUnit": ["µm"] * 5,
+            },
+        }  # fmt: skip
+        tifffile.imwrite(tmp_path / f"{name}.ome.tif", array, metadata=sizes)
+    found = difference(open_volume(tmp_path / "c.ome.tif"), open_volume(tmp_path / "d.ome.tif"))
+    assert found is not None
+    assert found.what == "shifted by 3 voxels up in x, it does not cover the image"
+
+
+def test_tiles_that_were_never_written_are_counted(tmp_path: Path) -> None:
+    tiles = iter([b"\x01" * 256, b"", b"\x01" * 256, b""])
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(
+            tiles, shape=(32, 32), dtype=np.uint8, tile=(16, 16), metadata=None, compression=None,
+        )  # fmt: skip
+    assert open_volume(tmp_path / "a.tif").missing_chunks() == (2, 4)
 
 
 def test_text_with_a_tiff_suffix_is_refused(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 
-_LINKING = ("hdf5",)  # the formats whose files name other files
+_LINKING = ("hdf5", "tiff")  # the formats whose files name other files
 
 
 class Dataset(NamedTuple):

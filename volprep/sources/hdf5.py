@@ -26,13 +26,8 @@ from volprep.sources.base import (
     reading,
 )
 from volprep.sources.chunked import ChunkedVolume, Index
-from volprep.sources.hdf5contents import (
-    External,
-    contents_of,
-    may_follow,
-    refuse_foreign,
-    virtual_files,
-)
+from volprep.sources.external import External, may_follow, refuse_foreign
+from volprep.sources.hdf5contents import contents_of, virtual_files
 from volprep.sources.keys import is_image_key, is_label_key
 
 __all__ = ["datasets", "open_source"]

@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 
 from volprep.errors import SourceError
+from volprep.sources.external import External, may_follow, refuse_foreign
 from volprep.sources.keys import choose_key
 
-__all__ = ["Contents", "External", "contents_of", "may_follow", "refuse_foreign"]
-
-#: Whether other files may be read: all, none, or (None) those beside or below the file itself.
-External = bool | None
+__all__ = ["Contents", "contents_of", "virtual_files"]
 
 
 @dataclass
@@ -80,22 +78,6 @@ class Contents:
                     f"is {self.unusable[name]}",
                     "give the key of an array of integers or floating point numbers",
                 )
-
-
-def refuse_foreign(path: Path, what: str, target: Path) -> None:
-    """A file of somebody else's choosing is read only on the user's word."""
-    raise SourceError(
-        path,
-        f"{what} another file, {target}",
-        "allow it with `data.allow_external: true`, or copy the data into this file",
-    )
-
-
-def may_follow(path: Path, target: Path, allow: External) -> bool:
-    """Whether a file that `path` names may be read."""
-    if allow is not None:
-        return allow
-    return target.resolve().is_relative_to(path.parent.resolve())
 
 
 def contents_of(path: Path, file: Any, allow: External) -> Contents:

@@ -13,19 +13,20 @@ import numpy as np
 from volprep.errors import SourceError
 from volprep.findings import Note
 from volprep.geometry import Spacing3
+from volprep.sources.placement import Placement
 from volprep.sources.tiff.bytifffile import pages_by_tifffile
 from volprep.sources.tiff.direct import direct_pages
 from volprep.sources.tiff.directories import Directories
 from volprep.sources.tiff.pages import DEFLATE, PLAIN, Pages, check_planes
-from volprep.sources.tiff.voxelsize import read_spacing
+from volprep.sources.tiff.voxelsize import read_placement, read_spacing
 
-__all__ = ["read_pages", "spacing_of"]
+__all__ = ["placement_of", "read_pages", "spacing_of"]
 
 _BOUNDED = (PLAIN, 5, *DEFLATE, 32773)  # none, LZW, deflate, PackBits
 _MOST = 1500  # times that these can shrink a block
 
 
-def read_pages(path: Path) -> Pages:
+def read_pages(path: Path, allow_external: bool | None = None) -> Pages:
     """Read and check the headers of a TIFF file: the first image series in it.
 
     Raises
@@ -34,16 +35,21 @@ def read_pages(path: Path) -> Pages:
         If pages are missing, differ, or lie beyond the end of the file.
     """
     with path.open("rb") as file:
-        pages = _read(path, Directories(path, file.fileno()))
+        pages = _read(path, Directories(path, file.fileno()), allow_external)
     _check_bytes(path, pages)
     return pages
 
 
-def _read(path: Path, directories: Directories) -> Pages:
+def _read(path: Path, directories: Directories, allow_external: bool | None) -> Pages:
     if len(directories) > 1 or directories.first(259) not in ((), (PLAIN,)):
         samples = max(directories.first(277), default=1)
         check_planes(path, directories.text(270), len(directories) * samples)
-    return direct_pages(path, directories) or pages_by_tifffile(path)
+    return direct_pages(path, directories) or pages_by_tifffile(path, allow_external)
+
+
+def placement_of(pages: Pages, spacing: Spacing3 | None) -> Placement | None:
+    """Where the headers say that the voxels lie; None where they do not."""
+    return read_placement(pages.description, spacing)
 
 
 def spacing_of(pages: Pages, *, flat: bool) -> tuple[Spacing3 | None, tuple[Note, ...]]:

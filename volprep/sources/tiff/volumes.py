@@ -123,6 +123,10 @@ class TiffBlocks(ChunkedVolume):
         )
         self._simple = pages.regular and pages.compression in DEFLATE and coded
 
+    def missing_chunks(self) -> tuple[int, int]:
+        """As `Volume.missing_chunks`: writers leave out tiles by a size of 0."""
+        return int(np.count_nonzero(self._pages.counts == 0)), self._pages.counts.size
+
     def _open(self) -> _Reader:
         return _Reader(self._pages)
 
