@@ -43,10 +43,8 @@ GUESTS = {
 # What is being mended elsewhere; nothing may be added here.
 LEFT = {
     ("fingerprint", "cases.naming"),
-    ("pipeline", "skeletons.journal"), ("pipeline", "skeletons.make"),
-    ("pipeline", "skeletons.stream"),
 }  # fmt: skip
-CIRCLES_LEFT = {f"volprep.skeletons.{name}" for name in ("bake", "device", "files", "points")}
+CIRCLES_LEFT: set[str] = set()
 LIGHT = ["numpy", "torch", "numba", "zarr", "dask", "scipy", "skimage", "tifffile", "h5py"]
 
 

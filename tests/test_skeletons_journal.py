@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from volprep.ledger import Ledger
+from volprep.skeletons import journal as journals
 from volprep.skeletons.journal import TraceJournal
 from volprep.skeletons.make import Trace, gather
 from volprep.skeletons.stream import trace_volume
@@ -40,25 +42,32 @@ def same(found: list[Trace], wanted: list[Trace]) -> bool:
 @pytest.mark.parametrize("every", [0.0, 1000.0])
 @pytest.mark.parametrize("runs_at_once", [1, 1 << 20])
 def test_a_walk_goes_on_where_it_broke_off(
-    volume: ArrayVolume, tmp_path: Path, every: float, runs_at_once: int
+    volume: ArrayVolume,
+    tmp_path: Path,
+    every: float,
+    runs_at_once: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(journals, "EVERY", every)
+
     def walk(skip: int = 0) -> Iterator[Trace]:
         return trace_volume(volume, block=(5, 16, 16), runs_at_once=runs_at_once, skip=skip)
 
     whole = list(walk())
     assert len(whole) == 5
     for count in (0, 2, 3):
-        journal = TraceJournal(tmp_path, "cells", "key", every=every)
-        with pytest.raises(KeyboardInterrupt):
-            list(journal.keep(broken_after(count, walk())))
-        again = TraceJournal(tmp_path, "cells", "key", every=every)
-        known = again.read()
-        assert len(known) == count
-        rest = list(again.keep(walk(skip=count)))
-        assert len(rest) == len(whole) - count
-        assert same(known + rest, whole)
-        again.remove()
-        assert not list(tmp_path.iterdir())
+        with Ledger(tmp_path / "out", own=False) as ledger, pytest.raises(KeyboardInterrupt):
+            list(TraceJournal(ledger, "cells", "ab").keep(broken_after(count, walk())))
+        with Ledger(tmp_path / "out", own=False) as ledger:
+            again = TraceJournal(ledger, "cells", "ab")
+            known = again.read()
+            assert len(known) == count
+            rest = list(again.keep(walk(skip=count)))
+            assert len(rest) == len(whole) - count
+            assert same(known + rest, whole)
+            again.remove()
+            assert len(ledger.records) == 0
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["ledger.jsonl"]
 
 
 def test_progress_counts_what_is_skipped(volume: ArrayVolume) -> None:
@@ -68,15 +77,20 @@ def test_progress_counts_what_is_skipped(volume: ArrayVolume) -> None:
         assert sum(counts) == 2 * 12 * 30 * 40
 
 
-def test_another_key_and_damaged_parts_are_left_out(volume: ArrayVolume, tmp_path: Path) -> None:
-    journal = TraceJournal(tmp_path, "cells", "key", every=0)
-    traces = list(journal.keep(trace_volume(volume)))
-    parts = sorted(journal.path.iterdir())
-    assert len(parts) == len(traces)
-    parts[3].write_bytes(parts[3].read_bytes()[:-40])
-    again = TraceJournal(tmp_path, "cells", "key")
-    assert len(again.read()) == 3
-    TraceJournal(tmp_path, "other", "another")
-    assert journal.path.exists()
-    assert TraceJournal(tmp_path, "cells", "another").read() == []
-    assert not journal.path.exists()
+def test_another_key_and_damaged_parts_are_left_out(
+    volume: ArrayVolume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "EVERY", 0.0)
+    with Ledger(tmp_path / "out", own=False) as ledger:
+        journal = TraceJournal(ledger, "cells", "ab")
+        traces = list(journal.keep(trace_volume(volume)))
+        parts = sorted(journal.path.iterdir())
+        assert len(parts) == len(traces)
+        content = bytearray(parts[3].read_bytes())
+        content[-400] ^= 1
+        parts[3].write_bytes(content)
+        assert len(TraceJournal(ledger, "cells", "ab").read()) == 3
+        assert TraceJournal(ledger, "other", "cd").read() == []
+        assert journal.path.exists()
+        assert TraceJournal(ledger, "cells", "cd").read() == []
+        assert not journal.path.exists()

@@ -123,22 +123,6 @@ def test_baking_by_blocks_is_baking_the_whole(
     assert boxes == sorted(boxes, key=lambda box: box.start)
 
 
-def test_blocks_that_are_there_are_skipped() -> None:
-    volume = Watched(neurites((8, 8, 8), 3, seed=5))
-    written: list[Box] = []
-    done: list[int] = []
-    bake_volume(
-        volume,
-        skeletonize(volume.array),
-        lambda box, _field: written.append(box),
-        block=(4, 8, 8),
-        skip=lambda box: box.start == (0, 0, 0),
-        progress=done.append,
-    )
-    assert written == [Box((4, 0, 0), (8, 8, 8))]
-    assert sum(done) == 8**3
-
-
 def test_a_missing_skeleton_is_named_from_any_block() -> None:
     volume = Watched(neurites((8, 8, 8), 3, seed=6))
     some = skeletonize(volume.array).only([1000])

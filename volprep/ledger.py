@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, Self
 
-from volprep.compute import Backend, run_finished
+from volprep.compute import Engine
 from volprep.errors import StoreError
 from volprep.files import (
     File,
@@ -91,6 +91,9 @@ class Unit:
     stage: str
     index: int | str
     key: str
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.index}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,10 @@ class Records:
 
     def __len__(self) -> int:
         return sum(len(stage) for stage in self._places.values())
+
+    def clear(self) -> None:
+        """Forget all records; the file stays."""
+        self._places.clear()
 
     def __iter__(self) -> Iterator[Record]:
         """Every record, stage after stage, in the order in which units were first done."""
@@ -332,14 +339,21 @@ class Ledger:
             raise KeyError(unit)
         return facts
 
-    def todo(self, units: Iterable[Unit]) -> list[Unit]:
-        """The units that are not done, in order.
+    def todo(
+        self, units: Iterable[Unit], progress: Callable[[Unit], object] | None = None
+    ) -> list[Unit]:
+        """The units that are not done, in order; `progress` is told of the others.
 
         Records of the same units that were made from something else are forgotten here, on
         the disk, before any of their files is replaced: a run with the old config would
         otherwise take new files for its own.
         """
-        missing = [unit for unit in units if not self.has(unit)]
+        missing = []
+        for unit in units:
+            if not self.has(unit):
+                missing.append(unit)
+            elif progress is not None:
+                progress(unit)
         self.forget(missing)
         return missing
 
@@ -380,6 +394,14 @@ class Ledger:
                 "run volprep units first, which makes room for it"
             )
         self._rewrite(r for r in self.records if (r.unit.stage, r.unit.index) not in gone)
+
+    def settle(self) -> None:
+        """Put the records of a folder that stays where it is into one order, once all is done.
+
+        By stage and index, so that the ledger does not tell how often, in what order or by
+        how many it was written.
+        """
+        self._rewrite(sorted(self.records, key=lambda r: (r.unit.stage, str(r.unit.index))))
 
     def publish(self, final: Path, units: Iterable[Unit], head: Mapping[str, Any]) -> None:
         """Give the folder its final name, with a manifest that covers every file in it.
@@ -453,6 +475,7 @@ class Ledger:
             raise StoreError(_cannot_write(self.folder, error)) from error
         self._file.close()
         self._file = path.open("ab", buffering=0)
+        self.records.clear()  # a million of them are not held twice
         self.records = Records(path)
 
     def _collect(self) -> None:
@@ -485,7 +508,7 @@ def run(
     units: Iterable[Unit],
     *,
     workers: int | None = None,
-    backend: Backend = "threads",
+    engine: Engine | None = None,
     progress: Callable[[Unit], object] | None = None,
 ) -> None:
     """Make the units that are not done yet, and note each when it is.
@@ -495,10 +518,12 @@ def run(
     ledger : Ledger
     make : callable
         Writes the files of a unit under their final names, and gives them with the unit's
-        facts. Picklable for ``processes``.
+        facts. Picklable where the engine's workers are other processes.
     units : iterable of Unit
-    workers, backend
-        As `volprep.compute.run_units`.
+    workers : int or None
+        Threads; None takes every processor.
+    engine : Engine or None
+        What runs them, instead of threads.
     progress : callable or None
         Told of every unit that is done, those from before included.
 
@@ -507,19 +532,10 @@ def run(
     Exception
         The first error of a unit, once those under way are noted. A full disk is a StoreError.
     """
-    every = list(units)
-    missing = ledger.todo(every)
-    if progress is not None:
-        waiting = set(missing)
-        for unit in every:
-            if unit not in waiting:
-                progress(unit)
-        waiting.clear()
-    del every
-    queue = deque(missing)
-    missing.clear()
+    queue = deque(ledger.todo(units, progress))
+    engine = engine or Engine(workers=workers)
     try:
-        made = run_finished(partial(_make, make), _taken(queue), backend=backend, workers=workers)
+        made = engine.run(partial(_make, make), _taken(queue), count=len(queue))
         for unit, (files, facts) in made:
             ledger.done(unit, files, facts)
             if progress is not None:

@@ -40,6 +40,20 @@ def bake_skeletons(
     form: Annotated[
         str, typer.Option("--format", help="Of field and mask: zarr (OME-Zarr) or tiff.")
     ] = "zarr",
+    anisotropy: Annotated[
+        str | None,
+        typer.Option(help="Weights of the field's distances (z, y, x); the spacing if not given."),
+    ] = None,
+    average: Annotated[
+        bool | None,
+        typer.Option(help="Smooth the field within each instance (as the config has it, or yes)."),
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option(min=0, help="Of the mask's discs, in voxels (7).")
+    ] = None,
+    flank_radius: Annotated[
+        float | None, typer.Option(min=0, help="Of the discs on the slices beside (3).")
+    ] = None,
     trch: Annotated[bool, typer.Option("--trch", help="Write SKOOTS' .trch, too.")] = False,
     swc: Annotated[bool, typer.Option("--swc", help="Write an SWC file per instance.")] = False,
     workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads.")] = None,
@@ -63,6 +77,10 @@ def bake_skeletons(
         mask=mask,
         target=target,
         form=form,
+        anisotropy=anisotropy,
+        average=average,
+        radius=radius,
+        flank_radius=flank_radius,
         trch=trch,
         swc=swc,
     )

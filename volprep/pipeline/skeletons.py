@@ -18,9 +18,14 @@ from volprep.cutting import PreparedCase
 from volprep.errors import ConfigError
 from volprep.findings import Finding
 from volprep.preprocess import CaseLayout
-from volprep.skeletons import Skeletons, SkeletonTargets, read_skeletons
-from volprep.skeletons.make import count_traces, gather
-from volprep.skeletons.stream import trace_volume
+from volprep.skeletons import (
+    Skeletons,
+    SkeletonTargets,
+    count_traces,
+    gather,
+    read_skeletons,
+    trace_volume,
+)
 
 __all__ = ["fallen_back", "make_skeletons", "skeleton_targets", "skeleton_voxels"]
 

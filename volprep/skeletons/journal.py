@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from volprep.errors import SourceError
+from volprep.files import NewFile, describe, remove, sweep
+from volprep.ledger import Ledger, Unit
 from volprep.skeletons.formats import read_arrays
 from volprep.skeletons.make import Trace
 
@@ -19,42 +18,40 @@ __all__ = ["TraceJournal"]
 _ARRAYS = (
     "instances", "voxels", "fell_back", "point_counts", "edge_counts", "points", "edges", "radii",
 )  # fmt: skip
+#: Seconds of work that a killed walk loses at most.
+EVERY = 20.0
 
 
 class TraceJournal:
-    """Finished components of one volume on disk, in the order of the walk.
-
-    They lie in parts in ``NAME.skeletons.KEY.partial``; those of another key, of a file that
-    has changed since, are removed.
+    """Finished components of one volume on disk, in the order of the walk, in parts.
 
     Parameters
     ----------
-    folder : Path
+    ledger : Ledger
+        Of the folder of the skeletons; each part is a unit of it.
     name : str
-        Of the case.
+        Of the file that the skeletons will be.
     key : str
-        What the components are made from.
-    every : float
-        Seconds between two parts.
+        What the components are made from; parts of another key are forgotten.
     """
 
-    def __init__(self, folder: Path, name: str, key: str, *, every: float = 20.0) -> None:
-        self.path = folder / f"{name}.skeletons.{key[:16]}.partial"
-        self.every = every
+    def __init__(self, ledger: Ledger, name: str, key: str) -> None:
+        self.ledger, self.stage, self.key = ledger, f"parts/{name}", key
+        self.path = ledger.folder / f"{name}.partial"
         self._parts = 0
-        for old in folder.glob("*.partial"):
-            if old.name.startswith(f"{name}.skeletons.") and old != self.path:
-                shutil.rmtree(old)
 
     def read(self) -> list[Trace]:
-        """The components that are there, up to the first part that is damaged."""
+        """The components that are there, up to the first part that is missing or damaged."""
         found: list[Trace] = []
-        while (part := self._part(self._parts)).exists():
-            try:
-                found += _read(part)
-            except SourceError:
-                break
+        if self.path.is_dir():
+            sweep(self.path)
+        while self._is_whole(self._unit(self._parts)):
+            found += _read(self.path / _file(self._parts))
             self._parts += 1
+        stale = self.ledger.records.units(self.stage)
+        self.ledger.forget(u for u in stale if u.key != self.key or int(u.index) >= self._parts)
+        if not found:
+            remove(self.path)
         return found
 
     def keep(self, traces: Iterable[Trace]) -> Iterator[Trace]:
@@ -64,7 +61,7 @@ class TraceJournal:
         try:
             for trace in traces:
                 waiting.append(trace)
-                if time.monotonic() - began > self.every:
+                if time.monotonic() - began > EVERY:
                     self._write(waiting)
                     waiting, began = [], time.monotonic()
                 yield trace
@@ -75,18 +72,26 @@ class TraceJournal:
 
     def remove(self) -> None:
         """Forget all parts: the skeletons are whole, in a file of their own."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
+        self.ledger.forget(self.ledger.records.units(self.stage))
 
-    def _part(self, number: int) -> Path:
-        return self.path / f"{number:05}.npz"
+    def _unit(self, number: int) -> Unit:
+        return Unit(self.stage, number, self.key)
+
+    def _is_whole(self, unit: Unit) -> bool:
+        record = self.ledger.records.find(unit.stage, unit.index)
+        return (
+            record is not None
+            and self.ledger.has(unit)
+            and list(record.files)
+            == [describe(self.path / _file(int(unit.index)), self.ledger.folder)]
+        )
 
     def _write(self, traces: Sequence[Trace]) -> None:
-        self.path.mkdir(exist_ok=True)
-        part = self._part(self._parts)
-        partial = part.with_name(f".{part.name}.{os.getpid()}")
-        with partial.open("wb") as file:
+        part = self.path / _file(self._parts)
+        with NewFile(part) as new:
             np.savez(
-                file,
+                new.file,
                 instances=np.array([t.instance for t in traces], np.uint64),
                 voxels=np.array([t.voxels for t in traces], np.int64),
                 fell_back=np.array([t.fell_back for t in traces], np.bool_),
@@ -96,8 +101,12 @@ class TraceJournal:
                 edges=np.concatenate([t.edges for t in traces]),
                 radii=np.concatenate([t.radii for t in traces]),
             )
-        partial.replace(part)
+        self.ledger.done(self._unit(self._parts), [describe(part, self.ledger.folder)])
         self._parts += 1
+
+
+def _file(number: int) -> str:
+    return f"{number:05}.npz"
 
 
 def _read(part: Path) -> Iterator[Trace]:

@@ -28,9 +28,17 @@ from volprep.skeletons.paint import paint_block
 from volprep.skeletons.points import Skeletons
 from volprep.skeletons.table import PointTable, Target, check_anisotropy
 
-__all__ = ["bake_volume", "paint_volume", "skeletonize_volume", "trace_volume"]
+__all__ = [
+    "bake_volume",
+    "field_blocks",
+    "mask_blocks",
+    "paint_volume",
+    "skeletonize_volume",
+    "trace_volume",
+]
 
 Progress = Callable[[int], None]
+Make = Callable[[Box], npt.NDArray[Any]]
 Write = Callable[[Box, npt.NDArray[Any]], None]
 
 _RUNS = 1 << 23  # runs of labels in memory at a time: 24 bytes each, and as much to sort them
@@ -191,7 +199,6 @@ def bake_volume(
     average: bool = True,
     target: Target = "position",
     block: Shape3 = (128, 128, 128),
-    skip: Callable[[Box], bool] | None = None,
     workers: int | None = 1,
     progress: Progress | None = None,
 ) -> None:
@@ -212,8 +219,6 @@ def bake_volume(
         As for `bake_skeleton`.
     block : tuple of int
         (Z, Y, X) voxels to bake at a time.
-    skip : callable or None
-        Tells of a block's `Box` whether it is there already.
     workers : int or None
         Threads; None takes every processor.
     progress : callable or None
@@ -224,26 +229,48 @@ def bake_volume(
     ValueError
         If an instance has no skeleton; the message names it.
     """
-    shape = _label_shape(labels)
-    table = PointTable.of(skeletons)
-    weights = check_anisotropy(anisotropy or labels.spacing or (1.0, 1.0, 1.0))
+    bake = field_blocks(labels, skeletons, anisotropy=anisotropy, average=average, target=target)
+    _write_blocks(bake, _label_shape(labels), block, write, workers, progress)
 
-    def bake(box: Box) -> npt.NDArray[Any]:
-        read = (box.grow(1) if average else box).clip(shape)
+
+def field_blocks(
+    labels: VolumeLike,
+    skeletons: Skeletons,
+    *,
+    anisotropy: Spacing3 | None = None,
+    average: bool = True,
+    target: Target = "position",
+) -> Make:
+    """What gives the field (3, Z, Y, X) of any box of a volume; as for `bake_volume`.
+
+    It can be pickled, if the labels can.
+    """
+    weights = check_anisotropy(anisotropy or labels.spacing or (1.0, 1.0, 1.0))
+    return _FieldBlocks(labels, PointTable.of(skeletons), weights, average, target)
+
+
+@dataclass(frozen=True, eq=False)
+class _FieldBlocks:
+    labels: VolumeLike
+    table: PointTable
+    weights: npt.NDArray[np.float64]
+    average: bool
+    target: Target
+
+    def __call__(self, box: Box) -> npt.NDArray[Any]:
+        read = (box.grow(1) if self.average else box).clip(_label_shape(self.labels))
         out = np.empty((3, *box.shape), np.float32)
         bake_box(
-            labels.read(read)[0],
+            self.labels.read(read)[0],
             read,
             box,
-            table,
-            weights=weights,
-            average=average,
-            target=target,
+            self.table,
+            weights=self.weights,
+            average=self.average,
+            target=self.target,
             out=out,
         )
         return out
-
-    _write_blocks(bake, shape, block, write, skip, workers, progress)
 
 
 def paint_volume(
@@ -255,7 +282,6 @@ def paint_volume(
     flank_radius: float = 3,
     dtype: npt.DTypeLike = np.uint8,
     block: Shape3 = (128, 128, 128),
-    skip: Callable[[Box], bool] | None = None,
     workers: int | None = 1,
     progress: Progress | None = None,
 ) -> None:
@@ -264,33 +290,54 @@ def paint_volume(
     `write` takes a block's `Box` and its mask (1, Z, Y, X); the other parameters are
     those of `skeleton_to_mask` and `bake_volume`.
     """
+    paint = mask_blocks(skeletons, radius=radius, flank_radius=flank_radius, dtype=dtype)
+    _write_blocks(paint, shape, block, write, workers, progress)
+
+
+def mask_blocks(
+    skeletons: Skeletons,
+    *,
+    radius: float = 7,
+    flank_radius: float = 3,
+    dtype: npt.DTypeLike = np.uint8,
+) -> Make:
+    """What gives the skeleton mask (1, Z, Y, X) of any box; as for `paint_volume`."""
     points = skeletons.points[np.argsort(skeletons.points[:, 0], kind="stable")]
-    reach = max(radius, flank_radius) + 2
+    return _MaskBlocks(points, radius, flank_radius, np.dtype(dtype))
 
-    def paint(box: Box) -> npt.NDArray[Any]:
-        out = np.zeros(box.shape, dtype)
-        first, last = np.searchsorted(points[:, 0], (box.start[0] - reach, box.stop[0] + reach))
-        paint_block(points[first:last], box, out, radius=radius, flank_radius=flank_radius)
+
+@dataclass(frozen=True, eq=False)
+class _MaskBlocks:
+    points: npt.NDArray[np.float32]  # by ascending z
+    radius: float
+    flank_radius: float
+    dtype: np.dtype[Any]
+
+    def __call__(self, box: Box) -> npt.NDArray[Any]:
+        reach = max(self.radius, self.flank_radius) + 2
+        ends = (box.start[0] - reach, box.stop[0] + reach)
+        first, last = np.searchsorted(self.points[:, 0], ends)
+        out = np.zeros(box.shape, self.dtype)
+        paint_block(
+            self.points[first:last], box, out,
+            radius=self.radius, flank_radius=self.flank_radius,
+        )  # fmt: skip
         return out[None]
-
-    _write_blocks(paint, shape, block, write, skip, workers, progress)
 
 
 def _write_blocks(
-    make: Callable[[Box], npt.NDArray[Any]],
+    make: Make,
     shape: Shape3,
     block: Shape3,
     write: Write,
-    skip: Callable[[Box], bool] | None,
     workers: int | None,
     progress: Progress | None,
 ) -> None:
-    def one(box: Box) -> tuple[Box, npt.NDArray[Any] | None]:
-        return box, None if skip is not None and skip(box) else make(box)
+    def one(box: Box) -> tuple[Box, npt.NDArray[Any]]:
+        return box, make(box)
 
     for box, field in run_units(one, aligned_blocks(shape, block), workers=workers):
-        if field is not None:
-            write(box, field)
+        write(box, field)
         if progress is not None:
             progress(box.size)
 

@@ -1,8 +1,4 @@
-"""One seam for work in parallel: the caller lists units, the executor runs them.
-
-A unit is an argument for a function; units are independent, each writes what no
-other writes, and each gives the same result wherever it runs.
-"""
+"""Units in the threads and processes of this machine."""
 
 from __future__ import annotations
 
@@ -10,9 +6,18 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
+
+from volprep.errors import VolprepError
 
 __all__ = ["Backend", "default_workers", "run_finished", "run_shares", "run_units"]
 
@@ -85,8 +90,9 @@ def run_finished(
     if backend == "serial" or count == 1:
         yield from map(function, units)
         return
-    pool, queue = _pool(backend, count), iter(units)
-    waiting = {pool.submit(function, unit) for unit in islice(queue, 2 * count)}
+    pool, queue = _pool(backend, count, function), iter(units)
+    call = _call if backend == "processes" else function
+    waiting = {pool.submit(call, unit) for unit in islice(queue, 2 * count)}
     failed: BaseException | None = None
     with _ended(pool):
         while waiting:
@@ -97,7 +103,7 @@ def run_finished(
                 if not future.cancelled() and error is None:
                     yield future.result()
             if failed is None:
-                waiting |= {pool.submit(function, unit) for unit in islice(queue, len(finished))}
+                waiting |= {pool.submit(call, unit) for unit in islice(queue, len(finished))}
             else:
                 waiting = {future for future in waiting if not future.cancel()}
         if failed is not None:
@@ -109,6 +115,11 @@ def _ended(pool: Executor) -> Iterator[None]:
     """Let go of a pool; an interrupted caller does not wait for the units under way."""
     try:
         yield
+    except BrokenExecutor as error:
+        raise VolprepError(
+            "a worker process ended without a word, as the system does where memory is short; what "
+            "is done is kept: run it again, with fewer compute.workers"
+        ) from error
     except (Exception, GeneratorExit):
         pool.shutdown(wait=True, cancel_futures=True)
         raise
@@ -136,10 +147,26 @@ def run_shares(function: Callable[[Unit], object], shares: Sequence[Unit]) -> No
         other.result()
 
 
-def _pool(backend: Backend, workers: int) -> Executor:
+def _pool(
+    backend: Backend, workers: int, function: Callable[..., object] | None = None
+) -> Executor:
     if backend == "threads":
         return ThreadPoolExecutor(workers)
     from concurrent.futures import ProcessPoolExecutor  # takes as long to load as all the rest
     from multiprocessing import get_context
 
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_keep, initargs=(function,)
+    )
+
+
+_kept: dict[str, Any] = {}
+
+
+def _keep(function: Callable[..., object] | None) -> None:
+    """In a process of a pool: remember what it runs, which then does not travel with each unit."""
+    _kept["function"] = function
+
+
+def _call(unit: Any) -> Any:
+    return _kept["function"](unit)

@@ -1,0 +1,13 @@
+"""One seam for work in parallel: the caller lists units, an engine runs them.
+
+A unit is an argument for a function; units are independent, each writes what no other
+writes, and each gives the same result wherever it runs, and however often.
+
+    run_units(function, units, workers=4)        results in order, here
+    Engine("processes", workers=4).run(function, units)     results as they come, here or elsewhere
+"""
+
+from volprep.compute.engine import Engine, EngineKind
+from volprep.compute.local import Backend, default_workers, run_shares, run_units
+
+__all__ = ["Backend", "Engine", "EngineKind", "default_workers", "run_shares", "run_units"]

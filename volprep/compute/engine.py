@@ -1,0 +1,99 @@
+"""Where units run: in this process, in others of this machine, or on others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, Self, TypeVar, get_args
+
+from volprep.compute.local import run_finished
+
+__all__ = ["Engine", "EngineKind"]
+
+EngineKind = Literal["serial", "threads", "processes", "dask"]
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+
+class Engine:
+    """Runs a function over units, and gives each result as soon as it is there.
+
+    Parameters
+    ----------
+    kind : {'threads', 'serial', 'processes', 'dask'}
+        Threads suit work that releases the GIL (decoders, numba kernels). Dask takes any
+        number of machines that see the same files under the same paths.
+    workers : int or None
+        Threads or processes of this machine; None takes every processor. With ``dask`` and
+        neither `scheduler` nor `cluster`, the processes of a cluster on this machine.
+    scheduler : str or None
+        Of ``dask``: the address of one that runs, such as ``tcp://10.0.0.7:8786``.
+    cluster : mapping or None
+        Of ``dask``: the kind of a queueing system (``slurm``, ``pbs``, ``sge``, ``lsf``), the
+        number of ``jobs``, and what dask-jobqueue takes for one (``cores``, ``memory``, ...).
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind.
+    MissingDependencyError
+        When ``dask`` is first used and is not installed.
+
+    Notes
+    -----
+    A context manager: a connection is made when it is first needed, and closed at its end.
+    """
+
+    def __init__(
+        self,
+        kind: EngineKind = "threads",
+        *,
+        workers: int | None = None,
+        scheduler: str | None = None,
+        cluster: Mapping[str, Any] | None = None,
+    ) -> None:
+        if kind not in get_args(EngineKind):
+            raise ValueError(f"executor {kind!r}; there are {', '.join(get_args(EngineKind))}")
+        self.kind, self.workers = kind, workers
+        self._scheduler, self._cluster = scheduler, cluster
+        self._connected: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connected is not None:
+            self._connected.close()
+            self._connected = None
+
+    def run(
+        self,
+        function: Callable[[Unit], Result],
+        units: Iterable[Unit],
+        *,
+        count: int | None = None,
+    ) -> Iterator[Result]:
+        """Apply `function` to every unit; the results come in any order.
+
+        Parameters
+        ----------
+        function : callable
+            Of one unit; picklable for ``processes`` and ``dask``.
+        units : iterable
+            Taken lazily, so that memory does not grow with their number.
+        count : int or None
+            How many there are, where it is known: the last ones are shared out evenly.
+
+        Raises
+        ------
+        Exception
+            The first error of a unit (with ``dask``: of one that failed three times), after
+            the results of those that were under way with it.
+        """
+        if self.kind != "dask":
+            yield from run_finished(function, units, backend=self.kind, workers=self.workers)
+            return
+        from volprep.compute import cluster
+
+        if self._connected is None:
+            self._connected = cluster.connect(self._scheduler, self._cluster, self.workers)
+        yield from cluster.run_on(self._connected.client, function, units, count=count)
