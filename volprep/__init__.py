@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from volprep.fingerprint import Fingerprint, compute_fingerprint
     from volprep.geometry import Box
     from volprep.loader import MultiDataset, PatchDataset, PatchLoader, SkeletonDataset, dataloader
-    from volprep.pipeline import prepare
+    from volprep.pipeline.prepare import prepare
     from volprep.sources import Volume, open_labels, open_volume
     from volprep.store import PatchStore
 

@@ -23,6 +23,7 @@ from typing import IO, Any, NamedTuple, Self
 from volprep.errors import StoreError
 
 __all__ = [
+    "NOT_THERE",
     "REPAIR",
     "File",
     "NewFile",
@@ -41,6 +42,8 @@ __all__ = [
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.volprep", re.DOTALL)
 _PIECE = 1 << 22
+#: No file is there.
+NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 #: What helps against damage.
 REPAIR = "find out more with: volprep verify OUT; mend it with: volprep repair OUT"
 _LIMITS = {
@@ -202,7 +205,7 @@ def load_json(path: Path) -> dict[str, Any]:
 
 def unreadable(path: Path, error: OSError) -> StoreError:
     """What it means that a file of a set cannot be read: a limit of the machine is no damage."""
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+    if isinstance(error, NOT_THERE):
         return StoreError(f"{path}: missing; {REPAIR}")
     what = error.strerror or str(error)
     todo = _LIMITS.get(error.errno or 0, "look at its rights, the disk and the network")

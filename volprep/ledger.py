@@ -24,6 +24,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 import threading
 import time
 import zlib
@@ -46,6 +47,7 @@ from volprep.files import (
     remove,
     sweep,
     temporary,
+    unreadable,
     write_text,
 )
 
@@ -53,14 +55,18 @@ __all__ = [
     "LEDGER",
     "MANIFEST",
     "Damage",
+    "Found",
     "Ledger",
+    "Look",
     "Made",
     "Record",
     "Records",
     "Unit",
+    "differs",
     "key_of",
     "load_manifest",
     "run",
+    "size_differs",
     "verify",
 ]
 
@@ -128,6 +134,9 @@ class Record:
 
 
 Facts = Mapping[str, Any]
+Found = Literal["missing", "truncated", "longer", "changed", "not of the set"]
+#: What is found of a file (its path, as it was written, the record that claims it).
+Look = Callable[[Path, File, Record], Found | None]
 #: What a unit gives when it is made: its files, and its facts.
 Made = tuple[Collection[File], Facts]
 
@@ -137,7 +146,7 @@ class Damage:
     """A file that is not as it was written; `unit` is None where no unit claims the file."""
 
     path: Path
-    found: Literal["missing", "truncated", "longer", "changed", "not of the set"]
+    found: Found
     unit: Unit | None = None
 
     def __str__(self) -> str:
@@ -174,7 +183,7 @@ class Records:
     def __init__(self, path: Path) -> None:
         self.path, self.end, self.damaged = path, 0, 0
         self._places: dict[str, dict[int | str, bytes]] = {}
-        if not path.exists():
+        if not path.is_file():
             return
         with path.open("rb") as file:
             for line in file:
@@ -234,12 +243,12 @@ class Records:
         record = self.find(unit.stage, unit.index) if self.has(unit) else None
         return None if record is None else record.facts
 
-    def damage(self, *, quick: bool = False) -> Iterator[Damage]:
-        """The files that are not as they were written; `quick` compares their sizes alone."""
+    def damage(self, look: Look | None = None) -> Iterator[Damage]:
+        """The files that are not as they were written; `look` compares one, whole for None."""
         for record in self:
             for file in record.files:
                 path = self.path.parent / file.path
-                found = _size_differs(path, file) if quick else _damage(path, file)
+                found = differs(path, file) if look is None else look(path, file, record)
                 if found:
                     yield Damage(path, found, record.unit)
 
@@ -323,7 +332,7 @@ class Ledger:
         """Whether a unit is done, and its files are there with their sizes."""
         record = self.records.find(unit.stage, unit.index) if self.records.has(unit) else None
         return record is not None and not any(
-            _size_differs(self.folder / file.path, file) for file in record.files
+            size_differs(self.folder / file.path, file) for file in record.files
         )
 
     def facts(self, unit: Unit) -> Mapping[str, Any]:
@@ -445,7 +454,7 @@ class Ledger:
             unit = record.unit
             if self._knows(unit) or not keep(record):
                 continue
-            if any(_damage(folder / file.path, file) for file in record.files):
+            if any(differs(folder / file.path, file) for file in record.files):
                 continue
             for file in record.files:
                 _link(folder / file.path, self.folder / file.path)
@@ -556,14 +565,15 @@ def _taken(queue: deque[Unit]) -> Iterator[Unit]:
         yield queue.popleft()
 
 
-def verify(folder: Path, *, quick: bool = False) -> Iterator[Damage]:
+def verify(folder: Path, look: Look | None = None) -> Iterator[Damage]:
     """Compare every file of a published folder with what was written.
 
     Parameters
     ----------
     folder : Path
-    quick : bool
-        Compare sizes, and read only the manifest and the ledger.
+    look : callable or None
+        Of the path of a file, what it was as it was written, and the record: what is found of
+        it. None reads it whole, `size_differs` and `differs` are the parts.
 
     Yields
     ------
@@ -571,11 +581,15 @@ def verify(folder: Path, *, quick: bool = False) -> Iterator[Damage]:
         What is missing, changed, of another size, or not of the set.
     """
     records = Records(folder / LEDGER)
-    claimed = {folder / file.path for record in records for file in record.files}
-    claimed |= {folder / MANIFEST, folder / LEDGER}
-    strange = [path for path in files_below(folder) if path not in claimed]
-    found = list(records.damage(quick=quick))
+    claimed = {file.path for record in records for file in record.files} | {MANIFEST, LEDGER}
+    strange = [
+        path for path in files_below(folder) if path.relative_to(folder).as_posix() not in claimed
+    ]
+    found = list(records.damage(look))
     unlike = _ledger_damage(folder)
+    if unlike is not None and unlike.path.name == MANIFEST and (records.damaged or not records):
+        yield unlike
+        unlike = Damage(folder / LEDGER, "changed")
     if unlike is not None and unlike.path.name == LEDGER:
         # Where the ledger speaks truly of all files, it is the manifest that came from elsewhere.
         if not (found or strange or records.damaged or unlike.found == "missing"):
@@ -625,27 +639,31 @@ def _ledger_damage(folder: Path) -> Damage | None:
         there = (folder / MANIFEST).exists()
         return Damage(folder / MANIFEST, "changed" if there else "missing")
     wanted = File(LEDGER, entry.get("size", -1), entry.get("sha256", ""))
-    found = _damage(folder / LEDGER, wanted)
+    found = differs(folder / LEDGER, wanted)
     return None if found is None else Damage(folder / LEDGER, found)
 
 
-_Found = Literal["missing", "truncated", "longer", "changed"]
-
-
-def _size_differs(path: Path, file: File) -> _Found | None:
+def size_differs(path: Path, file: File) -> Found | None:
+    """Whether a file is missing or of another size than it was written."""
     try:
         state = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return "missing"
+    if not stat.S_ISREG(state.st_mode):
+        return "changed"  # a folder, or a link
     if state.st_size != file.size:
         return "truncated" if state.st_size < file.size else "longer"
     return None
 
 
-def _damage(path: Path, file: File) -> _Found | None:
-    found = _size_differs(path, file)
-    if found is None and describe(path, path.parent).checksum != file.checksum:
-        found = "changed"
+def differs(path: Path, file: File) -> Found | None:
+    """How a file is not as it was written; None where it is."""
+    found = size_differs(path, file)
+    try:
+        if found is None and describe(path, path.parent).checksum != file.checksum:
+            found = "changed"
+    except OSError as error:
+        raise unreadable(path, error) from error
     return found
 
 

@@ -18,12 +18,14 @@ from volprep.store.shards import (
     ArraySpec,
     PatchWriter,
 )
+from volprep.store.verify import Fault, verify_set
 from volprep.store.volumes import StoredVolume, create_case_array
 
 __all__ = [
     "INDEX_COLUMNS",
     "PATCHES_PER_SHARD",
     "ArraySpec",
+    "Fault",
     "PatchReader",
     "PatchStore",
     "PatchWriter",
@@ -34,6 +36,7 @@ __all__ = [
     "describe_file",
     "load_json",
     "publish",
+    "verify_set",
     "write_json",
     "write_text",
 ]

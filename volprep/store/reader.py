@@ -24,7 +24,7 @@ from volprep.codecs import (
     without_crc32c,
 )
 from volprep.errors import StoreError
-from volprep.files import REPAIR, load_json, unreadable
+from volprep.files import NOT_THERE, REPAIR, load_json, unreadable
 from volprep.store.shards import (
     FORMAT,
     HEADER_BYTES,
@@ -111,6 +111,27 @@ class PatchReader:
         if not 0 <= number < len(self):
             raise IndexError(f"patch {number} of {len(self)}")
         return self._arrays[name].read(number, out)
+
+    def holds(self, name: str, shard: int) -> bool:
+        """Whether a shard is the one of this set, by its header, and its index is whole.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be read for a reason that is no damage.
+        """
+        return self._arrays[name].holds(shard)
+
+    def patches_of(self, name: str, shard: int) -> range:
+        """The patch numbers of a shard of one array."""
+        return self._arrays[name].patches_of(shard)
+
+    def damaged_patches(self, name: str, shard: int) -> list[int]:
+        """The patches of a shard that cannot be read, of one array."""
+        array = self._arrays[name]
+        if not array.holds(shard):
+            return list(array.patches_of(shard))
+        return [number for number in array.patches_of(shard) if not array.reads(number)]
 
 
 class OpenShards:
@@ -254,14 +275,36 @@ class _ShardedArray:
         try:
             self._fill(_OPEN.get((self._serial, shard), lambda: self._open(shard)), place, out)
         except CodecError as error:
-            raise StoreError(
-                f"{shard_path(self.path, self.spec, shard)}: patch {number} is damaged: {error}; "
-                f"{REPAIR}"
-            ) from error
-        except OSError as error:
             path = shard_path(self.path, self.spec, shard)
-            raise unreadable(path, error) from error
+            raise StoreError(f"{path}: patch {number} is damaged: {error}; {REPAIR}") from error
+        except OSError as error:
+            raise unreadable(shard_path(self.path, self.spec, shard), error) from error
         return out
+
+    def holds(self, shard: int) -> bool:
+        """Whether the shard on the disk is this set's, and its index is whole."""
+        try:
+            self._open(shard)
+        except (CodecError, *NOT_THERE):
+            return False
+        except OSError as error:
+            raise unreadable(shard_path(self.path, self.spec, shard), error) from error
+        return True
+
+    def reads(self, number: int) -> bool:
+        """Whether a patch is whole."""
+        try:
+            self.read(number, None)
+        except StoreError as error:
+            if isinstance(error.__cause__, CodecError):
+                return False
+            raise
+        return True
+
+    def patches_of(self, shard: int) -> range:
+        """The patch numbers of one shard."""
+        start = shard * self._per_shard
+        return range(start, min(start + self._per_shard, self._count))
 
     def _fill(self, shard: _Shard, place: int, out: npt.NDArray[Any]) -> None:
         found = inner_chunk(shard.index[place], shard.size)
