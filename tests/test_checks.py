@@ -491,3 +491,12 @@ def test_chunks_that_were_never_written_are_told(
     (finding,) = [f for f in check_cases([case]) if f.name == "chunks-missing"]
     assert (finding.level, finding.path) == (level, tmp_path / f"{what}.zarr")
     assert f"{6 - planes} of 6 chunks" in finding.found
+
+
+@pytest.mark.parametrize("name", ["new\nline", "tab\t", "sur\udcff\udcfe", "bell\a"])
+def test_names_that_cannot_be_printed_are_errors_that_can(tmp_path: Path, name: str) -> None:
+    case = a_case(tmp_path, name)
+    found = [f for f in check_cases([case]) if f.name == "unprintable-name"]
+    assert found
+    assert all(str(f).isprintable() for f in found)
+    assert all(f.level == "error" for f in found)

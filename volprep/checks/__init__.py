@@ -1,6 +1,7 @@
 """The doctor: everything that is wrong or doubtful about the data, in one pass."""
 
 from volprep.checks.doctor import Report, check_cases, examine_cases
+from volprep.checks.headers import odd_names
 from volprep.checks.measure import ImageFacts, LabelFacts
 from volprep.findings import Finding, raise_on_errors
 
@@ -11,5 +12,6 @@ __all__ = [
     "Report",
     "check_cases",
     "examine_cases",
+    "odd_names",
     "raise_on_errors",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.cases import Case
-from volprep.checks.headers import compare_grids, count_chunks
+from volprep.checks.headers import compare_grids, count_chunks, odd_names
 from volprep.checks.measure import (
     ImageFacts,
     LabelFacts,
@@ -97,6 +97,7 @@ def examine_case(
 
     image, label = attempt(case.open_image), attempt(case.open_label)
     mask = attempt(case.open_mask)
+    findings += odd_names(case)
     findings += _headers(case, image, label, mask)
     findings += attempt(lambda: list(count_chunks(case, image, label, mask))) or []
     if headers_only or any(finding.level == "error" for finding in findings):

@@ -10,12 +10,22 @@ from volprep.cases import Case, ChannelFiles
 from volprep.findings import Finding, Level
 from volprep.sources import Volume, difference
 
-__all__ = ["compare_grids", "count_chunks"]
+__all__ = ["compare_grids", "count_chunks", "odd_names"]
 
 _INTERPOLATED = (
     "resample it onto the image's grid; or, where the headers are wrong and the voxels fit as "
     "they are stored, say `data.geometry: stored`"
 )
+
+
+def odd_names(case: Case) -> Iterator[Finding]:
+    """Files whose names would break what they are written into."""
+    for path in case.paths():
+        # What is no text in a name comes as lone surrogates, which cannot be printed either.
+        if not str(path).isprintable():
+            found = f"the name {path.name!a} holds signs that cannot be printed"
+            name, place = (ascii(text)[1:-1] for text in (case.name, str(path)))
+            yield Finding("unprintable-name", found, case=name, path=Path(place))
 
 
 def compare_grids(

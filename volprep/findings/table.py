@@ -610,6 +610,14 @@ TABLE: dict[str, Kind] = {
         why="Of images with and without labels those without are left out of training.",
         example="images/c7.tif has no labels/c7.tif",
     ),
+    "unprintable-name": Kind(
+        "error",
+        wanted="names of letters, digits and signs that can be printed",
+        todo="rename it",
+        why="Names stand in YAML, JSON, logs and reports; line breaks and bytes that are no text "
+        "would break them or be lost there.",
+        example="a file called `cell<newline>1.tif`, or one from an archive in another encoding",
+    ),
     "unreadable": Kind(
         "error",
         wanted="a file that can be read to its end",

@@ -11,8 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from volprep.cases import Case, Cases
+from volprep.checks import odd_names
 from volprep.config import dump_yaml
 from volprep.errors import SourceError
+from volprep.findings import raise_on_errors
 from volprep.pipeline.inputs import list_cases, load_target
 from volprep.sampling import ForegroundIndex
 
@@ -52,6 +54,8 @@ def start(
     ------
     SourceError
         If no case is found or a file cannot be read.
+    DataCheckError
+        If a name cannot be written into a YAML.
     """
     given = {name: value for name, value in options.items() if value is not None}
     cases = list_cases(load_target(root, **given))
@@ -59,6 +63,7 @@ def start(
         raise SourceError(
             root, "no image among its files", "; ".join(map(str, cases.findings)) or None
         )
+    raise_on_errors(finding for case in cases for finding in odd_names(case))
     guess = guess_label_kind(cases)
     text = starting_yaml(root, config_path, cases, guess, given=given, output=output)
     labelled = sum(case.label is not None for case in cases)

@@ -33,6 +33,7 @@ from volprep.sources.names import (
     stem_of,
 )
 from volprep.sources.placement import Difference, Placement, difference
+from volprep.sources.sniff import check_place, content_error
 
 __all__ = [
     "SLAB_BYTES",
@@ -163,7 +164,10 @@ def list_datasets(path: str | Path, *, allow_external: bool | None = None) -> li
     if kind not in ("hdf5", "zarr", "npy"):
         return []
     options = {"allow_external": allow_external} if kind in _LINKING else {}
-    found = import_module(f"volprep.sources.{kind}").datasets(place, **options)
+    try:
+        found = import_module(f"volprep.sources.{kind}").datasets(place, **options)
+    except SourceError as error:
+        raise content_error(place, kind, error) from error
     return sorted((Dataset(*entry) for entry in found), key=lambda d: natural_key(d.key))
 
 
@@ -173,13 +177,15 @@ def _open(
     kind = _kind(path)
     reader = import_module(f"volprep.sources.{kind}")
     options = {"allow_external": allow_external} if kind in _LINKING else {}
-    volume: Volume = reader.open_source(path, key, axes, labels=labels, **options)
+    try:
+        volume: Volume = reader.open_source(path, key, axes, labels=labels, **options)
+    except SourceError as error:
+        raise content_error(path, kind, error) from error
     return volume
 
 
 def _kind(path: Path) -> str:
-    if not path.exists():
-        raise SourceError(path, "does not exist", "check the path")
+    check_place(path)
     kind = kind_of(path)
     if kind is None:
         known = ", ".join(sorted({s for s in SUFFIXES if s.count(".") == 1}))

@@ -17,6 +17,7 @@ from volprep.sources.base import Array, Volume, reading
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.names import SUFFIXES, slice_files
 from volprep.sources.pictures import PictureHeader, decode_picture, picture_header
+from volprep.sources.sniff import content_error
 from volprep.sources.tiff.headers import read_pages, spacing_of
 
 __all__ = ["open_source"]
@@ -65,9 +66,9 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
         raise SourceError(
             path, f"holds slices of several kinds ({', '.join(suffixes)})", "keep one kind in it"
         )
-    header, spacing, notes = _header(files[0], labels=labels)
+    header, spacing, notes = _told_header(files[0], labels=labels)
     for file in files[1:]:
-        other = _header(file, labels=labels)[0]
+        other = _told_header(file, labels=labels)[0]
         if (other.shape, other.dtype) != (header.shape, header.dtype):
             raise SourceError(
                 file,
@@ -82,6 +83,16 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
         notes = (*notes, Note("unknown-spacing", part))
         spacing = None
     return SliceStack(path, layout, files, header, labels=labels, spacing=spacing, notes=notes)
+
+
+def _told_header(
+    file: Path, *, labels: bool
+) -> tuple[PictureHeader, Spacing3 | None, tuple[Note, ...]]:
+    """As `_header`; a file that is something else is named as that."""
+    try:
+        return _header(file, labels=labels)
+    except SourceError as error:
+        raise content_error(file, SUFFIXES[file.suffix.lower()], error) from error
 
 
 def _header(file: Path, *, labels: bool) -> tuple[PictureHeader, Spacing3 | None, tuple[Note, ...]]:
