@@ -23,8 +23,10 @@ from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 from volprep import pipeline
 from volprep.augment import Compose, Flip
 from volprep.config import load_config
+from volprep.errors import ConfigError
 from volprep.loader import PatchDataset, PatchLoader, dataloader, measure_stages
 from volprep.loader.order import EpochSampler
+from volprep.targets import LabelPatch, make_targets, targets_from_config
 
 
 class Numbers:
@@ -379,3 +381,58 @@ def test_bench_loader_measures_what_it_was_asked_for(patches):
     )  # fmt: skip
     assert wrong.returncode == 2
     assert "wanted numbers such as 1,2,4" in wrong.stderr
+
+
+TARGETS = "targets: [boundary, {affinities: {offsets: [[-1, 0, 0], [0, -3, 0]]}}, flow]\n"
+
+
+@pytest.fixture(scope="module", params=["load", "store"])
+def targeted(request: pytest.FixtureRequest, patches: Path) -> Path:
+    text = (patches.parent / "c.yaml").read_text() + TARGETS
+    text += f"output: {{dir: targets-{request.param}, targets: {request.param}}}\n"
+    path = patches.parent / f"{request.param}.yaml"
+    path.write_text(text)
+    return pipeline.prepare(load_config(path)).path
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_targets_are_made_last_of_what_the_sample_shows(targeted, augment):
+    dataset = PatchDataset(targeted, augment=augment)
+    listed = targets_from_config(dataset.training["targets"])
+    for source in (dataset, PatchDataset(targeted, augment=augment, patch_size=None)):
+        sample = source[2]
+        patch = LabelPatch(sample["label"].numpy(), dataset.training["spacing"])
+        for name, wanted in make_targets(listed, patch).items():
+            assert sample[name].shape == wanted.shape
+            if "load" in targeted.name or augment or source is not dataset:
+                np.testing.assert_array_equal(sample[name].numpy(), wanted)
+
+
+def test_stored_targets_are_made_before_the_cut_and_so_know_more(targeted):
+    dataset = PatchDataset(targeted)
+    stored = dataset.training["stored_targets"]
+    assert stored == (["boundary", "affinities", "flow"] if "store" in targeted.name else [])
+    known = torch.stack([dataset[n]["affinities_mask"][1] for n in range(len(dataset))])
+    assert (known.float().mean() > 0.9) == bool(stored)
+
+
+def test_batches_hold_targets_too(targeted):
+    alone = PatchDataset(targeted, augment=True)
+    for batch in dataloader(targeted, steps=2, threads=2):
+        for n, index in enumerate(batch["index"].tolist()):
+            assert torch.equal(batch["flow"][n], alone[0, index]["flow"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("targets: [boundry]", "boundry: unknown target; did you mean boundary"),
+        ("targets: [skeleton]", "skeletons: {enabled: true}"),
+    ],
+)
+def test_targets_that_cannot_be_are_named_and_leave_nothing(patches, text, says):
+    path = patches.parent / "wrong.yaml"
+    path.write_text((patches.parent / "c.yaml").read_text() + text + "\noutput: {dir: wrong}\n")
+    with pytest.raises(ConfigError, match=says):
+        pipeline.prepare(load_config(path))
+    assert not (patches.parent / "wrong").exists()

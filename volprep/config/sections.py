@@ -364,6 +364,9 @@ class OutputConfig(Section):
 
     dir: Path = Field(Path("patches"), description="Folder of the patch set.")
     compression: Literal["lz4", "zstd", "none"] = Field("lz4", description="Of the patches.")
+    targets: Literal["load", "store"] = Field(
+        "load", description="When targets are made: as samples are loaded, or kept in the set, too."
+    )
 
 
 class FindingsConfig(Section):
@@ -413,6 +416,11 @@ class Config(Section):
     )
     patching: PatchingConfig = Field(default_factory=lambda: PatchingConfig.model_validate({}))
     skeletons: SkeletonConfig = Field(default_factory=lambda: SkeletonConfig.model_validate({}))
+    targets: list[dict[str, Any] | str] = Field(
+        default_factory=list,
+        description="What the network learns, made from labels after augmentation: binary, "
+        "affinities, boundary, signed_distance, instance_distance, flow, size_weight, one_hot.",
+    )
     augment: list[dict[str, Any] | str] | dict[str, Any] = Field(
         default_factory=list, description="Augmentations: a list of named sections, in order."
     )

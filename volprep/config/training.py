@@ -20,15 +20,6 @@ class NormalisationConfig(Section):
     clip: list[tuple[float, float]] | None = Field(None, description="Per channel: low, high.")
 
 
-class SkeletonTargetsConfig(Section):
-    """How the stored offsets and skeleton masks were baked, and are baked after augmentation."""
-
-    anisotropy: tuple[float, float, float]
-    average: bool
-    radius: float
-    flank_radius: float
-
-
 class LossConfig(Section):
     """What to minimise."""
 
@@ -102,7 +93,12 @@ class TrainingConfig(Section):
     normalisation: NormalisationConfig
     case_normalisation: dict[str, NormalisationConfig] = Field(default_factory=dict)
     augment: list[dict[str, Any] | str] | dict[str, Any] = Field(default_factory=list)
-    skeletons: SkeletonTargetsConfig | None = Field(None, description="Of the skeleton targets.")
+    targets: list[dict[str, Any]] = Field(
+        default_factory=list, description="Made from labels last, in every sample."
+    )
+    stored_targets: list[str] = Field(
+        default_factory=list, description="Of those, what the patches hold, too."
+    )
     splits: str = Field(description="The file that lists the cases of each split, relative.")
     seed: NonNegativeInt
     precision: Literal["mixed", "fp32"]

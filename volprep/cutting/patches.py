@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Box, Shape3, VolumeLike
-from volprep.skeletons import Skeletons, SkeletonTargets
+from volprep.geometry import Box, Shape3, Spacing3, VolumeLike
+from volprep.skeletons import Skeletons
+from volprep.targets import LabelPatch, Target, make_targets
 
 __all__ = ["PadMode", "PreparedCase", "Site", "cut_patches", "read_patch"]
 
@@ -78,7 +79,8 @@ def cut_patches(
     patch_size: Shape3,
     dtypes: dict[str, np.dtype[Any]],
     mode: PadMode,
-    targets: SkeletonTargets | None = None,
+    targets: Sequence[Target] = (),
+    spacing: Spacing3 | None = None,
 ) -> Iterator[tuple[dict[str, npt.NDArray[Any]], list[int]]]:
     """The arrays and the index row of each site, in order, one at a time.
 
@@ -91,8 +93,10 @@ def cut_patches(
         ``image``, and ``label`` and ``mask`` where the set has them. A case without
         a label gets zeros, one without a mask is valid everywhere.
     mode : {'reflect', 'edge', 'constant'}
-    targets : SkeletonTargets or None
-        Baked from the label and the case's skeletons, where given.
+    targets : sequence of Target
+        Made from the label and the case's skeletons.
+    spacing : (Z, Y, X) or None
+        Of the voxels, which distances are measured with; None takes cubes.
 
     Yields
     ------
@@ -110,16 +114,14 @@ def cut_patches(
         if "mask" in dtypes:
             valid = _plane(case.mask, site.region, box, mode, 1) != 0
             arrays["mask"] = valid & _inside(site.region, box)
-        if targets is not None:
-            skeletons = case.skeletons or Skeletons.from_points({})
-            label = arrays["label"]
-            arrays |= targets.bake(label, skeletons.crop(box, label))
+        if targets:
+            points = (case.skeletons or Skeletons.from_points({})).crop(box, arrays["label"])
+            patch = LabelPatch(arrays["label"], spacing or (1.0, 1.0, 1.0), points)
+            arrays |= make_targets(targets, patch)
         foreground = int(np.count_nonzero(arrays["label"])) if "label" in arrays else 0
         before, after = pad_of(site.region, box)
-        yield (
-            {name: arrays[name].astype(dtype, copy=False) for name, dtype in dtypes.items()},
-            [site.case, *site.start, *before, *after, foreground],
-        )
+        arrays |= {n: arrays[n].astype(dtype, copy=False) for n, dtype in dtypes.items()}
+        yield arrays, [site.case, *site.start, *before, *after, foreground]
 
 
 def _plane(

@@ -14,7 +14,7 @@ from volprep.geometry import Box, Shape3, three
 from volprep.loader.scratch import Scratch
 from volprep.preprocess import Normalisation
 from volprep.skeletons import Skeletons
-from volprep.targets import LabelPatch, Skeleton, Target, make_targets
+from volprep.targets import LabelPatch, Target, make_targets, targets_from_config
 
 __all__ = ["Arrays", "LabelDtype", "Recipe", "SampleTransform", "number_classes"]
 
@@ -67,9 +67,16 @@ class Recipe:
         self.classes = _class_values(training["class_values"], class_index)
         self._label = _label_dtype(label_dtype, stored)
         augmentation = augment or None
+        self._listed = targets_from_config(training["targets"], where="train.yaml: targets")
         self.augment = self._compose() if augmentation is True else augmentation
         self.targets = self._targets_to_make()
         self._scratch = Scratch()
+        composed = self.augment if isinstance(self.augment, Compose) else None
+        if composed is not None and self.needs_points and "skeletons" not in composed.targets:
+            raise ValueError(
+                "augment: skeleton targets are made from points that move with the image; "
+                "add 'skeletons': 'points' to its additional_targets"
+            )
 
     @property
     def needs_points(self) -> bool:
@@ -138,7 +145,7 @@ class Recipe:
             offset = self._offset(found, None)
             points = self._augmented(self.augment, case, voxels, points, rng, out)
         else:
-            offset, points = self._called(self.augment, case, voxels, rng, out)
+            offset, points = self._called(self.augment, case, voxels, points, rng, out)
         if self.targets:
             make_targets(self.targets, LabelPatch(out["label"], self._voxel(), points), out)
         return offset
@@ -225,13 +232,17 @@ class Recipe:
         augment: SampleTransform,
         case: str,
         voxels: Arrays,
+        points: Skeletons | None,
         rng: np.random.Generator,
         out: Arrays,
-    ) -> tuple[Shape3, None]:
+    ) -> tuple[Shape3, Skeletons | None]:
         """A callable of the user's gets the whole block, in the dtypes of a sample."""
         whole = self.room(three(voxels["image"].shape[-3:]))
         self._convert(case, voxels, whole)
-        moved = {**whole, **augment({n: whole[n] for n in _AUGMENTED if n in whole}, rng)}
+        sample: dict[str, Any] = {n: whole[n] for n in _AUGMENTED if n in whole}
+        if points is not None:
+            sample["skeletons"] = points
+        moved = {**whole, **sample, **augment(sample, rng)}
         found = three(moved["image"].shape[-3:])
         if any(n < p for n, p in zip(found, self.size, strict=True)):
             raise ValueError(f"augment gave {found} voxels, fewer than patch_size {self.size}")
@@ -239,7 +250,9 @@ class Recipe:
         part = Box.at(offset, self.size).slices
         for name in whole:
             out[name][...] = moved[name][..., *part]
-        return offset, None
+        if points is None:
+            return offset, None
+        return offset, moved["skeletons"].shift([-n for n in offset])
 
     def _dtype(self, name: str) -> np.dtype[Any]:
         if name == "image" and self.normalise:
@@ -253,7 +266,7 @@ class Recipe:
         targets: dict[str, Literal["img", "mask", "points"]] = {
             name: "mask" for name in ("label", "mask") if name in self.stored
         }
-        if self.training["skeletons"] is not None:
+        if any("skeletons" in target.needs for target in self._listed):
             targets["skeletons"] = "points"
         return compose_from_config(
             self.training["augment"],
@@ -263,10 +276,9 @@ class Recipe:
         )
 
     def _targets_to_make(self) -> list[Target]:
-        """Skeleton targets are stored; after an augmentation they are made anew."""
-        section = self.training["skeletons"]
-        anew = isinstance(self.augment, Compose) and section is not None
-        return [Skeleton(**section)] if anew else []
+        """Those that are stored are made anew after an augmentation."""
+        stored = self.training["stored_targets"] if self.augment is None else ()
+        return [target for target in self._listed if target.name not in stored]
 
     def _voxel(self) -> tuple[float, float, float]:
         spacing: Sequence[float] = self.training["spacing"] or (1.0, 1.0, 1.0)

@@ -17,7 +17,6 @@ from volprep.pipeline.identity import Inputs
 from volprep.pipeline.reporting import Reporter
 from volprep.skeletons import (
     Skeletons,
-    SkeletonTargets,
     TraceJournal,
     count_traces,
     field_blocks,
@@ -193,7 +192,7 @@ class BakedCase:
         if o.mask:
             how = {"radius": o.radius, "flank_radius": o.flank_radius}
             blocks = mask_blocks(skeletons, radius=o.radius, flank_radius=o.flank_radius)
-            self._volume(SkeletonTargets.NAMES[1], 1, "uint8", how, blocks)
+            self._volume("skeleton_mask", 1, "uint8", how, blocks)
 
     def _volume(
         self,
@@ -240,7 +239,7 @@ class BakedCase:
             (o.trch, "skeletons.trch"),
             (o.swc, "swc"),
             (o.field, f"{o.target}.{suffix}"),
-            (o.mask, f"{SkeletonTargets.NAMES[1]}.{suffix}"),
+            (o.mask, f"skeleton_mask.{suffix}"),
         ]
         return [name for wanted, name in asked if wanted]
 

@@ -28,6 +28,7 @@ from volprep.findings import Finding
 from volprep.headers import list_volumes
 from volprep.sources import stem_of
 from volprep.splits import Twins, find_twins
+from volprep.targets import targets_from_config
 
 __all__ = ["chosen_cases", "list_cases", "load_target", "voxel_count"]
 
@@ -56,6 +57,7 @@ def load_target(
     if path.suffix.lower() in (".yaml", ".yml"):
         config = load_config(path)
         transforms_from_config(config.augment, where=f"{path}: augment")
+        targets_from_config(config.targets, where=f"{path}: targets")
         if given or masks:
             words = ", ".join([*given, *(["masks"] if masks else [])])
             raise ConfigError(f"{path}: {words}: goes with a folder; put it in the YAML")

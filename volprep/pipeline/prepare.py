@@ -41,14 +41,14 @@ from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.skeletons import (
     fallen_back,
     make_skeletons,
-    skeleton_targets,
     skeleton_voxels,
 )
+from volprep.pipeline.targets import stored_targets, targets_of
 from volprep.pipeline.told import Told, refuse_warnings, rules_of
 from volprep.pipeline.training import training_suggestions
 from volprep.pipeline.volumes import file_states, lost_ids_of, prepare_volumes
 from volprep.preprocess import CaseLayout, Normalisation
-from volprep.skeletons import Skeletons, SkeletonTargets
+from volprep.skeletons import Skeletons
 from volprep.splits import Splits, audit_splits
 from volprep.store import (
     ArraySpec,
@@ -62,6 +62,7 @@ from volprep.store import (
     write_json,
     write_text,
 )
+from volprep.targets import Skeleton, Target
 from volprep.version import __version__
 
 __all__ = ["prepare"]
@@ -91,7 +92,7 @@ class _Decisions:
     normalisation: Normalisation
     of_case: Mapping[str, Normalisation]
     classes: tuple[int, ...] | None
-    targets: SkeletonTargets | None
+    targets: list[Target]
     skeletons: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
 
@@ -206,7 +207,7 @@ def _decide(
     return _Decisions(
         config, cases, fingerprint, plan, splits, tuple(audit),
         decision.layouts, common, of_case, decision.classes,
-        skeleton_targets(config, cases, plan),
+        targets_of(config, cases, plan),
     )  # fmt: skip
 
 
@@ -218,7 +219,7 @@ def _skeletons(
     reporter: Reporter,
 ) -> list[PreparedCase]:
     """The cases with the skeletons of their instances, which are kept in the patch set."""
-    if decided.targets is None:
+    if all(target.name != Skeleton.name for target in decided.targets):
         return prepared
     folder = partial / "skeletons"
     folder.mkdir(exist_ok=True)
@@ -254,7 +255,7 @@ def _write_patches(
     stored = stored_patch_size(
         plan.patch_size, plan.aug_patch_size, blocks_of(decided.splits.train, prepared)
     )
-    dtypes = _dtypes(prepared, decided.targets)
+    dtypes = _dtypes(prepared)
     _check_memory(stored, dtypes, prepared[0].image.shape[0], decided.config)
     sizes: dict[SplitName, Shape3] = {"train": stored, "val": decided.plan.patch_size}
     sites: dict[SplitName, list[Site]] = {
@@ -268,6 +269,7 @@ def _write_patches(
     for split, size in sizes.items():
         told.tell(_padding(split, sites[split], size))
         specs = _specs(dtypes, prepared[0].image.shape[0], size, decided.config.output.compression)
+        specs += _target_specs(decided, size)
         _write_split(decided, prepared, partial, split, sites[split], specs, reporter)
     return {split: len(found) for split, found in sites.items()}, stored
 
@@ -303,6 +305,7 @@ def _write_split(
     size = three(specs[0].patch_shape[1:])
     dtypes = {spec.name: spec.dtype for spec in specs}
     mode = decided.config.patching.pad_mode
+    targets = stored_targets(decided.config, decided.targets)
     run = load_json(partial / "state.json")["key"]
     keys = [content_hash(run, split, shard) for shard in range(writer.n_shards)]
     done = partial / ".done"
@@ -313,7 +316,9 @@ def _write_split(
             numbers, mark = writer.patches_of(shard), done / f"{split}.{shard}.json"
             if not mark.exists():
                 chosen = sites[numbers.start : numbers.stop]
-                patches = cut_patches(prepared, chosen, size, dtypes, mode, decided.targets)
+                patches = cut_patches(
+                    prepared, chosen, size, dtypes, mode, targets, decided.plan.spacing
+                )
                 write_json(mark, writer.write(shard, keys[shard], patches)[1])
             advance(len(numbers))
 
@@ -340,9 +345,7 @@ def _training_sites(
         )
 
 
-def _dtypes(
-    prepared: Sequence[PreparedCase], targets: SkeletonTargets | None
-) -> dict[str, np.dtype[Any]]:
+def _dtypes(prepared: Sequence[PreparedCase]) -> dict[str, np.dtype[Any]]:
     """The one dtype of each array that holds every case's values exactly."""
     found = {"image": [case.image.dtype for case in prepared]}
     labels = [case.label.dtype for case in prepared if case.label is not None]
@@ -353,18 +356,25 @@ def _dtypes(
     }
     if any(case.mask is not None for case in prepared):
         dtypes["mask"] = np.dtype(bool)
-    if targets is not None:
-        dtypes |= {"offset": np.dtype(np.float32), "skeleton_mask": np.dtype(np.uint8)}
     return dtypes
 
 
 def _specs(
     dtypes: Mapping[str, np.dtype[Any]], channels: int, size: Shape3, compression: str
 ) -> list[ArraySpec]:
-    leading = {"image": (channels,), "offset": (3,)}
+    leading = {"image": (channels,)}
     return [
         ArraySpec(name, (*leading.get(name, ()), *size), dtype, compression)
         for name, dtype in dtypes.items()
+    ]
+
+
+def _target_specs(decided: _Decisions, size: Shape3) -> list[ArraySpec]:
+    stored = stored_targets(decided.config, decided.targets)
+    return [
+        ArraySpec(array.name, array.shape(size), array.dtype, decided.config.output.compression)
+        for target in stored
+        for array in target.arrays(size)
     ]
 
 
@@ -458,7 +468,8 @@ def _training_config(
             "normalisation": decided.normalisation.to_dict(),
             "case_normalisation": {n: rule.to_dict() for n, rule in decided.of_case.items()},
             "augment": config.augment,
-            "skeletons": None if decided.targets is None else decided.targets.to_dict(),
+            "targets": [target.to_dict() for target in decided.targets],
+            "stored_targets": [t.name for t in stored_targets(config, decided.targets)],
             "splits": "splits.json",
             "seed": config.seed,
             "precision": plan.precision,

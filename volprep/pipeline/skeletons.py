@@ -8,41 +8,20 @@ from typing import Any
 
 import numpy.typing as npt
 
-from volprep.autoconfig import Plan
-from volprep.cases import Case, Cases
-from volprep.config import (
-    Config,
-    SkeletonConfig,
-)
+from volprep.cases import Case
+from volprep.config import SkeletonConfig
 from volprep.cutting import PreparedCase
-from volprep.errors import ConfigError
 from volprep.findings import Finding
 from volprep.preprocess import CaseLayout
 from volprep.skeletons import (
     Skeletons,
-    SkeletonTargets,
     count_traces,
     gather,
     read_skeletons,
     trace_volume,
 )
 
-__all__ = ["fallen_back", "make_skeletons", "skeleton_targets", "skeleton_voxels"]
-
-
-def skeleton_targets(config: Config, cases: Cases, plan: Plan) -> SkeletonTargets | None:
-    """What is baked into the patches; None where the config asks for no skeletons."""
-    section = config.skeletons
-    if not section.enabled:
-        return None
-    if cases.label_kind != "instances" or not any(case.label for case in cases):
-        raise ConfigError("skeletons.enabled: needs labels, with data.label_kind: instances")
-    z, y, x = plan.spacing or (1.0, 1.0, 1.0)
-    finest = min(z, y, x)
-    ratios = (z / finest, y / finest, x / finest)
-    return SkeletonTargets(
-        section.anisotropy or ratios, section.average, section.radius, section.flank_radius
-    )
+__all__ = ["fallen_back", "make_skeletons", "skeleton_voxels"]
 
 
 def make_skeletons(

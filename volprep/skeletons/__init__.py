@@ -17,10 +17,8 @@ from volprep.skeletons.stream import (
     skeletonize_volume,
     trace_volume,
 )
-from volprep.skeletons.targets import SkeletonTargets
 
 __all__ = [
-    "SkeletonTargets",
     "Skeletons",
     "Trace",
     "TraceJournal",
