@@ -20,12 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 
-from volprep import pipeline
-from volprep.augment import Compose, Flip
+from volprep import Box, open_labels, open_volume, pipeline
+from volprep.augment import Compose, Flip, Rotate
 from volprep.config import load_config
+from volprep.cutting import Drawing
 from volprep.errors import ConfigError
-from volprep.loader import PatchDataset, PatchLoader, dataloader, measure_stages
+from volprep.loader import PatchDataset, PatchLoader, VolumeDataset, dataloader, measure_stages
 from volprep.loader.order import EpochSampler
+from volprep.preprocess import Normalisation
 from volprep.targets import LabelPatch, make_targets, targets_from_config
 
 
@@ -436,3 +438,110 @@ def test_targets_that_cannot_be_are_named_and_leave_nothing(patches, text, says)
     with pytest.raises(ConfigError, match=says):
         pipeline.prepare(load_config(path))
     assert not (patches.parent / "wrong").exists()
+
+
+def numbered(seed: int, shape: tuple[int, int, int] = (12, 30, 26)) -> dict[str, Any]:
+    """A volume of which each voxel says where it is."""
+    rng = np.random.default_rng(seed)
+    label = np.kron(rng.integers(0, 4, (3, 6, 13)), np.ones((4, 5, 2), int)).astype(np.uint16)
+    places = np.arange(label.size, dtype=np.float32).reshape(label.shape)
+    return {"name": f"v{seed}", "image": places, "label": label}
+
+
+def test_a_volumes_sample_is_what_the_volume_holds_there():
+    volumes = [numbered(0), numbered(1)]
+    dataset = VolumeDataset(volumes, (6, 10, 8), length=60)
+    seen = set()
+    for sample in (dataset[n] for n in range(60)):
+        where = tuple(slice(a, a + n) for a, n in zip(sample["start"], (6, 10, 8), strict=True))
+        volume = volumes[sample["case"]]
+        np.testing.assert_array_equal(sample["image"][0].numpy(), volume["image"][where])
+        np.testing.assert_array_equal(sample["label"].numpy(), volume["label"][where])
+        assert not sample["pad"].any()
+        seen.add((sample["case"], *sample["start"].tolist()))
+    assert len(seen) > 50
+    assert {case for case, *_ in seen} == {0, 1}
+
+
+def test_every_epoch_of_volumes_has_places_of_its_own_whatever_draws_them():
+    dataset = VolumeDataset([numbered(0)], (6, 10, 8), length=20)
+    starts = [torch.stack([dataset[e, n]["start"] for n in range(20)]) for e in (0, 1)]
+    assert not torch.equal(starts[0], starts[1])
+    found = {}
+    for _ in range(2):
+        loader = PatchLoader(dataset, 4, threads=3)
+        for epoch in (0, 1):
+            for batch in loader:
+                for index, start in zip(batch["index"].tolist(), batch["start"], strict=True):
+                    found[epoch, index] = start.clone()
+    assert all(torch.equal(found[e, n], starts[e][n]) for e in (0, 1) for n in range(20))
+
+
+def test_places_follow_regions_masks_and_foreground():
+    volume = numbered(2) | {"mask": np.zeros((12, 30, 26), np.uint8)}
+    volume["mask"][:, :15] = 1
+    region = Box((0, 0, 0), (12, 20, 26))
+    dataset = VolumeDataset([volume], (6, 10, 8), blocks=[(0, region)], length=40)
+    for n in range(40):
+        sample = dataset[n]
+        assert sample["start"][1] + 10 <= 20
+        assert sample["mask"].float().mean() > 0.5
+    lonely = numbered(3)
+    lonely["label"] = np.zeros((12, 30, 26), np.uint32)
+    lonely["label"][5, 20, 20] = 70_000
+    found = VolumeDataset([lonely], (6, 10, 8), drawing=Drawing(foreground=1.0), length=20)
+    assert all(70_000 in found[n]["label"] for n in range(20))
+
+
+def test_volumes_beyond_a_region_are_mirrored_and_not_valid():
+    dataset = VolumeDataset([numbered(4)], (16, 32, 32), length=4)
+    sample = dataset[1]
+    assert sample["image"].shape == (1, 16, 32, 32)
+    assert sample["pad"].sum(1).tolist() == [4, 2, 6]
+
+
+def test_volumes_are_augmented_and_get_targets():
+    compose = Compose([Flip(), Rotate()], (6, 8, 8), {"label": "mask"})
+    dataset = VolumeDataset(
+        [numbered(0)], (6, 8, 8), augment=compose, targets=targets_from_config(["boundary"]),
+        normalisation=Normalisation("given", (100.0,), (10.0,)), length=5, seed=3,
+    )  # fmt: skip
+    sample = dataset[2]
+    made = make_targets(targets_from_config(["boundary"]), LabelPatch(sample["label"].numpy()))
+    np.testing.assert_array_equal(sample["boundary"].numpy(), made["boundary"])
+    assert equal(_tensors(dataset[2]), _tensors(sample))
+    assert sample["image"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("volumes", "says"),
+    [
+        ([], "none given"),
+        ([{"label": np.zeros((4, 4, 4))}], "wanted image"),
+        ([{"image": np.zeros((4, 4))}], "wanted .Z, Y, X."),
+        ([{"image": np.zeros((4, 4, 4)), "label": np.zeros((4, 4, 5), int)}], "wanted one shape"),
+        ([numbered(0), {"image": np.zeros((12, 30, 26))}], "some have a label"),
+        ([{"image": np.zeros((1, 4, 4, 4))}, {"image": np.zeros((2, 4, 4, 4))}], "channels"),
+        (
+            [
+                {"image": np.zeros((4, 4, 4)), "label": np.zeros((4, 4, 4), np.uint64)},
+                {"image": np.zeros((4, 4, 4)), "label": np.zeros((4, 4, 4), np.int64)},
+            ],
+            "wanted integers",
+        ),
+    ],
+)
+def test_volumes_that_do_not_go_together_are_refused(volumes, says):
+    with pytest.raises(ValueError, match=says):
+        VolumeDataset(volumes, (2, 2, 2))
+
+
+def test_a_chunked_file_is_read_where_samples_lie(tmp_path):
+    image, label = numbered(5)["image"], numbered(5)["label"]
+    tifffile.imwrite(tmp_path / "a.tif", image, metadata={"axes": "ZYX"}, compression="deflate")
+    tifffile.imwrite(tmp_path / "l.tif", label)
+    volume = {"image": open_volume(tmp_path / "a.tif"), "label": open_labels(tmp_path / "l.tif")}
+    from_file = VolumeDataset([volume], (6, 10, 8), length=8)
+    held = VolumeDataset([{"image": image, "label": label}], (6, 10, 8), length=8)
+    for a, b in zip(PatchLoader(from_file, 2, threads=2), PatchLoader(held, 2), strict=True):
+        assert equal(a, b)

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     )
     from volprep.fingerprint import Fingerprint, compute_fingerprint
     from volprep.geometry import Box
-    from volprep.loader import MultiDataset, PatchDataset, PatchLoader, SkeletonDataset, dataloader
+    from volprep.loader import (
+        MultiDataset,
+        PatchDataset,
+        PatchLoader,
+        SkeletonDataset,
+        VolumeDataset,
+        dataloader,
+    )
     from volprep.pipeline.prepare import prepare
     from volprep.sources import Volume, open_labels, open_volume
     from volprep.store import PatchStore
@@ -44,6 +51,7 @@ _HOMES = {
         "PatchDataset",
         "PatchLoader",
         "SkeletonDataset",
+        "VolumeDataset",
         "dataloader",
     ],
     "volprep.errors": [
@@ -79,6 +87,7 @@ __all__ = [
     "TrainingConfig",
     "VolprepError",
     "Volume",
+    "VolumeDataset",
     "__version__",
     "compute_fingerprint",
     "dataloader",

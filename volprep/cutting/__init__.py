@@ -5,9 +5,18 @@ in here knows a config or a file: cases are volumes that are ready to be cut.
 """
 
 from volprep.cutting.draw import Acceptance, Drawing, filtering, foreground
-from volprep.cutting.patches import PadMode, PreparedCase, Site, cut_patches, read_patch
+from volprep.cutting.patches import (
+    PadMode,
+    PreparedCase,
+    Site,
+    cut_patches,
+    cut_voxels,
+    pad_of,
+    read_patch,
+)
 from volprep.cutting.sites import (
     Block,
+    TrainingPlaces,
     blocks_of,
     grid_sites,
     stored_patch_size,
@@ -21,11 +30,14 @@ __all__ = [
     "PadMode",
     "PreparedCase",
     "Site",
+    "TrainingPlaces",
     "blocks_of",
     "cut_patches",
+    "cut_voxels",
     "filtering",
     "foreground",
     "grid_sites",
+    "pad_of",
     "read_patch",
     "stored_patch_size",
     "training_sites",

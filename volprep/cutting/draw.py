@@ -100,15 +100,17 @@ def foreground(
     prepared: Sequence[PreparedCase],
     blocks: Sequence[tuple[int, Box]],
     progress: Callable[[int], None],
+    *,
+    held: int | None = 2,
 ) -> list[StartSource | None]:
     """Where patches around foreground may be drawn, for each block; None without labels.
 
-    Sites are drawn block by block, so that the indices of two blocks at a time suffice.
+    Where sites are drawn block by block, the indices of two blocks at a time suffice.
     """
     if drawing.foreground == 0 or drawing.name == "sequential":
         return [None] * len(blocks)
 
-    @functools.lru_cache(maxsize=2)
+    @functools.lru_cache(maxsize=held)
     def built(place: int) -> ForegroundIndex:
         number, box = blocks[place]
         label = prepared[number].label

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,9 +13,10 @@ from volprep.geometry import Box, Shape3, Spacing3, VolumeLike
 from volprep.skeletons import Skeletons
 from volprep.targets import LabelPatch, Target, make_targets
 
-__all__ = ["PadMode", "PreparedCase", "Site", "cut_patches", "read_patch"]
+__all__ = ["PadMode", "PreparedCase", "Site", "cut_patches", "cut_voxels", "pad_of", "read_patch"]
 
 PadMode = Literal["reflect", "edge", "constant"]
+_VOXELS = ("image", "label", "mask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,7 @@ def cut_patches(
     for site in sites:
         case = cases[site.case]
         box = Box.at(site.start, patch_size)
-        arrays = {"image": read_patch(case.image, site.region, box, mode)}
-        if "label" in dtypes:
-            arrays["label"] = _plane(case.label, site.region, box, mode, 0)
-        if "mask" in dtypes:
-            valid = _plane(case.mask, site.region, box, mode, 1) != 0
-            arrays["mask"] = valid & _inside(site.region, box)
+        arrays = cut_voxels(case, site.region, box, [n for n in _VOXELS if n in dtypes], mode)
         if targets:
             points = (case.skeletons or Skeletons.from_points({})).crop(box, arrays["label"])
             patch = LabelPatch(arrays["label"], spacing or (1.0, 1.0, 1.0), points)
@@ -122,6 +118,25 @@ def cut_patches(
         before, after = pad_of(site.region, box)
         arrays |= {n: arrays[n].astype(dtype, copy=False) for n, dtype in dtypes.items()}
         yield arrays, [site.case, *site.start, *before, *after, foreground]
+
+
+def cut_voxels(
+    case: PreparedCase, region: Box, box: Box, names: Iterable[str], mode: PadMode
+) -> dict[str, npt.NDArray[Any]]:
+    """What a case holds in a box: ``image`` (C, Z, Y, X), ``label`` and ``mask`` (Z, Y, X).
+
+    A case without a label has zeros, one without a mask is valid in the whole region; nothing
+    is valid beyond it.
+    """
+    arrays = {}
+    for name in names:
+        if name == "image":
+            arrays[name] = read_patch(case.image, region, box, mode)
+        elif name == "label":
+            arrays[name] = _plane(case.label, region, box, mode, 0)
+        else:
+            arrays[name] = (_plane(case.mask, region, box, mode, 1) != 0) & _inside(region, box)
+    return arrays
 
 
 def _plane(

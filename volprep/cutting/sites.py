@@ -26,7 +26,14 @@ from volprep.randomness import sample_generator
 from volprep.sampling import FilteredRegions
 from volprep.splits import SplitPart
 
-__all__ = ["Block", "blocks_of", "grid_sites", "stored_patch_size", "training_sites"]
+__all__ = [
+    "Block",
+    "TrainingPlaces",
+    "blocks_of",
+    "grid_sites",
+    "stored_patch_size",
+    "training_sites",
+]
 
 Block = tuple[int, Box]
 
@@ -85,30 +92,84 @@ def training_sites(
     A site is a function of the seed, the case's name and the site's number among those of
     its case, so that another case beside it moves none of them.
     """
-    accept = Acceptance(drawing, prepared, blocks, patch_size, rejected)
-    blocks = accept.blocks
     names = [case.name for case in prepared]
     if drawing.name == "sequential":
-        sites = grid_sites(blocks, patch_size, drawing.overlap)
+        accept = Acceptance(drawing, prepared, blocks, patch_size, rejected)
+        sites = grid_sites(accept.blocks, patch_size, drawing.overlap)
         streams = _streams(drawing.seed, names, [site.case for site in sites])
         return [site for site, rng in zip(sites, streams, strict=True) if accept(site, rng)]
-    base = create_patching(block_shapes(blocks, patch_size), _parameters(drawing, patch_size))
-    adapt = filtering(drawing, prepared, blocks)
-    if adapt is not None:
-        found = adapt(base)
-        if filtered is not None:
-            filtered.extend(found)
-    if base.n_patches == 0:
-        raise PlanError("patching.filter leaves no patch; loosen it or raise filtered_patch_prob")
-    sources = foreground(drawing, prepared, blocks, progress)
-    placed = BlockPatching(
-        ForegroundPatching(base, sources, drawing.foreground), blocks, patch_size
-    )
-    strategy = _epoch(placed, blocks, drawing, weights)
-    regions = _regions(blocks)
-    cases = [i for i in range(len(weights)) for _ in strategy.get_patch_indices(i)]
-    streams = _streams(drawing.seed, names, cases)
-    return [_draw(strategy, number, rng, regions, accept) for number, rng in enumerate(streams)]
+    places = TrainingPlaces(
+        blocks, patch_size, drawing, prepared,
+        weights=weights, progress=progress, rejected=rejected, filtered=filtered,
+    )  # fmt: skip
+    streams = _streams(drawing.seed, names, places.cases)
+    return [places.draw(number, rng) for number, rng in enumerate(streams)]
+
+
+class TrainingPlaces:
+    """The places of training patches, of which any is drawn when it is wanted.
+
+    Parameters
+    ----------
+    blocks, patch_size, drawing, prepared, weights, progress, rejected, filtered
+        As of `training_sites`; not ``sequential``.
+    held : int or None
+        How many blocks' foreground is held at once; None holds all. Sites in order need two,
+        sites at random all.
+
+    Raises
+    ------
+    PlanError
+        As `training_sites`.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        patch_size: Shape3,
+        drawing: Drawing,
+        prepared: Sequence[PreparedCase],
+        *,
+        weights: Sequence[float],
+        progress: Callable[[int], None] = lambda _: None,
+        rejected: list[Site] | None = None,
+        filtered: list[FilteredRegions] | None = None,
+        held: int | None = 2,
+    ) -> None:
+        self._accept = Acceptance(drawing, prepared, blocks, patch_size, rejected)
+        blocks = self._accept.blocks
+        base = create_patching(block_shapes(blocks, patch_size), _parameters(drawing, patch_size))
+        adapt = filtering(drawing, prepared, blocks)
+        if adapt is not None:
+            found = adapt(base)
+            if filtered is not None:
+                filtered.extend(found)
+        if base.n_patches == 0:
+            raise PlanError(
+                "patching.filter leaves no patch; loosen it or raise filtered_patch_prob"
+            )
+        sources = foreground(drawing, prepared, blocks, progress, held=held)
+        placed = BlockPatching(
+            ForegroundPatching(base, sources, drawing.foreground), blocks, patch_size
+        )
+        self._strategy = _epoch(placed, blocks, drawing, weights)
+        self._regions = _regions(blocks)
+        self._n_cases = len(weights)
+
+    def __len__(self) -> int:
+        """Sites of one epoch."""
+        return self._strategy.n_patches
+
+    @property
+    def cases(self) -> list[int]:
+        """The case of each site of an epoch."""
+        indices = self._strategy.get_patch_indices
+        return [case for case in range(self._n_cases) for _ in indices(case)]
+
+    def draw(self, number: int, rng: np.random.Generator) -> Site:
+        """The strategy's own site, or, if it is thrown back, one that is known to qualify."""
+        site = _site(self._strategy.get_patch_spec(number, rng), self._regions)
+        return site if self._accept(site, rng) else self._accept.instead(site, rng)
 
 
 def _streams(
@@ -120,18 +181,6 @@ def _streams(
         own = int.from_bytes(blake2b(names[case].encode(), digest_size=4).digest(), "big")
         yield sample_generator(seed, 0, (own << 32) + count[case])
         count[case] += 1
-
-
-def _draw(
-    strategy: Patching,
-    number: int,
-    rng: np.random.Generator,
-    regions: Mapping[int, Sequence[Box]],
-    accept: Acceptance,
-) -> Site:
-    """The strategy's own site, or, if it is thrown back, one that is known to qualify."""
-    site = _site(strategy.get_patch_spec(number, rng), regions)
-    return site if accept(site, rng) else accept.instead(site, rng)
 
 
 def grid_sites(

@@ -5,6 +5,7 @@ from volprep.loader.network import MeasuredStep, PlannedUNet, measure_step
 from volprep.loader.patches import PatchDataset, dataloader
 from volprep.loader.skeletons import MultiDataset, SkeletonDataset, collate_skeletons
 from volprep.loader.timing import LoaderSpeed, measure_loader, measure_stages
+from volprep.loader.volumes import VolumeDataset
 
 __all__ = [
     "LoaderSpeed",
@@ -14,6 +15,7 @@ __all__ = [
     "PatchLoader",
     "PlannedUNet",
     "SkeletonDataset",
+    "VolumeDataset",
     "collate_skeletons",
     "dataloader",
     "measure_loader",

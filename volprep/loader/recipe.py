@@ -215,7 +215,7 @@ class Recipe:
         if room["image"].dtype != np.float32:
             room["image"] = self._scratch.array("moved", room["image"].shape, np.float32)
         if "label" in names:
-            room["label"] = self._scratch.array("moved label", self.size, self.stored["label"][1])
+            room["label"] = self._scratch.array("moved label", self.size, voxels["label"].dtype)
         moved = augment(sample, rng, out=room)
         for name in names:
             if name == "label":

@@ -1,0 +1,286 @@
+"""Samples straight from volumes: a new place for each of every epoch, and nothing prepared."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from volprep.augment import Compose
+from volprep.cutting import (
+    Block,
+    Drawing,
+    PadMode,
+    PreparedCase,
+    Site,
+    TrainingPlaces,
+    cut_voxels,
+    pad_of,
+)
+from volprep.geometry import Box, Shape3, VolumeLike, three
+from volprep.loader.recipe import Arrays, LabelDtype, Recipe, SampleTransform
+from volprep.preprocess import Normalisation
+from volprep.randomness import sample_generator
+from volprep.targets import Target
+
+__all__ = ["VolumeDataset"]
+
+Sample = dict[str, Any]
+#: The streams of places are none of those that samples draw from.
+_PLACES = 2**61
+
+
+class VolumeDataset(Dataset[Sample]):
+    """Patches drawn from volumes that are read while training goes on.
+
+    Parameters
+    ----------
+    volumes : sequence of mapping, or of `volprep.cutting.PreparedCase`
+        Each with ``image`` and, as it has them, ``label`` and ``mask``: what
+        `volprep.open_volume` opens, or arrays (C, Z, Y, X) or (Z, Y, X). Chunks that were
+        decoded are kept in a cache that all threads share.
+    patch_size : (Z, Y, X)
+    length : int
+        Samples of one epoch.
+    drawing : Drawing
+        How places are drawn: at random or by strata, around foreground, by what is annotated.
+    blocks : sequence of (int, Box), optional
+        The number of a volume and the region of it that may be seen; None takes all.
+    weights : sequence of float, optional
+        How often each volume is drawn, against the others; None goes by size.
+    read_size : (Z, Y, X), optional
+        What is read for one sample, so that a rotation has something to turn; None reads what
+        `augment` asks for, or a patch.
+    augment : callable, optional
+        `volprep.augment.Compose` or a callable, as of `PatchDataset`.
+    normalisation : Normalisation, optional
+        None gives images as they are stored.
+    targets : sequence of Target
+    spacing : (Z, Y, X), optional
+        Of the voxels, for targets that measure distances.
+    pad_mode : {'reflect', 'edge', 'constant'}
+        What lies beyond a region.
+    label_dtype : {'int64', 'int32', 'stored'}
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        If there is no volume, or some have labels (masks, channels) and others do not.
+    PlanError
+        If no place qualifies.
+
+    Notes
+    -----
+    ``dataset[epoch, index]`` depends on (seed, epoch, index) alone, so the batches of a
+    `PatchLoader` do, too. Keys are those of `PatchDataset`. After PyTorch Connectomics'
+    `VolumeDataset`, which loads every volume into memory and gives up after 100 rejections.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[Mapping[str, Any] | PreparedCase],
+        patch_size: Sequence[int],
+        *,
+        length: int = 1000,
+        drawing: Drawing | None = None,
+        blocks: Sequence[Block] | None = None,
+        weights: Sequence[float] | None = None,
+        read_size: Sequence[int] | None = None,
+        augment: SampleTransform | None = None,
+        normalisation: Normalisation | None = None,
+        targets: Sequence[Target] = (),
+        spacing: Sequence[float] | None = None,
+        pad_mode: PadMode = "reflect",
+        label_dtype: LabelDtype = "int64",
+        seed: int = 0,
+    ) -> None:
+        if not volumes:
+            raise ValueError("volumes: none given; wanted one at least")
+        if length < 1:
+            raise ValueError(f"length: found {length}; wanted 1 or more")
+        self._cases = [_case(number, volume) for number, volume in enumerate(volumes)]
+        self.cases = [case.name for case in self._cases]
+        self.patch_size, self.length, self.seed = three(patch_size), length, seed
+        self._pad_mode: PadMode = pad_mode
+        self._read_size = self._checked_read_size(read_size, augment)
+        self._recipe = Recipe(
+            _training(normalisation, targets, spacing),
+            _stored(self._cases),
+            self.patch_size,
+            augment=augment or False,
+            normalise=normalisation is not None,
+            class_index=False,
+            label_dtype=label_dtype,
+        )
+        if self._recipe.needs_points and any(case.skeletons is None for case in self._cases):
+            raise ValueError("targets: skeleton is made from points; give cases with skeletons")
+        every = [(n, Box.whole(case.image.shape)) for n, case in enumerate(self._cases)]
+        self._places = TrainingPlaces(
+            every if blocks is None else blocks,
+            self._read_size,
+            drawing or Drawing(),
+            self._cases,
+            weights=[1.0] * len(self._cases) if weights is None else weights,
+            held=None,
+        )
+        # In shared memory, so that workers that live on see the next epoch.
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that plain indices mean."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that plain indices mean, here and in every worker process."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: SupportsIndex | tuple[SupportsIndex, SupportsIndex]) -> Sample:
+        if isinstance(index, tuple):
+            epoch, number = (operator.index(part) for part in index)
+        else:
+            epoch, number = self.epoch, operator.index(index)
+        if not -self.length <= number < self.length:
+            raise IndexError(f"sample {number} of {self.length}")
+        room = self.room()
+        self.fill(epoch, number % self.length, room)
+        return {name: torch.from_numpy(a) if a.ndim else a.item() for name, a in room.items()}
+
+    def room(self) -> dict[str, npt.NDArray[Any]]:
+        """Arrays for one sample, as `fill` takes them."""
+        numbers = {"case": (), "start": (3,), "pad": (3, 2), "index": ()}
+        return {
+            **self._recipe.room(),
+            **{name: np.empty(shape, np.int64) for name, shape in numbers.items()},
+        }
+
+    def fill(self, epoch: int, index: int, out: Arrays) -> None:
+        """Write the sample ``dataset[epoch, index]`` to arrays of its shapes and dtypes."""
+        site = self.site(epoch, index)
+        case, box = self._cases[site.case], Box.at(site.start, self._read_size)
+        voxels = cut_voxels(case, site.region, box, self._recipe.reads, self._pad_mode)
+        points = None
+        if self._recipe.needs_points and case.skeletons is not None:
+            points = case.skeletons.crop(box, voxels["label"])
+        offset = self._recipe.fill(
+            case.name, voxels, points, sample_generator(self.seed, epoch, index), out, shift=True
+        )
+        start = three(a + o for a, o in zip(site.start, offset, strict=True))
+        out["case"][...], out["index"][...], out["start"][...] = site.case, index, start
+        out["pad"][...] = np.stack(pad_of(site.region, Box.at(start, self.patch_size)), axis=1)
+
+    def where(self, epoch: int, index: int) -> str:
+        """The volume and the first voxel of what is read for a sample, in words."""
+        site = self.site(epoch, index)
+        return f"{self.cases[site.case]} at {list(site.start)}"
+
+    def site(self, epoch: int, index: int) -> Site:
+        """Where a sample is read: a function of the seed, the epoch and the index alone."""
+        rng = sample_generator(self.seed, epoch, _PLACES + index)
+        return self._places.draw(int(rng.integers(len(self._places))), rng)
+
+    def _checked_read_size(
+        self, wanted: Sequence[int] | None, augment: SampleTransform | None
+    ) -> Shape3:
+        """What is read for a sample, never less than a patch."""
+        if wanted is None:
+            asked = augment.required_shape if isinstance(augment, Compose) else self.patch_size
+        else:
+            asked = three(wanted)
+        return three(max(a, p) for a, p in zip(asked, self.patch_size, strict=True))
+
+
+def _case(number: int, volume: Mapping[str, Any] | PreparedCase) -> PreparedCase:
+    if isinstance(volume, PreparedCase):
+        return volume
+    strange = set(volume) - {"image", "label", "mask", "name"}
+    if strange or "image" not in volume:
+        raise ValueError(
+            f"volumes[{number}]: found {sorted(volume)}; wanted image, and label and mask at most"
+        )
+    label, mask = volume.get("label"), volume.get("mask")
+    case = PreparedCase(
+        str(volume.get("name", number)),
+        _opened(volume["image"]),
+        None if label is None else _opened(label),
+        None if mask is None else _opened(mask),
+    )
+    for name, other in (("label", case.label), ("mask", case.mask)):
+        if other is not None and other.shape[1:] != case.image.shape[1:]:
+            raise ValueError(
+                f"volumes[{number}]: {name} is {other.shape[1:]}, image {case.image.shape[1:]}; "
+                "wanted one shape (Z, Y, X)"
+            )
+    return case
+
+
+def _opened(volume: Any) -> VolumeLike:
+    if not isinstance(volume, np.ndarray):
+        opened: VolumeLike = volume
+        return opened
+    if volume.ndim not in (3, 4):
+        raise ValueError(f"an array of shape {volume.shape}; wanted (Z, Y, X) or (C, Z, Y, X)")
+    return _Held(volume if volume.ndim == 4 else volume[None])
+
+
+class _Held:
+    """An array as a volume."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._array = array
+        self.shape: tuple[int, int, int, int] = (
+            array.shape[0], array.shape[1], array.shape[2], array.shape[3]
+        )  # fmt: skip
+        self.dtype, self.spacing = array.dtype, None
+
+    def read(self, box: Box | None = None) -> npt.NDArray[Any]:
+        """The voxels of `box`, as (C, Z, Y, X)."""
+        return self._array if box is None else self._array[(slice(None), *box.slices)]
+
+
+def _stored(cases: Sequence[PreparedCase]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """The arrays that all cases have, in the one dtype that holds every case's values."""
+    channels = {case.image.shape[0] for case in cases}
+    if len(channels) > 1:
+        raise ValueError(f"volumes: images of {sorted(channels)} channels; wanted one number")
+    labelled = {case.label is not None for case in cases}
+    if len(labelled) > 1:
+        raise ValueError("volumes: some have a label and others do not; leave these out")
+    found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+        "image": (tuple(channels), np.result_type(*(case.image.dtype for case in cases)))
+    }
+    labels = [case.label.dtype for case in cases if case.label is not None]
+    if labels:
+        found["label"] = ((), np.result_type(*labels))
+        if found["label"][1].kind == "f":
+            raise ValueError(f"volumes: labels are {sorted(map(str, labels))}; wanted integers")
+    if any(case.mask is not None for case in cases):
+        found["mask"] = ((), np.dtype(bool))
+    return found
+
+
+def _training(
+    normalisation: Normalisation | None,
+    targets: Sequence[Target],
+    spacing: Sequence[float] | None,
+) -> dict[str, Any]:
+    """What a `Recipe` takes from a training config."""
+    return {
+        "normalisation": (normalisation or Normalisation("none")).to_dict(),
+        "case_normalisation": {},
+        "class_values": None,
+        "augment": [],
+        "targets": [target.to_dict() for target in targets],
+        "stored_targets": [],
+        "spacing": spacing,
+    }
