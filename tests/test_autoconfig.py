@@ -368,3 +368,29 @@ def test_parameters_are_counted_exactly() -> None:
     design = design_network((32, 64, 64), (3, 1, 1), n_channels=2, n_classes=5)
     counted = sum(p.numel() for p in written_out(design).parameters())
     assert parameter_count(design) == counted
+
+
+@pytest.mark.parametrize("planner", ["memory", "biom3d"])
+def test_a_given_batch_beyond_the_bounds_is_kept_and_said(planner: Any) -> None:
+    plan = make_plan((16, 32, 32), planner=planner, batch_size=40, max_batch=4)
+    assert plan.batch_size == 40
+    assert "over max_batch 4" in plan.reasons["batch_size"]
+    least = make_plan((16, 32, 32), planner=planner, batch_size=1, min_batch=2)
+    assert "under min_batch 2" in least.reasons["batch_size"]
+
+
+def test_a_budget_of_exactly_the_bytes_suffices_and_one_less_does_not() -> None:
+    """At equality a patch fits, whether it is given or found."""
+    shape = (40, 64, 64)
+    plan = make_plan(shape, memory=GIB // 4, min_batch=2)
+    needed = plan.memory_bytes - plan.memory["reserve"]
+    exact = next(m for m in range(int(needed / 0.9) - 2, 2 * needed) if int(m * 0.9) >= needed)
+    again = make_plan(shape, memory=exact, min_batch=2, patch_size=plan.patch_size,
+                      batch_size=plan.batch_size)  # fmt: skip
+    assert again.batch_size == plan.batch_size
+    assert int(exact * 0.9) == needed
+    with pytest.raises(PlanError, match="give memory"):
+        make_plan(shape, memory=exact - 2, min_batch=2, patch_size=plan.patch_size,
+                  batch_size=plan.batch_size)  # fmt: skip
+    found = make_plan(shape, memory=exact, min_batch=plan.batch_size, max_batch=plan.batch_size)
+    assert found.patch_size == plan.patch_size

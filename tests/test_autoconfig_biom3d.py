@@ -120,6 +120,16 @@ def test_display_info_prints_lines_that_python_reads(capsys: pytest.CaptureFixtu
     assert (names["BATCH_SIZE"], names["NUM_POOLS"]) == (2, [3, 5, 5])
 
 
+@pytest.mark.parametrize("batch", [np.array(6), np.array([6]), np.array([[6.0]]), 6])
+def test_a_batch_may_be_an_array_of_one(batch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    patch, pool = np.array([40, 224, 224]), np.array([3, 5, 5])
+    display_info(patch, pool, batch)
+    parameters_return(patch, pool, batch, "c.py")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "BATCH_SIZE = 6"
+    assert lines[5] == "6"
+
+
 def test_parameters_return_prints_one_value_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     parameters_return(np.array([40, 224, 224]), np.array([3, 5, 5]), np.array(2), "c.py", [3, 1, 1])
     assert capsys.readouterr().out.splitlines() == [

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volprep.autoconfig import DEFORMATION, fit_patch
+from volprep import pipeline
+from volprep.autoconfig import DEFORMATION, Plan, fit_patch
+from volprep.config import Config
 from volprep.geometry import Shape3
 
 SIDES = st.integers(1, 300)
@@ -73,3 +79,51 @@ def test_what_is_found_fits_and_can_be_pooled(shape: Shape3, pool: Shape3) -> No
         places = [b - p + 1 for b, p in zip(block, fit.patch, strict=True)]
         assert min(places) < 1 or fit.positions == math.prod(places)
         assert all(a <= b for a, b in zip(fit.patch, planned, strict=True))
+
+
+REAL = {
+    "02_gonuclear_nuclei3d_h5": lambda root: {"root": root},
+    "06_fib25_neurons_png": lambda root: {
+        "cases": [{"image": root / "images", "label": root / "labels" / "fib25_bodies.tif",
+                   "spacing": (0.01, 0.01, 0.01)}]
+    },
+    "08_nifti_totalseg_ct": lambda root: {"root": root},
+    "12_ometiff": lambda root: {
+        "cases": [{"image": next((root / "images").glob("1135.ome.tif")),
+                   "label": next((root / "labels").glob("1135.ome.tif"))}]
+    },
+}  # fmt: skip
+
+
+def anisotropy(plan: Plan) -> float:
+    """The longest side of the patch over the shortest, in micrometres."""
+    sides = [n * s for n, s in zip(plan.patch_size, plan.spacing or (1, 1, 1), strict=True)]
+    return max(sides) / min(sides)
+
+
+def assert_keeps_its_form(data: dict[str, Any], memory: str) -> None:
+    config = Config.model_validate({"data": data, "plan": {"memory": memory}})
+    whole = config.model_copy(update={"split": config.split.model_copy(update={"fraction": 0.0})})
+    with_split, without = pipeline.plan_of(config), pipeline.plan_of(whole)
+    assert with_split.n_positions is not None
+    assert with_split.n_positions >= 64
+    ratio = anisotropy(with_split) / anisotropy(without)
+    assert max(ratio, 1 / ratio) <= 1.5 + 1e-9
+    assert min(with_split.patch_size) >= 16
+
+
+@pytest.mark.parametrize("memory", ["8GiB", "2GiB"])
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_single_volume_does_not_deform_the_patch(
+    name: str, memory: str, real_data: Callable[[str], Path]
+) -> None:
+    assert_keeps_its_form(REAL[name](real_data(name)), memory)
+
+
+@pytest.mark.parametrize("memory", ["8GiB", "2GiB"])
+def test_a_cube_of_250_does_not_deform_the_patch(tmp_path: Path, memory: str) -> None:
+    for what in ("images", "labels"):
+        (tmp_path / what).mkdir()
+        np.save(tmp_path / what / "a.npy", np.zeros((250, 250, 250), np.uint8))
+    data = {"root": tmp_path, "spacing": (0.01, 0.01, 0.01), "label_kind": "instances"}
+    assert_keeps_its_form(data, memory)

@@ -522,10 +522,15 @@ def test_compute_median_refuses_what_has_no_median(tmp_path: Path) -> None:
     assert isinstance(error.value, AssertionError)
     assert isinstance(error.value, ValueError)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="no image"):
-        compute_median(tmp_path / "empty")
-    with pytest.raises(SourceError, match="does not exist"):
-        compute_median(tmp_path / "missing")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "a.tif").write_bytes(b"II*\0 no image")
+    for folder, said in ((tmp_path / "empty", "no image"), (tmp_path / "missing", "not exist"),
+                         (broken, "a.tif")):  # fmt: skip
+        with pytest.raises(SourceError, match=said) as refused:
+            compute_median(folder)
+        assert isinstance(refused.value, AssertionError)
+        assert refused.value.exit_code == 3
 
 
 def test_data_fingerprint_gives_the_documented_six(tmp_path: Path) -> None:

@@ -181,12 +181,12 @@ def display_info(patch: Sequence[int] | Ints, pool: Sequence[int] | Ints, batch:
     ----------
     patch, pool : sequence of int
         Along (Z, Y, X).
-    batch : int
+    batch : int or array of one element
         Batch size.
     """
     lines = [
         "# for a biom3d configuration file",
-        f"BATCH_SIZE = {int(batch)}",
+        f"BATCH_SIZE = {_number(batch)}",
         f"PATCH_SIZE = {_plain(patch)}",
         f"AUG_PATCH_SIZE = {get_aug_patch(patch).tolist()}",
         f"NUM_POOLS = {_plain(pool)}",
@@ -207,7 +207,7 @@ def parameters_return(
     ----------
     patch, pool : sequence of int
         Along (Z, Y, X).
-    batch : int
+    batch : int or array of one element
         Batch size.
     config_path : path-like
         The configuration file they belong to.
@@ -220,7 +220,7 @@ def parameters_return(
     Lists are written with commas, so that they can be read back; biom3d writes numpy's.
     """
     spacing = None if median_spacing is None else [float(s) for s in median_spacing]
-    values = [int(batch), _plain(patch), get_aug_patch(patch).tolist(), _plain(pool), spacing]
+    values = [_number(batch), _plain(patch), get_aug_patch(patch).tolist(), _plain(pool), spacing]
     print("\n".join(str(v) for v in [*values, config_path]))
 
 
@@ -298,6 +298,11 @@ def _lengthen(patch: list[int], step: list[int], shape: list[int], voxels: int) 
 
 def _ints(values: Sequence[int]) -> Ints:
     return np.array(values, np.int64)
+
+
+def _number(value: Any) -> int:
+    """A whole number, or an array of one, of any shape."""
+    return int(np.asarray(value).item())
 
 
 def _plain(values: Sequence[int] | Ints) -> list[int]:

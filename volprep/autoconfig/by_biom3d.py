@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from volprep.autoconfig.biom3d import find_patch_pool_batch
 from volprep.autoconfig.memory import format_bytes
 from volprep.autoconfig.network import network_for
-from volprep.autoconfig.task import Choice, Task, check_divides, halvings, padded_axes
+from volprep.autoconfig.task import Choice, Task, check_divides, given_batch, halvings, padded_axes
 from volprep.geometry import Shape3, three
 
 __all__ = ["plan_by_biom3d"]
@@ -48,7 +48,7 @@ def _poolings(task: Task, patch: Sequence[int]) -> Shape3:
 
 def _batch(task: Task, patch: Sequence[int]) -> tuple[int, str]:
     if task.batch_size:
-        return task.batch_size, "given"
+        return task.batch_size, given_batch(task)
     fitting = 2 * (math.prod(task.max_dims) // math.prod(patch))
     most = task.max_batch
     if task.n_images is not None:

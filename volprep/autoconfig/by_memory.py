@@ -12,6 +12,7 @@ from volprep.autoconfig.task import (
     Choice,
     Task,
     check_divides,
+    given_batch,
     padded_axes,
 )
 from volprep.errors import PlanError
@@ -144,7 +145,7 @@ def _network_of_given_patch(task: Task) -> UNet:
 
 def _largest_batch(task: Task, patch: Shape3, network: UNet) -> tuple[int, str]:
     if task.batch_size:
-        return task.batch_size, "given"
+        return task.batch_size, given_batch(task)
     batch = task.min_batch
     while batch < task.max_batch and task.bytes(network, patch, batch + 1) <= task.usable:
         batch += 1

@@ -10,7 +10,7 @@ from volprep.autoconfig.network import UNet
 from volprep.errors import PlanError
 from volprep.geometry import Shape3, Spacing3
 
-__all__ = ["OVERHANG", "Choice", "Task", "check_divides", "halvings", "padded_axes"]
+__all__ = ["OVERHANG", "Choice", "Task", "check_divides", "given_batch", "halvings", "padded_axes"]
 
 #: Of the budget, kept free for the driver, workspaces and fragmentation.
 RESERVE = 0.1
@@ -71,6 +71,15 @@ def check_divides(patch: Shape3, pool: Shape3) -> None:
             f"patch_size {list(patch)}: not divisible by 2**pool for pool {list(pool)}; "
             f"give patch_size {near} or pool {most}"
         )
+
+
+def given_batch(task: Task) -> str:
+    """The reason of the user's own batch size, with the bounds that it sets aside."""
+    if task.batch_size is not None and task.batch_size > task.max_batch:
+        return f"given, over max_batch {task.max_batch}, which bounds what is chosen alone"
+    if task.batch_size is not None and task.batch_size < task.min_batch:
+        return f"given, under min_batch {task.min_batch}, which bounds what is chosen alone"
+    return "given"
 
 
 def padded_axes(task: Task, patch: Shape3) -> str:

@@ -251,7 +251,7 @@ class Fingerprint:
     def median_shape(self) -> Shape3:
         """(Z, Y, X), axis by axis, rounded down."""
         z, y, x = (
-            int(_median(axis)) for axis in zip(*(c.shape[1:] for c in self.cases), strict=True)
+            int(np.median(axis)) for axis in zip(*(c.shape[1:] for c in self.cases), strict=True)
         )
         return z, y, x
 
@@ -261,7 +261,7 @@ class Fingerprint:
         known = [c.spacing for c in self.cases if c.spacing is not None]
         if not known:
             return None
-        z, y, x = (float(_median(axis)) for axis in zip(*known, strict=True))
+        z, y, x = (float(np.median(axis)) for axis in zip(*known, strict=True))
         return z, y, x
 
     @property
@@ -378,11 +378,6 @@ class Fingerprint:
             ),
             sizes=data["sizes"],
         )
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def _case_dict(case: CaseFacts) -> dict[str, Any]:
