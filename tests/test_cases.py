@@ -748,7 +748,6 @@ def test_nnunet_names_classes_and_its_ignore_label_is_a_valid_mask(tmp_path):
     stored = tifffile.imread(case.label.path)
     assert (case.open_label().read()[0] == np.where(stored == 3, 0, stored)).all()
     assert (case.open_mask().read()[0] == (stored != 3)).all()
-    assert case.has_mask
 
 
 def test_nnunet_regions_and_version_1_labels_are_understood(tmp_path):
@@ -844,11 +843,11 @@ def test_ignored_values_are_left_out_of_label_and_mask(ignore, masked):
         put(root, "m.npy", voxels=valid)
         entry = {"image": "i.npy", "label": "l.npy"} | ({"mask": "m.npy"} if masked else {})
         (case,) = cases_from_entries([entry], root).read_as(ignore=sorted(ignore))
-        assert case.has_mask == bool(masked or ignore)
+        assert (case.open_mask() is not None) == bool(masked or ignore)
         assert (
             case.open_label().read()[0] == np.where(np.isin(labels, [*ignore]), 0, labels)
         ).all()
-        if case.has_mask:
+        if case.open_mask() is not None:
             wanted = ~np.isin(labels, [*ignore]) & ((valid != 0) | (not masked))
             assert (case.open_mask().read()[0] == wanted).all()
             slabs = np.concatenate([block for _, block in case.open_mask().slabs(2)], axis=1)

@@ -168,24 +168,27 @@ class Case:
         numbers = {"objects": found.objects, "too_small": found.small}
         return {"rules": self.rules.to_dict(), **numbers}
 
-    @property
-    def has_mask(self) -> bool:
-        """Whether only a part of the label is annotated: there is a mask, or values are ignored."""
-        return self.mask is not None or (self.label is not None and bool(self.ignore))
-
     def open_mask(self) -> Volume | None:
-        """Open the valid mask (non-zero is annotated); None where all of the label is."""
-        if not self.has_mask:
+        """Open the valid mask (non-zero is annotated); None where all of the label is.
+
+        It is what a mask file says, without ignored values, and without what the files of
+        label and mask do not hold at all (tiles that are missing).
+        """
+        masks = [] if self.mask is None else [self._on_grid(self.mask.open_labels())]
+        labels = None if self.label is None else self._values(self.label)
+        masks += [h for v in (labels, *masks) if v is not None and (h := v.holes()) is not None]
+        if not self.ignore:
+            labels = None
+        if labels is None and not masks:
             return None
-        mask = None if self.mask is None else self._on_grid(self.mask.open_labels())
-        labels = self._values(self.label) if self.label is not None and self.ignore else None
-        if labels is not None and mask is not None and mask.shape != labels.shape:
-            raise SourceError(
-                mask.name,
-                f"the valid mask is {mask.shape[1:]} and the label {labels.shape[1:]} (Z, Y, X)",
-                "give both one shape",
-            )
-        return self._spaced(ValidMask(labels, self.ignore, mask))
+        for mask in masks:
+            if labels is not None and mask.shape[1:] != labels.shape[1:]:
+                raise SourceError(
+                    mask.name,
+                    f"the valid mask is {mask.shape[1:]}, the label {labels.shape[1:]} (Z, Y, X)",
+                    "give both one shape",
+                )
+        return self._spaced(ValidMask(labels, self.ignore, masks))
 
     def paths(self) -> tuple[Path, ...]:
         """Every file of the case, once."""

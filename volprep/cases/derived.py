@@ -67,6 +67,10 @@ class DerivedVolume(Volume):
         counts = [part.missing_chunks() for part in self.parts]
         return sum(absent for absent, _ in counts), sum(total for _, total in counts)
 
+    def holes(self) -> Volume | None:
+        """Of the only part; several have none in common."""
+        return self.parts[0].holes() if len(self.parts) == 1 else None
+
     def close(self) -> None:
         """Let go of the open files."""
         for part in self.parts:

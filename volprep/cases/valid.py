@@ -23,12 +23,14 @@ class ValidMask(DerivedVolume):
         As in the file, the ignored values still in it.
     ignore : sequence of int
         Values that stand for "not annotated".
-    mask : Volume or None
+    masks : sequence of Volume
         Non-zero where the label is annotated.
     """
 
-    def __init__(self, labels: Volume | None, ignore: Sequence[int], mask: Volume | None) -> None:
-        super().__init__([part for part in (labels, mask) if part is not None], 1, np.uint8)
+    def __init__(
+        self, labels: Volume | None, ignore: Sequence[int], masks: Sequence[Volume]
+    ) -> None:
+        super().__init__([*([] if labels is None else [labels]), *masks], 1, np.uint8)
         self._ignore = None if labels is None else ignored(ignore, labels.dtype)
 
     def _made(self, blocks: Sequence[Array], box: Box) -> Array:

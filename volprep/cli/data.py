@@ -140,6 +140,31 @@ def check(
         raise typer.Exit(DataCheckError.exit_code)
 
 
+@app.command()
+def tiles_json(
+    folder: Annotated[Path, typer.Argument(help="Folder with the tiles of one volume.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The JSON to write.")] = Path(
+        "volume.json"
+    ),
+    missing: Annotated[
+        str, typer.Option(help="error, or fill: images 0 there, labels not valid.")
+    ] = "error",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the JSON.")] = False,
+) -> None:
+    """Describe a folder of tiles, so that they can be read as one volume."""
+    from volprep import pipeline
+
+    if missing not in ("error", "fill"):
+        raise ConfigError(f"--missing: found {missing!r}; give error or fill")
+    if out.exists() and not force:
+        raise ConfigError(f"{out}: exists; add --force to overwrite it, or give another --out")
+    shape, notes = pipeline.write_tiles_json(folder, out, missing=missing)
+    for note in notes:
+        say(note)
+    name = shlex.quote(str(out))
+    say(f"wrote {out}: {shape_text(shape)} (z y x); it is a volume now: volprep check {name}")
+
+
 def _explain(name: str, *, as_json: bool) -> None:
     """What a finding means; of all of them the names first."""
     from volprep.findings import TABLE, explain

@@ -589,6 +589,13 @@ TABLE: dict[str, Kind] = {
         why="Other programs go by the name and fail.",
         example="a plain NIfTI file called brain.nii.gz",
     ),
+    "tiles-missing": Kind(
+        "warning",
+        wanted="every tile that the JSON lists",
+        todo="add the missing tiles, if they exist",
+        why="Where tiles are missing, images hold a fill value and labels are not valid.",
+        example="3 of 40 tiles are missing: 04/1_1.png, ...",
+    ),
     "unit-guessed": Kind(
         "info",
         wanted="a header that names its unit",

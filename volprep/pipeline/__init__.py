@@ -11,6 +11,7 @@ from volprep.pipeline.inputs import chosen_cases, list_cases, load_target, voxel
 from volprep.pipeline.measure import fingerprint
 from volprep.pipeline.prepare import prepare
 from volprep.pipeline.start import start
+from volprep.pipeline.tiles import write_tiles_json
 
 __all__ = [
     "check",
@@ -25,4 +26,5 @@ __all__ = [
     "run_bake",
     "start",
     "voxel_count",
+    "write_tiles_json",
 ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,7 @@ __all__ = [
     "Placement",
     "Volume",
     "aligned",
+    "describe_tiles",
     "difference",
     "is_image_key",
     "is_label_key",
@@ -63,7 +64,7 @@ __all__ = [
 ]
 
 
-_LINKING = ("hdf5", "tiff")  # the formats whose files name other files
+_LINKING = ("hdf5", "tiff", "tiles")  # the formats whose files name other files
 
 
 class Dataset(NamedTuple):
@@ -86,7 +87,8 @@ def open_volume(
     Parameters
     ----------
     path : path-like
-        A TIFF, NIfTI, HDF5, Zarr, ``.npy``, ``.npz``, PNG or JPEG file, or a folder of slices.
+        A TIFF, NIfTI, HDF5, Zarr, ``.npy``, ``.npz``, PNG or JPEG file, a
+        folder of slices, or the JSON of a tiled volume.
     key : str or None
         The dataset inside an HDF5, Zarr or ``.npz`` container. None takes the only one,
         or the one that is called as images are (``raw``, ``image``, ``main``, ...).
@@ -169,6 +171,14 @@ def list_datasets(path: str | Path, *, allow_external: bool | None = None) -> li
     except SourceError as error:
         raise content_error(place, kind, error) from error
     return sorted((Dataset(*entry) for entry in found), key=lambda d: natural_key(d.key))
+
+
+def describe_tiles(root: Path, *, missing: str = "error") -> tuple[dict[str, Any], list[str]]:
+    """The JSON of a tiled volume; see `volprep.sources.tilefolder.describe_tiles`."""
+    found: tuple[dict[str, Any], list[str]] = import_module(
+        "volprep.sources.tilefolder"
+    ).describe_tiles(root, missing=missing)
+    return found
 
 
 def _open(

@@ -294,6 +294,13 @@ class Volume(ABC):
         """
         return 0, 1
 
+    def holes(self) -> Volume | None:
+        """A volume of 1 where the file holds data and 0 where it has none; None if nowhere.
+
+        What is read there is a fill value, which is no annotation.
+        """
+        return None
+
     def close(self) -> None:
         """Let go of the open file; a later read opens it again."""
         OPEN.remove(self)

@@ -28,6 +28,7 @@ SUFFIXES: dict[str, Kind] = {
     ".nii": "nifti", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".zarr": "zarr",
     ".npy": "npy", ".npz": "npy",
     ".png": "pictures", ".jpg": "pictures", ".jpeg": "pictures",
+    ".json": "tiles",
 }  # fmt: skip
 
 _ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")
@@ -90,6 +91,8 @@ def is_volume_path(path: str | Path) -> bool:
     if place.is_dir():
         return is_zarr(place)
     suffix = _suffix(place.name)
+    if suffix == ".json":
+        return _lists_tiles(place)
     return suffix is not None and SUFFIXES[suffix] != "zarr"
 
 
@@ -131,6 +134,19 @@ def slice_files(folder: str | Path) -> list[Path]:
             and file.is_file()
         ]
     return sorted(found, key=lambda file: natural_key(file.name))
+
+
+#: How the JSON of a tiled volume begins: a list of paths, which the format's own documentation
+#: calls ``image`` and, once, ``dtype``.
+_TILES = re.compile(rb'"(image|dtype)"\s*:\s*\[\s*"')
+
+
+def _lists_tiles(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return bool(_TILES.search(file.read(4096)))
+    except OSError:
+        return False
 
 
 def _suffix(name: str) -> str | None:

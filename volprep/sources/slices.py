@@ -20,7 +20,7 @@ from volprep.sources.pictures import PictureHeader, decode_picture, picture_head
 from volprep.sources.sniff import content_error
 from volprep.sources.tiff.headers import read_pages, spacing_of
 
-__all__ = ["open_source"]
+__all__ = ["open_source", "plane_header", "read_plane"]
 
 
 class SliceStack(ChunkedVolume):
@@ -43,15 +43,18 @@ class SliceStack(ChunkedVolume):
 
     def _decode(self, index: Index, out: Array | None) -> Array:
         file = self.path / self._files[index[0]]
-        if _is_tiff(file):
-            plane = _tiff_plane(file, self._header)
-        else:
-            plane = decode_picture(
-                file, self._header, labels=self._labels, out=None if out is None else out[0]
-            )
-            if out is not None and np.shares_memory(plane, out):
-                return out
-        return plane[None]
+        target = None if out is None else out[0]
+        plane = read_plane(file, self._header, labels=self._labels, out=target)
+        return out if out is not None and np.shares_memory(plane, out) else plane[None]
+
+
+def read_plane(
+    file: Path, header: PictureHeader, *, labels: bool, out: Array | None = None
+) -> Array:
+    """The pixels of one picture, which must be as its header said; decoded into `out` if it can."""
+    if _is_tiff(file):
+        return _tiff_plane(file, header)
+    return decode_picture(file, header, labels=labels, out=out)
 
 
 def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
@@ -66,9 +69,9 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
         raise SourceError(
             path, f"holds slices of several kinds ({', '.join(suffixes)})", "keep one kind in it"
         )
-    header, spacing, notes = _told_header(files[0], labels=labels)
+    header, spacing, notes = plane_header(files[0], labels=labels)
     for file in files[1:]:
-        other = _told_header(file, labels=labels)[0]
+        other = plane_header(file, labels=labels)[0]
         if (other.shape, other.dtype) != (header.shape, header.dtype):
             raise SourceError(
                 file,
@@ -85,10 +88,16 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
     return SliceStack(path, layout, files, header, labels=labels, spacing=spacing, notes=notes)
 
 
-def _told_header(
+def plane_header(
     file: Path, *, labels: bool
 ) -> tuple[PictureHeader, Spacing3 | None, tuple[Note, ...]]:
-    """As `_header`; a file that is something else is named as that."""
+    """The header of one picture, and what it says of spacing.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read; a file that is something else is named as that.
+    """
     try:
         return _header(file, labels=labels)
     except SourceError as error:

@@ -59,6 +59,10 @@ class WrappedVolume(Volume):
         """As the volume that holds the voxels."""
         return self.volume.missing_chunks()
 
+    def holes(self) -> Volume | None:
+        """As the volume that holds the voxels."""
+        return self.volume.holes()
+
     def close(self) -> None:
         """Let go of the open file."""
         self.volume.close()
