@@ -114,7 +114,7 @@ def _content(head: bytes, kind: str) -> tuple[str, str] | None:
             return f"is {what} by its content", wanted
     if head[344:347] in (b"n+1", b"ni1"):
         return None if kind == "nifti" else ("is a NIfTI file by its content", "rename it to .nii")
-    return _text(head)
+    return None if kind == "tiles" else _text(head)  # their JSON is text
 
 
 def _text(head: bytes) -> tuple[str, str] | None:
