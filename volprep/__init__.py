@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         PatchDataset,
         PatchLoader,
         SkeletonDataset,
+        TileDataset,
         VolumeDataset,
         dataloader,
     )
@@ -51,6 +52,7 @@ _HOMES = {
         "PatchDataset",
         "PatchLoader",
         "SkeletonDataset",
+        "TileDataset",
         "VolumeDataset",
         "dataloader",
     ],
@@ -84,6 +86,7 @@ __all__ = [
     "SkeletonDataset",
     "SourceError",
     "StoreError",
+    "TileDataset",
     "TrainingConfig",
     "VolprepError",
     "Volume",

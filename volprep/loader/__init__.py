@@ -4,6 +4,7 @@ from volprep.loader.batches import PatchLoader
 from volprep.loader.network import MeasuredStep, PlannedUNet, measure_step
 from volprep.loader.patches import PatchDataset, dataloader
 from volprep.loader.skeletons import MultiDataset, SkeletonDataset, collate_skeletons
+from volprep.loader.tiles import TileDataset
 from volprep.loader.timing import LoaderSpeed, measure_loader, measure_stages
 from volprep.loader.volumes import VolumeDataset
 
@@ -15,6 +16,7 @@ __all__ = [
     "PatchLoader",
     "PlannedUNet",
     "SkeletonDataset",
+    "TileDataset",
     "VolumeDataset",
     "collate_skeletons",
     "dataloader",
