@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dask_cluster import Cluster, cluster
 
 from volprep.compute import Engine, EngineKind, run_units
 from volprep.errors import MissingDependencyError, VolprepError
+
+__all__ = ["cluster"]  # a fixture
 
 KINDS: list[EngineKind] = ["serial", "threads", "processes"]
 
@@ -117,62 +120,6 @@ def test_a_queueing_system_gets_its_options() -> None:
 
     with pytest.raises(VolprepError, match="slurm does not take it"):
         cluster.connect(None, {"kind": "slurm", "interface": "lo"}, None)
-
-
-class Cluster:
-    """A scheduler and workers in processes of their own, on loopback."""
-
-    def __init__(self, folder: Path, workers: int) -> None:
-        self.file = folder / "scheduler.json"
-        self._environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-        self.processes = [self._start("scheduler", "--port", "0", "--no-dashboard")]
-        self.workers = [
-            self._start(
-                "worker", "--nthreads", "1", "--no-nanny", "--no-dashboard",
-                "--local-directory", str(folder / f"w{n}"), "--death-timeout", "60",
-            )
-            for n in range(workers)
-        ]  # fmt: skip
-        self.processes += self.workers
-
-    def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "distributed.cli.dask_" + what, *options]
-        command += ["--scheduler-file", str(self.file), "--host", "127.0.0.1"]
-        return subprocess.Popen(
-            command,
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.file.parent / f"{what}.log").open("ab"),
-        )
-
-    @property
-    def address(self) -> str:
-        import json
-
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                return str(json.loads(self.file.read_text())["address"])
-            except (OSError, ValueError):
-                time.sleep(0.1)
-        raise TimeoutError("no scheduler")
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    pytest.importorskip("distributed")
-    folder = tmp_path / "cluster"
-    folder.mkdir()
-    with Cluster(folder, 2) as running:
-        yield running
 
 
 def test_a_cluster_runs_every_unit_and_tries_again(cluster: Cluster, tmp_path: Path) -> None:

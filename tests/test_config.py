@@ -129,3 +129,36 @@ def test_every_key_is_described_in_the_schema() -> None:
         for key, field in section["properties"].items():
             assert field.get("description") or "$ref" in field, f"{name}.{key} has no description"
     assert set(schema["properties"]) == set(Config.model_fields)
+
+
+def test_a_cluster_belongs_to_dask(tmp_path: Path) -> None:
+    data = "data: {root: x}\n"
+    found = mistake(tmp_path, data + "compute: {scheduler: 'tcp://h:1'}\n")
+    assert "executor: dask" in found
+    found = mistake(
+        tmp_path, data + "compute: {executor: dask, scheduler: 'tcp://h:1', cluster: {jobs: 2}}\n"
+    )
+    assert "not both" in found
+    assert "did you mean walltime?" in mistake(
+        tmp_path, data + "compute: {executor: dask, cluster: {waltime: '01:00:00'}}\n"
+    )
+    text = "compute: {executor: dask, cluster: {kind: slurm, jobs: 4, cores: 8, memory: 32GB}}\n"
+    compute = load_config(write(tmp_path, data + text)).compute
+    assert compute.cluster is not None
+    assert (compute.executor, compute.cluster.jobs) == ("dask", 4)
+
+
+def test_the_command_line_wins_over_the_section(tmp_path: Path) -> None:
+    from volprep.pipeline.inputs import compute_with
+
+    text = "data: {root: x}\ncompute: {executor: dask, workers: 3, cluster: {jobs: 2}}\n"
+    section = load_config(write(tmp_path, text)).compute
+    given = compute_with(section, scheduler="tcp://h:1")
+    assert (given.executor, given.scheduler, given.cluster) == ("dask", "tcp://h:1", None)
+    assert given.workers == 3
+    assert compute_with(None, scheduler="tcp://h:1").executor == "dask"
+    assert compute_with(None, executor="processes", workers=2).executor == "processes"
+    with pytest.raises(ConfigError, match=r"compute\.executor"):
+        compute_with(None, executor="cloud")
+    with pytest.raises(ConfigError, match="executor: dask"):
+        compute_with(None, executor="threads", scheduler="tcp://h:1")

@@ -146,6 +146,8 @@ class BlockOutput:
     def _finish(self, units: Sequence[Unit]) -> None:
         try:
             self._form.close()
+            if self._form.path.is_dir():
+                sweep(self._form.path)  # of what workers left that ended in this run
             self.ledger.forget([self.unit])  # an older volume of this name, which goes now
             old = temporary(self.path)
             if self.path.exists():

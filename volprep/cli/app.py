@@ -13,7 +13,15 @@ from typer.core import TyperGroup
 from volprep.errors import VolprepError
 from volprep.version import __version__
 
-__all__ = ["app", "main"]
+__all__ = ["Executor", "Scheduler", "app", "main"]
+
+Executor = Annotated[
+    str | None,
+    typer.Option(help="Where units run: serial, threads, processes or dask, over the YAML's."),
+]
+Scheduler = Annotated[
+    str | None, typer.Option(help="A Dask scheduler that runs, such as tcp://10.0.0.7:8786.")
+]
 
 
 class _Commands(TyperGroup):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from volprep.cli.app import app
+from volprep.cli.app import Executor, Scheduler, app
 from volprep.cli.console import print_json, print_table, stage
 from volprep.errors import ConfigError
 
@@ -57,6 +57,8 @@ def bake_skeletons(
     trch: Annotated[bool, typer.Option("--trch", help="Write SKOOTS' .trch, too.")] = False,
     swc: Annotated[bool, typer.Option("--swc", help="Write an SWC file per instance.")] = False,
     workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads.")] = None,
+    executor: Executor = None,
+    scheduler: Scheduler = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Make skeletons of every instance, and bake fields and masks from them."""
@@ -71,6 +73,8 @@ def bake_skeletons(
         spacing=spacing,
         out=out,
         workers=workers,
+        executor=executor,
+        scheduler=scheduler,
         reporter=stage,
         method=method,
         field=field,

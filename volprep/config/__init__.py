@@ -14,12 +14,20 @@ from volprep.config.reading import (
     load_yaml,
     with_values,
 )
-from volprep.config.sections import CaseConfig, Config, PatchingConfig, PlanConfig, SkeletonConfig
+from volprep.config.sections import (
+    CaseConfig,
+    ComputeConfig,
+    Config,
+    PatchingConfig,
+    PlanConfig,
+    SkeletonConfig,
+)
 from volprep.config.training import TrainingConfig
 from volprep.config.values import parse_memory, parse_spacing
 
 __all__ = [
     "CaseConfig",
+    "ComputeConfig",
     "Config",
     "PatchingConfig",
     "PlanConfig",

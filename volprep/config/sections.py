@@ -397,10 +397,52 @@ class FindingsConfig(Section):
         return names
 
 
-class ComputeConfig(Section):
-    """How much of the machine is used."""
+class ClusterConfig(Section):
+    """Jobs of a queueing system that a Dask cluster is made of, by dask-jobqueue."""
 
-    workers: PositiveInt | None = Field(None, description="Threads; all processors if not given.")
+    kind: Literal["slurm", "pbs", "sge", "lsf"] = Field("slurm", description="The system.")
+    jobs: PositiveInt = Field(1, description="How many are asked for.")
+    cores: PositiveInt = Field(1, description="Of a job: units that run in it at once.")
+    processes: PositiveInt | None = Field(
+        None, description="Of a job: workers that share its cores; Dask's choice if not given."
+    )
+    memory: str = Field("4GB", description="Of a job, such as 32GB.")
+    queue: str | None = Field(None, description="Queue or partition.")
+    account: str | None = Field(None, description="Account or project.")
+    walltime: str | None = Field(None, description="Of a job, such as 04:00:00.")
+    interface: str | None = Field(None, description="Network interface, such as ib0.")
+    local_directory: str | None = Field(None, description="Scratch folder on the nodes.")
+    log_directory: str | None = Field(None, description="Where the jobs write their logs.")
+    job_extra_directives: list[str] | None = Field(
+        None, description="More lines for the head of the job script, such as --gres=tmp:10G."
+    )
+
+
+class ComputeConfig(Section):
+    """How much of the machine is used, and of which machines."""
+
+    workers: PositiveInt | None = Field(
+        None, description="Threads or processes; all processors if not given."
+    )
+    executor: Literal["serial", "threads", "processes", "dask"] = Field(
+        "threads",
+        description="Where units of work run: here, or on a Dask cluster of machines that see the "
+        'same files; dask needs pip install "volprep[cluster]".',
+    )
+    scheduler: str | None = Field(
+        None, description="dask: a scheduler that runs, such as tcp://10.0.0.7:8786."
+    )
+    cluster: ClusterConfig | None = Field(
+        None, description="dask: start workers as jobs of a queueing system."
+    )
+
+    @model_validator(mode="after")
+    def _one_cluster(self) -> ComputeConfig:
+        if self.executor != "dask" and (self.scheduler or self.cluster):
+            raise ValueError("scheduler and cluster belong to executor: dask")
+        if self.scheduler and self.cluster:
+            raise ValueError("give a scheduler that runs, or a cluster to start, not both")
+        return self
 
 
 class Config(Section):

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from volprep.cases import Case, FileRef
+from volprep.compute import Engine
 from volprep.config import SkeletonConfig, parse_spacing
 from volprep.errors import ConfigError, DataCheckError
 from volprep.geometry import Spacing3
 from volprep.ledger import Ledger
 from volprep.pipeline.baked import BakedCase, BakeOptions, BakeSummary
-from volprep.pipeline.inputs import list_cases, load_target
+from volprep.pipeline.inputs import compute_with, engine_of, list_cases, load_target
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.sources import stem_of
 
@@ -34,6 +35,8 @@ def run_bake(
     anisotropy: str | None = None,
     out: Path,
     workers: int | None = None,
+    executor: str | None = None,
+    scheduler: str | None = None,
     reporter: Reporter = silent,
     **asked: Any,
 ) -> list[BakeSummary]:
@@ -46,13 +49,14 @@ def run_bake(
     ConfigError
         If a word is none of those that an option takes.
     """
-    section = SkeletonConfig.model_validate({})
+    section, compute = SkeletonConfig.model_validate({}), None
     if labels is not None:
         cases: Sequence[Case] = [case_of_labels(labels, key, _lengths("spacing", spacing))]
     elif config is not None:
         settings = load_target(config)
         section, cases = settings.skeletons, list_cases(settings).items
-        workers = workers or settings.compute.workers
+        compute = settings.compute
+    compute = compute_with(compute, workers=workers, executor=executor, scheduler=scheduler)
     asked["anisotropy"] = _lengths("anisotropy", anisotropy)
     wanted = {name: value for name, value in asked.items() if value is not None}
     options = BakeOptions(**{**section.model_dump(exclude={"enabled"}), **wanted})
@@ -63,7 +67,10 @@ def run_bake(
     ):
         if value not in known:
             raise ConfigError(f"--{name}: found {value!r}; give {' or '.join(known)}")
-    return bake_skeletons(cases, out, options, workers=workers, reporter=reporter)
+    with engine_of(compute) as engine:
+        return bake_skeletons(
+            cases, out, options, workers=compute.workers, engine=engine, reporter=reporter
+        )
 
 
 def _lengths(option: str, text: str | None) -> Spacing3 | None:
@@ -79,6 +86,7 @@ def bake_skeletons(
     options: BakeOptions,
     *,
     workers: int | None = None,
+    engine: Engine | None = None,
     reporter: Reporter = silent,
 ) -> list[BakeSummary]:
     """Make the skeletons of every labelled case, and the fields and masks asked for.
@@ -91,6 +99,8 @@ def bake_skeletons(
     options : BakeOptions
     workers : int or None
         Threads; None takes every processor.
+    engine : Engine or None
+        What bakes the blocks of fields and masks, instead of threads.
 
     Raises
     ------
@@ -107,7 +117,9 @@ def bake_skeletons(
         raise DataCheckError(["no case has labels; skeletons are made from instance labels"])
     with Ledger(out, own=False) as ledger:
         summaries = [
-            BakedCase(case, ledger, options, workers=workers, reporter=reporter).make()
+            BakedCase(
+                case, ledger, options, workers=workers, engine=engine, reporter=reporter
+            ).make()
             for case in labelled
         ]
         ledger.settle()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from volprep.cases import Case
+from volprep.compute import Engine
 from volprep.files import File, describe, files_below, remove, temporary
 from volprep.geometry import Box, Spacing3
 from volprep.ledger import Ledger, Unit, key_of
@@ -94,6 +95,8 @@ class BakedCase:
     options : BakeOptions
     workers : int or None
         Threads; None takes every processor.
+    engine : Engine or None
+        What bakes the blocks of volumes, instead of threads.
     reporter : callable
     """
 
@@ -104,13 +107,14 @@ class BakedCase:
         options: BakeOptions,
         *,
         workers: int | None,
+        engine: Engine | None = None,
         reporter: Reporter,
     ) -> None:
         labels = case.open_label()
         if labels is None or case.label is None:
             raise ValueError(f"{case.name} has no label")
         self.case, self.ledger, self.options = case, ledger, options
-        self.workers, self.reporter = workers, reporter
+        self.workers, self.engine, self.reporter = workers, engine, reporter
         self.labels: Volume = labels
         self.inputs = Inputs.of([labels.path], workers)
         how = {name: value for name, value in case.label.to_dict().items() if name != "path"}
@@ -213,7 +217,13 @@ class BakedCase:
         )
         title = f"{name} {self.case.name}"
         with self.reporter(title, math.prod(shape), "voxels") as advance:
-            output.fill(blocks, workers=self.workers, progress=advance, check=self.inputs.check)
+            output.fill(
+                blocks,
+                workers=self.workers,
+                engine=self.engine,
+                progress=advance,
+                check=self.inputs.check,
+            )
 
     def _one_file(
         self,

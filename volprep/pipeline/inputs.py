@@ -18,7 +18,9 @@ from volprep.cases import (
     cases_from_entries,
     find_cases,
 )
+from volprep.compute import Engine
 from volprep.config import (
+    ComputeConfig,
     Config,
     load_config,
     with_values,
@@ -30,7 +32,14 @@ from volprep.sources import stem_of
 from volprep.splits import Twins, find_twins
 from volprep.targets import targets_from_config
 
-__all__ = ["chosen_cases", "list_cases", "load_target", "voxel_count"]
+__all__ = [
+    "chosen_cases",
+    "compute_with",
+    "engine_of",
+    "list_cases",
+    "load_target",
+    "voxel_count",
+]
 
 
 def load_target(
@@ -196,3 +205,34 @@ def voxel_count(cases: Cases) -> int:
                 volume = opened()
                 total += 0 if volume is None else math.prod(volume.shape)
     return total
+
+
+def compute_with(
+    compute: ComputeConfig | None,
+    *,
+    workers: int | None = None,
+    executor: str | None = None,
+    scheduler: str | None = None,
+) -> ComputeConfig:
+    """The ``compute`` section with what was given on the command line; None leaves a value.
+
+    Raises
+    ------
+    ConfigError
+        If a value is none that the section takes.
+    """
+    given: dict[str, Any] = {"workers": workers, "executor": executor, "scheduler": scheduler}
+    if scheduler is not None and executor is None:
+        given["executor"] = "dask"
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if "scheduler" in wanted:
+        wanted["cluster"] = None
+    return with_values(compute or ComputeConfig.model_validate({}), wanted, "compute")
+
+
+def engine_of(compute: ComputeConfig) -> Engine:
+    """What runs the units of a run."""
+    cluster = None if compute.cluster is None else compute.cluster.model_dump()
+    return Engine(
+        compute.executor, workers=compute.workers, scheduler=compute.scheduler, cluster=cluster
+    )
