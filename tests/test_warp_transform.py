@@ -19,6 +19,7 @@ from volprep.warp import (
     rotate_y,
     rotate_z,
     warp_slice,
+    warp_source_shape,
 )
 from volprep.warp.transform import _draw_rotation
 
@@ -67,6 +68,69 @@ def test_a_thin_source_ends_the_search_with_a_weaker_warp() -> None:
     draws = [draw_warp(rng, (32, 128, 128), PATCH, lock_z=False, redraws=3) for _ in range(20)]
     assert all(draw.shrunk and draw.attempts <= 15 for draw in draws)
     assert all(Box.whole(PATCH) == draw.map.source_box(PATCH) for draw in draws)
+
+
+@pytest.mark.parametrize(
+    ("source", "least"), [((40, 160, 160), 0.8), ((64, 256, 256), 1.0), ((48, 160, 160), 0.95)]
+)
+def test_warps_are_drawn_among_those_that_fit(source: tuple[int, ...], least: float) -> None:
+    rng = np.random.default_rng(0)
+    draws = [draw_warp(rng, source, PATCH, lock_z=False, aniso_factor=1) for _ in range(60)]
+    assert np.mean([draw.strength for draw in draws]) >= least
+    assert all(Box.whole(source).contains(draw.map.source_box(PATCH)) for draw in draws)
+    assert max(draw.attempts for draw in draws) <= 1 + 4096 + 11
+
+
+def test_what_is_drawn_is_as_uniform_as_the_source_allows() -> None:
+    """Against the obvious way: draw from fresh, throw away what does not fit."""
+    source, patch = (20, 40, 40), (16, 24, 24)
+    corners = (np.array(list(np.ndindex(2, 2, 2))) - 0.5) * (np.array(patch) - 1)
+
+    def tilt(matrix: np.ndarray) -> float:
+        """Where the patch's z axis points in the source."""
+        return float(np.linalg.inv(matrix[:3, :3])[0, 0])
+
+    rng, wanted = np.random.default_rng(1), []
+    while len(wanted) < 1500:
+        turn = _draw_rotation(rng, 1.0, False)[:3, :3]
+        reach = np.ptp(corners @ turn, axis=0)
+        if (reach <= np.array(source) - 1).all():
+            wanted.append(abs(turn[0, 0]))
+    shear = pytest.MonkeyPatch()
+    shear.setattr("volprep.warp.transform._SHEAR", 0.0)
+    with shear.context():
+        found = [
+            abs(tilt(draw_warp(rng, source, patch, lock_z=False, aniso_factor=1).matrix))
+            for _ in range(1500)
+        ]
+    shear.undo()
+    assert kstest(found, wanted).pvalue > 0.001
+
+
+@given(
+    st.tuples(st.integers(2, 40), st.integers(2, 60), st.integers(2, 60)),
+    st.booleans(),
+    st.sampled_from([1.0, 2.0, 5.0]),
+    st.booleans(),
+)
+def test_the_source_for_a_patch_holds_every_warp(
+    patch: tuple[int, int, int], lock_z: bool, aniso: float, sample_aniso: bool
+) -> None:
+    options = {"aniso_factor": aniso, "sample_aniso": sample_aniso, "lock_z": lock_z}
+    source = warp_source_shape(patch, **options)  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    draws = [draw_warp(rng, source, patch, **options) for _ in range(20)]  # type: ignore[arg-type]
+    if not lock_z or aniso == 1.0 or sample_aniso:
+        assert [draw.attempts for draw in draws] == [1] * 20
+
+
+def test_warps_that_become_weak_are_told_once_an_epoch(caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        draw_warp(rng, (9, 17, 17), (9, 17, 17), lock_z=False, redraws=0)
+    told = [record for record in caplog.records if "strength" in record.message]
+    assert len(told) == 2
+    assert "larger source" in told[0].message
 
 
 def test_a_patch_larger_than_its_source_is_refused() -> None:

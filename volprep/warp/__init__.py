@@ -17,6 +17,7 @@ from volprep.warp.transform import (
     rotate_x,
     rotate_y,
     rotate_z,
+    warp_source_shape,
 )
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "rotate_y",
     "rotate_z",
     "warp_slice",
+    "warp_source_shape",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,10 +23,17 @@ __all__ = [
     "rotate_x",
     "rotate_y",
     "rotate_z",
+    "warp_source_shape",
 ]
 
 # The largest perturbation of a matrix element, and of the perspective row, at full strength.
 _SHEAR, _PERSPECTIVE, _MOST_PERSPECTIVE = 0.1, 0.05, 3e-3
+
+# The strength of warps is told after so many, about an epoch of them, where it is below this.
+_TOLD_AFTER, _WEAK = 250, 0.8
+_TALLIES: dict[tuple[Shape3, Shape3], list[Any]] = {}
+
+log = logging.getLogger(__name__)
 
 # How much weaker each draw is than the one before, once redrawing has not helped.
 _SHRINK, _SHRINKS = 0.7, 10
@@ -45,15 +53,25 @@ class WarpDraw:
         Draws that were made; 1 where the first one fitted.
     amount : float
         The strength of the draw that fitted.
-    shrunk : bool
-        Whether `amount` is less than what was asked for.
+    asked : float
+        The strength that was asked for.
     """
 
     map: CoordinateMap
     matrix: Floats
     attempts: int
     amount: float
-    shrunk: bool
+    asked: float
+
+    @property
+    def shrunk(self) -> bool:
+        """Whether `amount` is less than what was asked for."""
+        return self.amount < self.asked
+
+    @property
+    def strength(self) -> float:
+        """The part of what was asked for, 0 to 1."""
+        return self.amount / self.asked if self.asked else 1.0
 
 
 def get_warped_coord_transform(
@@ -115,8 +133,8 @@ def get_warped_coord_transform(
     fifth to nine tenths of the draws are rejected later); angles are uniform
     over the circle, orientations over SO(3), smaller amounts being smaller
     turns either way (there one-sided, and not uniform); a warp that does not
-    fit anywhere is redrawn, then shrunk, see `draw_warp`; the result is
-    float64; randomness comes from `rng`.
+    fit anywhere is redrawn, and weakened only where nothing of that strength
+    fits, see `draw_warp`; the result is float64; randomness comes from `rng`.
     """
     return draw_warp(
         np.random.default_rng() if rng is None else rng,
@@ -148,14 +166,17 @@ def draw_warp(
     target_patch_shape: Sequence[int] | None = None,
     displacement: npt.NDArray[Any] | None = None,
     grid_spacing: Sequence[float] = (1, 1, 1),
-    redraws: int = 10,
+    redraws: int = 4096,
 ) -> WarpDraw:
     """Draw a warp that fits the source, in a bounded number of attempts.
 
     The turn, flips, swaps, shears and perspective are drawn first, the location
-    then from the interval in which they fit. Only where no location fits is
-    there another draw: at most `redraws` at full strength, then ever weaker
-    ones, at last flips alone.
+    then from the interval in which they fit. Where no location fits there is
+    another draw of the same strength, so that what is drawn is as uniform as the
+    source allows: a flat patch in a flat source is turned little, but flipped and
+    swapped in every way that fits. Only where none of `redraws` fits (as in a
+    source that is as small as the patch) are there ever weaker ones, at last flips
+    alone, and a warning is logged, see `WarpDraw.strength`.
 
     Parameters
     ----------
@@ -169,7 +190,7 @@ def draw_warp(
         An elastic displacement to add, as in `CoordinateMap`; room for it is
         left. `draw_displacement` draws one.
     redraws : int
-        Draws at full strength after the first.
+        Draws at full strength after the first; some hundred take as long as one warp.
 
     Returns
     -------
@@ -193,21 +214,20 @@ def draw_warp(
         displacement,
         grid_spacing,
     )
-    for attempt, (amount, swaps) in enumerate(_strengths(warp_amount, redraws), 1):
-        linear = _draw_linear(
-            rng,
-            aniso_factor=aniso_factor,
-            sample_aniso=sample_aniso,
-            amount=amount,
-            lock_z=lock_z,
-            flip_x=not no_x_flip,
-            swaps=swaps and not no_x_flip,
-            perspective=perspective,
-        )
-        placed = fit.place(rng, linear)
-        if placed is not None:
-            coordinates, matrix = placed
-            return WarpDraw(coordinates, matrix, attempt, amount, amount < warp_amount)
+    kind = _Kind(aniso_factor, sample_aniso, lock_z, not no_x_flip, perspective)
+    attempts = 0
+    for amount, count, swaps in _strengths(warp_amount, redraws):
+        linears = kind.draw(rng, count, amount, swaps=swaps)
+        # One warp is placed as soon as it is drawn; of many, those that surely do not fit are
+        # sorted out together, a hundred times faster.
+        some = range(1) if count == 1 else np.flatnonzero(fit.holds(linears, lock_z)).tolist()
+        for number in some:
+            placed = fit.place(rng, linears[number])
+            if placed is not None:
+                coordinates, matrix = placed
+                draw = WarpDraw(coordinates, matrix, attempts + number + 1, amount, warp_amount)
+                return _told(draw, fit)
+        attempts += count
     raise ValueError(
         f"patch_shape: {fit.patch} does not fit into a source of {fit.source}"
         + (" with its target and displacement" if displacement is not None else "")
@@ -324,77 +344,138 @@ def _turn(angle: float, source: int, towards: int) -> Floats:
     return matrix
 
 
-def _strengths(amount: float, redraws: int) -> Iterator[tuple[float, bool]]:
-    """Strength, and whether axes may be swapped, for each attempt."""
-    for _ in range(redraws + 1):
-        yield amount, True
+def warp_source_shape(
+    patch_shape: Sequence[int],
+    *,
+    aniso_factor: float = 2,
+    sample_aniso: bool = True,
+    lock_z: bool = True,
+    displacement: Sequence[float] = (0, 0, 0),
+) -> Shape3:
+    """The source in which every warp of full strength finds a place.
+
+    Parameters
+    ----------
+    patch_shape : sequence of three ints
+        (Z, Y, X).
+    aniso_factor, sample_aniso, lock_z
+        As in `get_warped_coord_transform`.
+    displacement : sequence of three floats
+        The largest displacement along (z, y, x), each way.
+
+    Returns
+    -------
+    tuple of three ints
+        (Z, Y, X): the box around the sphere (with `lock_z` the disc) around the patch,
+        with what shears add; a perspective adds up to some voxels more.
+    """
+    # Lengths in voxels of the plane: the source's z is stretched before it is turned, and the
+    # patch's only where it is not divided by the factor again.
+    source = np.array([aniso_factor, 1.0, 1.0])
+    patch = source if sample_aniso else np.ones(3)
+    half = (np.asarray(patch_shape, np.float64) - 1) / 2 * patch
+    turned = half.copy()
+    first = 1 if lock_z else 0
+    # A shear of s takes back up to 1 / (1 - (number of axes) s) in the worst direction.
+    turned[first:] = np.linalg.norm(half[first:]) / (1 - (3 - first) * _SHEAR)
+    wanted = 2 * (turned / source + np.asarray(displacement)) + 1
+    return three(np.ceil(wanted - TOLERANCE).astype(int).tolist())
+
+
+def _strengths(amount: float, redraws: int) -> Iterator[tuple[float, int, bool]]:
+    """Strength, how many draws, and whether axes may be swapped, one after the other."""
+    yield amount, 1, True
+    count = 64
+    while redraws > 0:
+        yield amount, min(count, redraws), True
+        redraws -= count
+        count *= 4
     if amount > 0:
         for number in range(1, _SHRINKS + 1):
-            yield amount * _SHRINK**number, True
-    yield 0.0, False
+            yield amount * _SHRINK**number, 1, True
+    yield 0.0, 1, False
 
 
-def _draw_linear(
-    rng: np.random.Generator,
-    *,
-    aniso_factor: float,
-    sample_aniso: bool,
-    amount: float,
-    lock_z: bool,
-    flip_x: bool,
-    swaps: bool,
-    perspective: bool,
+def _told(draw: WarpDraw, fit: _Fit) -> WarpDraw:
+    """The draw, after a word in the log where the warps of a source have become too weak."""
+    tally = _TALLIES.setdefault((fit.source, fit.patch), [0, 0.0])
+    tally[0] += 1
+    tally[1] += draw.strength
+    if tally[0] == _TOLD_AFTER:
+        mean = tally[1] / tally[0]
+        if mean < _WEAK:
+            log.warning(
+                "warps of %s from %s have %.0f%% of the strength asked for, as few fit; give a "
+                "larger source (see warp_source_shape), or lock_z",
+                fit.patch, fit.source, 100 * mean,
+            )  # fmt: skip
+        _TALLIES[fit.source, fit.patch] = [0, 0.0]
+    return draw
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is drawn: a warp about the origin, source to patch."""
+
+    aniso_factor: float
+    sample_aniso: bool
+    lock_z: bool
+    flip_x: bool
+    perspective: bool
+
+    def draw(
+        self, rng: np.random.Generator, count: int, amount: float, *, swaps: bool = True
+    ) -> Floats:
+        """So many of one strength, (count, 4, 4)."""
+        matrices = np.tile(np.diag([self.aniso_factor, 1.0, 1.0, 1.0]), (count, 1, 1))
+        if swaps and self.flip_x:
+            order = np.tile(np.arange(4), (count, 1))
+            order[:, 1 if self.lock_z else 0 : 3] = rng.permuted(
+                order[:, 1 if self.lock_z else 0 : 3], axis=1
+            )
+            matrices = np.take_along_axis(matrices, order[:, :, None], 1)
+        coins = rng.integers(0, 2, (count, 3)) * [1, 1, int(self.flip_x)]
+        matrices[:, :3] *= (1 - 2 * coins)[:, :, None]
+        if amount > 0:
+            matrices = self._shears(rng, count, amount) @ matrices
+            matrices = _draw_rotation(rng, amount, self.lock_z, count) @ matrices
+        if self.sample_aniso:
+            matrices[:, 0] /= self.aniso_factor
+        return matrices
+
+    def _shears(self, rng: np.random.Generator, count: int, amount: float) -> Floats:
+        shears = rng.uniform(-_SHEAR * amount, _SHEAR * amount, (count, 4, 4))
+        shears[:, :, 3] = 0
+        if self.lock_z:
+            shears[:, 0] = shears[:, :, 0] = 0
+        bottom = np.clip(shears[:, 3] * _PERSPECTIVE, -_MOST_PERSPECTIVE, _MOST_PERSPECTIVE)
+        shears[:, 3] = bottom * self.perspective
+        warped: Floats = np.eye(4) + shears
+        return warped
+
+
+def _draw_rotation(
+    rng: np.random.Generator, amount: float, lock_z: bool, size: int | None = None
 ) -> Floats:
-    """A warp about the origin, source to patch."""
-    matrix = np.eye(4)
-    matrix[0, 0] = aniso_factor
-    if swaps:
-        matrix = matrix[_draw_order(rng, lock_z)]
-    for axis, coin in enumerate(rng.integers(0, 2, 3).tolist()):
-        if coin and (axis < 2 or flip_x):
-            matrix[axis] *= -1
-    if amount > 0:
-        matrix = _draw_shear(rng, amount, lock_z, perspective) @ matrix
-        matrix = _draw_rotation(rng, amount, lock_z) @ matrix
-    if sample_aniso:
-        matrix[0] /= aniso_factor
-    return matrix
-
-
-def _draw_order(rng: np.random.Generator, lock_z: bool) -> list[int]:
-    """Which axis each row is taken from."""
+    """Uniform at full strength; at less, the same rotations by a part of their angles."""
+    count = 1 if size is None else size
+    turns = np.tile(np.eye(4), (count, 1, 1))
     if lock_z:
-        return [0, 1, 2, 3] if rng.random() < 0.5 else [0, 2, 1, 3]
-    return [*rng.permutation(3).tolist(), 3]
-
-
-def _draw_shear(rng: np.random.Generator, amount: float, lock_z: bool, perspective: bool) -> Floats:
-    shear = rng.uniform(-_SHEAR * amount, _SHEAR * amount, (4, 4))
-    shear[:, 3] = 0
-    if lock_z:
-        shear[0] = shear[:, 0] = 0
-    if perspective:
-        shear[3] = np.clip(shear[3] * _PERSPECTIVE, -_MOST_PERSPECTIVE, _MOST_PERSPECTIVE)
+        angle = rng.uniform(-np.pi, np.pi, count) * amount
+        turns[:, 1, 1] = turns[:, 2, 2] = np.cos(angle)
+        turns[:, 2, 1] = np.sin(angle)
+        turns[:, 1, 2] = -turns[:, 2, 1]
     else:
-        shear[3] = 0
-    warped: Floats = np.eye(4) + shear
-    return warped
-
-
-def _draw_rotation(rng: np.random.Generator, amount: float, lock_z: bool) -> Floats:
-    """Uniform at full strength; at less, the same rotation by a part of its angle."""
-    if lock_z:
-        return rotate_z(rng.uniform(-np.pi, np.pi) * amount)
-    quaternion = rng.standard_normal(4)
-    length = float(np.linalg.norm(quaternion[1:]))
-    angle = 2 * np.arctan2(length, abs(quaternion[0])) * amount
-    axis = quaternion[1:] * np.sign(quaternion[0]) / length
-    cross = np.zeros((3, 3))
-    cross[[0, 1, 2], [1, 2, 0]] = -axis[[2, 0, 1]]
-    cross[[1, 2, 0], [0, 1, 2]] = axis[[2, 0, 1]]
-    matrix = np.eye(4)
-    matrix[:3, :3] += np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-    return matrix
+        quaternions = rng.standard_normal((count, 4))
+        lengths = np.linalg.norm(quaternions[:, 1:], axis=1)
+        angle = 2 * np.arctan2(lengths, np.abs(quaternions[:, 0])) * amount
+        axis = quaternions[:, 1:] * (np.sign(quaternions[:, 0]) / lengths)[:, None]
+        cross = np.zeros((count, 3, 3))
+        cross[:, [0, 1, 2], [1, 2, 0]] = -axis[:, [2, 0, 1]]
+        cross[:, [1, 2, 0], [0, 1, 2]] = axis[:, [2, 0, 1]]
+        sin, cos = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
+        turns[:, :3, :3] += sin * cross + (1 - cos) * cross @ cross
+    return turns[0] if size is None else turns
 
 
 def _locked_z(forward: Floats) -> tuple[float, float] | None:
@@ -446,6 +527,22 @@ class _Fit:
         origin[:3, 3] = -_draw_position(rng, *interval, corner)
         return coordinates.relative_to(origin[:3, 3].tolist()), matrix @ origin
 
+    def holds(self, linears: Floats, lock_z: bool) -> npt.NDArray[np.bool_]:
+        """Which of many warps about the origin find a place."""
+        lowest, highest, valid = _reach(linears, lock_z, self.patch, (0, 0, 0), self.patch)
+        first, last = -lowest, np.array(self.source) - 1 - highest
+        if self.displacement is not None:
+            first = first - self.displacement.min((1, 2, 3))
+            last = last - self.displacement.max((1, 2, 3))
+        if self.target_patch is not None and self.target_patch_start is not None:
+            lowest, highest, _ = _reach(
+                linears, lock_z, self.patch, self.target_patch_start, self.target_patch
+            )
+            start = np.array(self.target_start)
+            first = np.maximum(first, start - lowest)
+            last = np.minimum(last, start + self.target_source - 1 - highest)
+        return valid & (first <= last + TOLERANCE).all(1)
+
     def _interval(self, coordinates: CoordinateMap) -> tuple[Floats, Floats] | None:
         """Lowest and highest shift for which everything lies inside."""
         try:
@@ -462,6 +559,27 @@ class _Fit:
         if np.any(first > last + TOLERANCE):
             return None
         return first, np.maximum(first, last)
+
+
+def _reach(
+    linears: Floats, lock_z: bool, patch: Shape3, start: Shape3, shape: Shape3
+) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    """Where a part of the patch lies in the source, low and high, (N, 3) each, about the origin.
+
+    And which warps send nothing through infinity.
+    """
+    far = np.array(shape) - 1
+    corners = np.array(list(np.ndindex(2, 2, 2))) * far + np.array(start)
+    placed = np.column_stack([corners - (np.array(patch) - 1) / 2, np.ones(8)])
+    if lock_z:
+        plane = np.linalg.inv(linears[:, 1:, 1:]) @ placed[:, 1:].T
+        depth = placed[:, 0] / linears[:, :1, 0]
+        reached = np.concatenate([depth[:, None], plane[:, :2] / plane[:, 2:]], 1)
+        divisor = plane[:, 2]
+    else:
+        whole = np.linalg.inv(linears) @ placed.T
+        reached, divisor = whole[:, :3] / whole[:, 3:], whole[:, 3]
+    return reached.min(2), reached.max(2), (divisor > 0).all(1)
 
 
 def _draw_position(rng: np.random.Generator, first: Floats, last: Floats, corner: Floats) -> Floats:
