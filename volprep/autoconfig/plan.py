@@ -47,6 +47,8 @@ class Plan:
         Bytes of a training step by part, the reserve included.
     memory_budget : int
         What they were to fit into.
+    augment : tuple or mapping
+        The augmentations that train, as a config has them.
     steps : int or None
         Batches of an epoch; None where no data is known, as for the next three.
     n_positions : int or None
@@ -78,6 +80,7 @@ class Plan:
     aug_patch_size: Shape3
     memory: Mapping[str, int]
     memory_budget: int
+    augment: tuple[Any, ...] | Mapping[str, Any] = ()
     steps: int | None = None
     n_positions: int | None = None
     cover: int | None = None
@@ -147,6 +150,10 @@ def _frozen(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(map(str, value)) or "none"
+    if value == () or (isinstance(value, tuple) and isinstance(value[0], Mapping | str)):
+        return ", ".join(_short(v) for v in value) or "none"
     if isinstance(value, tuple) and value and isinstance(value[0], tuple):
         return " ".join("x".join(map(str, v)) for v in value)
     if isinstance(value, tuple):

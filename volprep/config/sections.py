@@ -118,6 +118,9 @@ class DataConfig(Section):
         description="instances: each object has its own id; classes: ids are classes; auto: "
         "classes in nnU-Net's layout, else instances.",
     )
+    modality: Literal["em", "fluorescence", "ct"] | None = Field(
+        None, description="What took the images, for augment: auto; told by the data if not given."
+    )
     ignore: Values = Field(
         (), description="Label values that are no class and not annotated, such as 255."
     )
@@ -463,8 +466,10 @@ class Config(Section):
         description="What the network learns, made from labels after augmentation: binary, "
         "affinities, boundary, signed_distance, instance_distance, flow, size_weight, one_hot.",
     )
-    augment: list[dict[str, Any] | str] | dict[str, Any] = Field(
-        default_factory=list, description="Augmentations: a list of named sections, in order."
+    augment: Literal["auto"] | list[dict[str, Any] | str] | dict[str, Any] = Field(
+        "auto",
+        description="Augmentations: a list of named sections, in order; auto: the preset that "
+        "fits (em, fluorescence, ct or 2d), which the plan names; [] for none.",
     )
     findings: FindingsConfig = Field(
         default_factory=lambda: FindingsConfig.model_validate({}),

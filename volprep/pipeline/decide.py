@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volprep.augment import required_shape, transforms_from_config
 from volprep.autoconfig import (
     DEFORMATION,
     BlockFit,
@@ -37,6 +36,7 @@ from volprep.fingerprint import (
     LabelFacts,
 )
 from volprep.geometry import Box, Shape3, Spacing3, three
+from volprep.pipeline.augmentation import Look, listed_augment, look_into, with_augment
 from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.measure import crop_boxes, free_room, headers_of, label_values
 from volprep.pipeline.reporting import Reporter, silent
@@ -69,6 +69,8 @@ class Known:
     ----------
     heads : Fingerprint
         Shapes, dtypes and spacings of every case.
+    look : callable
+        Takes a glance at a part that trains, where `augment: auto` cannot tell without.
     values : frozenset of int, or None
         Every value of the labels, 0 where it occurs; None where it does not matter.
     label_bytes : mapping of str to int
@@ -80,6 +82,7 @@ class Known:
     """
 
     heads: Fingerprint
+    look: Look
     values: frozenset[int] | None = None
     label_bytes: Mapping[str, int] = field(default_factory=dict)
     room: int | None = None
@@ -138,11 +141,14 @@ def decide(config: Config, cases: Cases, known: Known) -> Decision:
         plan, splits = plan_blocks(config, cases, heads, classes, shapes)
     else:
         plan = _plan(config, heads, cases, classes)
-    plan = _with_epoch(config, dataclasses.replace(plan, resampled=resampled), splits, shapes)
     measured = tuple(
         SplitPart(part.case, part.box and layouts[part.case].to_source(part.box))
         for part in splits.train
     )
+    augment, reason = listed_augment(config, heads.cases[0], known.look, measured[0])
+    given = config.plan.aug_patch_size is not None
+    plan = with_augment(plan, augment, reason, size_given=given)
+    plan = _with_epoch(config, dataclasses.replace(plan, resampled=resampled), splits, shapes)
     return Decision(plan, splits, classes, layouts, measured)
 
 
@@ -166,7 +172,7 @@ def survey(
         values = label_values(config, cases, reporter)
     crops = crop_boxes(config, cases, reporter) if config.preprocess.crop_nonzero else {}
     room = None if config.preprocess.target_spacing in (None, "none") else free_room(config)
-    return Known(heads, values, label_bytes, room, crops)
+    return Known(heads, look_into(cases), values, label_bytes, room, crops)
 
 
 def plan_of_shape(
@@ -309,7 +315,7 @@ def _plan(
     arguments = _plan_arguments(config.plan)
     if limit is not None and arguments["patch_size"] is None:
         arguments["patch_size"] = limit
-    plan = make_plan(
+    return make_plan(
         fingerprint.median_shape,
         spacing=fingerprint.median_spacing,
         target_spacing=_target_spacing(config, fingerprint),
@@ -317,20 +323,6 @@ def _plan(
         n_classes=config.data.n_classes or (len(classes) if classes else 2),
         n_images=len(cases),
         **arguments,
-    )
-    if config.plan.aug_patch_size is not None:
-        return plan
-    transforms = transforms_from_config(config.augment)
-    names = ", ".join(transform.name for transform in transforms)
-    return dataclasses.replace(
-        plan,
-        aug_patch_size=required_shape(transforms, plan.patch_size, plan.spacing),
-        reasons={
-            **plan.reasons,
-            "aug_patch_size": f"holds all that these may read: {names}"
-            if names
-            else "the patch: nothing is augmented",
-        },
     )
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from volprep.augment import transforms_from_config
 from volprep.cases import (
     SEARCH_OPTIONS,
     Case,
@@ -28,6 +27,7 @@ from volprep.config import (
 from volprep.errors import ConfigError, SourceError
 from volprep.findings import Finding
 from volprep.headers import list_volumes
+from volprep.pipeline.augmentation import check_augment
 from volprep.sources import stem_of
 from volprep.splits import Twins, find_twins
 from volprep.targets import targets_from_config
@@ -65,7 +65,7 @@ def load_target(
     given = {name: value for name, value in data.items() if value is not None}
     if path.suffix.lower() in (".yaml", ".yml"):
         config = load_config(path)
-        transforms_from_config(config.augment, where=f"{path}: augment")
+        check_augment(config, f"{path}: augment")
         targets_from_config(config.targets, where=f"{path}: targets")
         if given or masks:
             words = ", ".join([*given, *(["masks"] if masks else [])])

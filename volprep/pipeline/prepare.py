@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from volprep.augment import transforms_from_config
 from volprep.autoconfig import Plan, few_positions
 from volprep.cases import Cases
 from volprep.checks import Report
@@ -33,6 +32,7 @@ from volprep.errors import DataCheckError, PlanError, StoreError, VolprepError
 from volprep.findings import Finding
 from volprep.fingerprint import Fingerprint
 from volprep.geometry import Box, Shape3, three
+from volprep.pipeline.augmentation import check_augment
 from volprep.pipeline.check import check, values_of
 from volprep.pipeline.decide import decide, drawing, survey
 from volprep.pipeline.inputs import chosen_cases, list_cases, load_target, voxel_count
@@ -133,7 +133,7 @@ def prepare(
     if not isinstance(config, Config):
         config = load_target(Path(config))
     out = config.output.dir
-    transforms_from_config(config.augment)  # a mistake there is told before anything is read
+    check_augment(config)  # a mistake there is told before anything is read
     cases = list_cases(config)
     key = _run_key(config, cases)
     done = _already_there(out, key, overwrite=overwrite)
@@ -467,7 +467,7 @@ def _training_config(
             ),
             "normalisation": decided.normalisation.to_dict(),
             "case_normalisation": {n: rule.to_dict() for n, rule in decided.of_case.items()},
-            "augment": config.augment,
+            "augment": plan.augment,
             "targets": [target.to_dict() for target in decided.targets],
             "stored_targets": [t.name for t in stored_targets(config, decided.targets)],
             "splits": "splits.json",

@@ -12,9 +12,10 @@ import numpy as np
 
 from volprep.cases import Case, Cases
 from volprep.checks import odd_names
-from volprep.config import dump_yaml
+from volprep.config import dump_yaml, parse_spacing
 from volprep.errors import SourceError
 from volprep.findings import raise_on_errors
+from volprep.pipeline.augmentation import starting_augment
 from volprep.pipeline.inputs import list_cases, load_target
 from volprep.sampling import ForegroundIndex
 
@@ -174,7 +175,7 @@ def starting_yaml(
         f"  foreground: {{p: 0.33, per: {_ONE[guess.kind]}}}"
         "  # share of patches drawn around labels",
         "",
-        "augment: []  # a list such as [flip, rotate, {elastic: {p: 0.3}}]; train.yaml carries it",
+        *starting_augment(cases, parse_spacing(given.get("spacing"))),
         "",
         "output:",
         *_entry("dir", _relative(output, base), 2),

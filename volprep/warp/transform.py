@@ -385,14 +385,14 @@ def warp_source_shape(
 def _strengths(amount: float, redraws: int) -> Iterator[tuple[float, int, bool]]:
     """Strength, how many draws, and whether axes may be swapped, one after the other."""
     yield amount, 1, True
-    count = 64
-    while redraws > 0:
-        yield amount, min(count, redraws), True
-        redraws -= count
+    count, left = 64, redraws
+    while left > 0:
+        yield amount, min(count, left), True
+        left -= count
         count *= 4
-    if amount > 0:
+    if amount > 0 and redraws > 0:
         for number in range(1, _SHRINKS + 1):
-            yield amount * _SHRINK**number, 1, True
+            yield amount * _SHRINK**number, min(redraws, 64), True
     yield 0.0, 1, False
 
 
