@@ -103,6 +103,22 @@ def test_mistakes_end_with_a_word_about_them(data: Path, tmp_path: Path) -> None
         preview_augment(config, only=["gamma"])
     with pytest.raises(ConfigError, match=r"--case: no case is called 'secon'.*second"):
         preview_augment(config, case="secon")
-    empty = load_config(write_config(data, tmp_path, augment=[]))
-    with pytest.raises(ConfigError, match="augment: nothing is listed"):
-        preview_augment(empty)
+
+
+def test_without_a_list_the_preset_is_shown(data: Path, tmp_path: Path) -> None:
+    auto = preview_augment(load_config(write_config(data, tmp_path, augment="auto")), n=1)
+    assert any("preset fluorescence: voxels of 0.1" in line for line in auto.lines)
+    assert "Gamma alone" in [row.title for row in auto.rows]
+    empty = preview_augment(load_config(write_config(data, tmp_path, augment=[])), n=1)
+    assert any("lists no augmentation, and none trains" in line for line in empty.lines)
+    assert [row.title for row in empty.rows] == [row.title for row in auto.rows]
+
+
+def test_draws_that_do_not_fit_are_told(data: Path, tmp_path: Path) -> None:
+    turned = [{"rotate": {"rot90": False, "p": 1.0}}]
+    small = {"patch_size": [8, 32, 32], "aug_patch_size": [8, 32, 32]}
+    page = preview_augment(load_config(write_config(data, tmp_path, augment=turned, plan=small)))
+    assert any("of the draws whole" in line for line in page.lines)
+    assert any("mirrored at the border" in line for c in page.rows[0].cells for line in c.lines)
+    page = preview_augment(load_config(write_config(data, tmp_path, augment=turned)))
+    assert not any("of the draws whole" in line for line in page.lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,11 +27,17 @@ from volprep.augment.transform import (
     Transform,
     Values,
 )
-from volprep.geometry import Shape3, Spacing3, VolumeLike
+from volprep.errors import did_you_mean
+from volprep.geometry import Box, Shape3, Spacing3, VolumeLike, three
 from volprep.randomness import sample_generator
 from volprep.warp import Border, CoordinateMap, resample
 
 __all__ = ["Compose"]
+
+log = logging.getLogger(__name__)
+
+#: Masks that say where a sample is to be believed.
+VALID = ("mask", "valid_mask")
 
 Array = npt.NDArray[Any]
 Sample = dict[str, Any]
@@ -45,6 +52,33 @@ class Movable(Protocol):
     def transform(self, points_fn: Callable[..., Any]) -> Any:
         """The same with every point sent through a function of (N, 3)."""
         ...
+
+
+class Tally:
+    """How many draws fitted into what was read; told once about an epoch where few did.
+
+    Counted for each process, without a lock: a count lost is no harm.
+    """
+
+    #: Draws after which is told, nnU-Net's epoch of two patches a batch; and how many must fit.
+    EVERY, ENOUGH = 500, 0.8
+
+    def __init__(self) -> None:
+        self.draws = self.fitted = 0
+
+    def add(self, fits: bool, size: Shape3, read: Shape3, wanted: Shape3) -> None:
+        """Count one, and say so where it is time and too few fitted."""
+        self.draws += 1
+        self.fitted += fits
+        if self.draws < self.EVERY:
+            return
+        share, self.draws, self.fitted = self.fitted / self.draws, 0, 0
+        if share < self.ENOUGH:
+            log.warning(
+                "augment: %.0f%% of the draws of %s fit into the %s that are stored; the rest is "
+                "mirrored and not valid; store %s (plan.aug_patch_size) or turn and scale less",
+                100 * share, size, read, wanted,
+            )  # fmt: skip
 
 
 class Compose:
@@ -74,6 +108,11 @@ class Compose:
         `volprep.augment.measure_scale` says: what the loader and the preview do.
     spacing : sequence of three floats, optional
         (Z, Y, X) of a voxel, so that free rotations are physical. None takes cubes.
+    ignore : int, optional
+        What ``label`` is where its voxels would be invented beyond the sample; None
+        mirrors it there as the image is. The masks ``mask`` and ``valid_mask`` are 0 there.
+    absent : sequence of str
+        Targets that `skip_targets` may name though this `Compose` has them not.
     seed : int
         For calls without a generator.
 
@@ -102,16 +141,21 @@ class Compose:
         border: Border = "reflect",
         value_range: Sequence[Any] | None = None,
         spacing: Sequence[float] | None = None,
+        ignore: int | None = None,
+        absent: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         self.transforms = tuple(_checked(transforms))
         self.input_size = _shape(input_size)
         self.targets = _targets(self.transforms, additional_targets)
+        _check_skipped(self.transforms, (*self.targets, *absent))
         self.smooth = smooth
         self.border: Border = border
         self.value_range = value_range
         self.spacing = _spacing(spacing)
+        self.ignore = ignore
         self.seed = seed
+        self._told = Tally()
         self._calls = itertools.count()
         self._process = os.getpid()
 
@@ -126,6 +170,13 @@ class Compose:
     def required_shape(self) -> Shape3:
         """The patch (Z, Y, X) to read, so that no draw needs the border."""
         return required_shape(self.transforms, self.input_size, self.spacing)
+
+    def reaches_beyond(self, drawn: Drawn, shape: Sequence[int]) -> Shape3:
+        """How many voxels (Z, Y, X) a draw reads beyond a sample of `shape`; 0 where it fits."""
+        centre = [(n - 1) / 2 for n in shape]
+        box = self.coordinate_map(drawn, centre).source_box(self.input_size)
+        pairs = zip(box.start, box.stop, shape, strict=True)
+        return three(max(0, -a, b - n) for a, b, n in pairs)
 
     def draw(self, rng: Generator) -> Drawn:
         """Draw the parameters of one augmentation, and apply nothing."""
@@ -348,6 +399,17 @@ class Compose:
         """An image, if the names begin with one, and masks, each read once."""
         image = fetched[0][0] if self.targets[names[0]] == "img" else None
         first = 0 if image is None else 1
+        within = Box.at(fetched[0][1], fetched[0][0].shape[-3:])
+        fits = within.contains(coordinates.source_box(self.input_size))
+        if image is not None:
+            self._told.add(fits, self.input_size, within.shape, self.required_shape)
+        apart = [] if fits else self._invented(coordinates, names, fetched, out)
+        yield from apart
+        done = {name for name, _ in apart}
+        kept = [n for n, name in enumerate(names) if name not in done]
+        names, fetched = [names[n] for n in kept], [fetched[n] for n in kept]
+        if not names:
+            return
         result, labels = resample(
             coordinates,
             self.input_size,
@@ -365,6 +427,27 @@ class Compose:
         if image is not None and result is not None:
             yield names[0], result if image.ndim == 4 else result[0]
         yield from zip(names[first:], labels, strict=True)
+
+    def _invented(
+        self,
+        coordinates: CoordinateMap,
+        names: Sequence[str],
+        fetched: Sequence[tuple[Array, Shape3]],
+        out: Mapping[str, Array] | None,
+    ) -> list[tuple[str, Array]]:
+        """The masks that a border rule must not invent: not valid, or to be ignored there."""
+        beyond: dict[str, int] = dict.fromkeys(VALID, 0)
+        if self.ignore is not None:
+            beyond["label"] = self.ignore
+        found = []
+        for name, (array, origin) in zip(names, fetched, strict=True):
+            if self.border == "reflect" and self.targets[name] == "mask" and name in beyond:
+                _, (result,) = resample(
+                    coordinates, self.input_size, labels=[array], origin=origin, border="fill",
+                    label_fill=beyond[name], out=None if out is None else (None, [out[name]]),
+                )  # fmt: skip
+                found.append((name, result))
+        return found
 
     def _changed(self, drawn: Drawn, moved: Sample) -> Sample:
         """Objects and intensities, in place on arrays that nobody else holds."""
@@ -480,6 +563,17 @@ def _targets(
                     f"additional_targets: {name!r} is both {targets[name]!r} and {kind!r}"
                 )
     return targets
+
+
+def _check_skipped(transforms: Sequence[Transform], known: Sequence[str]) -> None:
+    """A name that is no target would be skipped by no one, without a word."""
+    for transform in transforms:
+        for name in transform.skip_targets:
+            if name not in known:
+                raise ValueError(
+                    f"{transform.name}.skip_targets: {name!r} is no target"
+                    f"{did_you_mean(name, known)}"
+                )
 
 
 def _about(

@@ -273,7 +273,18 @@ class Recipe:
             self.size,
             targets,
             spacing=self.training["spacing"],
+            ignore=self._unused_value(),
+            absent=("label", "mask", "skeletons"),
         )
+
+    def _unused_value(self) -> int | None:
+        """A stored label that is no class, and so becomes the one that is ignored."""
+        if self.classes is None or "label" not in self.stored:
+            return None
+        dtype = self.stored["label"][1]
+        most = 1 if dtype == np.bool_ else int(np.iinfo(dtype).max)
+        used = set(self.classes.tolist())
+        return next((n for n in range(min(most, len(used)) + 1) if n not in used), None)
 
     def _targets_to_make(self) -> list[Target]:
         """Those that are stored are made anew after an augmentation."""

@@ -13,14 +13,26 @@ from volprep.augment import transforms_from_config as transforms_of
 from volprep.autoconfig import Plan
 from volprep.cases import Cases
 from volprep.config import Config
+from volprep.errors import ConfigError, did_you_mean
 from volprep.fingerprint import CaseFacts
 from volprep.geometry import Box, Spacing3
 from volprep.splits import SplitPart
 
-__all__ = ["Look", "check_augment", "listed_augment", "look_into", "preset_of", "starting_augment", "with_augment"]
+__all__ = [
+    "Look",
+    "check_augment",
+    "listed_augment",
+    "look_into",
+    "preset_of",
+    "starting_augment",
+    "with_augment",
+]
 
 #: The 1st, 50th and 99th percentile of some voxels of a part.
 Look = Callable[[SplitPart], tuple[float, float, float]]
+
+#: What a sample holds that a transform may skip.
+TARGETS = ("image", "label", "mask", "skeletons")
 
 # A glance at the middle of a part: enough for three percentiles, little to decode.
 _GLANCE = (8, 192, 192)
@@ -28,8 +40,20 @@ _GLANCE = (8, 192, 192)
 
 def check_augment(config: Config, where: str = "augment") -> None:
     """Refuse a list with a mistake in it before anything is read."""
-    if config.augment != "auto":
-        transforms_of(config.augment, where=where)
+    if config.augment == "auto":
+        return
+    for transform in transforms_of(config.augment, where=where):
+        known = (*TARGETS, *(transform.additional_targets or ()), *_named(config.augment))
+        for name in transform.skip_targets:
+            if name not in known:
+                found = f"{where}: {transform.name}.skip_targets: {name!r} is no target"
+                raise ConfigError(found + did_you_mean(name, known))
+
+
+def _named(augment: Sequence[Any] | Mapping[str, Any]) -> Sequence[str]:
+    """The targets that the block form names."""
+    block = augment.get("AUGMENTOR", augment) if isinstance(augment, Mapping) else {}
+    return block.get("ADDITIONAL_TARGETS_NAME") or ()
 
 
 def look_into(cases: Cases) -> Look:

@@ -8,22 +8,23 @@ from typing import Any
 import numpy as np
 
 from volprep.augment import Compose, compose_from_config
-from volprep.autoconfig import Plan
 from volprep.cases import Case, Cases
 from volprep.config import Config
-from volprep.cutting import read_patch
+from volprep.cutting import PreparedCase, blocks_of, read_patch, stored_patch_size
 from volprep.errors import ConfigError
-from volprep.geometry import Box, Shape3, VolumeLike
-from volprep.pipeline.decide import plan_of
-from volprep.pipeline.inputs import list_cases
-from volprep.preprocess import ResampledVolume
+from volprep.geometry import Box, Shape3, Spacing3
+from volprep.pipeline.augmentation import look_into, preset_of
+from volprep.pipeline.decide import Decision, decide, survey
+from volprep.pipeline.inputs import chosen_cases
+from volprep.pipeline.reporting import silent
+from volprep.pipeline.skeletons import make_skeletons
 from volprep.preview import Page, render_preview
 from volprep.randomness import sample_generator
 from volprep.skeletons import Skeletons, skeletonize
 
 __all__ = ["preview_augment"]
 
-# Places that are looked at until one holds labels.
+# Places that are looked at until one shows labels.
 _TRIES = 16
 
 
@@ -36,7 +37,7 @@ def preview_augment(
     n: int = 8,
     only: Sequence[str] = (),
 ) -> Page:
-    """Draw the augmentations that a config lists, on a patch of its own data.
+    """Draw the augmentations of a config, or its preset, on a patch of its own data.
 
     Parameters
     ----------
@@ -59,33 +60,46 @@ def preview_augment(
     Raises
     ------
     ConfigError
-        If the config lists no augmentation, `only` names one that it does not
-        list, or there is no such case.
+        If `only` names a transform that is not listed, or there is no such case.
 
     Notes
     -----
-    Intensities are shown as they are in the file: amounts are fractions of the
-    value range, so that normalising first would give the same pictures.
+    The patch is one that training could store: of the planned size, from the part of
+    the case that trains, cropped and resampled as `prepare` does it. Intensities are shown
+    as they are in the file: amounts are measured by the patch itself, so that
+    normalising first gives the same pictures, but for what is clipped.
     """
-    if not config.augment:
-        raise ConfigError("augment: nothing is listed; add for example [flip, rotate, grayscale]")
-    cases = list_cases(config)
+    cases = chosen_cases(config)
+    decision = decide(config, cases, survey(config, cases, silent))
     chosen = _chosen(cases, case)
-    plan = plan_of(config)
-    start = config.seed if seed is None else seed
-    volumes = _volumes(chosen, plan)
+    notes = [f"Augmentations: {decision.plan.reasons['augment']}."]
+    augment = decision.plan.augment
+    if not augment:
+        facts = next(f for f in survey(config, cases, silent).heads.cases if f.name == chosen.name)
+        preset = preset_of(config, facts, look_into(cases), decision.measured[0])
+        augment = tuple(preset.augment)
+        notes = [
+            f"The config lists no augmentation, and none trains; shown is the preset "
+            f"{preset.name} ({preset.reason}), which augment: auto takes."
+        ]
+    prepared, block = _prepared(chosen, decision)
     skeletons = chosen.skeletons is not None or config.skeletons.enabled
-    compose = _compose(config, plan, volumes, skeletons and "label" in volumes)
-    sample = _sample(chosen, volumes, compose, plan, start, index)
+    compose = _compose(augment, decision, prepared, skeletons)
+    start = config.seed if seed is None else seed
+    size = decision.plan.aug_patch_size if decision.plan.augment else compose.required_shape
+    size = stored_patch_size(decision.plan.patch_size, size, [(0, block)])
+    sample = _sample(config, chosen, prepared, block, size, decision, compose, (start, index))
     try:
         return render_preview(
             sample,
             compose,
             n=n,
             seed=start,
-            spacing=plan.spacing,
+            spacing=_spacing(decision, prepared),
             only=only,
             title=f"Augmentation preview: {chosen.name}",
+            notes=notes,
+            points="skeletons",
         )
     except ValueError as error:
         if not str(error).startswith("only:"):
@@ -102,72 +116,96 @@ def _chosen(cases: Cases, name: str | None) -> Case:
         raise ConfigError(f"--case: {error.args[0]}") from None
 
 
-def _volumes(case: Case, plan: Plan) -> dict[str, VolumeLike]:
-    """What the case has, on the grid that training sees."""
-    opened: dict[str, VolumeLike | None] = {
-        "image": case.open_image(),
-        "label": case.open_label(),
-        "mask": case.open_mask(),
-    }
-    found = {name: volume for name, volume in opened.items() if volume is not None}
-    if plan.target_spacing is None:
-        return found
-    return {
-        name: ResampledVolume(volume, plan.target_spacing, labels=name != "image")
-        for name, volume in found.items()
-    }
+def _spacing(decision: Decision, prepared: PreparedCase) -> Spacing3 | None:
+    return decision.plan.spacing or prepared.image.spacing
 
 
-def _compose(
-    config: Config, plan: Plan, volumes: dict[str, VolumeLike], skeletons: bool
-) -> Compose:
-    targets: dict[str, Any] = {name: "mask" for name in volumes if name != "image"}
-    if skeletons:
-        targets["skeleton"] = "points"
-    return compose_from_config(config.augment, plan.patch_size, targets, spacing=plan.spacing)
+def _prepared(case: Case, decision: Decision) -> tuple[PreparedCase, Box]:
+    """The case on the grid of the patch set, and its part that trains, or all of it."""
+    layout = decision.layouts[case.name]
+    label, mask = case.open_label(), case.open_mask()
+    prepared = PreparedCase(
+        case.name,
+        layout.open(case.open_image()),
+        None if label is None else layout.open(label, labels=True),
+        None if mask is None else layout.open(mask, labels=True),
+    )
+    parts = [part for part in decision.splits.train if part.case == case.name]
+    trained = blocks_of(parts, [prepared])
+    return prepared, trained[0][1] if trained else Box.whole(prepared.image.shape)
+
+
+def _compose(augment: Any, decision: Decision, prepared: PreparedCase, skeletons: bool) -> Compose:
+    targets: dict[str, Any] = {}
+    if prepared.label is not None:
+        targets["label"] = "mask"
+    if prepared.mask is not None:
+        targets["mask"] = "mask"
+    if skeletons and prepared.label is not None:
+        targets["skeletons"] = "points"
+    return compose_from_config(
+        augment,
+        decision.plan.patch_size,
+        targets,
+        spacing=decision.plan.spacing,
+        absent=("label", "mask", "skeletons"),
+    )
 
 
 def _sample(
+    config: Config,
     case: Case,
-    volumes: dict[str, VolumeLike],
+    prepared: PreparedCase,
+    block: Box,
+    size: Shape3,
+    decision: Decision,
     compose: Compose,
-    plan: Plan,
-    seed: int,
-    index: int,
+    draw: tuple[int, int],
 ) -> dict[str, Any]:
-    whole = Box.whole(volumes["image"].shape)
-    box = _place(volumes, compose.required_shape, whole, sample_generator(seed, 0, index))
+    box = _place(prepared, block, size, decision.plan.patch_size, draw)
+    volumes = {"image": prepared.image, "label": prepared.label, "mask": prepared.mask}
     sample: dict[str, Any] = {
-        name: read_patch(volume, whole, box) for name, volume in volumes.items()
+        name: read_patch(volume, block, box)
+        for name, volume in volumes.items()
+        if volume is not None
     }
     sample = {name: a if name == "image" else a[0] for name, a in sample.items()}
-    if "skeleton" in compose.targets:
-        sample["skeleton"] = _skeletons(case, sample["label"], box, plan)
+    if "skeletons" in compose.targets:
+        sample["skeletons"] = _skeletons(config, case, prepared, decision, sample["label"], box)
     return sample
 
 
 def _place(
-    volumes: dict[str, VolumeLike], size: Shape3, whole: Box, rng: np.random.Generator
+    prepared: PreparedCase, block: Box, size: Shape3, shown: Shape3, draw: tuple[int, int]
 ) -> Box:
-    """A place with labels in its middle, if a few tries find one."""
-    box = whole
+    """A place that shows labels, if a few tries find one."""
+    rng = sample_generator(draw[0], 0, draw[1])
+    box = block
     for _ in range(_TRIES):
-        room = [max(0, n - s) for n, s in zip(whole.shape, size, strict=True)]
-        start = [int(rng.integers(r + 1)) for r in room]
-        short = [max(0, s - n) // 2 for n, s in zip(whole.shape, size, strict=True)]
+        room = [max(0, n - s) for n, s in zip(block.shape, size, strict=True)]
+        start = [a + int(rng.integers(r + 1)) for a, r in zip(block.start, room, strict=True)]
+        short = [max(0, s - n) // 2 for n, s in zip(block.shape, size, strict=True)]
         box = Box.at([a - b for a, b in zip(start, short, strict=True)], size)
-        if "label" not in volumes or volumes["label"].read(box.clip(whole.shape)).any():
+        margin = [(s - p) // 2 for s, p in zip(size, shown, strict=True)]
+        middle = Box.at([a + m for a, m in zip(box.start, margin, strict=True)], shown)
+        if prepared.label is None or prepared.label.read(middle.common(block)).any():
             return box
     return box
 
 
-def _skeletons(case: Case, label: Any, box: Box, plan: Plan) -> Skeletons:
-    """Those of the file, or made from what the patch shows of each instance."""
+def _skeletons(
+    config: Config,
+    case: Case,
+    prepared: PreparedCase,
+    decision: Decision,
+    label: Any,
+    box: Box,
+) -> Skeletons:
+    """Those that the case brings, as `prepare` reads them, or made from what the patch shows."""
     if case.skeletons is None:
-        return skeletonize(label, spacing=plan.spacing)
-    read = Skeletons.from_file(case.skeletons)
-    image = case.open_image()
-    if plan.target_spacing is not None and image.spacing is not None:
-        scale = np.asarray(image.spacing) / np.asarray(plan.target_spacing)
-        read = read.transform(lambda points: (points + 0.5) * scale - 0.5)
-    return read.crop(box, label)
+        return skeletonize(label, spacing=decision.plan.spacing)
+    read, _ = make_skeletons(
+        prepared, case, decision.layouts[case.name], config.skeletons,
+        workers=1, progress=lambda _: None,
+    )  # fmt: skip
+    return read.crop(box, np.asarray(label))

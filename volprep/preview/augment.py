@@ -21,6 +21,9 @@ __all__ = ["render_preview"]
 Array = npt.NDArray[Any]
 Sample = Mapping[str, Any]
 
+# Draws from which it is told how many fit.
+_DRAWS = 100
+
 
 def render_preview(
     sample: Sample,
@@ -83,7 +86,26 @@ def render_preview(
     for transform in chosen:
         alone = _alone(transform, compose)
         rows.append(studio.row(_title(transform), _parameters(transform), sample, alone))
-    return Page(title, [*notes, *_about(compose, spacing, seed, original, label, points)], rows)
+    size_line, shown = _about(compose, spacing, seed, original, label, points)
+    return Page(title, [size_line, *_fit(compose, sample), *notes, shown], rows)
+
+
+def _fit(compose: Compose, sample: Sample) -> list[str]:
+    """How many draws of the whole pipeline fit into the sample, where not all do."""
+    shape = np.asarray(sample["image"]).shape[-3:]
+    drawn = [compose.draw(sample_generator(0, 1, k)) for k in range(_DRAWS)]
+    fitted = sum(not any(compose.reaches_beyond(one, shape)) for one in drawn)
+    if fitted == _DRAWS:
+        return []
+    return [
+        f"The sample of {_times(shape)} holds {fitted / _DRAWS:.0%} of the draws whole; the others "
+        f"are mirrored at its border, and not valid there; {_times(compose.required_shape)} would "
+        "hold all."
+    ]
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(str(n) for n in shape)
 
 
 @dataclass(frozen=True)
@@ -104,9 +126,12 @@ class _Studio:
         results = [compose(sample, replay=one) for one in drawn]
         middle = self._middle()
         cells = [Cell(self._picture(self.original, middle), "original", self._place(middle))]
+        shape = np.asarray(sample["image"]).shape[-3:]
         for k, (one, result) in enumerate(zip(drawn, results, strict=True), 1):
             at = self._where(one, result, compose)
             words = compose.describe(one) or ["left as it is"]
+            beyond = max(compose.reaches_beyond(one, shape))
+            words += [f"up to {beyond} px mirrored at the border"] * (beyond > 0)
             cells.append(Cell(self._picture(result, at), f"draw {k}", [*words, *self._place(at)]))
         cells.append(self._intensities(results))
         return Row(title, note, cells)
@@ -129,7 +154,9 @@ class _Studio:
         transform, values = acting[0]
         if transform.name == "misalignment":
             return (values["section"], *middle[1:])
-        if transform.kind != "intensity":
+        if transform.name == "missing_section":  # the first section after the gap
+            return (min(values["deleted"][0], self.view.shape[0] - 1), *middle[1:])
+        if transform.kind == "spatial":
             return middle
         before = np.asarray(self.original["image"], np.float32)
         change = np.abs(np.asarray(result["image"]) - before)
@@ -196,10 +223,13 @@ def _alone(transform: Transform, compose: Compose) -> Compose:
 
 
 def _strongest(change: Array, axis: int, middle: int) -> int:
-    """The slice along an axis that changed most; the middle one where it is among the best."""
+    """The middle slice along an axis, as of the original, or the one that changed most.
+
+    The other only where the middle one shows next to nothing of the change.
+    """
     others = tuple(n for n in range(3) if n != axis)
     strength = change.mean(others)
-    return middle if strength[middle] >= 0.9 * strength.max() else int(strength.argmax())
+    return middle if strength[middle] >= 0.1 * strength.max() else int(strength.argmax())
 
 
 def _title(transform: Transform) -> str:
@@ -230,16 +260,15 @@ def _about(
     original: Sample,
     label: str,
     points: str,
-) -> list[str]:
-    """What is to be known about all pictures."""
-    size = " x ".join(str(n) for n in compose.input_size)
-    read = " x ".join(str(n) for n in compose.required_shape)
+) -> tuple[str, str]:
+    """What is to be known about all pictures: sizes, and what is shown."""
+    size, read = _times(compose.input_size), _times(compose.required_shape)
     step = (
         "spacing unknown, voxels drawn as cubes"
         if spacing is None
         else "voxels of " + " x ".join(f"{s:g}" for s in spacing) + " µm"
     )
-    lines = [f"Patches of {size} voxels (z, y, x), cut from {read}; {step}; seed {seed}."]
+    line = f"Patches of {size} voxels (z, y, x), cut from {read}; {step}; seed {seed}."
     shown = "Each picture: the (y, x) slice, to its right (y, z), below it (z, x)."
     if compose.input_size[0] == 1:
         shown = "Each picture: the image, y downwards, x to the right."
@@ -247,7 +276,7 @@ def _about(
         shown += " Outlines: labels, a colour for each id."
     if points in original:
         shown += " Dots: skeleton points in the slice; lines: where voxels point to."
-    return [*lines, shown]
+    return line, shown
 
 
 def _three(spacing: Sequence[float] | None) -> Spacing3:
