@@ -390,9 +390,9 @@ def _strengths(amount: float, redraws: int) -> Iterator[tuple[float, int, bool]]
         yield amount, min(count, left), True
         left -= count
         count *= 4
-    if amount > 0 and redraws > 0:
+    if amount > 0:
         for number in range(1, _SHRINKS + 1):
-            yield amount * _SHRINK**number, min(redraws, 64), True
+            yield amount * _SHRINK**number, max(1, min(redraws // 64, 64)), True
     yield 0.0, 1, False
 
 
