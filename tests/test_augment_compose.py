@@ -571,3 +571,58 @@ def test_motion_blur_missing_parts_and_all_else_have_words() -> None:
     words = compose.describe(compose.draw(sample_generator(0)))
     assert words[0].startswith("motion blur, 11 px along ")
     assert words[1].startswith("missing parts, ")
+
+
+def test_a_skipped_target_that_does_not_exist_is_an_error() -> None:
+    for name, nearest in (("lable", "label"), ("masks", "mask"), ("imgae", "image")):
+        with pytest.raises(ValueError, match=rf"flip.skip_targets: '{name}'.*{nearest}\?"):
+            Compose([Flip(skip_targets=[name])], SIZE, {"label": "mask"})
+    Compose([Flip(skip_targets=["mask"])], SIZE, {"label": "mask"})  # others may have one
+    Compose([Flip(skip_targets=["second"])], SIZE, {"second": "img"})
+
+
+@pytest.mark.parametrize("ignore", [None, 255])
+@pytest.mark.parametrize("grown", [0, 8])
+def test_what_the_border_invents_is_neither_valid_nor_a_label(
+    ignore: int | None, grown: int
+) -> None:
+    size = (6, 20, 24)
+    shape = (6, 20 + grown, 24 + grown)
+    rng = np.random.default_rng(0)
+    data = {
+        "image": rng.random(shape, np.float32),
+        "label": rng.integers(1, 9, shape, dtype=np.uint8),
+        "mask": np.ones(shape, bool),
+    }
+    targets = {"label": "mask", "mask": "mask"}
+    compose = Compose([Rotate(p=1, rot90=False)], size, targets, ignore=ignore)
+    invented = 0
+    for n in range(10):
+        drawn = compose.draw(sample_generator(0, 0, n))
+        moved = compose(data, replay=drawn)
+        centre = [(k - 1) / 2 for k in shape]
+        grid = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), -1).reshape(-1, 3)
+        at = compose.coordinate_map(drawn, centre).source_points(grid)
+        inside = ((at >= -0.499) & (at <= np.array(shape) - 0.501)).all(1).reshape(size)
+        beyond = ((at <= -0.501) | (at >= np.array(shape) - 0.499)).any(1).reshape(size)
+        assert moved["mask"][inside].all()
+        assert not moved["mask"][beyond].any()
+        assert (moved["label"][inside] != 255).all()
+        assert (moved["label"][beyond] == 255).all() == (ignore == 255 or not beyond.any())
+        assert any(compose.reaches_beyond(drawn, shape)) or not beyond.any()
+        invented += int(beyond.sum())
+    assert invented > 0
+
+
+def test_draws_that_do_not_fit_are_told_once_an_epoch(caplog: pytest.LogCaptureFixture) -> None:
+    size = (1, 16, 16)
+    data = {"image": np.zeros(size, np.float32)}
+    compose = Compose([Rotate(p=1, rot90=False)], size)
+    for n in range(1000):
+        compose(data, sample_generator(0, 0, n))
+    assert len([r for r in caplog.records if "plan.aug_patch_size" in r.message]) == 2
+    caplog.clear()
+    roomy = {"image": np.zeros(compose.required_shape, np.float32)}
+    for n in range(500):
+        compose(roomy, sample_generator(0, 0, n))
+    assert not caplog.records

@@ -36,6 +36,8 @@ __all__ = ["Compose"]
 
 log = logging.getLogger(__name__)
 
+#: Targets that `skip_targets` may name whether or not a sample has them.
+COMMON = ("image", "label", "mask", "valid_mask", "skeletons")
 #: Masks that say where a sample is to be believed.
 VALID = ("mask", "valid_mask")
 
@@ -111,8 +113,6 @@ class Compose:
     ignore : int, optional
         What ``label`` is where its voxels would be invented beyond the sample; None
         mirrors it there as the image is. The masks ``mask`` and ``valid_mask`` are 0 there.
-    absent : sequence of str
-        Targets that `skip_targets` may name though this `Compose` has them not.
     seed : int
         For calls without a generator.
 
@@ -142,13 +142,12 @@ class Compose:
         value_range: Sequence[Any] | None = None,
         spacing: Sequence[float] | None = None,
         ignore: int | None = None,
-        absent: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         self.transforms = tuple(_checked(transforms))
         self.input_size = _shape(input_size)
         self.targets = _targets(self.transforms, additional_targets)
-        _check_skipped(self.transforms, (*self.targets, *absent))
+        _check_skipped(self.transforms, [*dict.fromkeys((*self.targets, *COMMON))])
         self.smooth = smooth
         self.border: Border = border
         self.value_range = value_range

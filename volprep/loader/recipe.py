@@ -274,7 +274,6 @@ class Recipe:
             targets,
             spacing=self.training["spacing"],
             ignore=self._unused_value(),
-            absent=("label", "mask", "skeletons"),
         )
 
     def _unused_value(self) -> int | None:

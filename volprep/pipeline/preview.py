@@ -148,7 +148,6 @@ def _compose(augment: Any, decision: Decision, prepared: PreparedCase, skeletons
         decision.plan.patch_size,
         targets,
         spacing=decision.plan.spacing,
-        absent=("label", "mask", "skeletons"),
     )
 
 
