@@ -4,6 +4,7 @@ from volprep.cases.case import Case, Cases, FileRef, Fold, LabelKind
 from volprep.cases.channels import ChannelFiles
 from volprep.cases.find import cases_from_entries, find_cases, group_of
 from volprep.cases.layouts import LAYOUTS
+from volprep.cases.regions import Region, regions_from
 from volprep.cases.repair import LabelRules
 from volprep.cases.search import SEARCH_OPTIONS, Search
 
@@ -17,8 +18,10 @@ __all__ = [
     "Fold",
     "LabelKind",
     "LabelRules",
+    "Region",
     "Search",
     "cases_from_entries",
     "find_cases",
     "group_of",
+    "regions_from",
 ]

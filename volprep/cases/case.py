@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from volprep.cases.channels import ChannelFiles
+from volprep.cases.regions import Region, RegionVolume
 from volprep.cases.repair import (
     NO_RULES,
     ColourLabels,
@@ -20,7 +21,7 @@ from volprep.cases.repair import (
 from volprep.cases.valid import ValidMask
 from volprep.errors import ConfigError, SourceError
 from volprep.findings import Finding
-from volprep.geometry import Spacing3
+from volprep.geometry import Box, Spacing3, three
 from volprep.sources import Volume, aligned, open_labels, open_volume
 
 __all__ = ["Case", "Cases", "FileRef", "Fold", "Geometry", "LabelKind", "did_you_mean"]
@@ -108,6 +109,8 @@ class Case:
         `open_label`, and 0 in `open_mask`.
     rules : LabelRules
         How the values of the label become ids.
+    region : Box or None
+        The part of the volume that the case is; None is all of it.
     geometry : {'header', 'stored'} or None
         Where headers say that label, mask or channels lie otherwise than the image:
         ``header`` brings them to the image's grid where no voxel is interpolated, ``stored``
@@ -124,6 +127,7 @@ class Case:
     weight: float = 1.0
     ignore: tuple[int, ...] = ()
     rules: LabelRules = NO_RULES
+    region: Box | None = None
     geometry: Geometry | None = None
 
     @property
@@ -210,13 +214,14 @@ class Case:
             "ignore": list(self.ignore),
             "rules": self.rules.to_dict(),
             "geometry": self.geometry,
+            "region": self.region and [list(self.region.start), list(self.region.stop)],
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Case:
         """The inverse of `to_dict`."""
         label, mask, skeletons = (values.get(key) for key in ("label", "mask", "skeletons"))
-        spacing = values.get("spacing")
+        spacing, region = values.get("spacing"), values.get("region")
         return cls(
             name=values["name"],
             images=tuple(FileRef.from_dict(item) for item in values["images"]),
@@ -229,6 +234,7 @@ class Case:
             ignore=tuple(int(value) for value in values.get("ignore", ())),
             rules=LabelRules.from_dict(values.get("rules", {})),
             geometry=values.get("geometry"),
+            region=Box(three(region[0]), three(region[1])) if region else None,
         )
 
     def _values(self, label: FileRef) -> Volume:
@@ -244,6 +250,8 @@ class Case:
         return aligned(volume, self.image.open() if image is None else image)
 
     def _spaced(self, volume: Volume) -> Volume:
+        if self.region is not None:
+            volume = RegionVolume(volume, self.region)
         if self.spacing is None:
             return volume
         spaced = copy.copy(volume)
@@ -353,6 +361,50 @@ class Cases(Sequence[Case]):
         )
         return replace(self, items=items, label_kind=kind)
 
+    def cut(self, regions: Sequence[Region]) -> Cases:
+        """A case of each region, in place of the volumes that they lie in.
+
+        Regions that share voxels are one group, so that they stay on one side of the split;
+        those of a case that is in a group already, too. Sides that are given become a fold.
+
+        Raises
+        ------
+        ConfigError
+            If a region names no case, lies outside its volume, or some have sides and some
+            have none; if a case without a region is left, or one with skeletons has regions.
+        """
+        if not regions:
+            return self
+        names = [case.name for case in self.items]
+        for region in regions:
+            if region.case is not None and region.case not in names:
+                raise ConfigError(
+                    f"data.regions: no case is called {region.case!r}"
+                    f"{did_you_mean(region.case, names)}"
+                )
+        sided = [region.side is not None for region in regions]
+        if any(sided) and not all(sided):
+            raise ConfigError(
+                "data.regions: some have a `side` and some none; give all one, or none"
+            )
+        parts = [part for case in self.items for part in _parts(case, regions)]
+        if not parts:
+            raise ConfigError("data.regions: no region lies in any case")
+        left = sorted(set(names) - {name for name, _, _ in parts})
+        findings = self.findings
+        if left:
+            found = f"{', '.join(left[:5])}: no region lies in it, so that it is not used"
+            findings = (*findings, Finding("file-left-out", found))
+        folds = self.folds
+        if all(sided):
+            train, val = (
+                tuple(part.name for _, part, region in parts if region.side == side)
+                for side in ("train", "val")
+            )
+            folds = (Fold(train, val),)
+        items = tuple(part for _, part, _ in parts)
+        return replace(self, items=items, folds=folds, findings=findings)
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -393,6 +445,33 @@ class Cases(Sequence[Case]):
             "folds": [{"train": list(f.train), "val": list(f.val)} for f in self.folds],
             "cases": [case.to_dict() for case in self.items],
         }
+
+
+def _parts(case: Case, regions: Sequence[Region]) -> list[tuple[str, Case, Region]]:
+    """The cases that the regions of one case become, with where they come from."""
+    own = [region for region in regions if region.case in (None, case.name)]
+    if not own:
+        return []
+    if case.skeletons is not None:
+        raise ConfigError(
+            f"data.regions: {case.name} brings skeletons of the whole volume, which are not cut; "
+            "leave them out, and set skeletons.enabled to make them anew"
+        )
+    image = case.open_image()
+    boxes = [region.box(case.name, image.shape, image.spacing) for region in own]
+    groups = list(range(len(boxes)))
+    for i, box in enumerate(boxes):
+        for j in range(i):
+            if box.overlaps(boxes[j]):
+                old, new = groups[i], groups[j]
+                groups = [new if group == old else group for group in groups]
+    found = []
+    for number, (region, box) in enumerate(zip(own, boxes, strict=True)):
+        shared = groups.count(groups[number]) > 1
+        group = case.group or (f"{case.name} {groups[number]}" if shared else None)
+        name = f"{case.name}.{region.name or f'region{number}'}"
+        found.append((case.name, replace(case, name=name, region=box, group=group), region))
+    return found
 
 
 def _has_background(case: Case) -> bool:

@@ -285,7 +285,12 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
         )
         for case in config.data.cases
     ]
-    data = config.data.model_copy(update={"root": absolute(config.data.root), "cases": cases})
+    regions = config.data.regions
+    if isinstance(regions, Path):
+        regions = (base / regions.expanduser()).resolve()
+    data = config.data.model_copy(
+        update={"root": absolute(config.data.root), "cases": cases, "regions": regions}
+    )
     output = config.output.model_copy(update={"dir": absolute(config.output.dir)})
     return config.model_copy(update={"data": data, "output": output})
 

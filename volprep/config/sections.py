@@ -72,6 +72,20 @@ class LabelsConfig(Section):
     relabel: bool = Field(False, description="Ids become 1, 2, 3, ... in their order.")
 
 
+class RegionConfig(Section):
+    """A box of a volume that alone is used, as a case of its own."""
+
+    start: tuple[float, float, float] = Field(description="First voxel (z, y, x).")
+    stop: tuple[float, float, float] | None = Field(None, description="The voxel after the last.")
+    size: tuple[float, float, float] | None = Field(None, description="Instead of stop.")
+    case: str | None = Field(None, description="The case it lies in; every case if not given.")
+    name: str | None = Field(None, description="Its name, after that of the case.")
+    unit: Literal["voxels", "um"] = Field("voxels", description="Of start, stop and size.")
+    side: Literal["train", "val"] | None = Field(
+        None, description="Its side of the split; drawn if not given."
+    )
+
+
 class DataConfig(Section):
     """Where the volumes and labels are, and how to read them."""
 
@@ -130,6 +144,11 @@ class DataConfig(Section):
     )
     label_colours: Literal["unique"] | None = Field(
         None, description="unique: labels are pictures in which each colour is an id of its own."
+    )
+    regions: list[RegionConfig] | Path = Field(
+        default_factory=list,
+        description="Boxes that alone are used, each a case of its own: a list, or a .json, .csv "
+        "or webKnossos .nml file.",
     )
     unlabelled: NonNegativeInt | None = Field(
         None, description="The label value of what is not annotated: 0, where 0 is no background."

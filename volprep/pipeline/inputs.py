@@ -14,8 +14,10 @@ from volprep.cases import (
     Case,
     Cases,
     LabelRules,
+    Region,
     cases_from_entries,
     find_cases,
+    regions_from,
 )
 from volprep.compute import Engine
 from volprep.config import (
@@ -110,7 +112,14 @@ def list_cases(config: Config) -> Cases:
         rules=LabelRules(colours=data.label_colours == "unique", **data.labels.model_dump()),
         geometry=data.geometry,
         allow_external=data.allow_external,
-    )
+    ).cut(_regions(config))
+
+
+def _regions(config: Config) -> Sequence[Region]:
+    given = config.data.regions
+    if isinstance(given, Path):
+        return regions_from(given)
+    return regions_from([region.model_dump(exclude_none=True) for region in given])
 
 
 def chosen_cases(

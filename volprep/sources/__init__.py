@@ -34,6 +34,7 @@ from volprep.sources.names import (
 )
 from volprep.sources.placement import Difference, Placement, difference
 from volprep.sources.sniff import check_place, content_error
+from volprep.sources.wrapped import WrappedVolume
 
 __all__ = [
     "SLAB_BYTES",
@@ -48,6 +49,7 @@ __all__ = [
     "Layout",
     "Placement",
     "Volume",
+    "WrappedVolume",
     "aligned",
     "describe_tiles",
     "difference",

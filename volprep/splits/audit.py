@@ -165,16 +165,26 @@ def _audit_groups(splits: Splits) -> list[Finding]:
 def _audit_files(splits: Splits, cases: Sequence[Case]) -> list[Finding]:
     """One file under two names on both sides."""
     sides = _sides(splits)
-    seen: dict[tuple[Path, str | None], str] = {}
+    seen: dict[tuple[Path, str | None], list[Case]] = {}
     findings = []
     for case in cases:
         for ref in case.images:
-            other = seen.setdefault((ref.path.resolve(), ref.key), case.name)
-            if other != case.name and _crosses(sides, other, case.name):
+            others = seen.setdefault((ref.path.resolve(), ref.key), [])
+            shared = (o for o in others if _shares(o, case) and _crosses(sides, o.name, case.name))
+            other = next((each.name for each in shared), None)
+            others.append(case)
+            if other is not None:
                 message = f"the file of {other} too, on the other side of the split"
                 finding = Finding("split-same-file", message, case=case.name, path=ref.path)
                 findings.append(finding)
     return findings
+
+
+def _shares(one: Case, other: Case) -> bool:
+    """Whether two cases of one file show a voxel of it both."""
+    if one.region is None or other.region is None:
+        return one.name != other.name
+    return one.name != other.name and one.region.overlaps(other.region)
 
 
 def _audit_content(
