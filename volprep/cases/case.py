@@ -51,6 +51,11 @@ class FileRef:
     axes: str | None = None
     allow_external: bool = False
 
+    @property
+    def may_have_holes(self) -> bool:
+        """Whether parts of it may be missing: tiles."""
+        return self.path.suffix.lower() == ".json"
+
     def open(self) -> Volume:
         """Open the array as an image, without reading its voxels."""
         return open_volume(
@@ -179,7 +184,8 @@ class Case:
         label and mask do not hold at all (tiles that are missing).
         """
         masks = [] if self.mask is None else [self._on_grid(self.mask.open_labels())]
-        labels = None if self.label is None else self._values(self.label)
+        wanted = self.label is not None and (self.ignore or self.label.may_have_holes)
+        labels = self._values(self.label) if self.label is not None and wanted else None
         masks += [h for v in (labels, *masks) if v is not None and (h := v.holes()) is not None]
         if not self.ignore:
             labels = None
