@@ -5,15 +5,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from volprep.geometry import Shape3, three
 from volprep.loader.batches import PatchLoader
+from volprep.loader.dataset import EpochDataset, Sample, empty_numbers
 from volprep.loader.order import EpochSampler
 from volprep.loader.recipe import Arrays, LabelDtype, Recipe, SampleTransform
 from volprep.randomness import sample_generator
@@ -22,10 +23,8 @@ from volprep.store import PatchStore
 
 __all__ = ["PatchDataset", "dataloader"]
 
-Sample = dict[str, Any]
 
-
-class PatchDataset(Dataset[Sample]):
+class PatchDataset(EpochDataset):
     """The patches of one split of a patch set.
 
     Parameters
@@ -89,15 +88,13 @@ class PatchDataset(Dataset[Sample]):
         label_dtype: LabelDtype = "int64",
         seed: int | None = None,
     ) -> None:
+        super().__init__()
         self.store = PatchStore(path)
         self.training: dict[str, Any] = self.store.manifest["training"]
         self.cases: list[str] = self.store.manifest["cases"]
         self.split = split
         self.seed = self.training["seed"] if seed is None else seed
         self.batch_size: int = self.training["batch_size"]
-        # In shared memory, so that workers that live on see the next epoch.
-        self._epoch = torch.zeros((), dtype=torch.int64)
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         self._reader = self.store.split(split)
         specs = {name: self._reader.spec(name) for name in self._reader.names}
         self._stored = three(specs["image"].patch_shape[1:])
@@ -116,31 +113,12 @@ class PatchDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self._reader)
 
-    @property
-    def epoch(self) -> int:
-        """The epoch that plain indices mean."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that plain indices mean, here and in every worker process."""
-        self._epoch.fill_(epoch)
-
-    def __getitem__(self, index: SupportsIndex | tuple[SupportsIndex, SupportsIndex]) -> Sample:
-        epoch, number = self._place(index)
-        room = self.room()
-        self.fill(epoch, number, room)
-        return {name: torch.from_numpy(a) if a.ndim else a.item() for name, a in room.items()}
-
-    def room(self) -> dict[str, npt.NDArray[Any]]:
-        """Arrays for one sample, as `fill` takes them."""
-        numbers = {name: np.empty(shape, np.int64) for name, shape in _NUMBERS.items()}
-        return {**self._recipe.room(), **numbers}
+    def room(self, epoch: int = 0, index: int = 0) -> dict[str, npt.NDArray[Any]]:
+        """As of `EpochDataset`."""
+        return {**self._recipe.room(), **empty_numbers()}
 
     def fill(self, epoch: int, index: int, out: Arrays) -> None:
-        """Write the sample ``dataset[epoch, index]`` to arrays of its shapes and dtypes.
-
-        Any number of threads may do so at once.
-        """
+        """As of `EpochDataset`."""
         row = self._reader.index[index]
         case = int(row[0])
         voxels = {}
@@ -167,16 +145,6 @@ class PatchDataset(Dataset[Sample]):
             f"{self.store.path}: {self.split} patch {index}, of {self.cases[row[0]]} at {row[1:4]}"
         )
 
-    def _place(self, index: SupportsIndex | tuple[SupportsIndex, SupportsIndex]) -> tuple[int, int]:
-        """(epoch, number), the number in range."""
-        if isinstance(index, tuple):
-            epoch, number = (operator.index(part) for part in index)
-        else:
-            epoch, number = self.epoch, operator.index(index)
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"patch {number} of {len(self)}")
-        return epoch, number % len(self)
-
     def _points(self, case: int) -> Skeletons:
         if case not in self._skeletons:
             path = self.store.path / "skeletons" / f"{self.cases[case]}.npz"
@@ -201,9 +169,6 @@ class PatchDataset(Dataset[Sample]):
         if any(w > s for w, s in zip(checked, self._stored, strict=True)):
             raise ValueError(f"patch_size {checked} is larger than the stored {self._stored}")
         return checked
-
-
-_NUMBERS: dict[str, tuple[int, ...]] = {"case": (), "start": (3,), "pad": (3, 2), "index": ()}
 
 
 def dataloader(

@@ -7,14 +7,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal
 
 import numpy.typing as npt
-import torch
-from torch.utils.data import Dataset
 
 from volprep.cutting import PadMode, read_patch
 from volprep.geometry import Box, Shape3, VolumeLike, three
+from volprep.loader.dataset import EpochDataset
 from volprep.loader.recipe import Arrays
 from volprep.loader.volumes import VolumeDataset
 from volprep.randomness import sample_generator
@@ -70,7 +69,7 @@ def chunk_boxes(
     ]
 
 
-class TileDataset(Dataset[dict[str, Any]]):
+class TileDataset(EpochDataset):
     """Patches from a volume that is read chunk by chunk, such as one of tiles.
 
     Parameters
@@ -128,6 +127,7 @@ class TileDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         **options: Any,
     ) -> None:
+        super().__init__()
         if mode not in ("train", "test"):
             raise ValueError(f"mode: found {mode!r}; wanted train or test")
         if chunk_iter < 1:
@@ -143,8 +143,6 @@ class TileDataset(Dataset[dict[str, Any]]):
         self._held: OrderedDict[int, Future[VolumeDataset]] = OrderedDict()
         self._lock = threading.Lock()
         self._reading: ThreadPoolExecutor | None = None
-        self._epoch = torch.zeros((), dtype=torch.int64)
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the chunks that this process holds."""
@@ -156,26 +154,12 @@ class TileDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return self.chunk_iter * len(self.boxes)
 
-    @property
-    def epoch(self) -> int:
-        """The epoch that plain indices mean."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that plain indices mean, here and in every worker process."""
-        self._epoch.fill_(epoch)
-
-    def __getitem__(
-        self, index: SupportsIndex | tuple[SupportsIndex, SupportsIndex]
-    ) -> dict[str, Any]:
-        epoch, number = _place(index, self.epoch, len(self))
-        part, within, chunk = self._part(epoch, number)
-        sample = part[epoch, within]
-        start = sample["start"] + torch.tensor(self.boxes[chunk].start)
-        return {**sample, "start": start, "case": chunk, "index": number}
+    def room(self, epoch: int = 0, index: int = 0) -> dict[str, npt.NDArray[Any]]:
+        """As of `EpochDataset`."""
+        return self._part(epoch, index)[0].room()
 
     def fill(self, epoch: int, index: int, out: Arrays) -> None:
-        """Write the sample ``dataset[epoch, index]`` to arrays of its shapes and dtypes."""
+        """As of `EpochDataset`."""
         part, within, chunk = self._part(epoch, index)
         part.fill(epoch, within, out)
         out["start"][...] += self.boxes[chunk].start
@@ -246,17 +230,6 @@ class TileDataset(Dataset[dict[str, Any]]):
             length=self.chunk_iter,
             **options,
         )
-
-
-def _place(index: Any, epoch: int, count: int) -> tuple[int, int]:
-    """(epoch, number), the number in range."""
-    if isinstance(index, tuple):
-        epoch, number = (operator.index(part) for part in index)
-    else:
-        number = operator.index(index)
-    if not -count <= number < count:
-        raise IndexError(f"sample {number} of {count}")
-    return epoch, number % count
 
 
 def _region(coordinates: Sequence[int], whole: Box) -> Box:

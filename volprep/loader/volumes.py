@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.utils.data import Dataset
 
 from volprep.augment import Compose
 from volprep.cutting import (
@@ -23,6 +20,7 @@ from volprep.cutting import (
     pad_of,
 )
 from volprep.geometry import Box, Shape3, VolumeLike, three
+from volprep.loader.dataset import EpochDataset, empty_numbers
 from volprep.loader.recipe import Arrays, LabelDtype, Recipe, SampleTransform
 from volprep.preprocess import Normalisation
 from volprep.randomness import sample_generator
@@ -30,12 +28,11 @@ from volprep.targets import Target
 
 __all__ = ["VolumeDataset"]
 
-Sample = dict[str, Any]
 #: The streams of places are none of those that samples draw from.
 _PLACES = 2**61
 
 
-class VolumeDataset(Dataset[Sample]):
+class VolumeDataset(EpochDataset):
     """Patches drawn from volumes that are read while training goes on.
 
     Parameters
@@ -100,6 +97,7 @@ class VolumeDataset(Dataset[Sample]):
         label_dtype: LabelDtype = "int64",
         seed: int = 0,
     ) -> None:
+        super().__init__()
         if not volumes:
             raise ValueError("volumes: none given; wanted one at least")
         if length < 1:
@@ -129,43 +127,16 @@ class VolumeDataset(Dataset[Sample]):
             weights=[1.0] * len(self._cases) if weights is None else weights,
             held=None,
         )
-        # In shared memory, so that workers that live on see the next epoch.
-        self._epoch = torch.zeros((), dtype=torch.int64)
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return self.length
 
-    @property
-    def epoch(self) -> int:
-        """The epoch that plain indices mean."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that plain indices mean, here and in every worker process."""
-        self._epoch.fill_(epoch)
-
-    def __getitem__(self, index: SupportsIndex | tuple[SupportsIndex, SupportsIndex]) -> Sample:
-        if isinstance(index, tuple):
-            epoch, number = (operator.index(part) for part in index)
-        else:
-            epoch, number = self.epoch, operator.index(index)
-        if not -self.length <= number < self.length:
-            raise IndexError(f"sample {number} of {self.length}")
-        room = self.room()
-        self.fill(epoch, number % self.length, room)
-        return {name: torch.from_numpy(a) if a.ndim else a.item() for name, a in room.items()}
-
-    def room(self) -> dict[str, npt.NDArray[Any]]:
-        """Arrays for one sample, as `fill` takes them."""
-        numbers = {"case": (), "start": (3,), "pad": (3, 2), "index": ()}
-        return {
-            **self._recipe.room(),
-            **{name: np.empty(shape, np.int64) for name, shape in numbers.items()},
-        }
+    def room(self, epoch: int = 0, index: int = 0) -> dict[str, npt.NDArray[Any]]:
+        """As of `EpochDataset`."""
+        return {**self._recipe.room(), **empty_numbers()}
 
     def fill(self, epoch: int, index: int, out: Arrays) -> None:
-        """Write the sample ``dataset[epoch, index]`` to arrays of its shapes and dtypes."""
+        """As of `EpochDataset`."""
         site = self.site(epoch, index)
         case, box = self._cases[site.case], Box.at(site.start, self._read_size)
         voxels = cut_voxels(case, site.region, box, self._recipe.reads, self._pad_mode)
