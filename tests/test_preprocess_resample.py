@@ -24,6 +24,7 @@ from volprep.preprocess import (
     resampled_shape,
     separate_axis,
 )
+from volprep.preprocess.grid import AxisMap
 
 SIZES = st.integers(1, 17)
 SHAPES = st.tuples(SIZES, SIZES, SIZES)
@@ -317,3 +318,12 @@ def test_separate_axis_asks_the_volume_then_the_result():
     assert separate_axis((0.1, 0.1, 0.1), (0.5, 0.1, 0.1)) == 0
     assert separate_axis((0.5, 0.5, 0.1), (0.5, 0.1, 0.1)) is None
     assert separate_axis((0.3, 0.1, 0.1), ratio=4) is None
+
+
+@given(st.integers(2, 90), st.integers(2, 90), st.sampled_from([0, 1, 3]))
+def test_what_lies_beyond_the_reach_is_made_of_other_samples(n: int, m: int, order: Any) -> None:
+    axis = AxisMap(n, m, order)
+    for stop in range(1, m - axis.reach):
+        start = stop + axis.reach
+        assert axis.source_range(0, stop)[1] <= start * n // m
+        assert axis.source_range(start, m)[0] >= -(-stop * n // m)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -343,3 +344,18 @@ def test_the_same_nuclei_in_four_formats_are_one_image(real_data: Callable[[str]
     ]
     splits = make_splits(cases, folds=2)
     assert {f.name for f in audit_splits(splits, cases)} == {"split-same-image"}
+
+
+@pytest.mark.parametrize("gap", [None, (0, 0, 0), (3, 3, 3)])
+def test_what_resampling_reaches_comes_on_top_of_any_gap(gap: Any) -> None:
+    cases, shape = [a_case("v")], {"v": (100, 40, 40)}
+    plain, resampled = (
+        make_splits(cases, shapes=shape, patch=(10, 40, 40), gap=gap, reach={"v": reach})
+        for reach in ((0, 0, 0), (7, 9, 9))
+    )
+    assert resampled.gap[0] == plain.gap[0] + 7
+    (train,), (val,) = resampled.train, resampled.val
+    between = max(val.box.start[0] - train.box.stop[0], train.box.start[0] - val.box.stop[0])
+    assert between == resampled.gap[0]
+    assert "since resampling reaches so far" in resampled.notices[0]
+    assert "since resampling" not in plain.notices[0]

@@ -138,7 +138,7 @@ def decide(config: Config, cases: Cases, known: Known) -> Decision:
     resampled = () if settings.target is None else _resampled(known, settings.target)
     shapes = {name: three(layout.shape[1:]) for name, layout in layouts.items()}
     if splits is None:
-        plan, splits = plan_blocks(config, cases, heads, classes, shapes)
+        plan, splits = plan_blocks(config, cases, heads, classes, layouts)
     else:
         plan = _plan(config, heads, cases, classes)
     measured = tuple(
@@ -255,9 +255,11 @@ def drawing(config: Config, kind: str, plan: Plan) -> Drawing:
 
 
 def split_cases(
-    config: Config, cases: Cases, shapes: Mapping[str, Shape3] | None, patch: Shape3 | None
+    config: Config, cases: Cases, layouts: Mapping[str, CaseLayout] | None, patch: Shape3 | None
 ) -> Splits:
+    """The splits of a config; what the cases will be matters where volumes are divided."""
     section = config.split
+    will_be = layouts or {}
     return make_splits(
         cases.items,
         kind=section.kind,
@@ -265,7 +267,8 @@ def split_cases(
         folds=section.folds,
         fold=section.fold,
         seed=config.seed,
-        shapes=shapes,
+        shapes={name: three(layout.shape[1:]) for name, layout in will_be.items()} or None,
+        reach={name: layout.reach for name, layout in will_be.items()},
         patch=patch,
         gap=section.gap,
         listed=cases.folds,
@@ -344,21 +347,21 @@ def plan_blocks(
     cases: Cases,
     heads: Fingerprint,
     classes: Sequence[int] | None,
-    shapes: Mapping[str, Shape3],
+    layouts: Mapping[str, CaseLayout],
 ) -> tuple[Plan, Splits]:
     """Plan and blocks together, since the gap between the blocks is a patch.
 
-    `shapes` are those of the prepared cases. A patch that is not the user's becomes the
+    `layouts` say what the cases will be. A patch that is not the user's becomes the
     largest one of its form for which both sides hold it and enough is left for training.
     """
     plan = _plan(config, heads, cases, classes)
     if config.plan.patch_size is None and config.split.fraction > 0:
         fit = fit_patch(
-            plan.patch_size, plan.pool, lambda patch: _divided(config, cases, shapes, patch)
+            plan.patch_size, plan.pool, lambda patch: _divided(config, cases, layouts, patch)
         )
         if fit is not None and fit.patch != plan.patch_size:
             plan = _with_reason(_plan(config, heads, cases, classes, fit.patch), fit)
-    return plan, split_cases(config, cases, shapes, plan.patch_size)
+    return plan, split_cases(config, cases, layouts, plan.patch_size)
 
 
 def _with_epoch(config: Config, plan: Plan, splits: Splits, shapes: Mapping[str, Shape3]) -> Plan:
@@ -386,15 +389,16 @@ def _with_epoch(config: Config, plan: Plan, splits: Splits, shapes: Mapping[str,
 
 
 def _divided(
-    config: Config, cases: Cases, shapes: Mapping[str, Shape3], patch: Shape3
+    config: Config, cases: Cases, layouts: Mapping[str, CaseLayout], patch: Shape3
 ) -> tuple[float, list[Shape3]] | None:
     """The share that blocks for a patch leave for training, and their shapes; None if none fit."""
     try:
-        splits = split_cases(config, cases, shapes, patch)
+        splits = split_cases(config, cases, layouts, patch)
     except PlanError:
         return None
     if splits.patch_limit is not None:
         return None
+    shapes = {name: three(layout.shape[1:]) for name, layout in layouts.items()}
     blocks = [shapes[part.case] if part.box is None else part.box.shape for part in splits.train]
     whole = sum(math.prod(shapes[name]) for name in {part.case for part in splits.train})
     return sum(map(math.prod, blocks)) / whole, blocks

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.compute import run_units
-from volprep.geometry import Box, Spacing3, VolumeLike, three
-from volprep.preprocess.grid import Order
+from volprep.geometry import Box, Shape3, Spacing3, VolumeLike, three
+from volprep.preprocess.grid import Order, axis_maps, axis_orders
 from volprep.preprocess.resample import label_ids
 from volprep.preprocess.volume import (
     CroppedVolume,
@@ -142,6 +142,16 @@ class CaseLayout:
             separate=self.separate,
             order_separate=self.settings.order_separate,
         )
+
+    @property
+    def reach(self) -> Shape3:
+        """How far away, in voxels of the result, lie source voxels that a voxel depends on."""
+        if self.unchanged:
+            return 0, 0, 0
+        orders = axis_orders(self.settings.order, self.separate, self.settings.order_separate)
+        votes = axis_orders(1, self.separate, 0)  # of labels and masks
+        maps = [axis_maps(self.kept.shape, self.shape[1:], kind) for kind in (orders, votes)]
+        return three([max(a.reach, b.reach) for a, b in zip(*maps, strict=True)])
 
     def to_prepared(self, points: Array) -> Array:
         """Points of the source in voxels of the result.

@@ -137,6 +137,14 @@ class AxisMap:
         weights = np.stack([2 * self.target - rest, rest], 1)
         return np.clip(both, 0, self.source - 1), weights
 
+    @property
+    def reach(self) -> int:
+        """How far, in outputs, lie the samples that an output depends on; 0 on the same grid."""
+        if self.unchanged:
+            return 0
+        samples = {3: _REACH, 1: 1, 0: 0}[self.order] + 1  # and the rest of a sample
+        return -(-samples * self.target // self.source) + 1
+
     def source_range(self, lo: int, hi: int) -> tuple[int, int]:
         """The samples that outputs lo to hi need, as start and stop."""
         ends = [self.taps(i, i + 1) for i in (lo, hi - 1)]

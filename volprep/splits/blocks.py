@@ -38,10 +38,16 @@ class Cut:
     patch: Shape3 | None
     halo: Shape3
     gap: Shape3 | None
+    reach: Shape3 = (0, 0, 0)
 
     def gap_along(self, axis: int, patch: int) -> int:
-        """The gap for a patch of so many voxels along an axis."""
-        return patch + 2 * self.halo[axis] if self.gap is None else self.gap[axis]
+        """The gap for a patch of so many voxels along an axis.
+
+        What a voxel of one side was made of may lie `reach` voxels away, so these come on
+        top of any gap, of one of 0, too.
+        """
+        gap = patch + 2 * self.halo[axis] if self.gap is None else self.gap[axis]
+        return gap + self.reach[axis]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -108,6 +108,7 @@ def make_splits(
     patch: Shape3 | None = None,
     halo: Shape3 = (0, 0, 0),
     gap: Shape3 | None = None,
+    reach: Mapping[str, Shape3] | None = None,
     listed: Sequence[Fold] = (),
 ) -> Splits:
     """Divide cases, or blocks of volumes, into training and validation.
@@ -137,6 +138,10 @@ def make_splits(
         them on each side. None says that the patch is not known yet.
     gap : tuple of int or None
         Voxels (Z, Y, X) between blocks; None takes a patch and a halo on either side.
+    reach : mapping of str to (Z, Y, X), or None
+        How far from a voxel lie those that it was made of, by case, where volumes were
+        resampled. It is added to the gap, so that nothing that trains was made of what
+        is held out.
     listed : sequence of Fold
         Folds that come with the data, of which ``auto`` takes number `fold`.
 
@@ -162,7 +167,7 @@ def make_splits(
     draw.check()
     if _in_blocks(kind, ordered, groups):
         sizes = shapes or {case.name: three(case.open_image().shape[1:]) for case in ordered}
-        return _split_blocks(ordered, sizes, draw, Cut(patch, halo, gap), groups)
+        return _split_blocks(ordered, sizes, draw, Cut(patch, halo, gap), groups, reach or {})
     name = "kfold" if count else "group" if groups else "cases"
     return _split_cases(ordered, name, draw, groups)
 
@@ -208,12 +213,12 @@ def _split_cases(cases: Sequence[Case], kind: str, draw: Draw, groups: Mapping[s
     shuffled = [members[index] for index in order]
     held = _one_fold(shuffled, draw) if draw.folds else _one_fraction(shuffled, draw.fraction)
     held_groups = {groups[name] for name in held if name in groups}
-    val = [case.name for case in cases if case.name in held or groups.get(case.name) in held_groups]
+    val = {case.name for case in cases if case.name in held or groups.get(case.name) in held_groups}
     unlabelled = len(cases) - len(labelled)
     return Splits(
         kind=kind,
         train=tuple(SplitPart(case.name) for case in cases if case.name not in val),
-        val=tuple(SplitPart(name) for name in val),
+        val=tuple(SplitPart(case.name) for case in cases if case.name in val),
         seed=draw.seed,
         fold=draw.fold if draw.folds else 0,
         folds=draw.folds,
@@ -287,6 +292,7 @@ def _split_blocks(
     draw: Draw,
     cut: Cut,
     groups: Mapping[str, str],
+    reach: Mapping[str, Shape3],
 ) -> Splits:
     """Hold out a block of every volume; those without a label train, where others have one."""
     train: list[SplitPart] = []
@@ -300,15 +306,16 @@ def _split_blocks(
             train.append(SplitPart(case.name))
             continue
         at_end = bool(sample_generator(draw.seed, index=index).integers(2))
-        division = divide(case.name, shape, draw, cut, at_end)
+        own = replace(cut, reach=reach.get(case.name, (0, 0, 0)))
+        division = divide(case.name, shape, draw, own, at_end)
         axis = division.axis
         train += [SplitPart(case.name, slab(shape, axis, *part)) for part in division.train]
         val.append(SplitPart(case.name, slab(shape, axis, *division.val)))
         gaps.append(along((0, 0, 0), axis, division.gap))
         held = (
             f"{case.name}: {AXES[axis]} {division.val[0]} to {division.val[1]} of {shape[axis]} "
-            f"is held out, with a gap of {division.gap}; {division.trained / shape[axis]:.0%} of "
-            "the volume is for training"
+            f"is held out, with a gap of {division.gap}{_resampled(own, axis)}; "
+            f"{division.trained / shape[axis]:.0%} of the volume is for training"
         )
         notices.append(Note("split-blocks", held))
         if cut.patch is None or division.patch < cut.patch[axis]:
@@ -330,6 +337,10 @@ def _split_blocks(
         groups=dict(groups),
         notices=tuple(notices),
     )
+
+
+def _resampled(cut: Cut, axis: int) -> str:
+    return f" ({cut.reach[axis]} of it since resampling reaches so far)" if cut.reach[axis] else ""
 
 
 def _part_to_dict(part: SplitPart) -> dict[str, Any]:
