@@ -231,7 +231,7 @@ def test_labels_that_are_not_what_they_seem(tmp_path):
     found = check_cases(classes, label_kind="classes")
     assert {(f.case, f.name) for f in found if f.name != "unknown-spacing"} == {
         ("binary", "binary-label"),
-        ("many", "many-classes"),
+        ("many", "label-intensities"),
         ("gaps", "missing-classes"),
     }
     assert "not 1, 2, 4, 5" in only(found, "missing-classes").message

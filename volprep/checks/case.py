@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.cases import Case
+from volprep.checks.content import colours_of, judge_content, swapped_by_dtype
 from volprep.checks.headers import compare_grids, count_chunks, odd_names
 from volprep.checks.measure import (
     ImageFacts,
@@ -89,13 +90,12 @@ def examine_case(
         try:
             return work()
         except SourceError as error:
-            path = Path(error.path)
-            findings.append(
-                Finding("unreadable", error.found, todo=error.wanted, case=case.name, path=path)
-            )
+            findings.append(_unreadable(case, error))
             return None
 
     image, label = attempt(case.open_image), attempt(case.open_label)
+    if label is None and (coloured := colours_of(case)) is not None:
+        findings = [f for f in findings if f.path != coloured.path] + [coloured]
     mask = attempt(case.open_mask)
     findings += odd_names(case)
     findings += _headers(case, image, label, mask)
@@ -103,18 +103,27 @@ def examine_case(
     if headers_only or any(finding.level == "error" for finding in findings):
         return CaseFacts(case, image, label, mask), findings
     voxels = None if image is None else attempt(partial(measure_image, image, progress))
+    before = len(findings)
     labels = None if label is None else attempt(partial(measure_labels, label, progress))
+    if label is not None and labels is None and (swapped := swapped_by_dtype(case, image)):
+        findings[before:] = [swapped]
     valid = None if mask is None else attempt(partial(measure_labels, mask, progress))
     if image is not None and voxels is not None:
         findings += _voxels(case, image, voxels)
     if labels is not None and case.rules:
         findings.append(_repaired(case, label))
     if label is not None and labels is not None:
-        findings += _labels(case, label, labels, kind, masked=mask is not None)
+        told = list(judge_content(case, image, label, labels, instances=kind == "instances"))
+        findings += told or _labels(case, label, labels, kind, masked=mask is not None)
     if mask is not None and valid is not None and not len(valid.ids):
         found = "the valid mask is 0 everywhere: no voxel of the label would be used"
         findings.append(_finding("empty-mask", case, mask, found))
     return CaseFacts(case, image, label, mask, voxels, labels), findings
+
+
+def _unreadable(case: Case, error: SourceError) -> Finding:
+    path = Path(error.path)
+    return Finding("unreadable", error.found, todo=error.wanted, case=case.name, path=path)
 
 
 def _repaired(case: Case, label: Volume | None) -> Finding:
@@ -128,8 +137,11 @@ def _headers(
 ) -> Iterator[Finding]:
     for volume in (image, label, mask):
         for note in () if volume is None else volume.notes:
-            if "no spacing" not in note:  # which is told of the case
-                yield said(note, case.name, None if volume is None else Path(volume.name))
+            found = said(note, case.name, None if volume is None else Path(volume.name))
+            if found.name == "image-lossy" and volume is not image:
+                yield Finding("label-lossy", found.found, case=found.case, path=found.path)
+            elif "no spacing" not in note:  # which is told of the case
+                yield found
     if image is None:
         return
     yield from _spacing(case, image, label, mask)
@@ -187,6 +199,8 @@ def _labels(
         yield from _classes(case, label, facts)
     else:
         yield from _instances(case, label, facts)
+    if facts.foreground == 1:
+        yield _finding("no-background", case, label, "no voxel is background (0)")
     if not masked:
         yield from _sparse(case, label, facts)
 
@@ -223,8 +237,6 @@ def _instances(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding
     if facts.cut:
         message = f"{facts.cut} of {count} objects touch the faces of the volume and may be cut"
         yield _finding("cut-objects", case, label, message)
-    if facts.foreground == 1:
-        yield _finding("no-background", case, label, "no voxel is background (0)")
 
 
 def _sparse(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from volprep.cases import Case, Cases
 from volprep.checks.case import CaseFacts, LabelKind, examine_case
 from volprep.checks.measure import Progress
+from volprep.checks.placement import Placed, find_misplaced
 from volprep.compute import run_units
 from volprep.findings import Finding, by_level
 from volprep.geometry import Shape3
@@ -18,6 +20,10 @@ from volprep.splits import Splits, audit_splits
 
 __all__ = ["Report", "check_cases", "examine_cases"]
 
+#: Whose labels are no labels, so that their place says nothing.
+_NO_LABELS = {
+    "image-equals-label", "images-labels-swapped", "label-antialiased", "label-intensities",
+}  # fmt: skip
 #: So many findings of one kind are told apart; more become one.
 _APART = 3
 
@@ -112,6 +118,8 @@ def examine_cases(
     findings = list(cases.findings) if isinstance(cases, Cases) else []
     findings += [finding for _, found in looked for finding in found]
     findings += _between(facts)
+    if not headers_only:
+        findings += _misplaced(facts, {f.case for f in findings if f.name in _NO_LABELS})
     report = Report(facts, ())
     if splits is not None:
         audit = audit_splits(
@@ -120,6 +128,29 @@ def examine_cases(
         )  # fmt: skip
         findings += audit
     return Report(facts, tuple(by_level(_merged(findings))))
+
+
+def _misplaced(facts: Sequence[CaseFacts], doubtful: Set[str | None]) -> Iterator[Finding]:
+    """Labels that lie elsewhere than stored, of the cases whose labels are labels."""
+    sound = {
+        each.case.name: each
+        for each in facts
+        if each.labels is not None and len(each.labels.ids) and each.case.name not in doubtful
+        if each.voxels is not None and not each.voxels.not_finite
+    }
+    placed = [
+        Placed(name, each.image, each.label)
+        for name, each in sound.items()
+        if each.image is not None and each.label is not None
+    ]
+    for wrong in find_misplaced(placed):
+        found = (
+            f"the label fits the image better if it is taken as {wrong.how} "
+            f"(correlation {wrong.fit:.2f}, as stored {wrong.stored:.2f})"
+        )
+        label = None if wrong.case is None else sound[wrong.case].label
+        path = None if label is None else Path(label.name)
+        yield Finding("labels-misplaced", found, case=wrong.case, path=path)
 
 
 def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
@@ -166,7 +197,24 @@ def _between(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     if len(set(spacings.values())) > 1:
         message = f"spacings differ: {_shares(spacings)}"
         yield Finding("mixed-spacings", message)
+    yield from _binaries(facts)
     yield from _duplicates(facts)
+
+
+def _binaries(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Masks of 0 and 1 beside masks of 0 and 255."""
+    only = {
+        each.case.name: int(each.labels.ids[0])
+        for each in facts
+        if each.labels is not None and len(each.labels.ids) == 1
+    }
+    if set(only.values()) == {1, 255}:
+        ones = [name for name, value in only.items() if value == 1]
+        found = (
+            f"{len(ones)} masks hold 0 and 1 ({', '.join(ones[:3])}), "
+            f"{len(only) - len(ones)} hold 0 and 255"
+        )
+        yield Finding("mixed-binary", found)
 
 
 def _duplicates(facts: Sequence[CaseFacts]) -> Iterator[Finding]:

@@ -58,6 +58,10 @@ class LabelFacts:
         Voxels of the whole volume.
     planes : ndarray of int64
         Labelled voxels in each plane along z.
+    tops : ndarray of uint64
+        The largest value of each plane along z.
+    apart : bool
+        Whether every plane holds one value beside 0 at most.
     cut : int
         Ids that touch a face of the volume (in 2D, a border of the image).
     """
@@ -66,6 +70,8 @@ class LabelFacts:
     sizes: npt.NDArray[np.int64]
     size: int
     planes: npt.NDArray[np.int64]
+    tops: npt.NDArray[np.uint64]
+    apart: bool
     cut: int
 
     @property
@@ -133,11 +139,17 @@ def measure_labels(volume: Volume, progress: Progress = None) -> LabelFacts:
     totals: dict[int, int] = {}
     faces: set[int] = set()
     planes = np.zeros(volume.shape[1], np.int64)
+    tops = np.zeros(volume.shape[1], np.uint64)
+    apart = True
     for box, block in volume.slabs():
         voxels = block[0]
         for label, count in zip(*_runs(voxels), strict=True):
             totals[label] = totals.get(label, 0) + count
         planes[box.slices[0]] += np.count_nonzero(voxels, axis=(1, 2))
+        highest = voxels.max(axis=(1, 2))
+        before = tops[box.slices[0]].copy()
+        np.maximum(tops[box.slices[0]], highest, out=tops[box.slices[0]])
+        apart = apart and _apart(voxels, highest, before)
         faces |= _on_faces(voxels, box, volume.shape[1:])
         if progress is not None:
             progress(box.size)
@@ -148,8 +160,17 @@ def measure_labels(volume: Volume, progress: Progress = None) -> LabelFacts:
         sizes=np.array([totals[label] for label in ids], np.int64),
         size=int(np.prod(volume.shape[1:], dtype=np.int64)),
         planes=planes,
+        tops=tops,
+        apart=apart,
         cut=len(faces - {0}),
     )
+
+
+def _apart(voxels: Array, highest: Array, before: Array) -> bool:
+    """Whether each plane of a slab, and what was read of it before, holds one value beside 0."""
+    if any(h and b and h != b for h, b in zip(highest.tolist(), before.tolist(), strict=True)):
+        return False
+    return bool(((voxels == 0) | (voxels == highest[:, None, None])).all())
 
 
 def _range(values: Array) -> tuple[Array, Array, int]:

@@ -18,7 +18,7 @@ from scipy import ndimage
 from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.randomness import sample_generator
 
-__all__ = ["Misplaced", "Placed", "find_misplaced"]
+__all__ = ["Misplaced", "Placed", "find_misplaced", "middle_first"]
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[Any]
@@ -163,10 +163,16 @@ def _size(shape: Shape3, budget: int) -> Shape3:
 
 def _places(shape: Shape3, size: Shape3) -> Iterator[Box]:
     """The middle first, then places all over the volume."""
-    draws = sample_generator(0).random((16, 3))
-    for share in ((0.5, 0.5, 0.5), *draws):
+    for share in middle_first():
         start = three(int(s * (n - m)) for s, n, m in zip(share, shape, size, strict=True))
         yield Box.at(start, size)
+
+
+def middle_first() -> Iterator[tuple[float, float, float]]:
+    """Places as shares of what a block can move: the middle, then 16 all over the volume."""
+    yield 0.5, 0.5, 0.5
+    for z, y, x in sample_generator(0).random((16, 3)):
+        yield float(z), float(y), float(x)
 
 
 def _mirrored(box: Box, shape: Shape3) -> Iterator[Box]:
@@ -381,9 +387,10 @@ def _smooth(block: Array) -> Array:
 
 
 def _scaled(block: Array) -> Array:
-    centred = block - block.mean()
+    centred: Array = block - block.mean()
     deviation = float(np.sqrt(np.mean(np.square(centred))))
-    return centred / deviation if deviation > 0 else centred
+    centred /= deviation or 1.0
+    return centred
 
 
 def _correlation(one: Array, other: Array) -> float:

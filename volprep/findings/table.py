@@ -210,6 +210,22 @@ TABLE: dict[str, Kind] = {
         why="Whether image and label lie alike cannot be told.",
         example="a NIfTI file whose sform is all zeros",
     ),
+    "ids-scattered": Kind(
+        "warning",
+        wanted="objects that hang together",
+        todo="check that these are ids and not noise; `labels: {connected_components: 26, "
+        "min_size: 10}` makes objects of pieces",
+        why="An id that lies about in hundreds of specks is no object: a class map, noise, "
+        "or a file whose bytes were read wrongly.",
+        example="20 ids lie in 4000 pieces, 3800 of fewer than 5 voxels",
+    ),
+    "ids-too-large": Kind(
+        "error",
+        wanted="ids up to 2**63 - 1",
+        todo="renumber them with `labels: {relabel: true}`",
+        why="Trainers hold ids as signed 64-bit integers.",
+        example="webKnossos ids with the highest bit set",
+    ),
     "ignore-label": Kind(
         "info",
         wanted="nothing else, if it is so",
@@ -217,12 +233,26 @@ TABLE: dict[str, Kind] = {
         why="The label that is called ignore is no class: where it lies is not trained on.",
         example='`"labels": {"background": 0, "cell": 1, "ignore": 2}`',
     ),
+    "image-equals-label": Kind(
+        "error",
+        wanted="an image and its label",
+        todo="name the right folders with `image_dir` and `label_dir`",
+        why="The same file was given as image and as label, so that there is nothing to learn.",
+        example="labels/ is a copy of images/",
+    ),
     "image-lossy": Kind(
         "info",
         wanted="images as the microscope gave them",
         todo="take the original files where there are any",
         why="JPEG smooths fine structure and puts edges where its blocks meet.",
         example="a stack of JPEG slices",
+    ),
+    "images-labels-swapped": Kind(
+        "error",
+        wanted="images among the images and labels among the labels",
+        todo="swap them: `image_dir` names the folder of images, `label_dir` that of labels",
+        why="The two folders, keys or files are mixed up.",
+        example="labels/c0.tif holds 4000 grey values, images/c0.tif 12 ids",
     ),
     "images-left-out": Kind(
         "warning",
@@ -238,6 +268,28 @@ TABLE: dict[str, Kind] = {
         why="The header of a NIfTI file holds a factor and an offset for the stored numbers.",
         example="scl_slope 0.25: a stored 8 is read as 2.0",
     ),
+    "label-antialiased": Kind(
+        "warning",
+        wanted="labels with hard borders: one value for each object or class",
+        todo="`labels: {threshold: 128}` makes a mask of it; or export it without "
+        "smoothing, resizing or JPEG",
+        why="Grey values along borders are read as ids or classes that nobody painted.",
+        example="a mask of 0 and 255 that was resized: 1 to 254 lie along its borders",
+    ),
+    "label-colours": Kind(
+        "error",
+        wanted="one id for each voxel",
+        todo="`label_colours: unique` gives each colour an id; or save one channel",
+        why="Colours stand for objects or classes, but they are three numbers.",
+        example="an RGB mask whose cells are red, green, blue",
+    ),
+    "label-intensities": Kind(
+        "warning",
+        wanted="labels: patches of one value with hard borders",
+        todo="give the file with the labels; `label_dir` or `label_key` names it",
+        why="Almost every voxel differs from its neighbour, as in an image.",
+        example="the raw channel was saved as the label",
+    ),
     "label-lossy": Kind(
         "warning",
         wanted="labels in a format that keeps every value",
@@ -245,12 +297,35 @@ TABLE: dict[str, Kind] = {
         why="JPEG changes values along borders, so that ids appear that nobody painted.",
         example="mask.jpg: 0 and 255 became 0 to 7 and 249 to 255",
     ),
+    "label-offset": Kind(
+        "warning",
+        wanted="labels that count from 0",
+        todo="subtract the offset; ImageJ adds 32768 to signed images",
+        why="A signed image was stored as unsigned, so that 0 became 32768.",
+        example="values 32768, 32769 and 32770 for 0, 1 and 2",
+    ),
+    "label-one-hot": Kind(
+        "error",
+        wanted="one id for each voxel",
+        todo="save the number of the channel instead (numpy.argmax over the channels, plus 1)",
+        why="One channel for each class is what comes out of networks, not what goes in.",
+        example="4 channels of 0 and 1",
+    ),
     "labels-from-float": Kind(
         "info",
         wanted="whole numbers",
         todo="nothing: the values are checked to be whole numbers",
         why="Labels that are stored as floating point are read as the ids that they are.",
         example="a NIfTI label of 0.0, 1.0, 2.0",
+    ),
+    "labels-misplaced": Kind(
+        "warning",
+        wanted="labels that lie on what they name",
+        todo="look at image and label together; flip, transpose or move the label, or mend "
+        "its header",
+        why="Labels that lie beside their objects teach nothing. A few blocks were "
+        "compared under mirrored, transposed and shifted placements.",
+        example="a label that was saved with its x axis mirrored",
     ),
     "labels-repaired": Kind(
         "info",
@@ -272,6 +347,13 @@ TABLE: dict[str, Kind] = {
         todo="nothing, if they do not occur here",
         why="Classes that a case does not hold cannot be learned or validated on it.",
         example="classes 1, 2 and 5 occur, 3 and 4 do not",
+    ),
+    "mixed-binary": Kind(
+        "warning",
+        wanted="one value for the foreground",
+        todo="`labels: {threshold: 1}` makes it 1 everywhere",
+        why="1 and 255 are read as two objects or classes, and are one.",
+        example="sections 0 to 9 hold 0 and 1, sections 10 to 19 hold 0 and 255",
     ),
     "mixed-channels": Kind(
         "error",

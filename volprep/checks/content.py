@@ -1,0 +1,216 @@
+"""What the voxels of a label say of how it was made: intensities, soft edges, colours, copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.cases import Case
+from volprep.checks.measure import LabelFacts
+from volprep.checks.placement import middle_first
+from volprep.errors import SourceError
+from volprep.findings import Finding
+from volprep.geometry import Box, three
+from volprep.sources import Volume
+
+__all__ = ["colours_of", "judge_content", "swapped_by_dtype"]
+
+Array = npt.NDArray[Any]
+
+#: What is looked at: a block of at most so many voxels along (z, y, x).
+_BLOCK = (12, 192, 192)
+#: Fewer border voxels in a block say nothing.
+_FEWEST = 50
+#: Of the places where values change, the share that lies between its neighbours: at most
+#: 0.013 in any real label that was looked at, 0.3 and more in images and soft masks.
+_BETWEEN = 0.1
+_CLEAN = 0.05
+#: Of neighbours, the share that differs: 0.02 to 0.3 in soft masks, 0.4 to 0.99 in images.
+_BUSY = 0.35
+#: A piece of fewer voxels is a speck; so many specks for each id are a scattered label.
+_SPECK = 5
+_SCATTERED = 5
+_MOST_ID = 2**63 - 1
+_SIGNED = 2**15
+
+
+class Texture(NamedTuple):
+    """How the values of a block change in the plane.
+
+    Attributes
+    ----------
+    borders : int
+        Pairs of neighbours that differ.
+    busy : float
+        Their share of all pairs.
+    between : float
+        Triples of neighbours whose middle lies between the others, for each such pair.
+    """
+
+    borders: int
+    busy: float
+    between: float
+
+    @classmethod
+    def of(cls, block: Array) -> Texture:
+        """Of a block (Z, Y, X)."""
+        pairs = borders = between = 0
+        for axis in (1, 2):
+            lines = np.moveaxis(block, axis, -1)
+            pairs += lines[..., 1:].size
+            borders += int(np.count_nonzero(lines[..., 1:] != lines[..., :-1]))
+            a, b, c = lines[..., :-2], lines[..., 1:-1], lines[..., 2:]
+            between += int(np.count_nonzero(((a < b) & (b < c)) | ((a > b) & (b > c))))
+        return cls(borders, borders / max(pairs, 1), between / max(borders, 1))
+
+    @property
+    def like_labels(self) -> bool:
+        """Whether the values lie in patches with hard borders."""
+        return self.between <= _CLEAN and self.busy <= _BUSY
+
+
+def judge_content(
+    case: Case, image: Volume | None, label: Volume, facts: LabelFacts, *, instances: bool
+) -> Iterator[Finding]:
+    """What a label that could be read is, if it is not what it should be; the worst alone."""
+
+    def finding(name: str, found: str) -> Finding:
+        return Finding(name, found, case=case.name, path=Path(label.name))
+
+    if len(facts.ids) and int(facts.ids[-1]) > _MOST_ID:
+        over = int(np.count_nonzero(facts.ids > np.uint64(_MOST_ID)))
+        yield finding("ids-too-large", f"{over} ids are beyond 2**63 - 1 (up to {facts.ids[-1]})")
+        return
+    yield from _values(facts, finding)
+    box, block = _busiest(label)
+    texture = Texture.of(block)
+    if texture.borders < _FEWEST:
+        return
+    seen = None if image is None else image.read(box)[0]
+    if seen is not None and np.array_equal(seen, block):
+        yield finding("image-equals-label", "the label holds the same values as the image")
+    elif texture.between > _BETWEEN:
+        if seen is not None and _swapped(seen, block):
+            yield finding(
+                "images-labels-swapped",
+                "the label looks like an image, and the image like a label",
+            )
+        elif texture.busy <= _BUSY or _two_valued(block):
+            values = "1 value" if len(facts.ids) == 1 else f"{len(facts.ids)} values"
+            found = f"{values}, and grey ones along {texture.between:.0%} of the borders"
+            yield finding("label-antialiased", found)
+        else:
+            found = (
+                f"{len(facts.ids)} values, and {texture.busy:.0%} of neighbouring voxels differ: "
+                "these are intensities, not labels"
+            )
+            yield finding("label-intensities", found)
+    elif instances:
+        yield from _scattered(block, finding)
+
+
+def swapped_by_dtype(case: Case, image: Volume | None) -> Finding | None:
+    """Whether a label that cannot be read is the image: fractions there, and ids in the image."""
+    if image is None or case.label is None:
+        return None
+    try:
+        raw = case.label.open()
+        box, block = _busiest(raw)
+        if not _swapped(image.read(box)[0], block):
+            return None
+    except (SourceError, ValueError):
+        return None
+    found = "the label looks like an image, and the image like a label"
+    return Finding("images-labels-swapped", found, case=case.name, path=Path(raw.name))
+
+
+def colours_of(case: Case) -> Finding | None:
+    """What the channels of a label with several are: colours, one channel a class, or an image."""
+    if case.label is None:
+        return None
+    try:
+        raw = case.label.open()
+        channels = raw.shape[0]
+        if channels < 2:
+            return None
+        block = raw.read(_box(raw, (0.5, 0.5, 0.5)))
+    except SourceError:
+        return None
+    path = Path(raw.name)
+    values = np.unique(block)
+    on = (block != 0).sum(axis=0)
+    if len(values) <= 2 and on.max(initial=0) <= 1 and on.any() and raw.axes[-1:] != "S":
+        found = f"{channels} channels of 0 and {values[-1]}, at most one of them not 0 in a voxel"
+        return Finding("label-one-hot", found, case=case.name, path=path)
+    colours = np.unique(block.reshape(channels, -1), axis=1).shape[1]
+    if colours > block[0].size // 16 and colours > 64:
+        found = f"{channels} channels and {colours} colours in {block[0].size} voxels: an image"
+        return Finding("label-intensities", found, case=case.name, path=path, level="error")
+    grey = " (all grey)" if (block == block[:1]).all() else ""
+    found = f"{channels} channels, {colours} colours{grey} where one id for each voxel is wanted"
+    return Finding("label-colours", found, case=case.name, path=path)
+
+
+def _values(facts: LabelFacts, finding: Any) -> Iterator[Finding]:
+    """What the values alone tell."""
+    whole = int(facts.sizes.sum()) == facts.size
+    if whole and len(facts.ids) > 1 and int(facts.ids[0]) >= _SIGNED:
+        found = f"no value is below {facts.ids[0]}, and none is 0"
+        yield finding("label-offset", found)
+    if len(facts.ids) == 2 and facts.ids.tolist() == [1, 255] and facts.apart:
+        ones = int(np.count_nonzero(facts.tops == 1))
+        full = int(np.count_nonzero(facts.tops == 255))
+        found = f"{ones} sections hold 0 and 1, {full} hold 0 and 255"
+        yield finding("mixed-binary", found)
+
+
+def _scattered(block: Array, finding: Any) -> Iterator[Finding]:
+    """Ids that lie about in many specks."""
+    import cc3d
+
+    ids = len(np.unique(block[block != 0]))
+    pieces = cc3d.connected_components(np.array(block), connectivity=26)
+    sizes = np.bincount(pieces.ravel())[1:]
+    specks = int(np.count_nonzero(sizes < _SPECK))
+    if ids and specks >= max(50, _SCATTERED * ids) and 2 * specks > len(sizes):
+        found = f"{ids} ids lie in {len(sizes)} pieces, {specks} of fewer than {_SPECK} voxels"
+        yield finding("ids-scattered", f"in a block of {block.size} voxels {found}")
+
+
+def _two_valued(block: Array) -> bool:
+    """Whether half of the voxels hold the smallest or the largest value, as in a soft mask."""
+    low, high = np.mean(block == block.min()), np.mean(block == block.max())
+    return bool(low + high >= 0.5 and min(low, high) >= 0.01)
+
+
+def _swapped(image: Array, label: Array) -> bool:
+    """Whether one is a label and the other an image, the wrong way round."""
+    mine, theirs = Texture.of(image), Texture.of(label)
+    return (
+        mine.borders >= _FEWEST
+        and mine.like_labels
+        and theirs.between > _BETWEEN
+        and theirs.busy > _BUSY
+        and bool((image >= 0).all())
+        and bool((image == np.round(image)).all())
+    )
+
+
+def _busiest(volume: Volume) -> tuple[Box, Array]:
+    """The first block, from the middle on, that has borders."""
+    for share in middle_first():
+        box = _box(volume, share)
+        block = volume.read(box)[0]
+        if Texture.of(block).borders >= _FEWEST:
+            break
+    return box, block
+
+
+def _box(volume: Volume, share: tuple[float, float, float]) -> Box:
+    shape = volume.shape[1:]
+    size = three(min(n, most) for n, most in zip(shape, _BLOCK, strict=True))
+    return Box.at(three(int(s * (n - m)) for s, n, m in zip(share, shape, size, strict=True)), size)
