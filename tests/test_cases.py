@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volprep.cases import LAYOUTS, Case, Cases, FileRef, cases_from_entries, find_cases, group_of
-from volprep.cases.naming import Roles, partner_stems, running_numbers
+from volprep.cases.naming import Roles, gaps_in, partner_stems, running_numbers
 from volprep.errors import ConfigError, SourceError
 from volprep.splits import make_splits
 
@@ -530,14 +530,14 @@ def test_bare_stems_pair_any_name_with_its_label(base, word):
 )
 def test_the_numbers_of_names_that_differ_in_them_alone_are_found(numbers, pattern):
     names = [pattern.format(n) for n in numbers]
-    assert running_numbers(names) == numbers
+    assert [int(text) for text in running_numbers(names)] == numbers
     assert running_numbers([*names, "t"]) is None
 
 
 def test_the_number_that_tells_every_name_apart_is_taken():
-    assert running_numbers(["s1_2024", "s2_2024", "s3_2025"]) == [1, 2, 3]
-    assert running_numbers(["r1_s1", "r1_s2", "r2_s3"]) == [1, 2, 3]
-    assert running_numbers(["sec_7"]) == [7]
+    assert running_numbers(["s1_2024", "s2_2024", "s3_2025"]) == ["1", "2", "3"]
+    assert running_numbers(["r1_s1", "r1_s2", "r2_s3"]) == ["1", "2", "3"]
+    assert running_numbers(["sec_7"]) == ["7"]
     assert running_numbers(["sec"]) is None
     assert running_numbers([]) is None
 
@@ -605,6 +605,21 @@ def test_channel_folders_must_hold_the_same_sections(tmp_path):
     a_stack(tmp_path / "c1", [0, 1, 2, 4, 5])
     cases = cases_from_entries([{"name": "x", "image": ["c0", "c1"]}], tmp_path)
     assert "the slices of the channel are not those of c0/" in told(cases)["slices-differ"]
+
+
+def test_a_number_that_begins_with_that_of_its_folder_is_no_other_section(tmp_path):
+    for channel in range(2):
+        a_stack(tmp_path / f"ch{channel}", range(9, 15), f"ch{channel}{{:04d}}.tif")
+    entry = {"name": "x", "image": ["ch0", "ch1"]}
+    assert cases_from_entries([entry], tmp_path).findings == ()
+    (tmp_path / "ch1" / "ch10012.tif").unlink()
+    assert "slices-differ" in told(cases_from_entries([entry], tmp_path))
+
+
+def test_numbers_that_are_far_apart_take_no_time(tmp_path):
+    assert gaps_in([1, 10**15, 2, 3, 4]) == list(range(5, 1005))
+    assert gaps_in([20240101, 20240309, 20240411, 20250607]) == []
+    assert gaps_in([7]) == []
 
 
 def test_sections_in_equal_steps_have_no_gap_and_padding_does_not_matter(tmp_path):

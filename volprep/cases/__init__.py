@@ -4,6 +4,7 @@ from volprep.cases.case import Case, Cases, FileRef, Fold, LabelKind
 from volprep.cases.channels import ChannelFiles
 from volprep.cases.find import cases_from_entries, find_cases, group_of
 from volprep.cases.layouts import LAYOUTS
+from volprep.cases.points import PointRules
 from volprep.cases.regions import Region, regions_from
 from volprep.cases.repair import LabelRules
 from volprep.cases.search import SEARCH_OPTIONS, Search
@@ -18,6 +19,7 @@ __all__ = [
     "Fold",
     "LabelKind",
     "LabelRules",
+    "PointRules",
     "Region",
     "Search",
     "cases_from_entries",

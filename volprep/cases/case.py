@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from volprep.cases.channels import ChannelFiles
+from volprep.cases.points import PointLabels, PointRules, is_points, read_points
 from volprep.cases.regions import Region, RegionVolume
 from volprep.cases.repair import (
     NO_RULES,
@@ -27,6 +28,7 @@ from volprep.sources import Volume, aligned, open_labels, open_volume
 __all__ = ["Case", "Cases", "FileRef", "Fold", "Geometry", "LabelKind", "did_you_mean"]
 
 LabelKind = Literal["instances", "classes"]
+NO_POINTS = PointRules()
 Geometry = Literal["header", "stored"]
 
 
@@ -114,6 +116,8 @@ class Case:
         `open_label`, and 0 in `open_mask`.
     rules : LabelRules
         How the values of the label become ids.
+    points : PointRules
+        How a label file of points becomes labels.
     region : Box or None
         The part of the volume that the case is; None is all of it.
     geometry : {'header', 'stored'} or None
@@ -132,6 +136,7 @@ class Case:
     weight: float = 1.0
     ignore: tuple[int, ...] = ()
     rules: LabelRules = NO_RULES
+    points: PointRules = NO_POINTS
     region: Box | None = None
     geometry: Geometry | None = None
 
@@ -220,6 +225,7 @@ class Case:
             "ignore": list(self.ignore),
             "rules": self.rules.to_dict(),
             "geometry": self.geometry,
+            "points": self.points.to_dict(),
             "region": self.region and [list(self.region.start), list(self.region.stop)],
         }
 
@@ -240,11 +246,17 @@ class Case:
             ignore=tuple(int(value) for value in values.get("ignore", ())),
             rules=LabelRules.from_dict(values.get("rules", {})),
             geometry=values.get("geometry"),
+            points=PointRules.from_dict(values.get("points", {})),
             region=Box(three(region[0]), three(region[1])) if region else None,
         )
 
     def _values(self, label: FileRef) -> Volume:
         """The label as the file has it: ids, or what the rules make ids of; on the image's grid."""
+        if is_points(label.path):
+            image = self.image.open()
+            if self.spacing is not None:
+                image.spacing = self.spacing
+            return PointLabels(label.path, read_points(label.path), image, self.points)
         if self.rules.colours:
             return self._on_grid(ColourLabels(label.open()))
         return self._on_grid(label.open_labels() if self.rules.threshold is None else label.open())
@@ -321,6 +333,7 @@ class Cases(Sequence[Case]):
         rules: LabelRules | None = None,
         geometry: Geometry | None = None,
         allow_external: bool = False,
+        points: PointRules | None = None,
     ) -> Cases:
         """The cases with what a user says of how their files are read.
 
@@ -332,6 +345,8 @@ class Cases(Sequence[Case]):
             Values that stand for "not annotated", beside those that are known already.
         rules : LabelRules or None
             How values become ids; None keeps them as they are.
+        points : PointRules or None
+            How label files of points become labels.
         geometry, allow_external
             As in `Case` and `FileRef`.
 
@@ -362,6 +377,7 @@ class Cases(Sequence[Case]):
                 ignore=tuple(dict.fromkeys((*case.ignore, *ignore))),
                 rules=rules,
                 geometry=geometry,
+                points=points or NO_POINTS,
             )
             for case in self.items
         )

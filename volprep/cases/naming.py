@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 from volprep.errors import SourceError
@@ -33,6 +33,7 @@ __all__ = [
     "volumes_in",
 ]
 
+MOST_GAPS = 1000
 #: Files that may hold one plane each.
 PLANE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg"})
 #: Pictures and volumes of microscopes and scanners that have a reader of their own elsewhere.
@@ -183,8 +184,8 @@ def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
     return found
 
 
-def running_numbers(names: Sequence[str]) -> list[int] | None:
-    """The number of each name where the names differ in numbers alone, else None.
+def running_numbers(names: Sequence[str]) -> list[str] | None:
+    """The number of each name, as it is written, where they differ in numbers alone; else None.
 
     Where several numbers differ (a section and a date), the one is taken that is another in
     every name; if there are more of these, the first.
@@ -196,13 +197,13 @@ def running_numbers(names: Sequence[str]) -> list[int] | None:
     for column in zip(*parts, strict=True):
         digits = [text[0] in "0123456789" for text in column]
         if all(digits):
-            numbers.append([int(text) for text in column])
+            numbers.append(list(column))
         elif len(set(column)) > 1:
             return None
     if len(names) == 1:
         return numbers[-1] if numbers else None
-    other = [column for column in numbers if len(set(column)) == len(names)]
-    differing = [column for column in numbers if len(set(column)) > 1]
+    other = [column for column in numbers if len(set(map(int, column))) == len(names)]
+    differing = [column for column in numbers if len(set(map(int, column))) > 1]
     return next(iter(other or differing), None)
 
 
@@ -213,9 +214,17 @@ def step_of(numbers: Sequence[int]) -> int:
 
 
 def gaps_in(numbers: Sequence[int]) -> list[int]:
-    """The numbers that are missing between the first and the last, in their usual step."""
-    present = set(numbers)
-    return [n for n in range(min(present), max(present), step_of(numbers)) if n not in present]
+    """The numbers that are missing between the first and the last, in their usual step.
+
+    None where most of them are not in that step (dates, say), and no more than the first
+    `MOST_GAPS`: numbers may be billions apart.
+    """
+    step, ordered = step_of(numbers), sorted(set(numbers))
+    jumps = [(a, b) for a, b in pairwise(ordered) if b - a != step]
+    if 2 * len(jumps) >= len(ordered):
+        return []
+    missing = (n for a, b in jumps for n in range(a + step, b, step))
+    return list(islice(missing, MOST_GAPS))
 
 
 def skeletons_in(places: Iterable[Path | None]) -> Mapping[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -76,6 +77,10 @@ def _differ(
 ) -> Iterator[Finding]:
     (first, files), (path, others) = one, other
     own, theirs = _numbers(files), _numbers(others)
+    if own is not None and own != theirs:
+        texts, other_texts = _beside_folder(first, files), _beside_folder(path, others)
+        if texts is not None and texts == other_texts:
+            return
     if own is None or theirs is None:
         if sorted(map(stem, files)) != sorted(map(stem, others)):
             yield Finding(
@@ -144,7 +149,19 @@ def _runs(files: Sequence[Path]) -> bool:
 
 def _numbers(files: Sequence[Path]) -> list[int] | None:
     """The numbers of slices in the order in which they are read."""
-    return running_numbers([stem(path) for path in files])
+    texts = running_numbers([stem(path) for path in files])
+    return None if texts is None else [int(text) for text in texts]
+
+
+def _beside_folder(folder: Path, files: Sequence[Path]) -> list[int] | None:
+    """The numbers without that of the folder, where each begins with it: ch1/ch10009, say."""
+    texts = running_numbers([stem(path) for path in files])
+    own = re.search(r"[0-9]+$", folder.name)
+    if texts is None or own is None or not all(t.startswith(own[0]) for t in texts):
+        return None
+    if any(t == own[0] for t in texts):
+        return None
+    return [int(t.removeprefix(own[0])) for t in texts]
 
 
 def _is_folder(path: Path) -> bool:

@@ -72,6 +72,19 @@ class LabelsConfig(Section):
     relabel: bool = Field(False, description="Ids become 1, 2, 3, ... in their order.")
 
 
+class PointsConfig(Section):
+    """How labels that are points (.csv, or .xml of the Cell Counter) become voxels."""
+
+    radius: float | None = Field(None, ge=0, description="Of the ball around each point.")
+    unit: Literal["um", "voxels"] = Field("um", description="Of the radius.")
+    offset: tuple[float, float, float] = Field(
+        (0.0, 0.0, 0.0), description="Voxels (z, y, x) added to every point."
+    )
+    ids: Literal["points", "types"] = Field(
+        "points", description="Each point is an object, or each type a class."
+    )
+
+
 class RegionConfig(Section):
     """A box of a volume that alone is used, as a case of its own."""
 
@@ -144,6 +157,10 @@ class DataConfig(Section):
     )
     label_colours: Literal["unique"] | None = Field(
         None, description="unique: labels are pictures in which each colour is an id of its own."
+    )
+    points: PointsConfig = Field(
+        default_factory=lambda: PointsConfig.model_validate({}),
+        description="How labels that are points become voxels.",
     )
     regions: list[RegionConfig] | Path = Field(
         default_factory=list,

@@ -467,6 +467,13 @@ TABLE: dict[str, Kind] = {
         why="More than half of the voxels of the patches lie beyond the data and are filled in.",
         example="patches of 64 sections from stacks of 20",
     ),
+    "points-outside": Kind(
+        "warning",
+        wanted="points that lie in the volume",
+        todo="give `data.points.offset`, where points count from a larger volume",
+        why="Points outside are not trained on; mostly they count from another corner.",
+        example="the markers of 30 planes beside 6 of them: `points: {offset: [-9, 0, 0]}`",
+    ),
     "read-as-stack": Kind(
         "info",
         wanted="nothing else, if it is so",

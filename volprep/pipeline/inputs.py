@@ -14,6 +14,7 @@ from volprep.cases import (
     Case,
     Cases,
     LabelRules,
+    PointRules,
     Region,
     cases_from_entries,
     find_cases,
@@ -112,6 +113,7 @@ def list_cases(config: Config) -> Cases:
         rules=LabelRules(colours=data.label_colours == "unique", **data.labels.model_dump()),
         geometry=data.geometry,
         allow_external=data.allow_external,
+        points=PointRules(**data.points.model_dump()),
     ).cut(_regions(config))
 
 
