@@ -283,4 +283,5 @@ def test_inflated_volumes_share_a_limit_of_memory(
         volumes.append(open_volume(tmp_path / f"{i}.npz"))
     for i, volume in enumerate(volumes):
         assert volume.read().max() == i
-    assert [volume._handle is not None for volume in volumes] == [0, 0, 0, 1, 1]
+    assert [volume._in_memory for volume in volumes] == [True, True, False, False, False]
+    assert all(volume._handle is not None for volume in volumes), "none is inflated twice"

@@ -34,12 +34,14 @@ __all__ = [
     "open_descriptor",
     "read_at",
     "reading",
+    "stored_bytes",
 ]
 
 Array = npt.NDArray[Any]
 
 #: How much of a volume `Volume.slabs` holds at once unless told otherwise.
 SLAB_BYTES = 16 * 2**20
+_HUGE = 4  # times the size of a slab, for a chunk that slabs need not hold whole
 
 
 @contextmanager
@@ -92,6 +94,15 @@ def open_descriptor(path: str | Path) -> int:
 
 
 _SEEK = threading.Lock()
+_MAPPED_BYTES = 64 * 2**20
+
+
+def stored_bytes(descriptor: int, size: int, offset: int) -> bytes | Array:
+    """As `read_at`; so many that memory should not hold them are mapped."""
+    if size < _MAPPED_BYTES or offset + size > os.fstat(descriptor).st_size:
+        return read_at(descriptor, size, offset)
+    view = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(view, np.uint8, size, offset)
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
@@ -119,8 +130,20 @@ def map_file(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def forget(view: mmap.mmap) -> None:
-    """Give the memory of a mapped file back; what is touched again is fetched again."""
+def forget(view: mmap.mmap | Array) -> None:
+    """Give the memory of a mapped file back; what is touched again is fetched again.
+
+    Parameters
+    ----------
+    view : mmap or ndarray
+        An array is given back whole where it is one of a mapped file, and left where not.
+    """
+    while isinstance(view, np.ndarray):
+        if view.base is None:
+            return
+        view = view.base
+    if not isinstance(view, mmap.mmap):
+        return
     if hasattr(view, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
         view.madvise(mmap.MADV_DONTNEED)
 
@@ -375,8 +398,12 @@ def _slab_shape(volume: Volume, max_bytes: int) -> Shape3:
     voxels = max(1, max_bytes // (channels * volume.dtype.itemsize))
     if cz * ny * nx <= voxels:
         return min(nz, voxels // (cz * ny * nx) * cz), ny, nx
-    if volume.chunks == (nz, ny, nx):  # no chunks to respect: whole planes come cheapest
-        return max(1, voxels // (ny * nx)), ny, nx
+    if volume.chunks == (nz, ny, nx) or cz * cy * cx > _HUGE * voxels:
+        # No chunks to respect, or such that memory cannot hold one (it is kept elsewhere):
+        # whole planes of them come cheapest, else rows.
+        if cy * cx <= voxels:
+            return voxels // (cy * cx), cy, cx
+        return 1, max(1, voxels // cx), cx
     if cz * cy * nx <= voxels:
         return cz, min(ny, voxels // (cz * cy * nx) * cy), nx
     return cz, cy, min(nx, max(1, voxels // (cz * cy * cx)) * cx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 from abc import abstractmethod
@@ -16,7 +17,8 @@ import numpy.typing as npt
 
 from volprep.geometry import Box
 from volprep.sources.axes import Layout
-from volprep.sources.base import SLAB_BYTES, Array, Volume
+from volprep.sources.base import SLAB_BYTES, Array, Volume, forget
+from volprep.sources.scratch import SCRATCH
 
 __all__ = ["CACHE", "BlockCache", "ChunkedVolume", "Index"]
 
@@ -71,9 +73,11 @@ class BlockCache:
         self._bytes = 0
 
 
-_LAYER_BYTES = 2**30
-
 CACHE = BlockCache(256 * 2**20)
+_LAYER_BYTES = CACHE.max_bytes
+#: A block larger than this is decoded into a scratch file, so that memory holds several of
+#: those that it keeps.
+_LARGE_BYTES = CACHE.max_bytes // 4
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=CACHE.clear)
 
@@ -82,7 +86,8 @@ class ChunkedVolume(Volume):
     """A stored array that is cut into a regular grid of blocks, each decoded as a whole.
 
     A box is put together from the blocks it touches. A block of which only a part was
-    wanted is kept in `CACHE`, as the next box may want more of it.
+    wanted is kept, as the next box may want more of it: in `CACHE`, or in `SCRATCH` where it
+    is large. However large a chunk is, it is decoded once and not for every box.
     """
 
     def __init__(
@@ -101,6 +106,7 @@ class ChunkedVolume(Volume):
         """Let go of the open file and of decoded blocks."""
         super().close()
         CACHE.drop(self.serial)
+        SCRATCH.drop(self.serial)
 
     def slabs(
         self, depth: int | None = None, *, max_bytes: int = SLAB_BYTES
@@ -179,7 +185,7 @@ class ChunkedVolume(Volume):
             target.append(slice(first - c.start, last - c.start))
             whole &= last - first == min(b, n - i * b)
         place = out[tuple(target)]
-        if whole:
+        if whole and not (self._large and SCRATCH.get(self.serial, index) is not None):
             block = CACHE.get(self.serial, index)
             if block is None:
                 direct = place.flags.c_contiguous and out.dtype == self._stored_dtype
@@ -192,9 +198,34 @@ class ChunkedVolume(Volume):
 
     def _kept(self, index: Index, *, keep: bool = True) -> Array:
         block = CACHE.get(self.serial, index)
-        if block is None:
-            block = self._decode(index, None)
-            if keep:
-                block.flags.writeable = False
-                CACHE.put(self.serial, index, block)
+        if block is not None:
+            return block
+        if keep and self._large:
+            return self._on_disk(index)
+        block = self._decode(index, None)
+        if keep:
+            block.flags.writeable = False
+            CACHE.put(self.serial, index, block)
         return block
+
+    @property
+    def _large(self) -> bool:
+        """Whether memory should not hold a block, let alone several."""
+        return math.prod(self._block) * self._stored_dtype.itemsize > _LARGE_BYTES
+
+    def _on_disk(self, index: Index) -> Array:
+        """A block in a scratch file, decoded by the first who wants it."""
+        with self._lock:  # others wait: to decode it twice would take the room twice
+            block = SCRATCH.get(self.serial, index)
+            if block is None:
+                pairs = zip(index, self._block, self._layout.stored, strict=True)
+                inside = [min(b, n - i * b) for i, b, n in pairs]
+                dtype = self._stored_dtype.newbyteorder("=")
+                block = SCRATCH.make(self, index, inside, dtype)
+                decoded = self._decode(index, block if dtype == self._stored_dtype else None)
+                if decoded is not block:
+                    block[...] = decoded[tuple(map(slice, inside))]
+                block.flags.writeable = False
+                forget(block)
+                SCRATCH.put(self, index, block)
+            return block

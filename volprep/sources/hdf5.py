@@ -22,13 +22,14 @@ from volprep.sources.base import (
     Array,
     Volume,
     open_descriptor,
-    read_at,
     reading,
+    stored_bytes,
 )
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.external import External, may_follow, refuse_foreign
 from volprep.sources.hdf5contents import contents_of, virtual_files
 from volprep.sources.keys import is_image_key, is_label_key
+from volprep.sources.scratch import scratch_array
 
 __all__ = ["datasets", "open_source"]
 
@@ -152,20 +153,23 @@ class Hdf5Volume(ChunkedVolume):
             cut = tuple(slice(i * b, (i + 1) * b) for i, b in pairs)
             block: Array = handle.dataset[cut]
             return block
-        packed = read_at(handle.descriptor, place[1], place[0])
-        target = np.empty(self._block, self._stored_dtype)
-        if out is not None and out.shape == self._block:
-            target = out
+        packed = stored_bytes(handle.descriptor, place[1], place[0])
+        fits = out is not None and out.shape == self._block
+        target = out if fits and out is not None else np.empty(self._block, self._stored_dtype)
         self._unpack(packed, target)
         return target
 
-    def _unpack(self, packed: bytes, target: Array) -> None:
+    def _unpack(self, packed: bytes | Array, target: Array) -> None:
         from imagecodecs import deflate_decode
 
         flat: Any = target.reshape(-1).view(np.uint8)
         if self._deflated:
-            raw = np.empty_like(flat) if self._shuffled else flat
-            if len(deflate_decode(packed, out=raw)) != len(flat):
+            raw = flat
+            if self._shuffled:
+                room = scratch_array if self._large else _in_memory
+                raw = room(self.name, flat.shape, np.uint8)
+            size = len(deflate_decode(packed, out=raw))  # type: ignore[arg-type]
+            if size != len(flat):
                 raise EOFError("a chunk is cut short")
         else:
             raw = np.frombuffer(packed, np.uint8)
@@ -175,6 +179,10 @@ class Hdf5Volume(ChunkedVolume):
             flat.reshape(-1, target.itemsize)[...] = raw.reshape(target.itemsize, -1).T
         elif raw is not flat:
             flat[...] = raw
+
+
+def _in_memory(name: str, shape: Sequence[int], dtype: Any) -> Array:
+    return np.empty(shape, dtype)
 
 
 def open_source(

@@ -51,6 +51,11 @@ class OpenFiles:
             if volume.serial in self._open:
                 self._open.move_to_end(volume.serial)
 
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes more would push no other volume's out."""
+        with self._lock:
+            return self._bytes + size <= self.max_bytes
+
     def add(self, volume: Holder, size: int) -> None:
         """A volume has opened a handle that holds `size` bytes of memory."""
         dropped = []
@@ -85,6 +90,6 @@ class OpenFiles:
         self._bytes -= size
 
 
-OPEN = OpenFiles(256, 2**30)
+OPEN = OpenFiles(256, 2**28)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=OPEN.clear)

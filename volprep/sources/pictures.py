@@ -24,6 +24,9 @@ _SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _PALETTE = 3
 _FACTOR = {1: 255, 2: 85, 4: 17}  # by which grey of few bits comes out stretched
 _HEAD = 64 * 2**10
+#: Pictures beyond this size must have some of it stored: sections of electron microscopes
+#: shrink by a factor of 2 to 20, a picture that was made to fill memory by 1,000.
+_LARGE_BYTES, _LARGE_RATIO = 256 * 2**20, 200
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,13 @@ def picture_header(path: Path, *, labels: bool) -> PictureHeader:
         raw = header.height * header.width * header.samples * header.dtype.itemsize
         if raw > 8 * 1032 * size:
             raise EOFError(f"{size} bytes cannot hold {header.height}×{header.width} pixels")
+        if raw > _LARGE_BYTES and raw > _LARGE_RATIO * size:
+            raise SourceError(
+                path,
+                f"is {header.height}×{header.width} pixels in {size} bytes: a picture can only be"
+                f" decoded as a whole, and takes {raw // 2**20} MiB of memory",
+                "save it as a tiled TIFF or as Zarr, which are read in blocks",
+            )
     return header
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,24 +15,27 @@ from volprep.errors import SourceError
 from volprep.geometry import Box
 from volprep.sources.array import MappedVolume
 from volprep.sources.axes import Layout
-from volprep.sources.base import SLAB_BYTES, Array, reading
+from volprep.sources.base import SLAB_BYTES, Array, forget, reading
+from volprep.sources.openfiles import OPEN
+from volprep.sources.scratch import scratch_array
 
 __all__ = ["HELD_BYTES", "StreamVolume"]
 
 #: Voxels of one volume that stay in memory once inflated; a larger one goes to a mapped
 #: temporary file.
-HELD_BYTES = 512 * 2**20
+HELD_BYTES = 128 * 2**20
 
 _DEFLATE_RATIO = 1032  # no deflate stream expands further
 _PIECE = 16 * 2**20
+_GIVE_BACK = 128 * 2**20
 
 
 class StreamVolume(MappedVolume):
     """A stored array that can only be read from its beginning.
 
     `slabs` walks forward and holds one slab. The first `read` inflates everything: up
-    to `HELD_BYTES` into memory, beyond that into an unnamed temporary file (in
-    ``TMPDIR``) that is mapped. `close` lets go of both, and so does the process where
+    to `HELD_BYTES` into memory, while that has room for it, else into an unnamed temporary
+    file (in ``TMPDIR``) that is mapped. `close` lets go of both, and so does the process where
     its volumes hold too much together.
     """
 
@@ -42,6 +43,7 @@ class StreamVolume(MappedVolume):
         self, path: str | Path, layout: Layout, dtype: npt.DTypeLike, *, packed: int, **rest: Any
     ) -> None:
         super().__init__(path, layout, dtype, **rest)
+        self._in_memory = True
         size = math.prod(layout.stored) * self._stored_dtype.itemsize
         if size > packed * _DEFLATE_RATIO:
             raise SourceError(
@@ -90,26 +92,28 @@ class StreamVolume(MappedVolume):
         return self._native(self._layout.arrange(block))
 
     def _held_bytes(self) -> int:
-        return self.nbytes if self.nbytes <= HELD_BYTES else 0
+        return self.nbytes if self._in_memory else 0
 
     def _open(self) -> Array:
         shape, dtype = self._layout.stored, self._stored_dtype
         size = math.prod(shape) * dtype.itemsize
-        if size <= HELD_BYTES:
-            array: Array = np.empty(shape, dtype)
+        # In memory while there is room for it: what would push others out, only to be
+        # inflated again when its own turn comes back, is better off in a file.
+        self._in_memory = size <= HELD_BYTES and OPEN.has_room(size)
+        array: Array
+        if self._in_memory:
+            array = np.empty(shape, dtype)
         else:
-            with tempfile.TemporaryFile(prefix="volprep-") as spill:
-                os.truncate(spill.fileno(), size)
-                array = np.memmap(spill, dtype, "r+", shape=shape)
+            array = scratch_array(self.name, shape, dtype)
         with self._stream() as stream:
-            _fill(stream, array)
+            _fill(stream, array, spilt=not self._in_memory)
             stream.read(1)
         array.flags.writeable = False
         return np.asarray(array)
 
 
-def _fill(stream: IO[bytes], array: Array) -> None:
-    """Read exactly as many bytes as the array holds."""
+def _fill(stream: IO[bytes], array: Array, *, spilt: bool = False) -> None:
+    """Read exactly as many bytes as the array holds; a mapped one is given back on the way."""
     view = array.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):
@@ -117,3 +121,5 @@ def _fill(stream: IO[bytes], array: Array) -> None:
         if not count:
             raise EOFError(f"it ends after {done} of {len(view)} bytes")
         done += count
+        if spilt and done // _GIVE_BACK > (done - count) // _GIVE_BACK:
+            forget(array)

@@ -22,7 +22,7 @@ from volprep.codecs import CRC_BYTES, MISSING, Codecs, decode_shard_index, inner
 from volprep.errors import SourceError
 from volprep.findings import Note
 from volprep.sources.axes import Layout
-from volprep.sources.base import Array, reading
+from volprep.sources.base import Array, reading, stored_bytes
 from volprep.sources.chunked import ChunkedVolume, Index
 
 __all__ = ["ZarrArray", "ZarrVolume", "read_array", "read_attributes", "read_json"]
@@ -160,9 +160,10 @@ class ZarrVolume(ChunkedVolume):
             meta.codecs.decode(data, block.reshape(-1).view(np.uint8))
         return block
 
-    def _chunk(self, index: Index) -> bytes | None:
+    def _chunk(self, index: Index) -> bytes | Array | None:
         try:
-            return self._meta.file(index).read_bytes()
+            with self._meta.file(index).open("rb") as file:
+                return stored_bytes(file.fileno(), os.fstat(file.fileno()).st_size, 0)
         except FileNotFoundError:
             return None
 
@@ -172,7 +173,7 @@ class ZarrVolume(ChunkedVolume):
         shard = self._meta.shard or self._block
         return tuple(s // b for s, b in zip(shard, self._block, strict=True))
 
-    def _inner_chunk(self, index: Index) -> bytes | None:
+    def _inner_chunk(self, index: Index) -> bytes | Array | None:
         ratio = self._ratio
         shard = tuple(i // r for i, r in zip(index, ratio, strict=True))
         table = self._shard_index(shard, ratio)
@@ -183,8 +184,7 @@ class ZarrVolume(ChunkedVolume):
             place = inner_chunk(entry, os.fstat(file.fileno()).st_size)
             if place is None:
                 return None
-            file.seek(place[0])
-            return file.read(place[1])
+            return stored_bytes(file.fileno(), place[1], place[0])
 
     def _shard_index(self, shard: Index, ratio: Sequence[int]) -> Array | None:
         """Offset and size of every inner chunk of a shard; None for a shard never written."""

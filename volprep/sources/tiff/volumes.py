@@ -20,8 +20,8 @@ from volprep.sources.base import (
     forget,
     map_file,
     open_descriptor,
-    read_at,
     reading,
+    stored_bytes,
 )
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.tiff.pages import DEFLATE, NO_PREDICTOR, Pages
@@ -87,17 +87,17 @@ class _Reader:
         for descriptor in self.descriptors:
             os.close(descriptor)
 
-    def fetch(self, number: int, segment: int) -> bytes:
+    def fetch(self, number: int, segment: int) -> bytes | Array:
         """The stored bytes of a strip or tile; none for one that was never written."""
         pages = self._pages
         size, start = int(pages.counts[number, segment]), int(pages.offsets[number, segment])
         file = 0 if pages.file_of is None else int(pages.file_of[number])
-        data = read_at(self.descriptors[file], size, start)
+        data = stored_bytes(self.descriptors[file], size, start)
         if len(data) < size:
             raise EOFError(f"page {number} is cut short")
         return data
 
-    def decode(self, data: bytes, segment: int) -> Array:
+    def decode(self, data: bytes | Array, segment: int) -> Array:
         """Any strip or tile, as (depth, length, width, samples)."""
         if self._decode is None:
             from tifffile import TiffFile
@@ -106,7 +106,7 @@ class _Reader:
                 page = file.pages[self._pages.keyframe]
                 tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
                 self._decode = partial(page.decode, **tables)
-        decoded: Array = self._decode(data, segment)[0]
+        decoded: Array = self._decode(bytes(data), segment)[0]
         return decoded
 
 
@@ -134,7 +134,7 @@ class TiffBlocks(ChunkedVolume):
         reader, pages = self._opened(), self._pages
         segment = _ravel(index[self._lead :], pages.grid)
         data = reader.fetch(_ravel(index[: self._lead], pages.shape[: self._lead]), segment)
-        if not data:
+        if not len(data):
             return np.zeros(self._inside(index), self.dtype)
         if self._simple:
             block = self._inflate(data, index, out)
@@ -142,7 +142,7 @@ class TiffBlocks(ChunkedVolume):
                 return block
         return self._shaped(reader.decode(data, segment))
 
-    def _inflate(self, data: bytes, index: Index, out: Array | None) -> Array | None:
+    def _inflate(self, data: bytes | Array, index: Index, out: Array | None) -> Array | None:
         """Inflate a block in place; None where it does not hold what it should."""
         from imagecodecs import DeflateError, deflate_decode, delta_decode
 
@@ -153,9 +153,10 @@ class TiffBlocks(ChunkedVolume):
         )
         flat: Any = target.reshape(-1).view(np.uint8)
         try:
-            if len(deflate_decode(data, out=flat)) != len(flat):
-                return None
+            size = len(deflate_decode(data, out=flat))  # type: ignore[arg-type]
         except DeflateError:
+            return None
+        if size != len(flat):
             return None
         if pages.predictor == _HORIZONTAL:
             samples = shape[-1] if pages.interleaved else 1
