@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from volprep.geometry import Box
 from volprep.sources import Volume
-from volprep.splits import canonical_boxes
+from volprep.splits import ContentHash
 
 __all__ = ["ImageFacts", "LabelFacts", "Progress", "measure_image", "measure_labels"]
 
@@ -94,15 +93,14 @@ def measure_image(volume: Volume, progress: Progress = None) -> ImageFacts:
     SourceError
         If the file cannot be read to its end.
     """
-    digest = blake2b(f"{volume.shape} {volume.dtype.str}".encode(), digest_size=16)
+    digest = ContentHash(volume)
     low = np.full(volume.shape[:2], np.inf)
     high = np.full(volume.shape[:2], -np.inf)
     not_finite = 0
-    for box in canonical_boxes(volume):
-        voxels = volume.read(box)
+    for box, voxels in volume.slabs():
+        digest.add(box, voxels)
         for index in range(voxels.shape[1]):
             plane = np.ascontiguousarray(voxels[:, index])
-            digest.update(plane.data)
             smallest, largest, bad = _range(plane.reshape(len(plane), -1))
             z = box.start[0] + index
             low[:, z] = np.minimum(low[:, z], smallest)

@@ -4,16 +4,16 @@ Cases are divided by name, by group or into folds. A single volume is divided
 into blocks with a gap between them.
 """
 
-from volprep.splits.audit import Twins, audit_splits, canonical_boxes, content_hash, find_twins
+from volprep.splits.audit import ContentHash, Twins, audit_splits, content_hash, find_twins
 from volprep.splits.split import Kind, SplitPart, Splits, make_splits, splits_blocks
 
 __all__ = [
+    "ContentHash",
     "Kind",
     "SplitPart",
     "Splits",
     "Twins",
     "audit_splits",
-    "canonical_boxes",
     "content_hash",
     "find_twins",
     "make_splits",

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from volprep.cases import Case
 from volprep.compute import run_units
@@ -19,9 +20,7 @@ from volprep.sources import Volume
 from volprep.splits.blocks import AXES
 from volprep.splits.split import Splits
 
-__all__ = ["Twins", "audit_splits", "canonical_boxes", "content_hash", "find_twins"]
-
-_BAND_BYTES = 32 * 2**20
+__all__ = ["ContentHash", "Twins", "audit_splits", "content_hash", "find_twins"]
 
 
 def audit_splits(
@@ -66,48 +65,52 @@ def audit_splits(
     ]
 
 
+class ContentHash:
+    """A hash of voxels, shape and dtype, the same whatever file and chunks hold them.
+
+    Blocks may come in any order; together they must be every voxel once. Made for telling
+    copies apart, not against forgery: two images that differ have one hash by a chance of
+    about 2**-128.
+    """
+
+    def __init__(self, volume: Volume) -> None:
+        from volprep.kernels import content
+
+        self._add = content.add_block
+        self._shape = volume.shape[1:]
+        self._head = f"{volume.shape} {volume.dtype.str}"
+        self._bits = np.dtype(f"u{volume.dtype.itemsize}")
+        self._along = np.empty((2, volume.shape[3]), np.uint64)
+        content.weights(volume.shape[3], self._along)
+        self._sums = np.zeros(2, np.uint64)
+
+    def add(self, box: Box, voxels: npt.NDArray[Any]) -> None:
+        """Voxels of a box, as (C, Z, Y, X)."""
+        bits = np.ascontiguousarray(voxels).view(self._bits)
+        self._add(bits, box.start, self._shape, self._along, self._sums)
+
+    def hexdigest(self) -> str:
+        """128 bits in hexadecimal."""
+        return blake2b(self._head.encode() + self._sums.tobytes(), digest_size=16).hexdigest()
+
+
 def content_hash(volume: Volume) -> str:
     """A hash of the voxels, shape and dtype, the same whatever file holds them.
 
     Parameters
     ----------
     volume : Volume
-        Read once, in bands of at most 32 MiB (or one row).
+        Read once, in the order of its chunks.
 
     Returns
     -------
     str
-        Hexadecimal BLAKE2b of 128 bits.
+        128 bits in hexadecimal.
     """
-    digest = blake2b(f"{volume.shape} {volume.dtype.str}".encode(), digest_size=16)
-    for box in canonical_boxes(volume):
-        voxels = volume.read(box)
-        for plane in range(voxels.shape[1]):
-            digest.update(np.ascontiguousarray(voxels[:, plane]).data)
+    digest = ContentHash(volume)
+    for box, voxels in volume.slabs():
+        digest.add(box, voxels)
     return digest.hexdigest()
-
-
-def canonical_boxes(volume: Volume) -> list[Box]:
-    """Boxes that cover a volume once, whole planes or, where these are large, bands of rows.
-
-    Joined plane by plane their voxels are in an order that depends on shape and
-    dtype alone, not on how the file is chunked.
-    """
-    channels, depth, height, width = volume.shape
-    row = channels * width * volume.dtype.itemsize
-    if row * height > _BAND_BYTES:
-        rows = max(1, _BAND_BYTES // row)
-        return [
-            Box((z, y, 0), (z + 1, y + rows, width)).clip(volume.shape)
-            for z in range(depth)
-            for y in range(0, height, rows)
-        ]
-    planes = max(1, _BAND_BYTES // (row * height))
-    planes = max(planes // volume.chunks[0] * volume.chunks[0], min(planes, volume.chunks[0]))
-    return [
-        Box((z, 0, 0), (z + planes, height, width)).clip(volume.shape)
-        for z in range(0, depth, planes)
-    ]
 
 
 def _audit_names(splits: Splits, cases: Sequence[Case]) -> list[Finding]:
@@ -284,7 +287,9 @@ def _hash_all(
             findings.append(_unreadable(case.name, error))
     kinds = Counter((volume.shape, volume.dtype) for volume in volumes.values())
     similar = {n: v for n, v in volumes.items() if kinds[v.shape, v.dtype] > 1}
-    glances, unread = _hash_each(_middle_hash, similar, workers)
+    # To look into the middle of a stream is to inflate half of it: then the first plane must do.
+    first = any(volume.sequential for volume in similar.values())
+    glances, unread = _hash_each(_first_hash if first else _middle_hash, similar, workers)
     seen = Counter(glances.values())
     alike = {name: volumes[name] for name, glance in glances.items() if seen[glance] > 1}
     digests, broken = _hash_each(content_hash, alike, workers)
@@ -312,6 +317,13 @@ def _middle_hash(volume: Volume) -> str:
     middle = volume.shape[1] // 2
     plane = Box((middle, 0, 0), (middle + 1, *box.stop[1:]))
     return blake2b(np.ascontiguousarray(volume.read(plane)).data, digest_size=16).hexdigest()
+
+
+def _first_hash(volume: Volume) -> str:
+    """A hash of the first plane, which is read without the rest wherever it lies."""
+    for _, voxels in volume.slabs(1):
+        return blake2b(np.ascontiguousarray(voxels).data, digest_size=16).hexdigest()
+    raise AssertionError("a volume has a plane")
 
 
 def _unreadable(name: str, error: SourceError) -> Finding:
