@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volprep.errors import StoreError
-from volprep.files import NewFile, describe, is_temporary, sweep, temporary, write_text
+from volprep.files import NewFile, describe, sweep, temporary, temporary_of, write_text
 from volprep.ledger import (
     LEDGER,
     MANIFEST,
@@ -170,8 +170,9 @@ def test_error_of_one_unit_keeps_those_that_were_made_with_it(tmp_path: Path) ->
 def test_one_process_holds_a_folder_and_nothing_stays_behind(tmp_path: Path) -> None:
     with Ledger(tmp_path / "x"), pytest.raises(StoreError, match="another process"):
         Ledger(tmp_path / "x")
-    with Ledger(tmp_path / "x"):
-        pass
+    assert not (tmp_path / "x").exists()
+    with Ledger(tmp_path / "x") as ledger:
+        ledger.done(units(1)[0])
     assert [p.name for p in (tmp_path / "x").iterdir()] == [LEDGER]
 
 
@@ -188,8 +189,8 @@ def test_lock_ends_with_a_killed_process(tmp_path: Path) -> None:
             Ledger(tmp_path)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with Ledger(tmp_path):
-        pass
+    with Ledger(tmp_path) as ledger:
+        ledger.done(units(1)[0])
 
 
 def test_temporary_files_are_swept_and_nothing_else(tmp_path: Path) -> None:
@@ -206,7 +207,8 @@ def test_temporary_files_are_swept_and_nothing_else(tmp_path: Path) -> None:
     assert len(list((tmp_path / "deep").iterdir())) == 1
     sweep(tmp_path)
     assert not list((tmp_path / "deep").iterdir())
-    assert is_temporary(temporary(Path("µ.tif")).name)
+    assert temporary_of(temporary(Path("µ.tif")).name) == "µ.tif"
+    assert temporary_of("µ.tif") is None
 
 
 def test_file_of_a_failed_write_leaves_nothing(tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_resampled_patches_equal_the_resampled_case(folder: Path) -> None:
         configure(folder, "preprocess: {target_spacing: [0.3, 0.15, 0.15], normalise: none}\n")
     )
     dataset = PatchDataset(store.path, "train", patch_size=None, normalise=False)
-    assert not (folder / "patches" / "volumes").exists()
+    assert (folder / "patches" / "volumes").exists(), "another patch size will not resample again"
     assert Preprocessing().target is None
     for sample in (dataset[i] for i in range(0, len(dataset), 5)):
         name = dataset.cases[sample["case"]]
@@ -427,7 +427,7 @@ def test_patch_beyond_memory_is_a_plan_error(folder: Path) -> None:
     plan = "plan: {patch_size: [32768, 32768, 32768], batch_size: 2, memory: 1000000TiB}\n"
     with pytest.raises(PlanError):
         pipeline.prepare(configure(folder, plan))
-    assert not (folder / "patches.partial").exists()
+    assert [p.name for p in (folder / "patches.partial").iterdir()] == ["ledger.jsonl"]
 
 
 def test_skeleton_offsets_lead_to_the_instances_own_points(folder: Path) -> None:
@@ -506,20 +506,20 @@ def test_damaged_set_is_named_and_made_anew(folder: Path) -> None:
     (store.path / "train.yaml").write_text("n_channels: 9")
     found = list(store.damaged())
     assert any("train.yaml" in line for line in found)
-    assert any("checksum" in line for line in found)
+    assert any("image/c/0" in line and "damaged" in line for line in found)
     again = pipeline.prepare(configure(folder), overwrite=True)
     assert not list(again.damaged())
     assert digest(again.path / "patches") == before
 
 
 def test_two_prepares_never_share_a_folder(folder: Path) -> None:
-    from volprep.store import WorkingFolder
+    from volprep.ledger import Ledger
 
     config = configure(folder)
-    with WorkingFolder(config.output.dir, "another"), pytest.raises(StoreError, match="another"):
+    with Ledger(folder / "patches.partial"), pytest.raises(StoreError, match="another"):
         pipeline.prepare(config)
     pipeline.prepare(config)
-    assert not (folder / "patches.lock").exists()
+    assert sorted(p.name for p in folder.iterdir()) == ["c.yaml", "data", "patches"]
 
 
 def test_not_a_number_in_an_image_is_refused(folder: Path) -> None:

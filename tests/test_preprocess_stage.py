@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tifffile
@@ -15,20 +12,10 @@ from volprep.errors import ConfigError
 from volprep.pipeline.check import check
 from volprep.pipeline.inputs import list_cases
 from volprep.pipeline.prepare import prepare
-from volprep.pipeline.volumes import lost_ids_of, prepare_volumes
+from volprep.pipeline.volumes import PreparedRef, make_volume
 from volprep.preprocess import Preprocessing, case_layout, resample_image, resample_labels
 
 SETTINGS = Preprocessing(target=(0.2, 0.1, 0.1))
-
-
-def laid_out(cases, settings):
-    """What each case will be."""
-    return {c.name: case_layout(c.open_image(), c.open_label(), settings) for c in cases}
-
-
-def silent(title, total, unit):
-    """A reporter that says nothing."""
-    return nullcontext(lambda done: None)
 
 
 @pytest.fixture
@@ -55,19 +42,19 @@ def cases(tmp_path):
     ).items
 
 
-def written(folder: Path) -> dict[str, int]:
-    """When each file was written."""
-    return {str(f.relative_to(folder)): f.stat().st_mtime_ns for f in folder.rglob("*")}
+def refs_of(cases, settings, folder):
+    """The cases as they will be prepared in a folder."""
+    return [
+        PreparedRef(c, case_layout(c.open_image(), c.open_label(), settings), "", folder / c.name)
+        for c in cases
+    ]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_cases_are_resampled_together(cases, tmp_path, workers):
-    out = tmp_path / "volumes"
-    prepared = prepare_volumes(
-        cases, laid_out(cases, SETTINGS), out, workers=workers, reporter=silent
-    )
-    for source, case in zip(cases, prepared, strict=True):
-        shape = (15, 43, 63)
+def test_cases_are_resampled(cases, tmp_path, workers):
+    for ref in refs_of(cases, SETTINGS, tmp_path / "volumes"):
+        assert make_volume(ref, workers=workers) == ()
+        shape, source, case = (15, 43, 63), ref.case, ref.open()
         assert source.name == case.name
         assert (case.image.read() == resample_image(source.open_image().read(), shape)).all()
         for opened, got in ((source.open_label(), case.label), (source.open_mask(), case.mask)):
@@ -75,47 +62,41 @@ def test_cases_are_resampled_together(cases, tmp_path, workers):
             assert (got.read()[0] == resample_labels(opened.read()[0], shape)).all()
 
 
-def test_a_completed_case_is_kept(cases, tmp_path):
-    out = tmp_path / "volumes"
-    prepare_volumes(cases, laid_out(cases, SETTINGS), out, workers=2, reporter=silent)
-    before = written(out)
-    prepare_volumes(cases, laid_out(cases, SETTINGS), out, workers=2, reporter=silent)
-    assert written(out) == before
-    (out / "c1.json").unlink()
-    prepare_volumes(cases, laid_out(cases, SETTINGS), out, workers=2, reporter=silent)
-    changed = {name for name, time in written(out).items() if before[name] != time}
-    assert changed
-    assert all(name.startswith("c1.") for name in changed)
+def test_volume_is_unlinked_and_not_written_into_when_it_is_made_again(cases, tmp_path):
+    (ref, _) = refs_of(cases, SETTINGS, tmp_path / "volumes")
+    make_volume(ref, workers=1)
+    before = {p: p.read_bytes() for p in (tmp_path / "volumes").rglob("*") if p.is_file()}
+    for number, path in enumerate(before):
+        (tmp_path / f"link{number}").hardlink_to(path)
+    tifffile.imwrite(tmp_path / "images" / "c0.tif", np.ones((10, 36, 42), np.uint16))
+    make_volume(ref, workers=1)
+    for number, data in enumerate(before.values()):
+        assert (tmp_path / f"link{number}").read_bytes() == data
+
+
+def written(folder):
+    """When each file was written."""
+    files = (f for f in folder.rglob("*") if f.is_file())
+    return {str(f.relative_to(folder)): f.stat().st_mtime_ns for f in files}
 
 
 def test_a_case_is_made_again_when_its_file_or_the_settings_change(cases, tmp_path):
-    out = tmp_path / "volumes"
-    prepare_volumes(cases, laid_out(cases, SETTINGS), out, workers=2, reporter=silent)
-    before = written(out)
+    volumes = tmp_path / "out" / "volumes"
+    prepare(config_of(tmp_path, "{target_spacing: [0.2, 0.1, 0.1]}"))
+    before = written(volumes)
+    assert before
     tifffile.imwrite(tmp_path / "images" / "c0.tif", np.ones((10, 36, 42), np.uint16))
-    again = prepare_volumes(cases, laid_out(cases, SETTINGS), out, workers=2, reporter=silent)
-    assert (again[0].image.read() == 1).all()
-    changed = {name for name, time in written(out).items() if before[name] != time}
+    prepare(config_of(tmp_path, "{target_spacing: [0.2, 0.1, 0.1]}"), overwrite=True)
+    changed = {name for name, time in written(volumes).items() if before.get(name) != time}
+    assert changed
     assert all(name.startswith("c0.") for name in changed)
-    linear = Preprocessing(target=SETTINGS.target, order=1)
-    prepare_volumes(cases, laid_out(cases, linear), out, workers=2, reporter=silent)
-    assert all(before[name] != time for name, time in written(out).items())
-
-
-def test_lost_ids_are_kept_with_the_case(cases, tmp_path):
-    coarse = Preprocessing(target=(0.6, 0.24, 0.3))
-    prepare_volumes(
-        cases, laid_out(cases, coarse), tmp_path / "volumes", workers=2, reporter=silent
-    )
-    assert lost_ids_of(cases, tmp_path / "volumes") == {"c0": [60_000], "c1": [60_000]}
+    prepare(config_of(tmp_path, "{target_spacing: [0.2, 0.1, 0.1], order: 1}"), overwrite=True)
+    assert all(before[name] != time for name, time in written(volumes).items())
 
 
 def test_untouched_cases_are_read_from_their_files(cases, tmp_path):
-    prepared = prepare_volumes(
-        cases, laid_out(cases, Preprocessing()), tmp_path / "volumes", workers=2, reporter=silent
-    )
-    assert not (tmp_path / "volumes").exists()
-    assert prepared[0].image.shape == (1, 10, 36, 42)
+    prepare(config_of(tmp_path, "{}"))
+    assert not (tmp_path / "out" / "volumes").exists()
 
 
 def config_of(tmp_path, preprocess):

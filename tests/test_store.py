@@ -23,7 +23,9 @@ import zarr
 from volprep.errors import StoreError
 from volprep.files import describe, files_below
 from volprep.geometry import Box
+from volprep.ledger import Ledger, Unit
 from volprep.store import (
+    FORMAT,
     INDEX_COLUMNS,
     PATCHES_PER_SHARD,
     ArraySpec,
@@ -31,8 +33,6 @@ from volprep.store import (
     PatchStore,
     PatchWriter,
     create_case_array,
-    describe_file,
-    publish,
 )
 from volprep.store.reader import OpenShards
 
@@ -288,7 +288,8 @@ def test_two_writes_give_the_same_bytes(tmp_path: Path) -> None:
     hashes = []
     for name in ("a", "b"):
         write_split(tmp_path / name / "a.zarr")
-        hashes.append(describe_file(tmp_path / name)["sha256"])
+        folder = tmp_path / name
+        hashes.append([describe(path, folder) for path in files_below(folder)])
     assert hashes[0] == hashes[1]
 
 
@@ -296,10 +297,14 @@ def test_set_appears_only_when_published(tmp_path: Path) -> None:
     final, partial = tmp_path / "out", tmp_path / "out.partial"
     with pytest.raises(StoreError, match="no such folder"):
         PatchStore(final)
-    write_split(partial / "patches/train.zarr")
-    with pytest.raises(StoreError, match="incomplete"):
-        PatchStore(final)
-    publish(partial, final, {"seed": 1})
+    with Ledger(partial) as ledger:
+        write_split(partial / "patches/train.zarr")
+        with pytest.raises(StoreError, match="incomplete"):
+            PatchStore(final)
+        files = [describe(path, partial) for path in files_below(partial / "patches")]
+        unit = Unit("patches/train", 0, KEYS[0])
+        ledger.done(unit, files)
+        ledger.publish(final, [unit], {"format": FORMAT, "seed": 1})
     assert PatchStore(final).manifest["seed"] == 1
     assert len(PatchStore(final).split("train")) == N
     with pytest.raises(StoreError, match="no split"):

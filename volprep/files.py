@@ -28,19 +28,20 @@ __all__ = [
     "File",
     "NewFile",
     "describe",
+    "files_below",
     "flush",
-    "is_temporary",
     "load_json",
     "remove",
     "sweep",
     "temporary",
+    "temporary_of",
     "unreadable",
     "write_bytes",
     "write_json",
     "write_text",
 ]
 
-_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.volprep", re.DOTALL)
+_TEMPORARY = re.compile(r"\.(.*)\.[0-9a-f]{8}\.volprep", re.DOTALL)
 _PIECE = 1 << 22
 #: No file is there.
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -78,9 +79,10 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.volprep")
 
 
-def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name is one that was never finished."""
-    return _TEMPORARY.fullmatch(name) is not None
+def temporary_of(name: str) -> str | None:
+    """The name that a temporary one stands for; None where it is no temporary one."""
+    match = _TEMPORARY.fullmatch(name)
+    return None if match is None else match[1]
 
 
 def sweep(folder: Path, *, deep: bool = True) -> None:
@@ -95,7 +97,7 @@ def sweep(folder: Path, *, deep: bool = True) -> None:
     """
     with os.scandir(folder) as entries:
         for entry in list(entries):
-            if is_temporary(entry.name):
+            if temporary_of(entry.name) is not None:
                 remove(Path(entry.path))
             elif deep and entry.is_dir(follow_symlinks=False):
                 sweep(Path(entry.path))

@@ -47,6 +47,7 @@ from volprep.files import (
     remove,
     sweep,
     temporary,
+    temporary_of,
     unreadable,
     write_text,
 )
@@ -64,6 +65,8 @@ __all__ = [
     "Unit",
     "differs",
     "key_of",
+    "ledger_damage",
+    "left_over",
     "load_manifest",
     "run",
     "size_differs",
@@ -151,7 +154,24 @@ class Damage:
 
     def __str__(self) -> str:
         of = "" if self.unit is None else f" (of {self.unit.stage} {self.unit.index})"
-        return f"{self.path}: {self.found}{of}"
+        return f"{self.path}: {_WORDS[self.found]}{of}"
+
+
+_WORDS = {
+    "missing": "missing",
+    "truncated": "damaged: it was cut short",
+    "longer": "damaged: it has grown",
+    "changed": "damaged: its content is another than was written",
+    "not of the set": "not of the set",
+}
+
+
+def left_over(final: Path) -> list[Path]:
+    """What was replaced by a published folder and could not be removed in time."""
+    if not final.parent.is_dir():
+        return []
+    beside = (p for p in final.parent.iterdir() if p.name.startswith(f".{final.name}."))
+    return [path for path in beside if temporary_of(path.name) == final.name]
 
 
 def key_of(*parts: object) -> str:
@@ -238,6 +258,13 @@ class Records:
         """Whether a unit has a record of its key."""
         return self.key(unit.stage, unit.index) == unit.key
 
+    def whole(self, unit: Unit) -> bool:
+        """Whether a unit has a record of its key, and its files are there with their sizes."""
+        record = self.find(unit.stage, unit.index) if self.has(unit) else None
+        return record is not None and not any(
+            size_differs(self.path.parent / file.path, file) for file in record.files
+        )
+
     def facts(self, unit: Unit) -> Mapping[str, Any] | None:
         """The facts of a unit; None where it is not done with this key."""
         record = self.find(unit.stage, unit.index) if self.has(unit) else None
@@ -292,7 +319,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, *, own: bool = True, aside: bool = False) -> None:
-        self.folder, self._aside = folder, aside
+        self.folder, self._own, self._aside = folder, own, aside
         self._writing = threading.Lock()
         self._flushed = time.monotonic()
         try:
@@ -326,14 +353,13 @@ class Ledger:
         with contextlib.suppress(OSError):
             os.fsync(self._file.fileno())
         self._file.close()
+        if self._own and not self._aside and not len(self.records):
+            self._leave_nothing()
         self._unlock()
 
     def has(self, unit: Unit) -> bool:
         """Whether a unit is done, and its files are there with their sizes."""
-        record = self.records.find(unit.stage, unit.index) if self.records.has(unit) else None
-        return record is not None and not any(
-            size_differs(self.folder / file.path, file) for file in record.files
-        )
+        return self.records.whole(unit)
 
     def facts(self, unit: Unit) -> Mapping[str, Any]:
         """The facts of a unit that is done.
@@ -435,30 +461,36 @@ class Ledger:
         write_manifest(self.folder, head)
         final.parent.mkdir(parents=True, exist_ok=True)
         flush(self.folder)
-        old = temporary(final)
         if final.exists():
-            final.replace(old)
+            final.replace(temporary(final))
         self.folder.replace(final)
         flush(final.parent)
         self.folder = final
         self.records.path = final / LEDGER
-        remove(old)
+        for old in left_over(final):
+            remove(old)
 
-    def take_over(self, folder: Path, keep: Callable[[Record], bool] = lambda _: True) -> None:
+    def take_over(self, folder: Path, *, quick: bool = False) -> None:
         """Have what is done in a published folder done in this one, too, without a copy.
 
         Files are linked (copied where links cannot be made). A unit that is done here
-        already, or whose files are damaged there, is left alone.
+        already, or whose files are damaged there, is left alone; `quick` compares sizes alone.
         """
+        look = size_differs if quick else differs
         for record in Records(folder / LEDGER):
-            unit = record.unit
-            if self._knows(unit) or not keep(record):
+            if self._knows(record.unit):
                 continue
-            if any(differs(folder / file.path, file) for file in record.files):
+            if any(look(folder / file.path, file) for file in record.files):
                 continue
             for file in record.files:
                 _link(folder / file.path, self.folder / file.path)
-            self.done(unit, record.files, record.facts)
+            self.done(record.unit, record.files, record.facts)
+
+    def _leave_nothing(self) -> None:
+        """Remove the file of no records, and the folder if nothing else is in it."""
+        with contextlib.suppress(OSError):
+            (self.folder / LEDGER).unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -586,7 +618,7 @@ def verify(folder: Path, look: Look | None = None) -> Iterator[Damage]:
         path for path in files_below(folder) if path.relative_to(folder).as_posix() not in claimed
     ]
     found = list(records.damage(look))
-    unlike = _ledger_damage(folder)
+    unlike = ledger_damage(folder)
     if unlike is not None and unlike.path.name == MANIFEST and (records.damaged or not records):
         yield unlike
         unlike = Damage(folder / LEDGER, "changed")
@@ -631,7 +663,7 @@ def _sealed(body: Mapping[str, Any]) -> str:
     )
 
 
-def _ledger_damage(folder: Path) -> Damage | None:
+def ledger_damage(folder: Path) -> Damage | None:
     """What is wrong with the manifest, or with the ledger by the word of the manifest."""
     try:
         entry = load_manifest(folder).get("ledger", {})

@@ -159,18 +159,24 @@ def plan_of(config: Config, reporter: Reporter = silent) -> Plan:
 
 
 def survey(
-    config: Config, cases: Cases, reporter: Reporter, values: frozenset[int] | None = None
+    config: Config,
+    cases: Cases,
+    reporter: Reporter,
+    values: frozenset[int] | None = None,
+    crops: Mapping[str, Box] | None = None,
 ) -> Known:
     """What `decide` needs: headers, and of voxels what the config makes matter.
 
-    `values` are those of the labels, where they are known already.
+    `values` are those of the labels and `crops` the boxes of what is not zero, where they
+    are known already.
     """
     heads = headers_of(cases)
     labels = ((case.name, case.open_label()) for case in cases)
     label_bytes = {name: label.dtype.itemsize for name, label in labels if label is not None}
     if cases.label_kind == "classes" and label_bytes and values is None:
         values = label_values(config, cases, reporter)
-    crops = crop_boxes(config, cases, reporter) if config.preprocess.crop_nonzero else {}
+    if crops is None:
+        crops = crop_boxes(config, cases, reporter) if config.preprocess.crop_nonzero else {}
     room = None if config.preprocess.target_spacing in (None, "none") else free_room(config)
     return Known(heads, look_into(cases), values, label_bytes, room, crops)
 

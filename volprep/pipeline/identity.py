@@ -1,82 +1,191 @@
-"""What a run was made from: its input files, by size, time of change and content."""
+"""What files a run is made from, and whether they are still the same."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+from volprep.cases import Case
 from volprep.compute import run_units
 from volprep.errors import SourceError
-from volprep.files import describe, files_below
+from volprep.ledger import Unit, key_of
+from volprep.pipeline.reporting import Reporter, silent
 
-__all__ = ["Inputs"]
+__all__ = ["Input", "Inputs", "Trust", "paths_of", "read_inputs"]
 
-State = tuple[int, int]
+#: ``hash`` reads every input; ``mtime`` takes the hash of a file of the same size and time.
+Trust = Literal["hash", "mtime"]
+#: Name, size, time of change of the content and of the entry, number of the file.
+_State = tuple[str, int, int, int, int]
+_PIECE = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file, or a folder of files, as it was when it was read.
+
+    Attributes
+    ----------
+    path : Path
+    sha256 : str
+        Of the content; of a folder, of the names and contents of all files in it.
+    states : tuple
+        Of each file, as the system tells.
+    """
+
+    path: Path
+    sha256: str
+    states: tuple[_State, ...]
+
+    @property
+    def unit(self) -> Unit:
+        """Its record; the time of change is a fact, so that `touch` makes nothing stale."""
+        return Unit("inputs", str(self.path), self.sha256)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Size and time of change, in nanoseconds."""
+        mtime = max((state[2] for state in self.states), default=0)
+        return {"size": sum(state[1] for state in self.states), "mtime_ns": mtime}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the manifest lists it."""
+        return {"path": str(self.path), **self.facts, "sha256": self.sha256}
+
+    def check(self) -> None:
+        """Look whether it is what it was.
+
+        Raises
+        ------
+        SourceError
+            If its content is another, or it is gone.
+        """
+        try:
+            if _states(self.path) == self.states or _hash(self.path) == self.sha256:
+                return
+        except OSError:
+            pass
+        raise SourceError(
+            self.path, "changed while it was being used", "leave it alone and run again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Input files as they were when a run began.
+    """All files of the cases of a run."""
 
-    Attributes
-    ----------
-    files : tuple of (Path, (int, int), str)
-        Each file, its size and time of change, and the SHA-256 of what is in it.
-    """
-
-    files: tuple[tuple[Path, State, str], ...]
+    by_path: Mapping[Path, Input]
 
     @classmethod
     def of(cls, paths: Iterable[Path], workers: int | None = None) -> Inputs:
-        """Read every file once; of a folder, all that is in it.
-
-        Raises
-        ------
-        SourceError
-            If one cannot be read, or is changed meanwhile.
-        """
-        every = [file for path in paths for file in _files(path)]
-        found = cls(tuple(run_units(_identify, every, workers=workers)))
-        found.check()
-        return found
+        """Read every file once; of a folder, all that is in it. SourceError if one cannot be."""
+        return read_inputs(paths, lambda _: None, trust="hash", workers=workers, reporter=silent)
 
     @property
     def content(self) -> list[list[str]]:
         """What keys are made of: names and contents, not places and times."""
-        return [[path.name, checksum] for path, _, checksum in self.files]
+        return [[path.name, found.sha256] for path, found in self.by_path.items()]
 
-    def check(self) -> None:
-        """Compare sizes and times of change with those at the start.
+    def key(self, case: Case) -> str:
+        """What the voxels of a case are: the content of its files, and how they are read."""
+        how = {k: v for k, v in case.to_dict().items() if k not in ("group", "weight")}
+        contents = {str(path): self.by_path[path].sha256 for path in case.paths()}
+        return key_of("case", 1, _replaced(how, contents))
+
+    def check(self, cases: Iterable[Case] | None = None) -> None:
+        """Look whether the files, those of some cases or all, are what they were.
 
         Raises
         ------
         SourceError
-            If a file is another one now: what was made of it is of neither.
+            If one is another now: what was made of it is of neither.
         """
-        for path, state, _ in self.files:
-            if _state(path) != state:
-                raise SourceError(
-                    path, "changed while it was being used", "leave it alone and run again"
-                )
+        paths = self.by_path if cases is None else paths_of(cases)
+        for path in paths:
+            self.by_path[path].check()
 
 
-def _identify(path: Path) -> tuple[Path, State, str]:
-    state = _state(path)
-    try:
-        return path, state, describe(path, path.parent).checksum
-    except OSError as error:
-        raise SourceError(path, error.strerror or str(error), "check the file") from None
+def paths_of(cases: Iterable[Case]) -> list[Path]:
+    """Every file of some cases, once."""
+    return list(dict.fromkeys(path for case in cases for path in case.paths()))
 
 
-def _state(path: Path) -> State:
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise SourceError(path, error.strerror or str(error), "check the path") from None
-    return found.st_size, found.st_mtime_ns
+def read_inputs(
+    paths: Iterable[Path],
+    known: Callable[[str], Mapping[str, Any] | None],
+    *,
+    trust: Trust,
+    workers: int | None,
+    reporter: Reporter,
+) -> Inputs:
+    """Identify files.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Files, and folders that stand for all files in them.
+    known : callable
+        What an earlier run noted of a path: ``size``, ``mtime_ns`` and ``sha256``.
+    trust : {'hash', 'mtime'}
+    workers : int or None
+        Threads.
+    reporter : callable
+
+    Raises
+    ------
+    SourceError
+        If a file is not there or cannot be read.
+    """
+    paths = list(paths)
+    with reporter("identify files", len(paths), "files") as advance:
+
+        def read(path: Path) -> tuple[Path, Input]:
+            try:
+                states = _states(path)
+                found = Input(path, "", states)
+                noted = known(str(path)) if trust == "mtime" else None
+                if noted is None or found.facts != {k: noted.get(k) for k in found.facts}:
+                    noted = {"sha256": _hash(path)}
+            except OSError as error:
+                raise SourceError(path, error.strerror or str(error), "check the file") from None
+            advance(1)
+            return path, Input(path, noted["sha256"], states)
+
+        return Inputs(dict(run_units(read, paths, workers=workers)))
 
 
-def _files(path: Path) -> Sequence[Path]:
-    return list(files_below(path)) if path.is_dir() else [path]
+def _states(path: Path) -> tuple[_State, ...]:
+    states = []
+    for file in _files(path):
+        found = file.stat()
+        name = file.relative_to(path).as_posix()
+        times = (found.st_mtime_ns, found.st_ctime_ns)
+        states.append((name, found.st_size, *times, found.st_ino))
+    return tuple(states)
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in _files(path):
+        if file != path:
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as stream:
+            while piece := stream.read(_PIECE):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def _replaced(value: Any, contents: Mapping[str, str]) -> Any:
+    """A plain value with every path replaced by the hash of what is there."""
+    if isinstance(value, dict):
+        return {key: _replaced(item, contents) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, contents) for item in value]
+    return contents.get(value, value) if isinstance(value, str) else value

@@ -13,6 +13,7 @@ from volprep.errors import ConfigError
 from volprep.findings import Finding
 from volprep.fingerprint import (
     PERCENTILES,
+    CaseFacts,
     Fingerprint,
     FingerprintInput,
     Statistics,
@@ -30,6 +31,7 @@ from volprep.splits import SplitPart
 
 __all__ = [
     "clip_warnings",
+    "crop_box",
     "crop_boxes",
     "fingerprint",
     "free_room",
@@ -37,6 +39,7 @@ __all__ = [
     "label_values",
     "measure",
     "normalisations",
+    "percentiles_of",
 ]
 
 
@@ -84,16 +87,21 @@ def free_room(config: Config) -> int:
 
 
 def crop_boxes(config: Config, cases: Cases, reporter: Reporter) -> dict[str, Box]:
-    """The box of the voxels of each image that are not zero; all of it where none is."""
+    """The `crop_box` of each case, by its name."""
     with reporter("crop", len(cases), "cases") as advance:
 
         def box_of(case: Case) -> tuple[str, Box]:
-            image = case.open_image()
-            box = nonzero_box(image) or Box.whole(image.shape)
+            box = crop_box(case)
             advance(1)
             return case.name, box
 
         return dict(run_units(box_of, cases, workers=config.compute.workers))
+
+
+def crop_box(case: Case) -> Box:
+    """The box of the voxels of an image that are not zero; all of it where none is."""
+    image = case.open_image()
+    return nonzero_box(image) or Box.whole(image.shape)
 
 
 def measure(
@@ -111,8 +119,13 @@ def measure(
             inputs,
             workers=config.compute.workers,
             progress=advance,
-            percentiles=sorted({*PERCENTILES, *(_given_clip(config) or ())}),
+            percentiles=percentiles_of(config),
         )
+
+
+def percentiles_of(config: Config) -> list[float]:
+    """The percentiles that are measured: the usual ones, and those of the config."""
+    return sorted({*PERCENTILES, *(_given_clip(config) or ())})
 
 
 def _given_clip(config: Config) -> tuple[float, float] | None:
@@ -138,12 +151,12 @@ def _label_opener(case: Case) -> Callable[[], VolumeLike] | None:
 
 
 def normalisations(
-    config: Config, cases: Cases, fingerprint: Fingerprint, reporter: Reporter
+    config: Config, fingerprint: Fingerprint, others: Sequence[CaseFacts] = ()
 ) -> tuple[Normalisation, dict[str, Normalisation]]:
     """The rule of the data set, and those of single cases where each has its own.
 
-    `fingerprint` is that of the training cases; where each case has its own rule, those
-    of the others are measured here.
+    `fingerprint` is that of the training cases, `others` are the rest where each case has its
+    own rule.
     """
     section = config.preprocess
     if section.mean is not None and len(section.mean) not in (1, fingerprint.n_channels):
@@ -171,12 +184,7 @@ def normalisations(
     if section.scope == "dataset":
         return common, {}
     own = {}
-    measured = {case.name for case in fingerprint.cases}
-    others = [SplitPart(case.name) for case in cases if case.name not in measured]
-    facts = list(fingerprint.cases)
-    if others:
-        facts += measure(config, cases, others, reporter, "fingerprint (validation)").cases
-    for case in facts:
+    for case in (*fingerprint.cases, *others):
         found = case.foreground if section.region == "foreground" else case.everywhere
         everywhere = case.everywhere or ()
         # A new image has no labels: the bounds of a case must come from its voxels alone.

@@ -2,106 +2,100 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import math
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
-from volprep.autoconfig import Plan, few_positions
+from volprep.autoconfig import few_positions
 from volprep.cases import Cases
-from volprep.checks import Report
-from volprep.compute import default_workers, run_units
-from volprep.config import Config, TrainingConfig, canonical_json, dump_yaml
-from volprep.cutting import (
-    PreparedCase,
-    Site,
-    blocks_of,
-    cut_patches,
-    grid_sites,
-    stored_patch_size,
-    training_sites,
-)
-from volprep.errors import DataCheckError, PlanError, StoreError, VolprepError
+from volprep.config import Config
+from volprep.errors import StoreError
+from volprep.files import load_json, remove
 from volprep.findings import Finding
 from volprep.fingerprint import Fingerprint
-from volprep.geometry import Box, Shape3, three
+from volprep.geometry import Box, three
+from volprep.ledger import (
+    LEDGER,
+    MANIFEST,
+    Ledger,
+    Made,
+    Records,
+    Unit,
+    key_of,
+    ledger_damage,
+    left_over,
+)
 from volprep.pipeline.augmentation import check_augment
 from volprep.pipeline.check import check, values_of
-from volprep.pipeline.decide import decide, drawing, survey
+from volprep.pipeline.decide import Decision, decide, survey
+from volprep.pipeline.describe import Intensities, describe, manifest, training_config
+from volprep.pipeline.identity import Inputs, Trust, paths_of, read_inputs
 from volprep.pipeline.inputs import chosen_cases, list_cases, load_target, voxel_count
-from volprep.pipeline.measure import clip_warnings, measure, normalisations
+from volprep.pipeline.measure import (
+    clip_warnings,
+    crop_box,
+    measure,
+    normalisations,
+    percentiles_of,
+)
+from volprep.pipeline.patches import make_patches
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.pipeline.skeletons import (
-    fallen_back,
-    make_skeletons,
-    skeleton_voxels,
-)
-from volprep.pipeline.targets import stored_targets, targets_of
+from volprep.pipeline.run import COSTLY, Change, NotDoneError, Run, stock_of
+from volprep.pipeline.skeletons import fallen_back, prepare_skeletons
+from volprep.pipeline.targets import targets_of
 from volprep.pipeline.told import Told, refuse_warnings, rules_of
-from volprep.pipeline.training import training_suggestions
-from volprep.pipeline.volumes import file_states, lost_ids_of, prepare_volumes
-from volprep.preprocess import CaseLayout, Normalisation
-from volprep.skeletons import Skeletons
-from volprep.splits import Splits, audit_splits
-from volprep.store import (
-    ArraySpec,
-    PatchStore,
-    PatchWriter,
-    WorkingFolder,
-    content_hash,
-    describe_file,
-    load_json,
-    publish,
-    write_json,
-    write_text,
-)
-from volprep.targets import Skeleton, Target
-from volprep.version import __version__
+from volprep.pipeline.volumes import PreparedRef, prepare_volumes, vanished
+from volprep.splits import SplitPart, audit_splits
+from volprep.store import PatchStore
+from volprep.targets import Skeleton
 
-__all__ = ["prepare"]
+__all__ = ["Foreseen", "foresee", "prepare"]
 
 log = logging.getLogger(__name__)
 
-#: The files beside the patches, but for the manifest.
-_BESIDE = (
-    "config.resolved.yaml", "findings.json", "fingerprint.json", "plan.yaml", "splits.json",
-    "train.yaml",
-)  # fmt: skip
-
-SplitName = Literal["train", "val"]
-
 
 @dataclass(frozen=True, slots=True)
-class _Decisions:
-    """Everything that is known before the first patch is cut."""
+class Foreseen:
+    """What `prepare` would do.
 
-    config: Config
-    cases: Cases
-    fingerprint: Fingerprint
-    plan: Plan
-    splits: Splits
-    audit: tuple[Finding, ...]
-    layouts: Mapping[str, CaseLayout]
-    normalisation: Normalisation
-    of_case: Mapping[str, Normalisation]
-    classes: tuple[int, ...] | None
-    targets: list[Target]
-    skeletons: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    Attributes
+    ----------
+    changes : tuple of Change
+        By stage, in order.
+    finished : bool
+        Whether a whole set is there already.
+    complete : bool
+        Whether it is exactly what the config describes.
+    open : str or None
+        The stage that must be made before more can be said.
+    inputs : Inputs or None
+        The files of the cases, as they were read.
+    """
+
+    changes: tuple[Change, ...]
+    finished: bool
+    complete: bool
+    open: str | None = None
+    inputs: Inputs | None = None
+
+    @property
+    def costly(self) -> list[Change]:
+        """What would have to be made again, of what nobody wants to lose."""
+        return [c for c in self.changes if c.stage in COSTLY and c.redone and c.known]
 
 
 def prepare(
-    config: Config,
+    config: Config | str | Path,
     *,
     overwrite: bool = False,
+    repair: bool = False,
     strict: bool = False,
+    trust: Trust = "hash",
     reporter: Reporter = silent,
+    tell: Callable[[str], object] = log.info,
 ) -> PatchStore:
     """Make the patch set that a config describes.
 
@@ -110,407 +104,281 @@ def prepare(
     config : Config
         As `volprep.load_config` reads it, or the path of its YAML.
     overwrite : bool
-        Whether a patch set that is there already is made anew, and replaced at
-        the very end.
+        Whether patches, volumes and skeletons of a finished set may be made again where the
+        config or the files are others than those it was made from, or where it is damaged.
+        What stays the same is kept, and the set is replaced at the very end.
+    repair : bool
+        Read every file of a finished set, and make again what is damaged.
     strict : bool
         Whether a warning ends the run, as an error does.
+    trust : {'hash', 'mtime'}
+        How inputs are known again: by their content, or by size and time of change, where
+        reading them all would take too long.
     reporter : callable
         Told of every long stage.
+    tell : callable
+        Told in words what is kept of an earlier run, what is made again, and why.
 
     Returns
     -------
     PatchStore
         The finished set. If it was there already, made of the same config and
-        the same files, nothing is done.
+        the same files, nothing is done; if only what describes it is another (augmentation,
+        clipping), it is brought up to date.
 
     Raises
     ------
     VolprepError
-        Of the family of what is wrong. Nothing half-written stays behind; after
-        an interruption (Ctrl-C, a lost machine) a second call goes on where the
-        first one was.
+        Of the family of what is wrong. What was finished before an error or an interruption
+        (Ctrl-C, a lost machine, a full disk) is kept, and a second call goes on from there.
     """
     if not isinstance(config, Config):
         config = load_target(Path(config))
     out = config.output.dir
     check_augment(config)  # a mistake there is told before anything is read
-    cases = list_cases(config)
-    key = _run_key(config, cases)
-    done = _already_there(out, key, overwrite=overwrite)
-    if done is not None:
-        if strict:
-            refuse_warnings(load_json(out / "findings.json")["findings"])
-        return done
-    told = Told(rules_of(config), strict=strict)
-    report = _checked(config, cases, told, reporter)
-    cases = chosen_cases(config, cases, report.hashes)
-    with WorkingFolder(out, key) as partial:
+    _look_at(out)
+    inputs: Inputs | None = None
+    if _finished(out) and not left_over(out):
+        if not (overwrite or repair):
+            _refuse_broken(out)
+        seen = foresee(config, trust=trust, reporter=reporter)
+        inputs = seen.inputs
+        if seen.complete and not repair:
+            tell(f"{out} is complete already")
+            if strict:
+                refuse_warnings(load_json(out / "findings.json")["findings"])
+            return PatchStore(out)
+        if not (overwrite or repair):
+            _refuse(out, seen)
+    with Ledger(_partial(out)) as ledger:
+        for old in left_over(out):
+            remove(old)
+        kept = len(ledger.records)
+        if _finished(out):
+            ledger.take_over(out, quick=not (overwrite or repair))
+        if len(ledger.records):
+            where = f"{ledger.folder}" if kept else f"{out}"
+            tell(f"going on from what is done in {where}")
+        told = Told(rules_of(config), strict=strict)
+        run = Run(config, told, reporter, folder=ledger.folder, ledger=ledger)
         try:
-            manifest = _build(config, cases, report, partial, told, reporter)
-        except VolprepError:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        publish(partial, out, {"key": key, **manifest})
+            head = _build(run, inputs or _inputs(run, trust))
+        finally:
+            PreparedRef.close_all()
+            for change in run.changes.values():
+                if change.known and change.redone + change.kept:
+                    tell(str(change))
+        ledger.publish(out, run.wanted, head)
     return PatchStore(out)
 
 
-def _checked(config: Config, cases: Cases, told: Told, reporter: Reporter) -> Report:
-    """What the doctor says: errors of the data end it here, warnings are told."""
-    with reporter("check", voxel_count(cases), "voxels") as advance:
-        report = check(config, cases, intensities=False, progress=advance)
-    told.tell(report.findings)
-    return report
+def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silent) -> Foreseen:
+    """What `prepare` would keep, and what it would make; nothing is written.
+
+    Parameters
+    ----------
+    config : Config
+    trust, reporter
+        As for `prepare`. Files are identified, and labels read where their classes decide.
+    """
+    out = config.output.dir
+    _look_at(out)
+    stock = stock_of(_partial(out), out)
+    run = Run(
+        config, Told(rules_of(config), quiet=True), reporter, folder=_partial(out), stock=stock
+    )
+    stopped = None
+    inputs = _inputs(run, trust)
+    try:
+        _build(run, inputs)
+    except NotDoneError as error:
+        stopped = str(error)
+    finished, old = _finished(out), Records(out / LEDGER)
+    complete = finished and stopped is None and len(old) == len(run.wanted)
+    complete = complete and all(old.whole(unit) for unit in run.wanted)
+    return Foreseen(tuple(run.changes.values()), finished, complete, stopped, inputs)
 
 
-def _build(
-    config: Config,
-    cases: Cases,
-    report: Report,
-    partial: Path,
-    told: Told,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Everything of the set but its name."""
-    decided = _decide(config, cases, report, told, reporter)
-    prepared = prepare_volumes(
-        decided.cases.items, decided.layouts, partial / "volumes",
-        workers=config.compute.workers, reporter=reporter,
-    )  # fmt: skip
-    prepared = _skeletons(decided, prepared, partial, told, reporter)
-    told.tell(_vanished(lost_ids_of(cases.items, partial / "volumes")))
-    counts, stored = _write_patches(decided, prepared, partial, told, reporter)
-    return _describe(decided, counts, stored, partial, told, reporter)
-
-
-def _vanished(lost: Mapping[str, Sequence[int]]) -> Iterator[Finding]:
-    for case, ids in lost.items():
-        if ids:
-            some = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
-            found = f"{len(ids)} label ids vanished in preprocessing: {some}"
-            yield Finding("vanished-ids", found, case=case)
-
-
-def _decide(
-    config: Config, cases: Cases, report: Report, told: Told, reporter: Reporter
-) -> _Decisions:
-    known = survey(config, cases, reporter, values_of(report, cases))
-    decision = decide(config, cases, known)
-    plan, splits = decision.plan, decision.splits
-    fingerprint = measure(config, cases, decision.measured, reporter, "fingerprint")
-    audit = audit_splits(splits, cases.items, patch=plan.patch_size, hashes=report.hashes)
+def _build(run: Run, inputs: Inputs) -> dict[str, Any]:
+    """Everything of the set but its name; what else stands in its manifest."""
+    config, told = run.config, run.told
+    listed = list_cases(config)
+    cases, hashes, values = _checked(run, listed, inputs)
+    decision = _decided(run, cases, inputs, values)
+    audit = audit_splits(
+        decision.splits, cases.items, patch=decision.plan.patch_size, hashes=hashes
+    )
     told.tell(audit)
-    told.tell(notice.about() for notice in splits.notices)
-    told.tell(clip_warnings(config, fingerprint))
-    few = few_positions(plan.n_positions)
+    told.tell(notice.about() for notice in decision.splits.notices)
+    few = few_positions(decision.plan.n_positions)
     told.tell([Finding("few-positions", few)] if few else [])
-    common, of_case = normalisations(config, cases, fingerprint, reporter)
-    return _Decisions(
-        config, cases, fingerprint, plan, splits, tuple(audit),
-        decision.layouts, common, of_case, decision.classes,
-        targets_of(config, cases, plan),
-    )  # fmt: skip
-
-
-def _skeletons(
-    decided: _Decisions,
-    prepared: list[PreparedCase],
-    partial: Path,
-    told: Told,
-    reporter: Reporter,
-) -> list[PreparedCase]:
-    """The cases with the skeletons of their instances, which are kept in the patch set."""
-    if all(target.name != Skeleton.name for target in decided.targets):
-        return prepared
-    folder = partial / "skeletons"
-    folder.mkdir(exist_ok=True)
-    section, cases = decided.config.skeletons, []
+    targets = targets_of(config, cases, decision.plan)
+    intensities = _intensities(run, cases, decision, inputs)
+    refs, lost = prepare_volumes(run, cases, decision, inputs)
+    told.tell(vanished(lost))
     counts: dict[str, dict[str, int]] = {}
-    with reporter("skeletons", skeleton_voxels(prepared), "voxels") as advance:
-        for case, source in zip(prepared, decided.cases, strict=True):
-            path = folder / f"{case.name}.npz"
-            if case.label is not None and not path.exists():
-                found, counts[case.name] = make_skeletons(
-                    case, source, decided.layouts[case.name], section,
-                    workers=decided.config.compute.workers, progress=advance,
-                )  # fmt: skip
-                found.to_file(path)
-            cases.append(dataclasses.replace(case, skeletons=_read_skeletons(path)))
-    told.tell(fallen_back(counts))
-    decided.skeletons.update(counts)
-    return cases
+    if any(target.name == Skeleton.name for target in targets):
+        refs, counts = prepare_skeletons(run, refs, inputs)
+        told.tell(fallen_back(counts))
+    patches = make_patches(run, cases, decision, refs, targets, inputs)
+    if intensities is None:
+        raise NotDoneError("fingerprint")
+    training = training_config(config, cases, decision, intensities, patches, targets)
+    describe(run, decision, intensities, audit, training)
+    inputs.check(cases)
+    return manifest(cases, inputs, training, lost_ids=lost, skeletons=counts)
 
 
-def _read_skeletons(path: Path) -> Skeletons | None:
-    return Skeletons.from_file(path) if path.exists() else None
+def _inputs(run: Run, trust: Trust) -> Inputs:
+    """Every file of the cases that the config lists."""
+
+    def known(path: str) -> Mapping[str, Any] | None:
+        noted = run.noted("inputs", path)
+        return None if noted is None else {**noted, "sha256": noted["key"]}
+
+    workers = run.config.compute.workers
+    paths = paths_of(list_cases(run.config))
+    return read_inputs(paths, known, trust=trust, workers=workers, reporter=run.reporter)
 
 
-def _write_patches(
-    decided: _Decisions,
-    prepared: Sequence[PreparedCase],
-    partial: Path,
-    told: Told,
-    reporter: Reporter,
-) -> tuple[dict[SplitName, int], Shape3]:
-    plan = decided.plan
-    stored = stored_patch_size(
-        plan.patch_size, plan.aug_patch_size, blocks_of(decided.splits.train, prepared)
-    )
-    dtypes = _dtypes(prepared)
-    _check_memory(stored, dtypes, prepared[0].image.shape[0], decided.config)
-    sizes: dict[SplitName, Shape3] = {"train": stored, "val": decided.plan.patch_size}
-    sites: dict[SplitName, list[Site]] = {
-        "train": _training_sites(decided, prepared, stored, reporter),
-        "val": grid_sites(
-            blocks_of(decided.splits.val, prepared), sizes["val"], decided.config.patching.overlap
-        ),
-    }
-    if not sites["train"]:
-        raise DataCheckError(["no training patch: every case was held out or rejected"])
-    for split, size in sizes.items():
-        told.tell(_padding(split, sites[split], size))
-        specs = _specs(dtypes, prepared[0].image.shape[0], size, decided.config.output.compression)
-        specs += _target_specs(decided, size)
-        _write_split(decided, prepared, partial, split, sites[split], specs, reporter)
-    return {split: len(found) for split, found in sites.items()}, stored
+def _checked(
+    run: Run, listed: Cases, inputs: Inputs
+) -> tuple[Cases, Mapping[str, str] | None, frozenset[int] | None]:
+    """The cases to prepare, the hashes of their images, and the values of their labels.
 
+    Errors of the data end it here, warnings are told.
+    """
+    config = run.config
+    asked = config.model_dump(mode="json", include={"data", "split", "plan", "findings", "seed"})
+    asked["data"] = {k: v for k, v in asked["data"].items() if k not in ("root", "cases")}
+    asked["target_spacing"] = config.preprocess.target_spacing
+    asked["crop_nonzero"] = config.preprocess.crop_nonzero
+    keys = [[case.name, inputs.key(case), case.group, case.weight] for case in listed]
+    told = [finding.to_dict() for finding in listed.findings]
+    unit = Unit("check", "cases", key_of("check", 1, asked, keys, _placeless(told)))
 
-def _padding(split: SplitName, sites: Sequence[Site], size: Shape3) -> Iterator[Finding]:
-    """Patches that are mostly not data."""
-    inside = sum(site.region.common(Box.at(site.start, size)).size for site in sites)
-    every = math.prod(size) * len(sites)
-    if every and inside < every / 2:
-        found = (
-            f"{split}: {1 - inside / every:.0%} of the voxels of the patches lie beyond their "
-            "regions and are filled in"
-        )
-        todo = f"set plan.patch_size smaller than {' x '.join(map(str, size))}"
-        yield Finding("patches-padded", found, todo=todo)
-
-
-def _write_split(
-    decided: _Decisions,
-    prepared: Sequence[PreparedCase],
-    partial: Path,
-    split: SplitName,
-    sites: Sequence[Site],
-    specs: Sequence[ArraySpec],
-    reporter: Reporter,
-) -> None:
-    writer = PatchWriter(
-        partial / "patches" / f"{split}.zarr",
-        specs,
-        len(sites),
-        {"cases": [case.name for case in prepared], "split": split},
-    )
-    size = three(specs[0].patch_shape[1:])
-    dtypes = {spec.name: spec.dtype for spec in specs}
-    mode = decided.config.patching.pad_mode
-    targets = stored_targets(decided.config, decided.targets)
-    run = load_json(partial / "state.json")["key"]
-    keys = [content_hash(run, split, shard) for shard in range(writer.n_shards)]
-    done = partial / ".done"
-    done.mkdir(exist_ok=True)
-    with reporter(f"patches ({split})", len(sites), "patches") as advance:
-
-        def write(shard: int) -> None:
-            numbers, mark = writer.patches_of(shard), done / f"{split}.{shard}.json"
-            if not mark.exists():
-                chosen = sites[numbers.start : numbers.stop]
-                patches = cut_patches(
-                    prepared, chosen, size, dtypes, mode, targets, decided.plan.spacing
-                )
-                write_json(mark, writer.write(shard, keys[shard], patches)[1])
-            advance(len(numbers))
-
-        workers = decided.config.compute.workers
-        for _ in run_units(write, range(writer.n_shards), workers=workers):
-            pass
-    facts = [load_json(done / f"{split}.{shard}.json") for shard in range(writer.n_shards)]
-    writer.finish([row for fact in facts for row in fact["rows"]], keys)
-
-
-def _training_sites(
-    decided: _Decisions, prepared: Sequence[PreparedCase], stored: Shape3, reporter: Reporter
-) -> list[Site]:
-    config = decided.config
-    blocks = blocks_of(decided.splits.train, prepared)
-    with reporter("choose patches", len(blocks), "cases") as advance:
-        return training_sites(
-            blocks,
-            stored,
-            drawing(config, decided.cases.label_kind, decided.plan),
-            prepared,
-            weights=[case.weight for case in decided.cases],
-            progress=advance,
-        )
-
-
-def _dtypes(prepared: Sequence[PreparedCase]) -> dict[str, np.dtype[Any]]:
-    """The one dtype of each array that holds every case's values exactly."""
-    found = {"image": [case.image.dtype for case in prepared]}
-    labels = [case.label.dtype for case in prepared if case.label is not None]
-    if labels:
-        found["label"] = labels
-    dtypes: dict[str, np.dtype[Any]] = {
-        name: np.dtype(np.result_type(*kinds)) for name, kinds in found.items()
-    }
-    if any(case.mask is not None for case in prepared):
-        dtypes["mask"] = np.dtype(bool)
-    return dtypes
-
-
-def _specs(
-    dtypes: Mapping[str, np.dtype[Any]], channels: int, size: Shape3, compression: str
-) -> list[ArraySpec]:
-    leading = {"image": (channels,)}
-    return [
-        ArraySpec(name, (*leading.get(name, ()), *size), dtype, compression)
-        for name, dtype in dtypes.items()
-    ]
-
-
-def _target_specs(decided: _Decisions, size: Shape3) -> list[ArraySpec]:
-    stored = stored_targets(decided.config, decided.targets)
-    return [
-        ArraySpec(array.name, array.shape(size), array.dtype, decided.config.output.compression)
-        for target in stored
-        for array in target.arrays(size)
-    ]
-
-
-def _check_memory(
-    size: Shape3, dtypes: Mapping[str, np.dtype[Any]], channels: int, config: Config
-) -> None:
-    """A patch, its padding and its encoding must fit, for every worker at once."""
-    specs = _specs(dtypes, channels, size, "none")
-    patch = sum(math.prod(spec.patch_shape) * spec.dtype.itemsize for spec in specs)
-    workers = config.compute.workers or default_workers()
-    need = 4 * patch * workers
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if need > have:
-        raise PlanError(
-            f"a stored patch of {' x '.join(map(str, size))} voxels needs about "
-            f"{need / 2**30:.1f} GiB with {workers} workers, this machine has "
-            f"{have / 2**30:.1f} GiB; set plan.patch_size or plan.aug_patch_size smaller, "
-            "or compute.workers to fewer"
-        )
-
-
-def _describe(
-    decided: _Decisions,
-    counts: Mapping[SplitName, int],
-    stored: Shape3,
-    partial: Path,
-    told: Told,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Write everything that stands beside the patches, and give the manifest."""
-    config = decided.config
-    training = _training_config(decided, counts, stored)
-    write_text(partial / "config.resolved.yaml", dump_yaml(config))
-    write_json(partial / "fingerprint.json", decided.fingerprint.to_dict())
-    write_text(partial / "plan.yaml", dump_yaml(decided.plan.to_dict()))
-    audit = [finding.to_dict() for finding in decided.audit]
-    write_json(partial / "splits.json", {**decided.splits.to_dict(), "audit": audit})
-    write_text(partial / "train.yaml", dump_yaml(training))
-    write_json(partial / "findings.json", told.to_dict())
-    shutil.rmtree(partial / ".done")
-    lost = lost_ids_of(decided.cases.items, partial / "volumes")
-    shutil.rmtree(partial / "volumes", ignore_errors=True)
-    files = sorted({path for case in decided.cases for path in case.paths()})
-    with reporter("hash inputs", len(files), "files") as advance:
-        inputs = []
-        for described in run_units(describe_file, files, workers=config.compute.workers):
-            inputs.append(described)
-            advance(1)
-    return {
-        "config_hash": content_hash(canonical_json(config)),
-        "cases": [case.name for case in decided.cases],
-        "files": [case.to_dict() for case in decided.cases],
-        "inputs": inputs,
-        "lost_ids": lost,
-        "skeletons": decided.skeletons,
-        "label_repairs": {c.name: done for c in decided.cases if (done := c.repaired())},
-        "versions": _versions(),
-        "training": training.model_dump(mode="json"),
-        "written": {name: describe_file(partial / name)["sha256"] for name in _BESIDE},
-    }
-
-
-def _training_config(
-    decided: _Decisions, counts: Mapping[SplitName, int], stored: Shape3
-) -> TrainingConfig:
-    plan, config = decided.plan, decided.config
-    labelled = any(case.label is not None for case in decided.cases)
-    return TrainingConfig.model_validate(
-        {
-            "volprep_version": __version__,
-            "patches": {split: f"patches/{split}.zarr" for split in counts},
-            "n_patches": dict(counts),
-            "patch_size": plan.patch_size,
-            "stored_patch_size": stored,
-            "batch_size": plan.batch_size,
-            "pool": plan.pool,
-            "strides": plan.strides,
-            "kernel_sizes": plan.kernel_sizes,
-            "spacing": plan.spacing,
-            "n_channels": plan.n_channels,
-            "label_kind": decided.cases.label_kind if labelled else None,
-            "n_classes": plan.n_classes if decided.classes is not None else None,
-            "class_values": decided.classes,
-            **training_suggestions(
-                config,
-                plan,
-                decided.fingerprint,
-                decided.classes,
-                names=decided.cases.class_names,
-            ),
-            "normalisation": decided.normalisation.to_dict(),
-            "case_normalisation": {n: rule.to_dict() for n, rule in decided.of_case.items()},
-            "augment": plan.augment,
-            "targets": [target.to_dict() for target in decided.targets],
-            "stored_targets": [t.name for t in stored_targets(config, decided.targets)],
-            "splits": "splits.json",
-            "seed": config.seed,
-            "precision": plan.precision,
-            "memory_bytes": plan.memory_bytes,
+    def make() -> Made:
+        with run.reporter("check", voxel_count(listed), "voxels") as advance:
+            report = check(config, listed, intensities=False, progress=advance)
+        run.told.tell(report.findings)
+        inputs.check(listed)
+        chosen = chosen_cases(config, listed, report.hashes)
+        values = values_of(report, chosen)
+        return (), {
+            "findings": [finding.to_dict() for finding in report.findings],
+            "hashes": report.hashes,
+            "values": None if values is None else sorted(values),
         }
+
+    try:
+        facts = run.once(unit, make)
+    except NotDoneError:
+        return chosen_cases(config, listed), None, None
+    run.told.tell(map(Finding.from_dict, facts["findings"]))
+    for found in inputs.by_path.values():
+        run.note(found.unit, found.facts)
+    values = facts["values"]
+    return (
+        chosen_cases(config, listed, facts["hashes"]),
+        facts["hashes"],
+        None if values is None else frozenset(values),
     )
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("numpy", "zarr", "tifffile", "imagecodecs", "h5py", "nibabel", "scipy", "numba")
-    return {"volprep": __version__, **{name: version(name) for name in names}}
+def _placeless(findings: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Findings by what they say, wherever the files lie."""
+    return [[finding["name"], finding["case"]] for finding in findings]
 
 
-def _run_key(config: Config, cases: Cases) -> str:
-    """What a patch set is made from: the config but for the machine, the files, the version."""
-    states = [state for case in cases for state in file_states(case)]
-    relevant = config.model_copy(
-        update={
-            "output": config.output.model_copy(update={"dir": Path()}),
-            "compute": config.compute.model_copy(update={"workers": None}),
-        }
-    )
-    return content_hash(canonical_json(relevant), states, __version__)
+def _decided(run: Run, cases: Cases, inputs: Inputs, values: frozenset[int] | None) -> Decision:
+    crops: dict[str, Box] = {}
+    if run.config.preprocess.crop_nonzero:
+        units = [Unit("crop", case.name, key_of("crop", 1, inputs.key(case))) for case in cases]
+        make = partial(_crop, cases=cases, inputs=inputs)
+        run.all("crop", units, make, title="crop", what="cases")
+        found = ((str(unit.index), run.facts(unit)) for unit in units)
+        crops = {name: Box(three(box["start"]), three(box["stop"])) for name, box in found}
+    known = survey(run.config, cases, run.reporter, values, crops)
+    return decide(run.config, cases, known)
 
 
-def _already_there(out: Path, key: str, *, overwrite: bool) -> PatchStore | None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+def _crop(unit: Unit, *, cases: Cases, inputs: Inputs) -> Made:
+    case = cases.named(str(unit.index))
+    box = crop_box(case)
+    inputs.check([case])
+    return (), {"start": box.start, "stop": box.stop}
+
+
+def _intensities(run: Run, cases: Cases, decision: Decision, inputs: Inputs) -> Intensities | None:
+    """Measure what trains, and decide how intensities are brought to one scale.
+
+    None where nothing is to be measured now.
+    """
+    config = run.config
+
+    def measured(name: str, parts: Sequence[SplitPart]) -> Fingerprint:
+        boxes = [
+            [p.case, inputs.key(cases.named(p.case)), p.box and [p.box.start, p.box.stop]]
+            for p in parts
+        ]
+        unit = Unit("fingerprint", name, key_of("fingerprint", 1, boxes, percentiles_of(config)))
+
+        def make() -> Made:
+            found = measure(config, cases, parts, run.reporter, "fingerprint")
+            inputs.check(cases.named(part.case) for part in parts)
+            return (), found.to_dict()
+
+        return Fingerprint.from_dict(run.once(unit, make))
+
+    others: tuple[Any, ...] = ()
+    try:
+        train = measured("train", decision.measured)
+        if config.preprocess.scope == "case":
+            seen = {part.case for part in decision.measured}
+            rest = [SplitPart(case.name) for case in cases if case.name not in seen]
+            others = measured("val", rest).cases if rest else ()
+    except NotDoneError:
         return None
-    if not (out / "manifest.json").exists():
+    run.told.tell(clip_warnings(config, train))
+    return Intensities(train, *normalisations(config, train, others))
+
+
+def _partial(out: Path) -> Path:
+    """Where a set is made before it has its name."""
+    return out.with_name(out.name + ".partial")
+
+
+def _finished(out: Path) -> bool:
+    return (out / MANIFEST).exists()
+
+
+def _look_at(out: Path) -> None:
+    """Refuse to write where something else lies."""
+    if out.exists() and not _finished(out) and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(
             f"{out}: exists and is no patch set; choose another output.dir or move it away"
         )
-    store = PatchStore(out)
-    if store.manifest.get("key") == key and not overwrite:
-        log.info("%s is complete already", out)
-        return store
-    if not overwrite:
-        raise StoreError(
-            f"{out}: holds a patch set of another config or of other files; "
-            "add --overwrite to replace it, or choose another output.dir"
-        )
-    return None
+    partial = _partial(out)
+    if partial.exists() and not list(partial.glob("ledger*.jsonl")) and any(partial.iterdir()):
+        raise StoreError(f"{partial}: is in the way and not volprep's; move it away")
+
+
+def _refuse_broken(out: Path) -> None:
+    """Refuse a set of another form, or one of which it is not known what it holds."""
+    PatchStore(out)
+    found = ledger_damage(out)
+    if found is not None:
+        raise StoreError(f"{found}; mend the set with: volprep repair {out}")
+
+
+def _refuse(out: Path, seen: Foreseen) -> None:
+    """Keep a finished set from having its work made again without being asked to."""
+    if not seen.costly:
+        return
+    what = "; ".join(map(str, seen.costly))
+    if all(not change.why for change in seen.costly):
+        raise StoreError(f"{out}: is damaged ({what}); mend it with: volprep repair {out}")
+    raise StoreError(
+        f"{out}: holds a patch set of another config or of other files ({what}); "
+        "add --overwrite to make that again and keep the rest, or choose another output.dir"
+    )

@@ -201,10 +201,8 @@ def _skeletons(
     box: Box,
 ) -> Skeletons:
     """Those that the case brings, as `prepare` reads them, or made from what the patch shows."""
-    if case.skeletons is None:
+    if case.skeletons is None or prepared.label is None:
         return skeletonize(label, spacing=decision.plan.spacing)
-    read, _ = make_skeletons(
-        prepared, case, decision.layouts[case.name], config.skeletons,
-        workers=1, progress=lambda _: None,
-    )  # fmt: skip
+    layout, method = decision.layouts[case.name], config.skeletons.method
+    read, _ = make_skeletons(prepared.label, case, layout, method=method, workers=1)
     return read.crop(box, np.asarray(label))

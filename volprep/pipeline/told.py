@@ -28,10 +28,12 @@ class Told:
     rules : Rules
     strict : bool
         Whether a warning ends the run, too.
+    quiet : bool
+        Whether warnings are not told now, since the run will tell them.
     """
 
-    def __init__(self, rules: Rules, *, strict: bool = False) -> None:
-        self._rules, self._strict = rules, strict
+    def __init__(self, rules: Rules, *, strict: bool = False, quiet: bool = False) -> None:
+        self._rules, self._strict, self._quiet = rules, strict, quiet
         self._kept: dict[Finding, None] = {}
 
     @property
@@ -50,7 +52,7 @@ class Told:
         new = [f for f in self._rules.apply(findings) if f not in self._kept]
         self._kept.update(dict.fromkeys(new))
         for finding in new:
-            if finding.level == "warning":
+            if finding.level == "warning" and not self._quiet:
                 log.warning("%s", finding)
         raise_on_errors(new)
         if self._strict:

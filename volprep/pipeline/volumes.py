@@ -1,125 +1,202 @@
-"""The preprocessing stage: every case cropped and resampled into arrays of its own."""
+"""The preprocessing stage: every case that changes, cropped and resampled into its own arrays."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from volprep.cases import Case
-from volprep.compute import default_workers, run_units
+from volprep.cases import Case, Cases
+from volprep.compute import default_workers
 from volprep.cutting import PreparedCase
-from volprep.geometry import Box, Shape3, VolumeLike
-from volprep.ledger import key_of
-from volprep.pipeline.reporting import Reporter
+from volprep.files import describe, files_below, remove
+from volprep.findings import Finding
+from volprep.geometry import Box, Shape3
+from volprep.ledger import Made, Unit, key_of
+from volprep.pipeline.decide import Decision
+from volprep.pipeline.identity import Inputs
+from volprep.pipeline.run import Run
 from volprep.preprocess import CaseLayout, preprocess_case
+from volprep.skeletons import Skeletons
 from volprep.sources import open_volume
-from volprep.store import StoredVolume, create_case_array, load_json, write_json
-from volprep.version import __version__
+from volprep.store import StoredVolume, create_case_array
 
-__all__ = ["CHUNKS", "file_states", "lost_ids_of", "prepare_volumes"]
-
+__all__ = ["CHUNKS", "Prepared", "PreparedRef", "make_volume", "prepare_volumes", "vanished"]
 
 #: Chunks of a resampled volume on disk.
 CHUNKS: Shape3 = (32, 128, 128)
 
 
-def prepare_volumes(
-    cases: Sequence[Case],
-    layouts: Mapping[str, CaseLayout],
-    folder: Path,
-    *,
-    workers: int | None,
-    reporter: Reporter,
-) -> list[PreparedCase]:
-    """The cases ready to be cut: the files themselves where nothing is to be done to voxels.
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedRef:
+    """Where the voxels of a prepared case are, so that any process can open them.
 
-    Parameters
+    Attributes
     ----------
-    cases : sequence of Case
-    layouts : mapping of str to CaseLayout
-        Of each case, by name.
-    folder : Path
-        Where the arrays go. A case that an earlier run completed there is kept; its mark,
-        ``CASE.json``, is written last and holds the hash of all that it was made from.
-    workers : int or None
-        Threads. They take a case each, or share one where there are more of them.
-    reporter : callable
-
-    Returns
-    -------
-    list of PreparedCase
+    case : Case
+    layout : CaseLayout
+    key : str
+        Of what its voxels are.
+    arrays : Path or None
+        ``volumes/NAME`` without its ending; None reads the files themselves.
+    skeletons : Path or None
+    skeletons_key : str or None
     """
-    if all(layouts[case.name].unchanged for case in cases):
-        return [
-            PreparedCase(case.name, case.open_image(), case.open_label(), case.open_mask())
-            for case in cases
-        ]
-    folder.mkdir(parents=True, exist_ok=True)
-    threads = default_workers() if workers is None else workers
-    beside = max(1, min(threads, len(cases)))
-    prepare = partial(_prepared, layouts=layouts, folder=folder, workers=threads // beside)
-    done = []
-    with reporter("preprocess", len(cases), "cases") as advance:
-        for case in run_units(prepare, cases, workers=beside):
-            done.append(case)
-            advance(1)
-    return done
+
+    case: Case
+    layout: CaseLayout
+    key: str
+    arrays: Path | None = None
+    skeletons: Path | None = None
+    skeletons_key: str | None = None
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PreparedRef) and self._identity == other._identity
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        return self.case.name, self.key, self.arrays, self.skeletons, self.skeletons_key
+
+    def open(self) -> PreparedCase:
+        """The case, ready to be cut; nothing of it read yet. Some stay open till `close_all`."""
+        return _opened(self)
+
+    @staticmethod
+    def close_all() -> None:
+        """Let go of the cases that are open."""
+        _opened.cache_clear()
 
 
-def lost_ids_of(cases: Sequence[Case], folder: Path) -> dict[str, list[int]]:
-    """The label ids that each case lost to a coarser grid or a crop; none that lost nothing."""
-    marks = {case.name: folder / f"{case.name}.json" for case in cases}
-    lost = {name: load_json(path)["lost_ids"] for name, path in marks.items() if path.exists()}
-    return {name: ids for name, ids in lost.items() if ids}
+class Prepared(Sequence[PreparedCase]):
+    """The prepared cases, each opened when it is asked for."""
+
+    def __init__(self, refs: Sequence[PreparedRef]) -> None:
+        self.refs = tuple(refs)
+
+    def __len__(self) -> int:
+        return len(self.refs)
+
+    @overload
+    def __getitem__(self, index: int) -> PreparedCase: ...
+    @overload
+    def __getitem__(self, index: slice) -> Prepared: ...
+    def __getitem__(self, index: int | slice) -> PreparedCase | Prepared:
+        return Prepared(self.refs[index]) if isinstance(index, slice) else self.refs[index].open()
+
+    def __iter__(self) -> Iterator[PreparedCase]:
+        return (ref.open() for ref in self.refs)
 
 
-def file_states(case: Case) -> list[list[Any]]:
-    """Path, size and time of change of every file of a case."""
-    states = []
-    for path in case.paths():
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            state = file.stat()
-            states.append([str(file), state.st_size, state.st_mtime_ns])
-    return states
-
-
-def _prepared(
-    case: Case, *, layouts: Mapping[str, CaseLayout], folder: Path, workers: int
-) -> PreparedCase:
-    image, label, mask = case.open_image(), case.open_label(), case.open_mask()
-    layout = layouts[case.name]
-    key = key_of(asdict(layout.settings), case.to_dict(), file_states(case), CHUNKS, __version__)
-    mark = folder / f"{case.name}.json"
-    if not mark.exists() or load_json(mark).get("key") != key:
-        mark.unlink(missing_ok=True)
-        lost = _write(case.name, image, label, layout, folder, workers)
-        write_json(mark, {"key": key, "lost_ids": list(lost)})
+@functools.lru_cache(maxsize=64)
+def _opened(ref: PreparedRef) -> PreparedCase:
+    case, layout = ref.case, ref.layout
+    skeletons = None if ref.skeletons is None else Skeletons.from_file(ref.skeletons)
+    if ref.arrays is None:
+        image, label, mask = case.open_image(), case.open_label(), case.open_mask()
+        return PreparedCase(case.name, image, label, mask, skeletons)
+    mask = case.open_mask()
     return PreparedCase(
         case.name,
-        open_volume(folder / f"{case.name}.image.zarr"),
-        None if label is None else open_volume(folder / f"{case.name}.label.zarr"),
+        open_volume(ref.arrays.with_name(ref.arrays.name + ".image.zarr")),
+        None
+        if case.label is None
+        else open_volume(ref.arrays.with_name(ref.arrays.name + ".label.zarr")),
         None if mask is None else layout.open(mask, labels=True),
+        skeletons,
     )
 
 
-def _write(
-    name: str,
-    image: VolumeLike,
-    label: VolumeLike | None,
-    layout: CaseLayout,
-    folder: Path,
-    workers: int,
-) -> Sequence[int]:
+def prepare_volumes(
+    run: Run, cases: Cases, decision: Decision, inputs: Inputs
+) -> tuple[list[PreparedRef], dict[str, list[int]]]:
+    """The cases ready to be cut, and the label ids that each of them lost.
+
+    A case that nothing is done to is read from its files. Threads take a case each, or
+    share one where there are more of them.
+    """
+    section = run.config.preprocess
+    refs, units = [], []
+    for case in cases:
+        layout = decision.layouts[case.name]
+        key = inputs.key(case)
+        if layout.unchanged:
+            refs.append(PreparedRef(case, layout, key))
+            continue
+        unit = Unit("volumes", case.name, key_of("volumes", 1, key, _plain(layout), CHUNKS))
+        units.append(unit)
+        refs.append(PreparedRef(case, layout, unit.key, run.folder / "volumes" / case.name))
+    if not units:
+        return refs, {}
+    run.made_from(
+        "volumes",
+        {
+            "preprocess.target_spacing": decision.plan.target_spacing,
+            "preprocess.order": section.order,
+            "preprocess.separate_z": section.separate_z,
+            "preprocess.crop_nonzero": section.crop_nonzero,
+            **{f"case {case.name}": inputs.key(case) for case in cases},
+        },
+    )
+    workers = run.config.compute.workers or default_workers()
+    beside = max(1, min(workers, len(units)))
+    by_name = {ref.case.name: ref for ref in refs}
+    make = partial(
+        _make, refs=by_name, inputs=inputs, folder=run.folder, workers=max(1, workers // beside)
+    )
+    run.all("volumes", units, make, title="preprocess", what="cases", workers=beside)
+    lost = {str(u.index): list(run.facts(u)["lost_ids"]) for u in units if run.has(u)}
+    return refs, {name: ids for name, ids in lost.items() if ids}
+
+
+def vanished(lost: Mapping[str, Sequence[int]]) -> Iterator[Finding]:
+    """What is said of label ids that are gone."""
+    for case, ids in lost.items():
+        some = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
+        found = f"{len(ids)} label ids vanished in preprocessing: {some}"
+        yield Finding("vanished-ids", found, case=case)
+
+
+def _plain(layout: CaseLayout) -> dict[str, Any]:
+    """All that the voxels of a case depend on beside its files."""
+    crop = layout.crop
+    return {
+        "shape": layout.shape,
+        "crop": None if crop is None else [crop.start, crop.stop],
+        "separate": layout.separate,
+        "spacing": layout.spacing,
+        "settings": asdict(layout.settings),
+    }
+
+
+def _make(
+    unit: Unit, *, refs: Mapping[str, PreparedRef], inputs: Inputs, folder: Path, workers: int
+) -> Made:
+    ref = refs[str(unit.index)]
+    lost = make_volume(ref, workers=workers)
+    inputs.check([ref.case])
+    arrays = [folder / "volumes" / f"{ref.case.name}.{kind}.zarr" for kind in ("image", "label")]
+    files = [
+        describe(path, folder) for array in arrays if array.exists() for path in files_below(array)
+    ]
+    return files, {"lost_ids": [int(i) for i in lost]}
+
+
+def make_volume(ref: PreparedRef, *, workers: int) -> tuple[int, ...]:
     """Fill the arrays of one case; the ids that its labels lost."""
-    images = _fresh_array(folder / f"{name}.image.zarr", layout.shape, layout.dtype, layout)
+    if ref.arrays is None:
+        raise ValueError(f"{ref.case.name} is read from its files")
+    layout, image, label = ref.layout, ref.case.open_image(), ref.case.open_label()
+    images = _fresh_array(ref.arrays, "image", layout.shape, layout.dtype, layout)
     write_labels = None
     if label is not None:
         shape = (1, *layout.shape[1:])
-        labels = _fresh_array(folder / f"{name}.label.zarr", shape, label.dtype, layout)
+        labels = _fresh_array(ref.arrays, "label", shape, label.dtype, layout)
 
         def write_labels(box: Box, array: Any) -> None:
             labels.write(box, array[None])
@@ -135,7 +212,10 @@ def _write(
     )
 
 
-def _fresh_array(path: Path, shape: Sequence[int], dtype: Any, layout: CaseLayout) -> StoredVolume:
-    if path.exists():
-        shutil.rmtree(path)
+def _fresh_array(
+    arrays: Path, kind: str, shape: Sequence[int], dtype: Any, layout: CaseLayout
+) -> StoredVolume:
+    """A new array; an old one is unlinked, since its files may be those of a finished set, too."""
+    path = arrays.with_name(f"{arrays.name}.{kind}.zarr")
+    remove(path)
     return create_case_array(path, shape, dtype, chunks=CHUNKS, spacing=layout.spacing)

@@ -9,10 +9,11 @@ its last file.
 """
 
 from volprep.files import load_json, write_json, write_text
-from volprep.store.files import content_hash, describe_file
+from volprep.store.files import content_hash
 from volprep.store.reader import PatchReader
-from volprep.store.sets import PatchStore, WorkingFolder, publish
+from volprep.store.sets import PatchStore
 from volprep.store.shards import (
+    FORMAT,
     INDEX_COLUMNS,
     PATCHES_PER_SHARD,
     ArraySpec,
@@ -22,6 +23,7 @@ from volprep.store.verify import Fault, verify_set
 from volprep.store.volumes import StoredVolume, create_case_array
 
 __all__ = [
+    "FORMAT",
     "INDEX_COLUMNS",
     "PATCHES_PER_SHARD",
     "ArraySpec",
@@ -30,12 +32,9 @@ __all__ = [
     "PatchStore",
     "PatchWriter",
     "StoredVolume",
-    "WorkingFolder",
     "content_hash",
     "create_case_array",
-    "describe_file",
     "load_json",
-    "publish",
     "verify_set",
     "write_json",
     "write_text",

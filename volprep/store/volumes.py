@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.codecs import blosc_encode
+from volprep.files import write_bytes
 from volprep.geometry import Box, Spacing3, aligned_blocks
 
 __all__ = ["StoredVolume", "create_case_array"]
@@ -114,8 +114,5 @@ class StoredVolume:
     def _write_chunk(self, index: Sequence[int], part: npt.NDArray[Any]) -> None:
         chunk = np.zeros((self.shape[0], *self.chunks), self.dtype.newbyteorder("<"))
         chunk[tuple(slice(n) for n in part.shape)] = part
-        path = self.path.joinpath("c", "0", *map(str, index))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(blosc_encode(chunk, cname="lz4", level=_LEVEL, shuffle="bitshuffle"))
-        partial.replace(path)
+        data = blosc_encode(chunk, cname="lz4", level=_LEVEL, shuffle="bitshuffle")
+        write_bytes(self.path.joinpath("c", "0", *map(str, index)), data)

@@ -1,0 +1,331 @@
+"""The cutting stage: which places become patches, and the shards that hold them."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.cases import Cases
+from volprep.compute import default_workers
+from volprep.config import Config
+from volprep.cutting import (
+    Block,
+    PadMode,
+    Site,
+    cut_patches,
+    grid_sites,
+    stored_patch_size,
+    training_sites,
+)
+from volprep.errors import DataCheckError, PlanError
+from volprep.files import NewFile
+from volprep.findings import Finding
+from volprep.geometry import Box, Shape3, Spacing3, three
+from volprep.ledger import Made, Unit, key_of
+from volprep.pipeline.decide import Decision, drawing
+from volprep.pipeline.identity import Inputs
+from volprep.pipeline.run import Run
+from volprep.pipeline.targets import stored_targets
+from volprep.pipeline.volumes import Prepared, PreparedRef
+from volprep.splits import SplitPart
+from volprep.store import ArraySpec, PatchWriter
+from volprep.targets import Target
+
+__all__ = ["Patches", "make_patches"]
+
+SplitName = Literal["train", "val"]
+_Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """What was cut: how many patches of each split, and the size of those for training."""
+
+    counts: dict[SplitName, int]
+    stored: Shape3
+
+
+@dataclass(frozen=True, slots=True)
+class _Cutting:
+    """All that a process needs to cut a shard of a split."""
+
+    writer: PatchWriter
+    sites: Path
+    refs: tuple[PreparedRef, ...]
+    mode: PadMode
+    targets: tuple[Target, ...]
+    spacing: Spacing3 | None
+    inputs: Inputs
+
+    def __call__(self, unit: Unit) -> Made:
+        numbers = self.writer.patches_of(int(unit.index))
+        sites = [_site(row) for row in _load(self.sites)[numbers.start : numbers.stop].tolist()]
+        specs = self.writer.specs
+        patches = cut_patches(
+            Prepared(self.refs), sites, three(specs[0].patch_shape[1:]),
+            {spec.name: spec.dtype for spec in specs}, self.mode, self.targets, self.spacing,
+        )  # fmt: skip
+        made = self.writer.write(int(unit.index), unit.key, patches)
+        self.inputs.check(self.refs[number].case for number in sorted({s.case for s in sites}))
+        return made
+
+
+def make_patches(
+    run: Run,
+    cases: Cases,
+    decision: Decision,
+    refs: Sequence[PreparedRef],
+    targets: Sequence[Target],
+    inputs: Inputs,
+) -> Patches:
+    """Choose the places of the patches and cut them, shard by shard."""
+    config, plan, prepared = run.config, decision.plan, Prepared(refs)
+    blocks = {
+        "train": _blocks(decision.splits.train, refs),
+        "val": _blocks(decision.splits.val, refs),
+    }
+    stored = stored_patch_size(plan.patch_size, plan.aug_patch_size, blocks["train"])
+    dtypes, stored_too = _dtypes(refs), stored_targets(config, targets)
+    channels = refs[0].layout.shape[0]
+    _check_memory(stored, dtypes, channels, config)
+    how = drawing(config, cases.label_kind, plan)
+    where = {
+        "seed": config.seed,
+        "cover": plan.cover,
+        "kind": cases.label_kind,
+        **{f"patching.{k}": v for k, v in config.patching.model_dump(mode="json").items()},
+    }
+    sources = [[ref.case.name, ref.key, ref.case.weight] for ref in refs]
+
+    def choose(split: SplitName) -> Made:
+        if split == "val":
+            found = grid_sites(blocks["val"], plan.patch_size, config.patching.overlap)
+        else:
+            with run.reporter("choose patches", len(blocks["train"]), "cases") as advance:
+                found = training_sites(
+                    blocks["train"], stored, how, prepared,
+                    weights=[ref.case.weight for ref in refs], progress=advance,
+                )  # fmt: skip
+            if not found:
+                raise DataCheckError(["no training patch: every case was held out or rejected"])
+        return _save(found, run.folder, split)
+
+    sizes: dict[SplitName, Shape3] = {"train": stored, "val": plan.patch_size}
+    held = decision.splits.to_dict()
+    run.made_from(
+        "sites",
+        {
+            **{name: value for name, value in where.items() if name != "patching.pad_mode"},
+            "plan.patch_size": plan.patch_size,
+            "plan.aug_patch_size": plan.aug_patch_size,
+            "split": [held["train"], held["val"]],
+            **{f"case {name}": key for name, key, _ in sources},
+        },
+    )
+    counts: dict[SplitName, int] = {}
+    for split, size in sizes.items():
+        drawn = where if split == "train" else {"overlap": config.patching.overlap}
+        regions = [[number, box.start, box.stop] for number, box in blocks[split]]
+        unit = Unit("sites", split, key_of("sites", 1, size, drawn, regions, sources))
+        rows = _chosen(run, unit, partial(choose, split))
+        counts[split] = len(rows)
+        run.told.tell(_padding(split, rows, size))
+        specs = _specs(dtypes, channels, size, config.output.compression)
+        specs += [
+            ArraySpec(array.name, array.shape(size), array.dtype, config.output.compression)
+            for target in stored_too
+            for array in target.arrays(size)
+        ]
+        _write_split(run, split, rows, specs, refs, stored_too, plan.spacing, inputs)
+    return Patches(counts, stored)
+
+
+def _chosen(run: Run, unit: Unit, choose: Any) -> _Rows:
+    """The places of a split as they are on the disk, chosen if they are not there."""
+    change = run.changes["sites"]
+    if run.has(unit):
+        change.kept += 1
+    else:
+        change.redone += 1
+    run.once(unit, choose)
+    return _load(run.path(unit, f"sites/{unit.index}.npy"))
+
+
+def _save(sites: Sequence[Site], folder: Path, split: SplitName) -> Made:
+    rows = [[s.case, *s.start, *s.region.start, *s.region.stop] for s in sites]
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(rows, np.int64).reshape(len(rows), 10), allow_pickle=False)
+    with NewFile(folder / "sites" / f"{split}.npy") as new:
+        new.write(buffer.getvalue())
+    return [new.described(folder)], {"patches": len(rows)}
+
+
+def _load(path: Path) -> _Rows:
+    rows: _Rows = _loaded(path, path.stat().st_mtime_ns)
+    return rows
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(path: Path, _mtime: int) -> _Rows:
+    rows: _Rows = np.load(path, allow_pickle=False)
+    return rows
+
+
+def _site(row: Sequence[int]) -> Site:
+    return Site(row[0], Box(three(row[4:7]), three(row[7:10])), three(row[1:4]))
+
+
+def _padding(split: SplitName, rows: _Rows, size: Shape3) -> Iterator[Finding]:
+    """Patches that are mostly not data."""
+    first = np.maximum(rows[:, 1:4], rows[:, 4:7])
+    last = np.minimum(rows[:, 1:4] + size, rows[:, 7:10])
+    inside = int(np.maximum(last - first, 0).prod(axis=1).sum())
+    every = math.prod(size) * len(rows)
+    if every and inside < every / 2:
+        found = (
+            f"{split}: {1 - inside / every:.0%} of the voxels of the patches lie beyond their "
+            "regions and are filled in"
+        )
+        todo = f"set plan.patch_size smaller than {' x '.join(map(str, size))}"
+        yield Finding("patches-padded", found, todo=todo)
+
+
+def _write_split(
+    run: Run,
+    split: SplitName,
+    rows: _Rows,
+    specs: Sequence[ArraySpec],
+    refs: Sequence[PreparedRef],
+    targets: Sequence[Target],
+    spacing: Spacing3 | None,
+    inputs: Inputs,
+) -> None:
+    stage, mode = f"patches/{split}", run.config.patching.pad_mode
+    attributes = {"cases": [ref.case.name for ref in refs], "split": split}
+    writer = PatchWriter(
+        run.folder / "patches" / f"{split}.zarr", specs, len(rows), attributes, root=run.folder
+    )
+    form = {
+        "arrays": [[s.name, s.patch_shape, s.dtype.str, s.compression] for s in specs],
+        "patching.pad_mode": mode,
+        "targets": [target.to_dict() for target in targets],
+        "spacing": spacing if targets else None,
+        "shard": writer.per_shard,
+    }
+    run.made_from(
+        stage,
+        {
+            **form,
+            "places": key_of(rows.tolist()) if len(rows) < 10**6 else len(rows),
+            **{f"case {ref.case.name}": [ref.key, ref.skeletons_key] for ref in refs},
+        },
+    )
+    common = key_of("patches", 1, form)
+
+    def unit_of(shard: int) -> Unit:
+        numbers = writer.patches_of(shard)
+        own = rows[numbers.start : numbers.stop]
+        used = [
+            [refs[n].case.name, refs[n].key, refs[n].skeletons_key]
+            for n in np.unique(own[:, 0]).tolist()
+        ]
+        return Unit(stage, shard, key_of(common, split, shard, own.tolist(), used))
+
+    units = [unit_of(shard) for shard in range(writer.n_shards)]
+    cutting = _Cutting(
+        writer,
+        run.folder / "sites" / f"{split}.npy",
+        tuple(refs),
+        mode,
+        tuple(targets),
+        spacing,
+        inputs,
+    )
+    run.all(
+        stage, units, cutting,
+        title=f"patches ({split})", what="patches",
+        sizes=lambda unit: len(writer.patches_of(int(unit.index))),
+    )  # fmt: skip
+
+    def finish() -> Made:
+        facts = (run.facts(unit) for unit in units)
+        found = [row for fact in facts for row in fact["rows"]]
+        return writer.finish(found, [unit.key for unit in units])
+
+    keys = [unit.key for unit in units]
+    run.once(Unit(stage, "index", key_of("index", 1, common, attributes, len(rows), keys)), finish)
+
+
+def _blocks(parts: Sequence[SplitPart], refs: Sequence[PreparedRef]) -> list[Block]:
+    """The regions of one side of the splits, by the numbers of the cases; nothing is opened."""
+    numbers = {ref.case.name: number for number, ref in enumerate(refs)}
+    found = ((numbers[part.case], part.box) for part in parts)
+    return [(n, box or Box.whole(refs[n].layout.shape)) for n, box in found]
+
+
+def _dtypes(refs: Sequence[PreparedRef]) -> dict[str, np.dtype[Any]]:
+    """The one dtype of each array that holds every case's values exactly."""
+    images, labels, masked = set(), set(), False
+    for ref in refs:
+        images.add(ref.layout.dtype)
+        label = ref.case.open_label()
+        if label is not None:
+            labels.add(np.dtype(label.dtype))
+        masked = masked or ref.case.open_mask() is not None
+    dtypes: dict[str, np.dtype[Any]] = {"image": np.dtype(np.result_type(*images))}
+    if labels:
+        dtypes["label"] = np.dtype(np.result_type(*labels))
+    if masked:
+        dtypes["mask"] = np.dtype(bool)
+    return dtypes
+
+
+def _specs(
+    dtypes: Mapping[str, np.dtype[Any]], channels: int, size: Shape3, compression: str
+) -> list[ArraySpec]:
+    leading = {"image": (channels,)}
+    return [
+        ArraySpec(name, (*leading.get(name, ()), *size), dtype, compression)
+        for name, dtype in dtypes.items()
+    ]
+
+
+def _check_memory(
+    size: Shape3, dtypes: Mapping[str, np.dtype[Any]], channels: int, config: Config
+) -> None:
+    """A patch, its padding and its encoding must fit, for every worker at once."""
+    specs = _specs(dtypes, channels, size, "none")
+    patch = sum(math.prod(spec.patch_shape) * spec.dtype.itemsize for spec in specs)
+    workers = config.compute.workers or default_workers()
+    need = 4 * patch * workers
+    have = _memory()
+    if have is not None and need > have:
+        raise PlanError(
+            f"a stored patch of {' x '.join(map(str, size))} voxels needs about "
+            f"{need / 2**30:.1f} GiB with {workers} workers, this machine has "
+            f"{have / 2**30:.1f} GiB; set plan.patch_size or plan.aug_patch_size smaller, "
+            "or compute.workers to fewer"
+        )
+
+
+def _memory() -> int | None:
+    """Bytes that this process may use: the machine's, or its control group's if they are fewer."""
+    limits = []
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
+        except (OSError, ValueError):  # absent, or "max"
+            continue
+    if hasattr(os, "sysconf"):  # not on Windows
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return min(limits, default=None)
