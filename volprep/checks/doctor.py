@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from volprep.cases import Case, Cases
 from volprep.checks.case import CaseFacts, LabelKind, examine_case
 from volprep.checks.measure import Progress
@@ -43,6 +46,11 @@ class Report:
             for facts in self.facts
             if facts.voxels is not None
         }
+
+    @property
+    def sketches(self) -> dict[str, npt.NDArray[np.uint64]]:
+        """Sketch of each image that was read, by case."""
+        return {f.case.name: f.voxels.sketch for f in self.facts if f.voxels is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -124,6 +132,7 @@ def examine_cases(
     if splits is not None:
         audit = audit_splits(
             splits, tuple(cases), patch=patch, halo=halo, hashes=report.hashes,
+            sketches=report.sketches,
             content=not headers_only, workers=workers,
         )  # fmt: skip
         findings += audit

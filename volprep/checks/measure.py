@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from volprep.geometry import Box
 from volprep.sources import Volume
-from volprep.splits import ContentHash
+from volprep.splits import ContentHash, SketchMaker
 
 __all__ = ["ImageFacts", "LabelFacts", "Progress", "measure_image", "measure_labels"]
 
@@ -34,6 +34,8 @@ class ImageFacts:
         a whole does not.
     content : str
         `volprep.splits.content_hash`.
+    sketch : ndarray of uint64
+        `volprep.splits.SketchMaker.sketch`.
     """
 
     low: tuple[float, ...]
@@ -41,6 +43,7 @@ class ImageFacts:
     not_finite: int
     blank_planes: tuple[int, ...]
     content: str
+    sketch: npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +100,12 @@ def measure_image(volume: Volume, progress: Progress = None) -> ImageFacts:
     low = np.full(volume.shape[:2], np.inf)
     high = np.full(volume.shape[:2], -np.inf)
     not_finite = 0
+    sketch = SketchMaker(volume.shape)
     for box, voxels in volume.slabs():
         digest.add(box, voxels)
         for index in range(voxels.shape[1]):
             plane = np.ascontiguousarray(voxels[:, index])
+            sketch.add(plane[0], box.start[0] + index)
             smallest, largest, bad = _range(plane.reshape(len(plane), -1))
             z = box.start[0] + index
             low[:, z] = np.minimum(low[:, z], smallest)
@@ -116,6 +121,7 @@ def measure_image(volume: Volume, progress: Progress = None) -> ImageFacts:
         not_finite=not_finite,
         blank_planes=tuple(int(z) for z in blank),
         content=digest.hexdigest(),
+        sketch=sketch.sketch(),
     )
 
 

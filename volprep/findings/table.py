@@ -622,6 +622,14 @@ TABLE: dict[str, Kind] = {
         why="Validation patches would see voxels that lie next to trained ones.",
         example="a gap of 8 with patches of 32",
     ),
+    "split-near-copy": Kind(
+        "warning",
+        wanted="other images on the two sides of the split",
+        todo="remove one, or give both one `group:`, which keeps them on one side",
+        why="Another type, a few changed voxels, a cut, a shift or a mirror do not make a new "
+        "image: what trains shows what it is validated on.",
+        example="crop.tif is cut out of whole.tif, which is on the other side of the split",
+    ),
     "split-overlap": Kind(
         "error",
         wanted="no voxel on both sides",

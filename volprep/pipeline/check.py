@@ -57,7 +57,12 @@ def check(
     findings = [*(f for f in report.findings if f.name != "duplicate-image"), *told]
     if splits is not None:
         findings += audit_splits(
-            splits, chosen.items, patch=patch, content=not headers_only, hashes=report.hashes
+            splits,
+            chosen.items,
+            patch=patch,
+            content=not headers_only,
+            hashes=report.hashes,
+            sketches=report.sketches,
         )
     if intensities and not headers_only:
         findings += _clips(config, chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ from volprep.findings import Finding
 from volprep.geometry import Box, Shape3
 from volprep.sources import Volume
 from volprep.splits.blocks import AXES
-from volprep.splits.split import Splits
+from volprep.splits.sketch import Sketch, near_copies
+from volprep.splits.split import SplitPart, Splits
 
 __all__ = ["ContentHash", "Twins", "audit_splits", "content_hash", "find_twins"]
 
@@ -31,6 +32,7 @@ def audit_splits(
     halo: Shape3 = (0, 0, 0),
     content: bool = True,
     hashes: Mapping[str, str] | None = None,
+    sketches: Mapping[str, Sketch] | None = None,
     workers: int | None = None,
 ) -> list[Finding]:
     """Look for anything that training and validation share.
@@ -48,6 +50,9 @@ def audit_splits(
         Content hashes that are known already; cases without one are not compared.
         None reads images of one shape and dtype: the middle plane first, all of
         it where that is the same.
+    sketches : mapping of str to array, or None
+        Of the images (`SketchMaker`), by case: copies that were cut, moved, turned, rescaled
+        or changed in places are looked for. None looks for none.
     workers : int or None
         Threads that read; None takes every processor.
 
@@ -62,6 +67,7 @@ def audit_splits(
         *_audit_groups(splits),
         *_audit_files(splits, cases),
         *(_audit_content(splits, cases, hashes, workers) if content else []),
+        *_audit_sketches(splits, cases, hashes or {}, sketches or {}),
     ]
 
 
@@ -135,8 +141,11 @@ def _audit_names(splits: Splits, cases: Sequence[Case]) -> list[Finding]:
 def _audit_boxes(splits: Splits, patch: Shape3 | None, halo: Shape3) -> list[Finding]:
     """No voxel in both sides, with what is read around it; and room for a patch between them."""
     findings = []
+    held: dict[str, list[SplitPart]] = {}
+    for part in splits.val:
+        held.setdefault(part.case, []).append(part)
     for train in splits.train:
-        for val in (part for part in splits.val if part.case == train.case):
+        for val in held.get(train.case, []):
             if train.box is None or val.box is None:
                 message = "the whole volume is on one side and some of it on the other"
                 findings.append(Finding("split-overlap", message, case=train.case))
@@ -211,6 +220,26 @@ def _audit_content(
             findings.append(Finding("split-same-image", message, case=case.name, path=path))
         alike.append(case.name)
     return findings
+
+
+def _audit_sketches(
+    splits: Splits,
+    cases: Sequence[Case],
+    hashes: Mapping[str, str],
+    sketches: Mapping[str, Sketch],
+) -> Iterator[Finding]:
+    """Images that show the same in part; the same in whole is told already."""
+    sides = _sides(splits)
+    files = {case.name: case.images for case in cases}
+    used = {name: sketch for name, sketch in sketches.items() if name in sides}
+    for (one, other), share in near_copies(used).items():
+        alike = one in hashes and hashes[one] == hashes.get(other)
+        if not alike and files[one] != files[other] and _crosses(sides, one, other):
+            found = (
+                f"about {share:.0%} of it shows the same as {one} on the other side of the split, "
+                "cut, moved, mirrored, rescaled or changed in places"
+            )
+            yield Finding("split-near-copy", found, case=other, path=files[other][0].path)
 
 
 class Twins(NamedTuple):
