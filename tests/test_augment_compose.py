@@ -38,7 +38,7 @@ from volprep.augment import (
 )
 from volprep.geometry import Box
 from volprep.randomness import sample_generator
-from volprep.warp import WarpingOOBError
+from volprep.warp import CoordinateMap, WarpingOOBError
 
 SIZE = (6, 20, 24)
 BIG = (14, 60, 64)
@@ -626,3 +626,43 @@ def test_draws_that_do_not_fit_are_told_once_an_epoch(caplog: pytest.LogCaptureF
     for n in range(500):
         compose(roomy, sample_generator(0, 0, n))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("axes", ["yx", "zyx"])
+@pytest.mark.parametrize("alpha", [16.0, 64.0])  # the second one folds the tissue
+def test_points_stay_in_their_object_when_it_is_bent(axes: str, alpha: float) -> None:
+    rng = np.random.default_rng(0)
+    label = np.zeros((14, 48, 48), np.uint16)
+    for n, (z, y, x) in enumerate(rng.integers(0, (12, 42, 42), (40, 3)), 1):
+        label[z : z + 2, y : y + 3, x : x + 5] = n
+    points = {
+        int(n): np.argwhere(label == n) + rng.uniform(-0.49, 0.49, (np.sum(label == n), 3))
+        for n in np.unique(label[label > 0])
+    }
+    data = {"image": np.zeros(label.shape, np.float32), "label": label, "points": points}
+    targets = {"label": "mask", "points": "points"}
+    compose = Compose([Elastic(p=1, alpha=alpha, axes=axes), Flip(p=1)], label.shape, targets)
+    outside = shown = 0
+    for n in range(5):
+        drawn = compose.draw(sample_generator(0, 0, n))
+        moved = compose(data, replay=drawn)
+        back = compose.coordinate_map(drawn, [(k - 1) / 2 for k in label.shape])
+        for number, own in moved["points"].items():
+            voxels = np.rint(own).astype(int)
+            inside = ((voxels >= 0) & (voxels < label.shape)).all(1)
+            there = moved["label"][tuple(voxels[inside].T)]
+            if (moved["label"] == number).any():  # some vanish between voxels
+                outside += int((there != number).sum())
+                shown += len(there)
+            assert np.abs(back.source_points(own) - points[number]).max() < (1.5 + alpha / 16)
+    assert outside <= (0 if alpha == 16 else 0.001 * shown)
+
+
+def test_a_folded_map_finds_a_place_for_every_point() -> None:
+    rng = np.random.default_rng(0)
+    grid = rng.uniform(-7, 7, (3, 4, 6, 6)).astype(np.float32)
+    coordinates = CoordinateMap.elastic(grid, (5, 8, 8))
+    points = rng.uniform(0, (15, 40, 40), (300, 3))
+    found = coordinates.inverse_points(points)
+    off = np.abs(coordinates.source_points(found) - points).max(1)
+    assert np.mean(off > 1e-3) < 0.01

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -368,12 +369,17 @@ class Compose:
         moved: Sample = {}
         for names in self._groups():
             coordinates = self.coordinate_map(drawn, centre, names[0])
-            for name in names:
-                if self.targets[name] == "points":
-                    moved[name] = _move_points(sources[name], coordinates.inverse_points)
+            labels: tuple[Array, Shape3] | None = None
             for arrays in _together(names, self.targets):
                 fetched = [fetch(name, coordinates) for name in arrays]
+                labels = dict(zip(arrays, fetched, strict=True)).get("label", labels)
                 moved.update(self._resampled(coordinates, arrays, fetched, out))
+            move: Callable[[npt.ArrayLike], npt.NDArray[np.float32]] = coordinates.inverse_points
+            if labels is not None and labels[0].ndim == 3:
+                move = _Inside(move, *labels, moved["label"])
+            for name in names:
+                if self.targets[name] == "points":
+                    moved[name] = _move_points(sources[name], move)
         return moved
 
     def _groups(self) -> list[list[str]]:
@@ -625,6 +631,51 @@ def _check_names(sample: Mapping[str, Any], targets: Mapping[str, TargetType]) -
 def _with_channels(image: Array) -> Array:
     """(C, Z, Y, X)."""
     return image if image.ndim == 4 else image[None]
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """Moves points, and keeps those that lay in an object in it.
+
+    A label is read at the middle of each voxel, a point lies anywhere between: near the rim of
+    an object half a voxel decides, and the point goes to the nearest voxel of its object.
+    """
+
+    move: Callable[[npt.ArrayLike], npt.NDArray[np.float32]]
+    before: Array
+    origin: Shape3
+    after: Array
+
+    def __call__(self, points: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        at = np.asarray(points, np.float64).reshape(-1, 3)
+        moved = self.move(at)
+        own, known = _labels_at(self.before, at - np.array(self.origin))
+        now, shown = _labels_at(self.after, moved.astype(np.float64))
+        for n in np.flatnonzero(known & shown & (own != now) & (own != 0)).tolist():
+            moved[n] = self._nearest(moved[n], own[n])
+        return moved
+
+    def _nearest(self, point: npt.NDArray[np.float32], own: Any) -> npt.NDArray[np.float32]:
+        """The nearest place within two voxels that is of the object; as it is where none is."""
+        voxels = np.rint(point) + _NEIGHBOURS
+        labels, shown = _labels_at(self.after, voxels)
+        places = np.clip(point, voxels - 0.49, voxels + 0.49)
+        distance = np.where(shown & (labels == own), ((places - point) ** 2).sum(1), np.inf)
+        best = int(distance.argmin())
+        return places[best].astype(np.float32) if np.isfinite(distance[best]) else point
+
+
+_NEIGHBOURS = np.stack(np.meshgrid(*[np.arange(-2.0, 3)] * 3, indexing="ij"), -1).reshape(-1, 3)
+
+
+def _labels_at(
+    label: Array, points: npt.NDArray[np.float64]
+) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """The label of the voxel around each point, and whether there is one."""
+    voxels = np.rint(points).astype(np.int64)
+    inside: npt.NDArray[np.bool_] = np.all((voxels >= 0) & (voxels < label.shape), axis=1)
+    z, y, x = np.where(inside[:, None], voxels, 0).T
+    return label[z, y, x], inside
 
 
 def _move_points(points: Any, move: Callable[[npt.ArrayLike], npt.NDArray[np.float32]]) -> Any:

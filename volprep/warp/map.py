@@ -42,6 +42,9 @@ __all__ = ["CoordinateMap"]
 # Newton's iteration for points ends with all of them this close in the source (voxels), with
 # steps that have become this short, or after so many.
 _CLOSE_ENOUGH, _SHORTEST, _ITERATIONS = 1e-6, 1e-4, 100
+# What is farther off then is searched for among positions all around, at most so many on an axis,
+# and from the best of them.
+_LOST, _WIDEST, _STARTS = 1e-3, 33, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,8 +290,8 @@ class CoordinateMap:
         Notes
         -----
         Closed form for matrix and sections; with a displacement, Newton's
-        iteration to 1e-5 voxel. Where the displacement folds space no position
-        is right, and the nearest one found is returned.
+        iteration to 1e-5 voxel. Where the displacement folds space several
+        positions are right, and one of them is returned.
         """
         return self._unplace(self._unwarp(_points(points))).astype(np.float32)
 
@@ -431,14 +434,35 @@ class CoordinateMap:
         return moved
 
     def _unwarp(self, source: Floats) -> Floats:
-        """Undo steps 2 and 3 by Newton's iteration, with shorter steps where one was no gain."""
+        """Undo steps 2 and 3: by Newton's iteration, and by a search where it is led astray."""
         found = self._unproject(source)
-        if self.displacement is None:
+        if self.displacement is None or not len(source):
             return found
+        residual = self._iterate(found, source)
+        (lost,) = np.nonzero(np.abs(residual).max(1) > _LOST)
+        if lost.size:
+            for n in lost.tolist():
+                # A continuous map that is straight far away reaches every position somewhere,
+                # though it may fold.
+                near = self._around(source[n])
+                distance = np.abs(self._warp(near) - source[n]).max(1)
+                starts = near[np.argsort(distance, kind="stable")[:_STARTS]]
+                wanted = np.repeat(source[n : n + 1], len(starts), 0)
+                rest = np.abs(self._iterate(starts, wanted)).max(1)
+                if rest.min() < np.abs(residual[n]).max():
+                    found[n] = starts[rest.argmin()]
+        return found
+
+    def _iterate(self, found: Floats, source: Floats) -> Floats:
+        """Move `found` to where the map gives `source`; shorter steps where one was no gain.
+
+        Returns what is left, (N, 3) in source voxels.
+        """
         left = np.arange(len(source))
-        residual = self._warp(found) - source
+        rest_of_all = residual = self._warp(found) - source
         length = np.ones(len(source))
         for _ in range(_ITERATIONS):
+            rest_of_all[left] = residual
             going = (np.abs(residual).max(1, initial=0) > _CLOSE_ENOUGH) & (length > _SHORTEST)
             left, residual, length = left[going], residual[going], length[going]
             if not left.size:
@@ -449,16 +473,33 @@ class CoordinateMap:
             better = np.abs(rest).max(1) < np.abs(residual).max(1)
             found[left[better]], residual[better] = trial[better], rest[better]
             length = np.where(better, np.minimum(2 * length, 1), length / 2)
-        return found
+        rest_of_all[left] = residual
+        return rest_of_all
 
-    def _slope(self, placed: Floats) -> Floats:
-        """The derivative of steps 2 and 3, (N, 3, 3)."""
+    def _around(self, source: Floats) -> Floats:
+        """Output positions, a voxel or so apart, among which one that gives `source` must be."""
+        middle = self._unproject(source[None])[0]
+        grid = np.zeros((3, 1, 1, 1)) if self.displacement is None else self.displacement
+        most = np.abs(grid).max((1, 2, 3))
+        inverse = np.abs(np.linalg.inv(self._project_slope(middle[None])[0]))
+        reach = inverse @ most
+        axes = [np.linspace(-r, r, min(2 * int(np.ceil(r)) + 1, _WIDEST)) for r in reach]
+        offsets = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+        return np.asarray(middle + offsets, np.float64)
+
+    def _project_slope(self, placed: Floats) -> Floats:
+        """The derivative of step 2, (N, 3, 3)."""
         before = homogeneous(self.matrix, placed)
         moved = divide(before, self.lock_z)
         slope = self.matrix[None, :3, :3] - moved[:, :, None] * self.matrix[None, 3:, :3]
         slope /= before[:, 3, None, None]
         if self.lock_z:
             slope[:, 0] = self.matrix[0, :3]
+        return slope
+
+    def _slope(self, placed: Floats) -> Floats:
+        """The derivative of steps 2 and 3, (N, 3, 3)."""
+        slope = self._project_slope(placed)
         if self.displacement is not None:
             slope += interpolate(self.displacement, self.grid_spacing, placed)[1]
         return slope
