@@ -40,7 +40,8 @@ def find_cases(
     Parameters
     ----------
     root : path-like
-        A folder in one of `LAYOUTS`, or one file (or Zarr store).
+        A folder in one of `LAYOUTS`, one file (or Zarr store), or a ``.txt`` that
+        lists images, one a line.
     layout : str or None
         One of `LAYOUTS`; None tries them in their order.
     group : str or None
@@ -68,6 +69,9 @@ def find_cases(
     path = Path(root)
     if not path.exists():
         raise SourceError(path, "no such file or folder", "check the path")
+    if path.suffix.lower() == ".txt":
+        entry = {"image": path, **({"axes": options["axes"]} if options.get("axes") else {})}
+        return cases_from_entries([entry], group=group, spacing=spacing)
     given = _spacing(spacing, "spacing")
     search = Search(path, spacing=given, **options)
     found = _recognise(search, layout)
@@ -93,7 +97,9 @@ def cases_from_entries(
         and any of ``name``, ``image_key``, ``axes``, ``label``, ``label_key``,
         ``label_axes``, ``mask``, ``mask_key``, ``skeletons``, ``group``,
         ``spacing``, ``weight``. A `label_key` (`mask_key`) without a ``label``
-        (``mask``) is looked for in the image's file.
+        (``mask``) is looked for in the image's file. An image that ends in
+        ``.txt`` is a list of images, one a line and each a case; its ``label`` and
+        ``mask`` are such lists, too, paired with it line by line.
     root : path-like
         What relative paths are relative to.
     group, spacing
@@ -108,7 +114,8 @@ def cases_from_entries(
     SourceError
         If a file is missing.
     """
-    items = tuple(_entry(entry, index, Path(root)) for index, entry in enumerate(entries))
+    every = [one for entry in entries for one in _listed(entry, Path(root))]
+    items = tuple(_entry(entry, index, Path(root)) for index, entry in enumerate(every))
     if not items:
         raise ConfigError("cases: the list is empty; give at least one image")
     found = Cases(items, "list", f"{len(items)} listed by hand")
@@ -205,6 +212,41 @@ def group_of(name: str, pattern: str | None) -> str | None:
             "write an expression that every case's name matches"
         )
     return match.group(1) if match.re.groups and match.group(1) is not None else match.group()
+
+
+def _listed(entry: Mapping[str, Any], root: Path) -> list[Mapping[str, Any]]:
+    """The entries that an entry of path lists stands for; the entry itself where it has none."""
+    image = entry.get("image")
+    if not isinstance(image, str | Path) or Path(image).suffix.lower() != ".txt":
+        return [entry]
+    lists = {key: _lines(_existing(root, entry[key])) for key in ("image", "label", "mask")
+             if entry.get(key) is not None}  # fmt: skip
+    for key, lines in lists.items():
+        if len(lines) != len(lists["image"]):
+            raise SourceError(
+                _existing(root, entry[key]),
+                f"lists {len(lines)} files, and {image} {len(lists['image'])}",
+                "list one for each image, in the same order",
+            )
+    rest = {key: value for key, value in entry.items() if key not in (*lists, "name")}
+    return [
+        {**rest, **{key: lines[i] for key, lines in lists.items()}}
+        for i in range(len(lists["image"]))
+    ]
+
+
+def _lines(path: Path) -> list[Path]:
+    """The paths in a text file, one a line, relative to its folder."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(
+            path, f"cannot be read as a list ({error})", "write a path a line"
+        ) from error
+    found = [path.parent / line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise SourceError(path, "lists no file", "write a path a line")
+    return found
 
 
 def _entry(entry: Mapping[str, Any], index: int, root: Path) -> Case:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from volprep.config.connectomics import is_block_form, translated
 from volprep.config.sections import Config
 from volprep.config.training import TrainingConfig
 from volprep.errors import ConfigError
@@ -25,6 +27,8 @@ __all__ = [
     "load_yaml",
     "with_values",
 ]
+
+log = logging.getLogger(__name__)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -127,6 +131,10 @@ _Loader.add_implicit_resolver(
 
 def _load_model(path: Path, model: type[Model]) -> Model:
     content, lines = _parse(path)
+    if model is Config and is_block_form(content):
+        content, left = translated(content, str(path))
+        for key in left:
+            log.warning("%s: %s", path, key)
     try:
         return model.model_validate(content)
     except ValidationError as error:
