@@ -285,3 +285,16 @@ def test_inflated_volumes_share_a_limit_of_memory(
         assert volume.read().max() == i
     assert [volume._in_memory for volume in volumes] == [True, True, False, False, False]
     assert all(volume._handle is not None for volume in volumes), "none is inflated twice"
+
+
+def test_a_pickled_member_hinders_only_itself(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    np.savez(tmp_path / "a.npz", raw=array, meta=np.array({"a": 1}, dtype=object))
+    assert np.array_equal(open_volume(tmp_path / "a.npz").read()[0], array)
+    assert [d.key for d in list_datasets(tmp_path / "a.npz")] == ["raw"]
+    with pytest.raises(SourceError, match="pickled Python objects") as caught:
+        open_volume(tmp_path / "a.npz", "meta")
+    assert str(caught.value).count("pickled Python") == 1
+    np.savez(tmp_path / "b.npz", meta=np.array({"a": 1}, dtype=object))
+    with pytest.raises(SourceError, match="pickled Python objects"):
+        open_volume(tmp_path / "b.npz")

@@ -15,7 +15,14 @@ from sources_checks import arrays, check_block, check_volume, folder
 
 from volprep.errors import SourceError
 from volprep.geometry import Box
-from volprep.sources import hdf5, list_datasets, open_labels, open_volume
+from volprep.sources import (
+    aligned,
+    difference,
+    hdf5,
+    list_datasets,
+    open_labels,
+    open_volume,
+)
 from volprep.sources.array import FileVolume
 
 STORAGE: list[dict[str, Any]] = [
@@ -336,3 +343,34 @@ def test_a_volume_survives_a_fork_and_a_spawn(tmp_path: Path) -> None:
         boxes = [Box((z, 1, 1), (z + 1, 7, 7)) for z in range(4)]
         for z, block in enumerate(pool.map(volume.read, boxes)):
             check_block(block, array[None, z : z + 1, 1:7, 1:7])
+
+
+@pytest.mark.parametrize("name", ["offset", "origin"])
+def test_offsets_say_where_a_dataset_lies(tmp_path: Path, name: str) -> None:
+    array = np.random.default_rng(0).integers(0, 255, (6, 8, 9)).astype(np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = array[1:5, 2:7, 3:8]
+        file["raw"].attrs.update({"resolution": [40, 4, 4], name: [40, 8, 12]})
+        file["labels"] = array
+        file["labels"].attrs.update({"resolution": [40, 4, 4], name: [0, 0, 0]})
+    image, label = open_volume(tmp_path / "a.h5"), open_labels(tmp_path / "a.h5")
+    found = difference(image, label)
+    assert found is not None
+    assert found.what == "shifted by 1 voxel down in z, 2 voxels down in y, 3 voxels down in x"
+    check_block(aligned(label, image).read(), image.read())
+
+
+def test_offsets_of_an_unknown_unit_are_compared_and_move_nothing(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for key, place in (("raw", [0, 0, 20]), ("labels", [0, 0, 0]), ("same", [0, 0, 20])):
+            file[key] = np.zeros((6, 8, 9), np.uint8)
+            file[key].attrs["offset"] = place
+        file["odd"] = np.zeros((6, 8, 9), np.uint8)
+        file["odd"].attrs["offset"] = "here"
+    image = open_volume(tmp_path / "a.h5", "raw")
+    found = difference(image, open_labels(tmp_path / "a.h5", "labels"))
+    assert found is not None
+    assert found.move is None
+    assert "its offset is (0.0, 0.0, 0.0), the image's (0.0, 0.0, 20.0)" in found.what
+    assert difference(image, open_labels(tmp_path / "a.h5", "same")) is None
+    assert difference(image, open_labels(tmp_path / "a.h5", "odd")) is None

@@ -505,3 +505,24 @@ def test_a_folder_that_leads_into_itself_is_walked_once(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "a.zarr", mode="w").create_array("raw", data=np.ones((2, 3, 4)))
     (tmp_path / "a.zarr/again").symlink_to(tmp_path / "a.zarr")
     assert [d.key for d in list_datasets(tmp_path / "a.zarr")] == ["raw"]
+
+
+@pytest.mark.parametrize("cut", [0, 10, 20, -100, -1])
+@pytest.mark.parametrize("compressor", ["lz4", "zstd"])
+def test_a_chunk_that_zarr_python_decodes_is_not_cut_short_unnoticed(
+    tmp_path: Path, cut: int, compressor: str
+) -> None:
+    import numcodecs
+
+    array = np.random.default_rng(0).integers(1, 60, (8, 32, 32)).astype(np.uint16)
+    made = zarr.create_array(
+        tmp_path / "a.zarr", shape=array.shape, chunks=array.shape, dtype="u2", zarr_format=2,
+        filters=[numcodecs.Delta("u2")], compressors=numcodecs.Blosc(compressor),
+    )  # fmt: skip
+    made[:] = array
+    volume = open_volume(tmp_path / "a.zarr")
+    check_block(volume.read(), array[None])
+    chunk = tmp_path / "a.zarr/0.0.0"
+    chunk.write_bytes(chunk.read_bytes()[:cut])
+    with pytest.raises(SourceError, match=r"a\.zarr"):
+        open_volume(tmp_path / "a.zarr").read()

@@ -29,6 +29,7 @@ from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.external import External, may_follow, refuse_foreign
 from volprep.sources.hdf5contents import contents_of, virtual_files
 from volprep.sources.keys import is_image_key, is_label_key
+from volprep.sources.placement import Placement
 from volprep.sources.scratch import scratch_array
 
 __all__ = ["datasets", "open_source"]
@@ -43,6 +44,7 @@ _CLAIM_BYTES = 2**34  # a volume beyond this must have some of its chunks stored
 _CLAIM_SHARE = 1000
 _FEW = 4  # so few sections look like channels
 _BLOCK_VOXELS = 2**22  # of the blocks that an unmappable dataset without chunks is read in
+_OFFSETS = ("offset", "origin")
 _OTHER_SPACINGS = ("resolution", "spacing", "voxel_size", "pixel_size", "scale")
 
 
@@ -207,6 +209,7 @@ def open_source(
         spacing, doubts = _spacing(dataset.attrs, layout)
         rest: dict[str, Any] = {
             "dtype": dataset.dtype, "key": name, "spacing": spacing, "notes": (*notes, *doubts),
+            "placement": _placement(dataset.attrs, layout),
         }  # fmt: skip
         filters = _filters(place, dataset)
         here = not (dataset.is_virtual or dataset.external or _elsewhere(path, dataset))
@@ -350,6 +353,42 @@ def _spacing(attributes: Any, layout: Layout) -> tuple[Spacing3 | None, tuple[No
     two = len(np.ravel(attributes["element_size_um"])) == 2
     doubt = "element_size_um has 3 entries for a 2D array: read as (z, y, x)"
     return (z, y, x), ((Note("unit-guessed", doubt),) if flat and not two else ())
+
+
+def _placement(attributes: Any, layout: Layout) -> Placement | None:
+    """Where an ``offset`` says that the voxels lie, in the unit of ``resolution``.
+
+    As CREMI and its kin have it: both are (z, y, x) in the world. Without a resolution the
+    unit is unknown: offsets can then be compared, and nothing be moved by them.
+    """
+    name = next((n for n in _OFFSETS if n in attributes), None)
+    if name is None:
+        return None
+    offset = _triple(attributes[name], layout)
+    steps = _triple(attributes["resolution"], layout) if "resolution" in attributes else None
+    if offset is None or (steps is not None and min(steps) <= 0):
+        return None
+    known = steps is not None
+    return Placement.upright(
+        steps or (1.0, 1.0, 1.0),
+        offset,
+        unit="the unit of its resolution" if known else f"the unit of its {name}",
+        said_by=name,
+        certain=known,
+    )
+
+
+def _triple(value: Any, layout: Layout) -> tuple[float, float, float] | None:
+    try:
+        numbers = [float(v) for v in np.ravel(value)]
+    except (TypeError, ValueError):
+        return None
+    if len(numbers) == 2 and "Z" not in layout.axes:
+        numbers = [numbers[0], *numbers]
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        return None
+    z, y, x = numbers
+    return z, y, x
 
 
 def _check_size(path: Path, wanted: int) -> None:

@@ -25,6 +25,10 @@ __all__ = ["datasets", "open_source"]
 _LOCAL_HEADER = 30  # bytes of a zip entry before its name and extra field
 
 
+class _PickledError(SourceError):
+    """An array of Python objects."""
+
+
 @dataclass(frozen=True)
 class _Header:
     """Where the voxels of one array begin, and what they are."""
@@ -68,7 +72,7 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
             header = _read_header(path, stream, path.stat().st_size)
         return _mapped(path, None, _layout(path, header, axes), header, header.offset)
     with reading(path, "NumPy archive"), zipfile.ZipFile(path) as archive:
-        headers = _headers(path, archive)
+        headers = _headers(path, archive, None if key is None else key.strip("/"))
         name = choose_key(path, {k: h.shape for k, h in headers.items()}, key, labels=labels)
         header, entry = headers[name], archive.getinfo(f"{name}.npy")
     layout = _layout(path, header, axes)
@@ -93,13 +97,21 @@ def _mapped(
     return FileVolume(path, layout, header.dtype, offset=offset, key=key, notes=notes)
 
 
-def _headers(path: Path, archive: zipfile.ZipFile) -> dict[str, _Header]:
-    found = {}
+def _headers(path: Path, archive: zipfile.ZipFile, wanted: str | None = None) -> dict[str, _Header]:
+    """The arrays of numbers in an archive; what is pickled is an error where nothing else is."""
+    found, pickled = {}, None
     for entry in archive.infolist():
         if entry.filename.endswith(".npy"):
-            with archive.open(entry) as stream:
-                key = entry.filename.removesuffix(".npy")
-                found[key] = _read_header(path, stream, entry.file_size)
+            key = entry.filename.removesuffix(".npy")
+            try:
+                with archive.open(entry) as stream:
+                    found[key] = _read_header(path, stream, entry.file_size)
+            except _PickledError as error:
+                if key == wanted:
+                    raise
+                pickled = error
+    if pickled is not None and not found:
+        raise pickled
     return found
 
 
@@ -111,7 +123,7 @@ def _read_header(path: Path, stream: IO[bytes], size: int) -> _Header:
     )
     shape, fortran, dtype = read(stream)
     if dtype.hasobject:
-        raise SourceError(
+        raise _PickledError(
             path, "holds pickled Python objects, which are never loaded", "save plain numbers"
         )
     header = _Header(tuple(shape), fortran, dtype, stream.tell())

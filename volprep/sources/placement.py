@@ -43,20 +43,29 @@ class Placement:
         in one unit only.
     said_by : str
         The part of the header that says so: ``sform``, ``translation``, ...
+    certain : bool
+        False where the unit is unknown: such a place is compared, and nothing is moved by it.
     """
 
     steps: tuple[Vector, Vector, Vector]
     origin: Vector
     unit: str
     said_by: str
+    certain: bool = True
 
     @classmethod
     def upright(
-        cls, spacing: Spacing3, origin: Vector, *, unit: str = "µm", said_by: str
+        cls,
+        spacing: Spacing3,
+        origin: Vector,
+        *,
+        unit: str = "µm",
+        said_by: str,
+        certain: bool = True,
     ) -> Placement:
         """A grid whose axes are those of the world, in the order z, y, x."""
         z, y, x = spacing
-        return cls(((z, 0.0, 0.0), (0.0, y, 0.0), (0.0, 0.0, x)), origin, unit, said_by)
+        return cls(((z, 0.0, 0.0), (0.0, y, 0.0), (0.0, 0.0, x)), origin, unit, said_by, certain)
 
     @property
     def matrix(self) -> npt.NDArray[np.float64]:
@@ -162,6 +171,8 @@ def difference(image: Placed, other: Placed) -> Difference | None:
     said += _shifted(shift)
     if not said and wanted == stored:
         return None
+    if not (one.certain and two.certain):
+        return Difference(f"its {two.said_by} is {two.origin}, the image's {one.origin}", None)
     if not exact:
         return Difference(", ".join(said), None)
     first = three(-w for w in whole)

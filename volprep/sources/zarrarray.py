@@ -28,6 +28,7 @@ from volprep.sources.chunked import ChunkedVolume, Index
 __all__ = ["ZarrArray", "ZarrVolume", "read_array", "read_attributes", "read_json"]
 
 _SHARDS_KEPT = 128
+_BLOSC_BYTES = 16  # of the header of a blosc chunk
 _CLAIM_BYTES = 2**34  # a volume beyond this must have some of its chunks stored
 _CLAIM_SHARE = 1000
 
@@ -56,6 +57,8 @@ class ZarrArray:
         The names of the axes, where the array has them.
     notes : tuple of Note
         What its metadata leave open.
+    blosc : bool
+        Whether zarr-python decodes, and a chunk's file is what blosc has written.
     """
 
     path: Path
@@ -70,6 +73,7 @@ class ZarrArray:
     index_first: bool
     names: tuple[str, ...] | None
     notes: tuple[Note, ...] = ()
+    blosc: bool = False
 
     @property
     def files(self) -> tuple[int, ...]:
@@ -150,6 +154,8 @@ class ZarrVolume(ChunkedVolume):
         if meta.codecs is None:
             start = [i * b for i, b in zip(index, self._block, strict=True)]
             cut = tuple(slice(a, a + b) for a, b in zip(start, self._block, strict=True))
+            if meta.blosc:
+                self._check_blosc(index)
             return np.asarray(self._opened()[cut])
         fits = out is not None and out.shape == self._block
         block = out if fits and out is not None else np.empty(self._block, meta.dtype)
@@ -159,6 +165,16 @@ class ZarrVolume(ChunkedVolume):
         else:
             meta.codecs.decode(data, block.reshape(-1).view(np.uint8))
         return block
+
+    def _check_blosc(self, index: Index) -> None:
+        """Refuse a chunk that ends before its header says: the library's decoder reads on."""
+        try:
+            with self._meta.file(index).open("rb") as file:
+                head, size = file.read(_BLOSC_BYTES), os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            return
+        if len(head) < _BLOSC_BYTES or int.from_bytes(head[12:16], "little") > size:
+            raise EOFError(f"the chunk {index} is cut short")
 
     def _chunk(self, index: Index) -> bytes | Array | None:
         try:
@@ -277,6 +293,7 @@ def _version_2(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
         index_codecs=None,
         index_first=False,
         names=_axis_names(read_attributes(folder).get("_ARRAY_DIMENSIONS")),
+        blosc=codecs is None and compressor is not None and compressor.get("id") == "blosc",
     )
     return _as_stored(array, told)
 
@@ -335,6 +352,7 @@ def _version_3(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
         index_codecs=index_codecs,
         index_first=first,
         names=_axis_names(meta.get("dimension_names")),
+        blosc=codecs is None and meta["codecs"][-1].get("name") == "blosc",
     )
 
 
