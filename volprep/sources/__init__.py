@@ -32,6 +32,7 @@ from volprep.sources.names import (
     slice_files,
     stem_of,
 )
+from volprep.sources.place import RemotePlace, place_of
 from volprep.sources.placement import Difference, Placement, difference
 from volprep.sources.sniff import check_place, content_error
 from volprep.sources.wrapped import WrappedVolume
@@ -111,7 +112,7 @@ def open_volume(
         If the file is missing, damaged, of no known format, has several datasets to choose
         from, or axes that cannot be told.
     """
-    return _open(Path(path), key, axes, allow_external, labels=False)
+    return _open(path, key, axes, allow_external, labels=False)
 
 
 def open_labels(
@@ -140,7 +141,7 @@ def open_labels(
         As for `open_volume`, for labels of several channels, and when a value is read that
         is negative, has a fraction or is no number.
     """
-    return LabelVolume(_open(Path(path), key, axes, allow_external, labels=True))
+    return LabelVolume(_open(path, key, axes, allow_external, labels=True))
 
 
 def list_datasets(path: str | Path, *, allow_external: bool | None = None) -> list[Dataset]:
@@ -184,8 +185,18 @@ def describe_tiles(root: Path, *, missing: str = "error") -> tuple[dict[str, Any
 
 
 def _open(
-    path: Path, key: str | None, axes: str | None, allow_external: bool | None, *, labels: bool
+    given: str | Path,
+    key: str | None,
+    axes: str | None,
+    allow_external: bool | None,
+    *,
+    labels: bool,
 ) -> Volume:
+    path = place_of(given)
+    if isinstance(path, RemotePlace):
+        from volprep.sources import zarr
+
+        return zarr.open_remote(path, key, axes, labels=labels)
     kind = _kind(path)
     reader = import_module(f"volprep.sources.{kind}")
     options = {"allow_external": allow_external} if kind in _LINKING else {}

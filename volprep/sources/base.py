@@ -45,7 +45,7 @@ _HUGE = 4  # times the size of a slab, for a chunk that slabs need not hold whol
 
 
 @contextmanager
-def reading(path: str | Path, what: str = "volume") -> Iterator[None]:
+def reading(path: object, what: str = "volume") -> Iterator[None]:
     """Turn whatever goes wrong while a file is read into a SourceError that names it."""
     try:
         yield
@@ -55,7 +55,7 @@ def reading(path: str | Path, what: str = "volume") -> Iterator[None]:
         raise as_source_error(path, error, what) from error
 
 
-def as_source_error(path: str | Path, error: Exception, what: str = "volume") -> SourceError:
+def as_source_error(path: object, error: Exception, what: str = "volume") -> SourceError:
     """What an error means for the user whose file it is."""
     if isinstance(error, FileNotFoundError):
         return SourceError(path, "does not exist", "check the path")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 
 from volprep.errors import SourceError
 
@@ -30,7 +29,7 @@ def is_image_key(key: str) -> bool:
 
 
 def choose_key(
-    path: Path, found: Mapping[str, Sequence[int]], key: str | None, *, labels: bool
+    path: object, found: Mapping[str, Sequence[int]], key: str | None, *, labels: bool
 ) -> str:
     """The dataset that is meant.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from volprep.sources.multiscales import (
     placement_of,
     spacing_of,
 )
+from volprep.sources.place import Place, RemotePlace, entries, read
 from volprep.sources.zarrarray import (
     ZarrArray,
     ZarrVolume,
@@ -29,13 +31,13 @@ from volprep.sources.zarrarray import (
     read_json,
 )
 
-__all__ = ["datasets", "open_source"]
+__all__ = ["datasets", "open_remote", "open_source"]
 
 _FEW = 4  # so few sections look like channels
 _DEEPEST = 3  # how many folders a level may lie below its image
 
 
-def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
+def open_source(path: Place, key: str | None, axes: str | None, *, labels: bool) -> Volume:
     """Open an array of a Zarr folder, level 0 where it is an OME-Zarr image."""
     with reading(path, "Zarr folder"):
         name, level = _find(path, key, labels=labels)
@@ -63,14 +65,25 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
         return ZarrVolume(path, layout, array, **rest)
 
 
-def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+def open_remote(path: RemotePlace, key: str | None, axes: str | None, *, labels: bool) -> Volume:
+    """Open an array of a Zarr folder behind a URL; of other formats only files are read."""
+    with reading(path, "Zarr folder"):
+        marks = (read(path / name) for name in ("zarr.json", ".zgroup", ".zarray"))
+        if all(mark is None for mark in marks):
+            raise SourceError(
+                path, "is no Zarr folder", "check the URL; copy files of other formats to a disk"
+            )
+    return open_source(path, key, axes, labels=labels)
+
+
+def datasets(path: Place) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
     """The arrays of at least two axes below a folder; of an image only its first level."""
     with reading(path, "Zarr folder"):
         found = [(key, array) for key, array in _walk(path, "") if len(array.shape) > 1]
     return [(key, array.shape, array.dtype) for key, array in found]
 
 
-def _find(path: Path, key: str | None, *, labels: bool) -> tuple[str, Level | None]:
+def _find(path: Place, key: str | None, *, labels: bool) -> tuple[str, Level | None]:
     """Key of the array that is meant, and its level where it belongs to an image."""
     if key is not None:
         return _named(path, clean_key(path, key))
@@ -91,7 +104,7 @@ def _find(path: Path, key: str | None, *, labels: bool) -> tuple[str, Level | No
     return _named(path, choose_key(path, found, None, labels=labels))
 
 
-def _named(path: Path, key: str) -> tuple[str, Level | None]:
+def _named(path: Place, key: str) -> tuple[str, Level | None]:
     """An array, or the first level of the image, of that key."""
     if read_array(path / key) is not None:
         return key, _level_of(path, key)
@@ -102,7 +115,7 @@ def _named(path: Path, key: str) -> tuple[str, Level | None]:
     return choose_key(path, found, key or ".", labels=False), None
 
 
-def _label_group(path: Path) -> str | None:
+def _label_group(path: Place) -> str | None:
     """The one label image of an OME-Zarr image; None where it has none."""
     folder = path / "labels"
     names = ome_attributes(folder).get("labels", read_attributes(folder).get("labels"))
@@ -114,15 +127,23 @@ def _label_group(path: Path) -> str | None:
     return clean_key(path, f"labels/{names[0]}")
 
 
-def _level_of(path: Path, key: str) -> Level | None:
+def _level_of(path: Place, key: str) -> Level | None:
     """What the image that an array belongs to says of it; the array may be opened by itself."""
     folder = path / key
-    for image in list(folder.parents)[:_DEEPEST]:
-        name = folder.relative_to(image).as_posix()
+    above: Sequence[Place] = folder.parents
+    for image in list(above)[:_DEEPEST]:
+        name = _below(folder, image)
         for level in levels_of(image):
             if level.path == name:
                 return level
     return None
+
+
+def _below(folder: Place, image: Place) -> str:
+    """The way from an image to a folder in it."""
+    if isinstance(folder, RemotePlace) and isinstance(image, RemotePlace):
+        return folder.relative_to(image).as_posix()
+    return Path(str(folder)).relative_to(str(image)).as_posix()
 
 
 def _axes(
@@ -151,11 +172,13 @@ def _axes(
     return letters, ()
 
 
-def _children(folder: Path) -> list[str]:
-    return sorted(c.name for c in folder.iterdir() if c.is_dir() and not c.name.startswith("."))
+def _children(folder: Place) -> list[str]:
+    return sorted(e.name for e in entries(folder) if e.is_folder and not e.name.startswith("."))
 
 
-def _walk(root: Path, key: str, seen: frozenset[Path] = frozenset()) -> list[tuple[str, ZarrArray]]:
+def _walk(
+    root: Place, key: str, seen: frozenset[Place] = frozenset()
+) -> list[tuple[str, ZarrArray]]:
     """All arrays below a group; of a multiscale image its first level alone.
 
     `seen` are the folders above: a link that leads back to one of them is not followed.

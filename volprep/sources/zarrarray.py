@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +21,9 @@ from volprep.codecs import CRC_BYTES, MISSING, Codecs, decode_shard_index, inner
 from volprep.errors import SourceError
 from volprep.findings import Note
 from volprep.sources.axes import Layout
-from volprep.sources.base import Array, reading, stored_bytes
+from volprep.sources.base import Array, reading
 from volprep.sources.chunked import ChunkedVolume, Index
+from volprep.sources.place import Place, entries, read, read_range, state
 
 __all__ = ["ZarrArray", "ZarrVolume", "read_array", "read_attributes", "read_json"]
 
@@ -39,7 +39,7 @@ class ZarrArray:
 
     Attributes
     ----------
-    path : Path
+    path : Path or RemotePlace
         Folder of the array.
     shape, dtype, fill
         Of the whole array; `dtype` in the byte order that is stored.
@@ -61,7 +61,7 @@ class ZarrArray:
         Whether zarr-python decodes, and a chunk's file is what blosc has written.
     """
 
-    path: Path
+    path: Place
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     fill: Any
@@ -81,7 +81,7 @@ class ZarrArray:
         chunk = self.shard or self.block
         return tuple(-(-n // c) for n, c in zip(self.shape, chunk, strict=True))
 
-    def file(self, index: Index) -> Path:
+    def file(self, index: Index) -> Place:
         """The file of a chunk."""
         prefix, separator = self.key
         name = separator.join(map(str, index)) or "0"
@@ -121,9 +121,15 @@ class ZarrArray:
 class ZarrVolume(ChunkedVolume):
     """One Zarr array; chunks are read and decoded when a box touches them."""
 
-    def __init__(self, path: Path, layout: Layout, array: ZarrArray, **rest: Any) -> None:
-        super().__init__(path, layout, array.dtype, block=array.block, **rest)
+    def __init__(self, path: Place, layout: Layout, array: ZarrArray, **rest: Any) -> None:
+        self._source = path
+        super().__init__(Path(str(path)), layout, array.dtype, block=array.block, **rest)
         self._meta = array
+
+    @property
+    def name(self) -> str:
+        """The folder or its URL, and the array in it."""
+        return str(self._source) if self.key is None else f"{self._source}::{self.key}"
 
     def missing_chunks(self) -> tuple[int, int]:
         """As `Volume.missing_chunks`; of shards the inner chunks are counted."""
@@ -147,7 +153,7 @@ class ZarrVolume(ChunkedVolume):
             return OrderedDict()
         import zarr
 
-        return zarr.open_array(self._meta.path, mode="r")
+        return zarr.open_array(str(self._meta.path), mode="r")
 
     def _decode(self, index: Index, out: Array | None) -> Array:
         meta = self._meta
@@ -168,20 +174,15 @@ class ZarrVolume(ChunkedVolume):
 
     def _check_blosc(self, index: Index) -> None:
         """Refuse a chunk that ends before its header says: the library's decoder reads on."""
-        try:
-            with self._meta.file(index).open("rb") as file:
-                head, size = file.read(_BLOSC_BYTES), os.fstat(file.fileno()).st_size
-        except FileNotFoundError:
+        file = self._meta.file(index)
+        head, told = read_range(file, 0, _BLOSC_BYTES), state(file)
+        if head is None or told is None:
             return
-        if len(head) < _BLOSC_BYTES or int.from_bytes(head[12:16], "little") > size:
+        if len(head) < _BLOSC_BYTES or int.from_bytes(bytes(head[12:16]), "little") > told.size:
             raise EOFError(f"the chunk {index} is cut short")
 
     def _chunk(self, index: Index) -> bytes | Array | None:
-        try:
-            with self._meta.file(index).open("rb") as file:
-                return stored_bytes(file.fileno(), os.fstat(file.fileno()).st_size, 0)
-        except FileNotFoundError:
-            return None
+        return read_range(self._meta.file(index))
 
     @property
     def _ratio(self) -> tuple[int, ...]:
@@ -195,12 +196,11 @@ class ZarrVolume(ChunkedVolume):
         table = self._shard_index(shard, ratio)
         if table is None:
             return None
-        with self._meta.file(shard).open("rb") as file:
-            entry = table[tuple(i % r for i, r in zip(index, ratio, strict=True))]
-            place = inner_chunk(entry, os.fstat(file.fileno()).st_size)
-            if place is None:
-                return None
-            return stored_bytes(file.fileno(), place[1], place[0])
+        file = self._meta.file(shard)
+        told = state(file)
+        entry = table[tuple(i % r for i, r in zip(index, ratio, strict=True))]
+        place = None if told is None else inner_chunk(entry, told.size)
+        return None if place is None else read_range(file, *place)
 
     def _shard_index(self, shard: Index, ratio: Sequence[int]) -> Array | None:
         """Offset and size of every inner chunk of a shard; None for a shard never written."""
@@ -218,27 +218,25 @@ class ZarrVolume(ChunkedVolume):
     def _read_index(self, shard: Index, ratio: Sequence[int]) -> Array | None:
         codecs = self._meta.index_codecs or Codecs((), False)
         size = 16 * math.prod(ratio) + CRC_BYTES * codecs.checked
-        try:
-            with self._meta.file(shard).open("rb") as file:
-                file.seek(*((0, os.SEEK_SET) if self._meta.index_first else (-size, os.SEEK_END)))
-                data = file.read(size)
-        except FileNotFoundError:
+        first = 0 if self._meta.index_first else -size
+        data = read_range(self._meta.file(shard), first, size)
+        if data is None:
             return None
-        return decode_shard_index(data, ratio, codecs)
+        return decode_shard_index(bytes(data), ratio, codecs)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Place) -> dict[str, Any] | None:
     """A metadata document; None where there is none."""
-    try:
-        document = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    data = read(path)
+    if data is None:
         return None
+    document = json.loads(data)
     if not isinstance(document, dict):
         raise ValueError(f"{path.name} is not a JSON object")
     return document
 
 
-def read_attributes(folder: Path) -> dict[str, Any]:
+def read_attributes(folder: Place) -> dict[str, Any]:
     """The attributes of a group or array of either version."""
     document = read_json(folder / "zarr.json")
     if document is not None:
@@ -247,7 +245,7 @@ def read_attributes(folder: Path) -> dict[str, Any]:
     return read_json(folder / ".zattrs") or {}
 
 
-def read_array(folder: Path) -> ZarrArray | None:
+def read_array(folder: Place) -> ZarrArray | None:
     """The metadata of the array in a folder; None where it holds a group or nothing."""
     document = read_json(folder / "zarr.json")
     if document is not None:
@@ -260,7 +258,7 @@ def read_array(folder: Path) -> ZarrArray | None:
     return _version_2(folder, document)
 
 
-def _check_format(folder: Path, document: Mapping[str, Any], known: int) -> None:
+def _check_format(folder: Place, document: Mapping[str, Any], known: int) -> None:
     """A version that is not known may mean anything by the keys that are."""
     if document.get("zarr_format", known) != known:
         raise SourceError(
@@ -270,7 +268,7 @@ def _check_format(folder: Path, document: Mapping[str, Any], known: int) -> None
         )
 
 
-def _version_2(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
+def _version_2(folder: Place, meta: Mapping[str, Any]) -> ZarrArray:
     shape, block = _sizes(meta["shape"], meta["chunks"])
     if not isinstance(meta["dtype"], str):
         raise SourceError(folder, "holds records, not numbers", "give an array of numbers")
@@ -321,7 +319,7 @@ def _as_stored(array: ZarrArray, told: str | None) -> ZarrArray:
     return replace(turned, notes=(Note("chunks-nested", text),))
 
 
-def _version_3(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
+def _version_3(folder: Place, meta: Mapping[str, Any]) -> ZarrArray:
     grid, encoding = meta["chunk_grid"], meta["chunk_key_encoding"]
     if grid["name"] != "regular":
         raise SourceError(folder, f"has a {grid['name']} chunk grid", "store it in regular chunks")
@@ -366,19 +364,14 @@ def _chain(chain: Sequence[Mapping[str, Any]]) -> tuple[Codecs | None, bool]:
     return Codecs.of(names[:-1] if checked else names, checked=checked), big
 
 
-def _names(folder: Path, depth: int) -> Iterator[tuple[str, ...]]:
+def _names(folder: Place, depth: int) -> Iterator[tuple[str, ...]]:
     """The names of files so many folders down, with those of the folders between."""
-    try:
-        entries = os.scandir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    with entries:
-        for entry in entries:
-            if depth == 1:
-                yield (entry.name,)
-            elif entry.name.isdecimal():
-                for below in _names(folder / entry.name, depth - 1):
-                    yield (entry.name, *below)
+    for entry in entries(folder):
+        if depth == 1:
+            yield (entry.name,)
+        elif entry.name.isdecimal():
+            for below in _names(folder / entry.name, depth - 1):
+                yield (entry.name, *below)
 
 
 def _index(name: str, separator: str, grid: Sequence[int]) -> Index | None:
