@@ -140,3 +140,25 @@ def test_train_yaml_is_plain_yaml(tmp_path: Path) -> None:
     training = yaml.safe_load((a_set(tmp_path, "instances") / "train.yaml").read_text())
     assert training["deep_supervision"]["strides"][0] == [1, 1, 1]
     assert training["optimiser"]["momentum"] == 0.99
+
+
+def planned(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "volprep", "autoconfig", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("option", ["--channels", "--classes"])
+def test_options_of_a_median_are_refused_with_data(tmp_path: Path, option: str) -> None:
+    run = planned(tmp_path, option, 2)
+    assert run.returncode == 2
+    assert f"{option} goes with --median" in run.stderr
+
+
+def test_a_spacing_is_used_with_a_folder_and_refused_with_a_config(tmp_path: Path) -> None:
+    a_set(tmp_path, "instances")
+    spaced = json.loads(planned(tmp_path / "images", "--spacing", "90,4,4 nm", "--json").stdout)
+    assert spaced["spacing"] == pytest.approx([0.09, 0.004, 0.004])
+    config = tmp_path / "c.yaml"
+    config.write_text("data: {root: .}\n")
+    run = planned(config, "--spacing", "1,1,1")
+    assert (run.returncode, "put it in the YAML" in run.stderr) == (2, True)

@@ -93,7 +93,11 @@ def _plan(
     if (source is None) == (median is None):
         raise ConfigError("autoconfig: give either a config or folder, or --median z,y,x")
     if median is None:
-        return pipeline.plan_of(pipeline.load_target(source or Path(), plan=given))
+        for option, value in (("--channels", channels), ("--classes", classes)):
+            if value is not None:
+                raise ConfigError(f"autoconfig: {option} goes with --median; data says it itself")
+        config = pipeline.load_target(source or Path(), plan=given, spacing=spacing)
+        return pipeline.plan_of(config)
     return pipeline.plan_of_shape(
         median, spacing=spacing, n_channels=channels or 1, n_classes=classes or 2, plan=given
     )

@@ -48,6 +48,7 @@ def training_suggestions(
         class_names=called,
         background=train.background,
         spacing=plan.spacing,
+        targets=config.targets,
     )
     return {
         "features": list(plan.features),
