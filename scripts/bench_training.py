@@ -23,10 +23,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,6 @@ class Task:
     patch: Shape
     strides: tuple[Shape, ...] = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
     truth: Callable[[np.ndarray], np.ndarray] = labelled
-    cases: list[dict[str, Any]] = field(default_factory=list)
 
 
 FLAT = ((1, 1, 1), (1, 2, 2), (1, 2, 2))
@@ -201,7 +202,6 @@ def zscore(image: np.ndarray) -> np.ndarray:
 
 def nnunet_transforms(patch: Shape) -> Any:
     """The transforms of nnU-Net 2's default trainer, with its parameters."""
-    from batchgeneratorsv2.helpers.scalar_type import RandomScalar  # noqa: F401
     from batchgeneratorsv2.transforms.intensity.brightness import (
         MultiplicativeBrightnessTransform,
     )
@@ -374,6 +374,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     methods = args.methods.split(",")
+    if "nnU-Net" in methods and find_spec("batchgeneratorsv2") is None:
+        print("nnU-Net is left out: pip install batchgeneratorsv2", file=sys.stderr)
+        methods.remove("nnU-Net")
     print(f"{'set':<6}" + "".join(f"{name:>18}" for name in methods) + "   CPU s a run")
     for name in args.sets.split(","):
         root = TASKS[name].data.get("root", DATA)
