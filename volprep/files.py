@@ -32,6 +32,7 @@ __all__ = [
     "flush",
     "load_json",
     "remove",
+    "replace_folder",
     "sweep",
     "temporary",
     "temporary_of",
@@ -109,6 +110,22 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Give a folder its name; an older one goes, even where others do the same at once."""
+    while True:
+        old = temporary(path)
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(old)
+        try:
+            new.replace(path)
+            break
+        except OSError as error:  # another process was faster, and its name is taken again
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        finally:
+            remove(old)
 
 
 def flush(folder: Path) -> None:

@@ -7,25 +7,39 @@ from typing import Annotated, Any
 
 import typer
 
-from volprep.cli.app import app
+from volprep.cli.app import Executor, Scheduler, app
 from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text, stage
 from volprep.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
+Config = Annotated[Path, typer.Argument(help="The YAML, as volprep init writes it.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of the patch set, over the YAML's.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", "-j", min=1, help="Threads or processes, over the YAML's."),
+]
+
+
 @app.command()
 def prepare(
-    config: Annotated[Path, typer.Argument(help="The YAML, as volprep init writes it.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the patch set, over the YAML's.")
-    ] = None,
+    config: Config,
+    out: Out = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make a patch set that is there already anew.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Make again what another config or other files make different."
+        ),
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-j", min=1, help="Threads, over the YAML's.")
-    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make again what is damaged of a finished set.")
+    ] = False,
+    workers: Workers = None,
+    executor: Executor = None,
+    scheduler: Scheduler = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="End with exit 4 on warnings, too.")
     ] = False,
@@ -34,16 +48,10 @@ def prepare(
     """Make the patch set: check, fingerprint, plan, split, cut, and a generated train.yaml."""
     from volprep import pipeline
 
-    if config.suffix.lower() not in (".yaml", ".yml"):
-        raise ConfigError(f"{config}: no .yaml; write one with: volprep init {config}")
-    settings = pipeline.load_target(config)
-    if out is not None:
-        output = settings.output.model_copy(update={"dir": out.resolve()})
-        settings = settings.model_copy(update={"output": output})
-    if workers is not None:
-        compute = settings.compute.model_copy(update={"workers": workers})
-        settings = settings.model_copy(update={"compute": compute})
-    store = pipeline.prepare(settings, overwrite=overwrite, strict=strict, reporter=stage)
+    settings = _settings(config, out, workers, executor, scheduler)
+    store = pipeline.prepare(
+        settings, overwrite=overwrite, repair=repair, strict=strict, reporter=stage, tell=say
+    )
     if as_json:
         print_json({"path": str(store.path), "training": store.manifest["training"]})
         return
@@ -52,10 +60,89 @@ def prepare(
 
 
 @app.command()
+def units(
+    config: Config,
+    out: Out = None,
+    workers: Workers = None,
+    count: Annotated[
+        bool, typer.Option("--count", help="Print the stage, its units and those left, in a line.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Do what one process must do, and count the units that volprep work can share out next."""
+    from volprep import pipeline
+
+    found = pipeline.next_units(_settings(config, out, workers), reporter=stage)
+    name, total, left = ("-", 0, 0) if found is None else (found.name, found.units, found.left)
+    if as_json:
+        print_json({"stage": None if found is None else name, "units": total, "left": left})
+    elif count:
+        print(name, total, left)
+    else:
+        print_table("units", ["stage", "units", "left"], [[name, total, left]])
+        next_is = (
+            f"volprep work {config} --units 0:{total}" if left else f"volprep prepare {config}"
+        )
+        say(f"next: {next_is}")
+
+
+@app.command()
+def work(
+    config: Config,
+    numbers: Annotated[str, typer.Option("--units", help="Which ones, such as 0:1000.")],
+    out: Out = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Make some of the units that volprep units counted, from any machine that sees the files."""
+    from volprep import pipeline
+
+    chosen = _range(numbers)
+    found = pipeline.make_units(_settings(config, out, workers), chosen, reporter=stage)
+    if as_json:
+        made = None if found is None else found.made
+        print_json({"stage": None if found is None else found.name, "made": made})
+    elif found is None:
+        say("every unit is done already")
+    else:
+        some = range(found.units)[chosen.start : chosen.stop]
+        say(f"{found.name}: {found.made} of the {len(some)} units {numbers} made")
+
+
+def _range(text: str) -> range:
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise ConfigError(f"--units: found {text!r}; give a first and a last one, such as 0:1000")
+    return range(int(first), int(last))
+
+
+def _settings(
+    config: Path,
+    out: Path | None,
+    workers: int | None,
+    executor: str | None = None,
+    scheduler: str | None = None,
+) -> Any:
+    """The config, with what the command line says of it."""
+    from volprep import pipeline
+
+    if config.suffix.lower() not in (".yaml", ".yml"):
+        raise ConfigError(f"{config}: no .yaml; write one with: volprep init {config}")
+    settings = pipeline.load_target(config)
+    compute = pipeline.compute_with(
+        settings.compute, workers=workers, executor=executor, scheduler=scheduler
+    )
+    output = settings.output
+    if out is not None:
+        output = output.model_copy(update={"dir": out.resolve()})
+    return settings.model_copy(update={"output": output, "compute": compute})
+
+
+@app.command()
 def inspect(
     out: Annotated[Path, typer.Argument(help="The folder that volprep prepare wrote.")],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every patch and compare its checksum.")
+        bool, typer.Option("--verify", help="Compare every file, as volprep verify does.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -66,7 +153,7 @@ def inspect(
 
     store = PatchStore(out)
     readers = {split: store.split(split) for split in store.manifest["training"]["patches"]}
-    damaged = list(store.damaged()) if verify else []
+    damaged = [str(fault) for fault in _faults(out)] if verify else []
     cases = store.manifest["cases"]
     rows = []
     for split, reader in readers.items():
@@ -100,6 +187,58 @@ def inspect(
             print_table("findings", ["level", "finding"], [[f.level, str(f)] for f in found])
     if damaged:
         raise StoreError("\n".join(damaged))
+
+
+@app.command()
+def verify(
+    out: Annotated[Path, typer.Argument(help="The folder that volprep prepare wrote.")],
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Metadata, indexes and sizes; not the voxels of patches."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare every file of a patch set with what was written, and say what is not whole."""
+    from volprep.errors import StoreError
+
+    faults = _faults(out, quick=quick)
+    if as_json:
+        print_json({"path": str(out), "faults": [fault.to_dict() for fault in faults]})
+    if faults:
+        what = "\n".join(map(str, faults))
+        files = "1 file" if len(faults) == 1 else f"{len(faults)} files"
+        raise StoreError(f"{what}\n{out}: {files}; mend the set with: volprep repair {out}")
+    say(f"{out} is as it was written")
+
+
+@app.command()
+def repair(
+    out: Annotated[Path, typer.Argument(help="The folder that volprep prepare wrote.")],
+    config: Annotated[
+        Path | None, typer.Option(help="The YAML, where the set's own copy is damaged.")
+    ] = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Make again what is damaged of a patch set, and give it back as it was written."""
+    from volprep import pipeline
+
+    settings = None if config is None else pipeline.load_target(config)
+    mended = pipeline.repair(out, settings, workers=workers, reporter=stage, tell=say)
+    if as_json:
+        print_json({"path": str(out), "mended": [fault.to_dict() for fault in mended]})
+        return
+    for fault in mended:
+        say(f"mended: {fault}")
+    say(f"{out} is as it was written")
+
+
+def _faults(out: Path, *, quick: bool = False) -> list[Any]:
+    from volprep.store import verify_set
+
+    size = 0 if quick else sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    with stage("verify", size, "bytes") as advance:
+        return list(verify_set(out, quick=quick, progress=None if quick else advance))
 
 
 @app.command()

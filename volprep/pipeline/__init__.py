@@ -7,22 +7,27 @@ YAML -load_config-> Config -chosen_cases-> Cases -survey-> headers -decide-> Pla
 from volprep.pipeline.bake import run_bake
 from volprep.pipeline.check import check
 from volprep.pipeline.decide import measure_plan, plan_of, plan_of_shape
-from volprep.pipeline.inputs import chosen_cases, list_cases, load_target, voxel_count
+from volprep.pipeline.inputs import chosen_cases, compute_with, list_cases, load_target, voxel_count
 from volprep.pipeline.measure import fingerprint
-from volprep.pipeline.prepare import prepare
+from volprep.pipeline.prepare import make_units, next_units, prepare
+from volprep.pipeline.repair import repair
 from volprep.pipeline.start import start
 from volprep.pipeline.tiles import write_tiles_json
 
 __all__ = [
     "check",
     "chosen_cases",
+    "compute_with",
     "fingerprint",
     "list_cases",
     "load_target",
+    "make_units",
     "measure_plan",
+    "next_units",
     "plan_of",
     "plan_of_shape",
     "prepare",
+    "repair",
     "run_bake",
     "start",
     "voxel_count",

@@ -10,6 +10,7 @@ from typing import Any
 
 from volprep.cases import Cases
 from volprep.config import Config, TrainingConfig, dump_yaml
+from volprep.files import File
 from volprep.findings import Finding
 from volprep.fingerprint import Fingerprint
 from volprep.pipeline.decide import Decision
@@ -61,6 +62,7 @@ def manifest(
     *,
     lost_ids: Mapping[str, Sequence[int]],
     skeletons: Mapping[str, Mapping[str, int]],
+    metadata: Mapping[Any, Sequence[File]],
 ) -> dict[str, Any]:
     """What the manifest says of the set beside its files."""
     return {
@@ -73,6 +75,7 @@ def manifest(
         "label_repairs": {case.name: done for case in cases if (done := case.repaired())},
         "versions": _versions(),
         "training": training.model_dump(mode="json"),
+        "metadata": {split: [list(file) for file in files] for split, files in metadata.items()},
     }
 
 

@@ -28,7 +28,7 @@ from volprep.cutting import (
     training_sites,
 )
 from volprep.errors import DataCheckError, PlanError
-from volprep.files import NewFile
+from volprep.files import File, NewFile
 from volprep.findings import Finding
 from volprep.geometry import Box, Shape3, Spacing3, three
 from volprep.ledger import Made, Unit, key_of
@@ -49,10 +49,21 @@ _Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """What was cut: how many patches of each split, and the size of those for training."""
+    """What was cut.
+
+    Attributes
+    ----------
+    counts : dict
+        Patches of each split.
+    stored : (Z, Y, X)
+        The size of those for training.
+    metadata : dict
+        The files of each split that say how its patches are read.
+    """
 
     counts: dict[SplitName, int]
     stored: Shape3
+    metadata: dict[SplitName, tuple[File, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +143,7 @@ def make_patches(
             **{f"case {name}": key for name, key, _ in sources},
         },
     )
+    metadata: dict[SplitName, tuple[File, ...]] = {}
     counts: dict[SplitName, int] = {}
     for split, size in sizes.items():
         drawn = where if split == "train" else {"overlap": config.patching.overlap}
@@ -146,8 +158,10 @@ def make_patches(
             for target in stored_too
             for array in target.arrays(size)
         ]
-        _write_split(run, split, rows, specs, refs, stored_too, plan.spacing, inputs)
-    return Patches(counts, stored)
+        metadata[split] = _write_split(
+            run, split, rows, specs, refs, stored_too, plan.spacing, inputs
+        )
+    return Patches(counts, stored, metadata)
 
 
 def _chosen(run: Run, unit: Unit, choose: Any) -> _Rows:
@@ -209,7 +223,7 @@ def _write_split(
     targets: Sequence[Target],
     spacing: Spacing3 | None,
     inputs: Inputs,
-) -> None:
+) -> tuple[File, ...]:
     stage, mode = f"patches/{split}", run.config.patching.pad_mode
     attributes = {"cases": [ref.case.name for ref in refs], "split": split}
     writer = PatchWriter(
@@ -263,7 +277,9 @@ def _write_split(
         return writer.finish(found, [unit.key for unit in units])
 
     keys = [unit.key for unit in units]
-    run.once(Unit(stage, "index", key_of("index", 1, common, attributes, len(rows), keys)), finish)
+    unit = Unit(stage, "index", key_of("index", 1, common, attributes, len(rows), keys))
+    run.once(unit, finish)
+    return run.files(unit)
 
 
 def _blocks(parts: Sequence[SplitPart], refs: Sequence[PreparedRef]) -> list[Block]:

@@ -33,7 +33,7 @@ from volprep.pipeline.check import check, values_of
 from volprep.pipeline.decide import Decision, decide, survey
 from volprep.pipeline.describe import Intensities, describe, manifest, training_config
 from volprep.pipeline.identity import Inputs, Trust, paths_of, read_inputs
-from volprep.pipeline.inputs import chosen_cases, list_cases, load_target, voxel_count
+from volprep.pipeline.inputs import chosen_cases, engine_of, list_cases, load_target, voxel_count
 from volprep.pipeline.measure import (
     clip_warnings,
     crop_box,
@@ -43,7 +43,15 @@ from volprep.pipeline.measure import (
 )
 from volprep.pipeline.patches import make_patches
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.pipeline.run import COSTLY, Change, NotDoneError, Run, stock_of
+from volprep.pipeline.run import (
+    COSTLY,
+    Change,
+    NotDoneError,
+    OpenStage,
+    OpenStageError,
+    Run,
+    stock_of,
+)
 from volprep.pipeline.skeletons import fallen_back, prepare_skeletons
 from volprep.pipeline.targets import targets_of
 from volprep.pipeline.told import Told, refuse_warnings, rules_of
@@ -52,7 +60,7 @@ from volprep.splits import SplitPart, audit_splits
 from volprep.store import PatchStore
 from volprep.targets import Skeleton
 
-__all__ = ["Foreseen", "foresee", "prepare"]
+__all__ = ["Foreseen", "foresee", "make_units", "next_units", "prepare"]
 
 log = logging.getLogger(__name__)
 
@@ -160,9 +168,11 @@ def prepare(
             where = f"{ledger.folder}" if kept else f"{out}"
             tell(f"going on from what is done in {where}")
         told = Told(rules_of(config), strict=strict)
-        run = Run(config, told, reporter, folder=ledger.folder, ledger=ledger)
+        engine = engine_of(config.compute)
+        run = Run(config, told, reporter, folder=ledger.folder, ledger=ledger, engine=engine)
         try:
-            head = _build(run, inputs or _inputs(run, trust))
+            with engine:
+                head = _build(run, inputs or _inputs(run, trust))
         finally:
             PreparedRef.close_all()
             for change in run.changes.values():
@@ -170,6 +180,90 @@ def prepare(
                     tell(str(change))
         ledger.publish(out, run.wanted, head)
     return PatchStore(out)
+
+
+def next_units(
+    config: Config, *, trust: Trust = "hash", reporter: Reporter = silent
+) -> OpenStage | None:
+    """Do what cannot be shared, and see which units of `prepare` can be shared out next.
+
+    Parameters
+    ----------
+    config : Config
+    trust, reporter
+        As for `prepare`.
+
+    Returns
+    -------
+    OpenStage or None
+        None where all are done, so that `prepare` has little left to do.
+
+    Raises
+    ------
+    VolprepError
+        As `prepare` does.
+    """
+    out = config.output.dir
+    check_augment(config)
+    _look_at(out)
+    if _finished(out) and not left_over(out):
+        _refuse_broken(out)
+        seen = foresee(config, trust=trust, reporter=reporter)
+        if seen.complete:
+            return None
+        _refuse(out, seen)
+    with Ledger(_partial(out)) as ledger:
+        if _finished(out):
+            ledger.take_over(out, quick=True)
+        return _shared(config, ledger, range(0), trust, reporter)
+
+
+def make_units(config: Config, units: range, *, reporter: Reporter = silent) -> OpenStage | None:
+    """Make some units of the stage that `next_units` found, beside other processes.
+
+    Parameters
+    ----------
+    config : Config
+    units : range
+        Numbers of units; those beyond the last are none, and those that are done are kept.
+        Two processes may make the same ones.
+    reporter : callable
+
+    Returns
+    -------
+    OpenStage or None
+        None where every stage was done already.
+
+    Raises
+    ------
+    StoreError
+        If what all processes need is not there yet.
+    """
+    partial = _partial(config.output.dir)
+    if not (partial / LEDGER).exists():
+        if _finished(config.output.dir):
+            return None
+        raise StoreError(f"{partial}: nothing is there to be shared; run volprep units first")
+    with Ledger(partial, aside=True) as ledger:
+        return _shared(config, ledger, units, "mtime", reporter)
+
+
+def _shared(
+    config: Config, ledger: Ledger, share: range, trust: Trust, reporter: Reporter
+) -> OpenStage | None:
+    engine = engine_of(config.compute)
+    run = Run(
+        config, Told(rules_of(config), quiet=bool(share)), reporter,
+        folder=ledger.folder, ledger=ledger, engine=engine, share=share,
+    )  # fmt: skip
+    try:
+        with engine:
+            _build(run, _inputs(run, trust))
+    except OpenStageError as error:
+        return error.stage
+    finally:
+        PreparedRef.close_all()
+    return None
 
 
 def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silent) -> Foreseen:
@@ -226,7 +320,9 @@ def _build(run: Run, inputs: Inputs) -> dict[str, Any]:
     training = training_config(config, cases, decision, intensities, patches, targets)
     describe(run, decision, intensities, audit, training)
     inputs.check(cases)
-    return manifest(cases, inputs, training, lost_ids=lost, skeletons=counts)
+    return manifest(
+        cases, inputs, training, lost_ids=lost, skeletons=counts, metadata=patches.metadata
+    )
 
 
 def _inputs(run: Run, trust: Trust) -> Inputs:

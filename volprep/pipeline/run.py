@@ -8,20 +8,44 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from volprep.compute import Engine
 from volprep.config import Config
-from volprep.files import NewFile
+from volprep.errors import StoreError
+from volprep.files import File, NewFile
 from volprep.ledger import LEDGER, Ledger, Made, Records, Unit, key_of, run
 from volprep.pipeline.reporting import Reporter
 from volprep.pipeline.told import Told
 
-__all__ = ["COSTLY", "Change", "NotDoneError", "Run", "stock_of"]
+__all__ = ["COSTLY", "Change", "NotDoneError", "OpenStage", "OpenStageError", "Run", "stock_of"]
 
 #: Stages whose work nobody wants to lose; the others only describe, and are made in moments.
 COSTLY = ("volumes", "skeletons", "sites", "patches/train", "patches/val")
 
 
+#: Stages whose units several processes may share.
+_DIVIDED = ("volumes", "skeletons", "patches/train", "patches/val")
+
+
 class NotDoneError(Exception):
     """Something must be made before more can be foreseen."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStage:
+    """A stage that is not done: how many units it has, how many are left, and were made now."""
+
+    name: str
+    units: int
+    left: int
+    made: int = 0
+
+
+class OpenStageError(Exception):
+    """A shared run has come to a stage that is not done."""
+
+    def __init__(self, stage: OpenStage) -> None:
+        self.stage = stage
+        super().__init__(stage.name)
 
 
 @dataclass(slots=True)
@@ -65,6 +89,11 @@ class Run:
         Where files are written.
     stock : sequence of Records
         Where an earlier run left its records; the first that knows a unit counts.
+    engine : Engine or None
+        What runs the units of a stage; None takes threads.
+    share : range or None
+        Make only these units of the first stage that is not done and can be shared, and stop
+        there; with none in it, only see which stage that is.
 
     Attributes
     ----------
@@ -82,7 +111,10 @@ class Run:
         folder: Path,
         ledger: Ledger | None = None,
         stock: Sequence[Records] = (),
+        engine: Engine | None = None,
+        share: range | None = None,
     ) -> None:
+        self._engine, self._share = engine or Engine(workers=config.compute.workers), share
         self.config, self.told, self.reporter = config, told, reporter
         self.folder, self.ledger = folder, ledger
         self._stock = list(stock)
@@ -115,6 +147,11 @@ class Run:
             if found is not None:
                 return found
         raise NotDoneError(unit.stage)
+
+    def files(self, unit: Unit) -> tuple[File, ...]:
+        """The files of a unit that is done."""
+        found = (records.find(unit.stage, unit.index) for records in self.stock)
+        return next((r.files for r in found if r is not None and r.unit == unit), ())
 
     def path(self, unit: Unit, name: str) -> Path:
         """A file of a unit that is done; NotDoneError if it is not."""
@@ -152,7 +189,7 @@ class Run:
     def note(self, unit: Unit, facts: Mapping[str, Any]) -> None:
         """A unit that has no files and is known already."""
         self.wanted.append(unit)
-        if self.ledger is not None and not self.ledger.has(unit):
+        if self.ledger is not None and not self._share and not self.ledger.has(unit):
             self.ledger.forget([unit])
             self.ledger.done(unit, (), facts)
 
@@ -160,6 +197,7 @@ class Run:
         """The facts of one unit, made here if it is not done."""
         self.wanted.append(unit)
         if self.ledger is not None and not self.ledger.has(unit):
+            self._alone(unit.stage)
             self.ledger.forget([unit])
             files, facts = make()
             self.ledger.done(unit, files, facts)
@@ -183,12 +221,29 @@ class Run:
         change.kept, change.redone = change.kept + kept, change.redone + len(units) - kept
         if self.ledger is None:
             return
-        with self.reporter(title, sum(map(sizes, units)), what) as advance:
-            workers = self.config.compute.workers if workers is None else workers
-            run(
-                self.ledger, make, units,
-                workers=workers, progress=lambda unit: advance(sizes(unit)),
-            )  # fmt: skip
+        shared = self._share is not None and stage in _DIVIDED and kept < len(units)
+        if not shared and kept < len(units):
+            self._alone(stage)
+        todo = [units[i] for i in self._share or () if i < len(units)] if shared else units
+        before = sum(map(self.has, todo))
+        engine = self._engine
+        if engine.kind != "dask":
+            engine = Engine(engine.kind, workers=workers or self.config.compute.workers)
+        with self.reporter(title, sum(map(sizes, todo)), what) as advance:
+            run(self.ledger, make, todo, engine=engine, progress=lambda unit: advance(sizes(unit)))
+        if shared:
+            if not self._share:
+                self.ledger.todo(units)  # forgets what was made from something else
+            made = len(todo) - before
+            raise OpenStageError(OpenStage(stage, len(units), len(units) - kept - made, made))
+
+    def _alone(self, stage: str) -> None:
+        """One that shares a run with others must not make what all of them need."""
+        if self._share:
+            raise StoreError(
+                f"{self.folder}: {stage} is not done, which cannot be shared; run volprep units "
+                "first"
+            )
 
     def text(self, name: str, text: str) -> None:
         """A small file that describes the set."""

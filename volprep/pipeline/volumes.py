@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -12,7 +12,7 @@ from typing import Any, overload
 from volprep.cases import Case, Cases
 from volprep.compute import default_workers
 from volprep.cutting import PreparedCase
-from volprep.files import describe, files_below, remove
+from volprep.files import File, describe, files_below, remove, replace_folder, temporary
 from volprep.findings import Finding
 from volprep.geometry import Box, Shape3
 from volprep.ledger import Made, Unit, key_of
@@ -178,13 +178,22 @@ def _make(
     unit: Unit, *, refs: Mapping[str, PreparedRef], inputs: Inputs, folder: Path, workers: int
 ) -> Made:
     ref = refs[str(unit.index)]
-    lost = make_volume(ref, workers=workers)
-    inputs.check([ref.case])
-    arrays = [folder / "volumes" / f"{ref.case.name}.{kind}.zarr" for kind in ("image", "label")]
-    files = [
-        describe(path, folder) for array in arrays if array.exists() for path in files_below(array)
-    ]
+    # Aside until it is whole: a process that makes the same beside this one is not disturbed.
+    aside = temporary(folder / "volumes" / ref.case.name)
+    try:
+        lost = make_volume(replace(ref, arrays=aside / ref.case.name), workers=workers)
+        inputs.check([ref.case])
+        files = []
+        for array in sorted(aside.iterdir()):
+            files += [_named(describe(path, aside)) for path in files_below(array)]
+            replace_folder(array, folder / "volumes" / array.name)
+    finally:
+        remove(aside)
     return files, {"lost_ids": [int(i) for i in lost]}
+
+
+def _named(file: File) -> File:
+    return file._replace(path=f"volumes/{file.path}")
 
 
 def make_volume(ref: PreparedRef, *, workers: int) -> tuple[int, ...]:
@@ -215,7 +224,5 @@ def make_volume(ref: PreparedRef, *, workers: int) -> tuple[int, ...]:
 def _fresh_array(
     arrays: Path, kind: str, shape: Sequence[int], dtype: Any, layout: CaseLayout
 ) -> StoredVolume:
-    """A new array; an old one is unlinked, since its files may be those of a finished set, too."""
     path = arrays.with_name(f"{arrays.name}.{kind}.zarr")
-    remove(path)
     return create_case_array(path, shape, dtype, chunks=CHUNKS, spacing=layout.spacing)

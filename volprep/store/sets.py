@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from volprep.errors import StoreError
-from volprep.ledger import load_manifest, verify
+from volprep.files import REPAIR, File
+from volprep.ledger import differs, load_manifest
 from volprep.store.reader import PatchReader
 from volprep.store.shards import FORMAT
 
@@ -45,22 +45,23 @@ class PatchStore:
                 f"{FORMAT!r}; prepare it again with --overwrite"
             )
 
-    def damaged(self) -> Iterator[str]:
-        """Read every file of the set, and name what is not as it was written."""
-        yield from map(str, verify(self.path))
-
     def split(self, name: str) -> PatchReader:
         """The patches of ``train`` or ``val``.
 
         Raises
         ------
         StoreError
-            If the set has no such split.
+            If the set has no such split, or its metadata or index are not as written.
         """
-        path = self.path / "patches" / f"{name}.zarr"
-        if not (path / "zarr.json").exists():
-            raise StoreError(f"{self.path}: no split {name!r}; there are train and val")
-        return PatchReader(path)
+        known: dict[str, list[Any]] = self.manifest["metadata"]
+        if name not in known:
+            raise StoreError(f"{self.path}: no split {name!r}; there are {', '.join(known)}")
+        for file in (File(*entry) for entry in known[name]):
+            path = self.path / file.path
+            found = differs(path, file)
+            if found is not None:
+                raise StoreError(f"{path}: damaged ({found}); {REPAIR}")
+        return PatchReader(self.path / "patches" / f"{name}.zarr")
 
 
 def _what_is_there(path: Path) -> str:

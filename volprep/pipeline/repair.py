@@ -1,0 +1,137 @@
+"""`volprep repair`: make exactly what is damaged again, and give back the set as it was written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from volprep.config import Config, load_config
+from volprep.errors import SourceError, StoreError
+from volprep.ledger import LEDGER, MANIFEST, load_manifest
+from volprep.pipeline.identity import Inputs
+from volprep.pipeline.prepare import prepare
+from volprep.pipeline.reporting import Reporter, silent
+from volprep.store import Fault, verify_set
+
+__all__ = ["repair"]
+
+log = logging.getLogger(__name__)
+
+_CONFIG = "config.resolved.yaml"
+
+
+def repair(
+    out: Path,
+    config: Config | None = None,
+    *,
+    workers: int | None = None,
+    reporter: Reporter = silent,
+    tell: Callable[[str], object] = log.info,
+) -> list[Fault]:
+    """Make what is damaged of a patch set again, from the inputs that it was made from.
+
+    Parameters
+    ----------
+    out : Path
+        A finished set.
+    config : Config or None
+        What it was made by; None takes the set's own ``config.resolved.yaml``.
+    workers : int or None
+    reporter, tell : callable
+        As for `prepare`.
+
+    Returns
+    -------
+    list of Fault
+        What was mended; nothing is written where there is nothing to mend.
+
+    Raises
+    ------
+    StoreError
+        If there is no set, the inputs are not what they were (it says what is lost), or what
+        was made again is not what had been written.
+
+    Notes
+    -----
+    Files that volprep did not write are moved beside the set, into ``OUT.strange``.
+    """
+    faults = list(verify_set(out))
+    if not faults:
+        return []
+    settings = _config_of(out, config, faults)
+    before = _identity(out, faults)
+    gone = _changed_inputs(out, faults, workers)
+    if gone:
+        raise StoreError(_lost(out, faults, gone))
+    _move_strange(out, faults, tell)
+    compute = settings.compute.model_copy(update={"workers": workers or settings.compute.workers})
+    output = settings.output.model_copy(update={"dir": out.absolute()})
+    settings = settings.model_copy(update={"output": output, "compute": compute})
+    try:
+        prepare(settings, repair=True, reporter=reporter, tell=tell)
+    except SourceError as error:
+        raise StoreError(_lost(out, faults, [str(error)])) from error
+    left = list(verify_set(out))
+    if left or not before <= _identity(out, left):
+        raise StoreError(
+            f"{out}: is whole, but not what had been written: the inputs, the config or volprep "
+            "are not those of then"
+        )
+    return faults
+
+
+def _config_of(out: Path, config: Config | None, faults: Sequence[Fault]) -> Config:
+    if config is not None:
+        return config
+    path = out / _CONFIG
+    if any(fault.path == path for fault in faults):
+        raise StoreError(
+            f"{path}: damaged, and needed to mend the set; give the config: "
+            "volprep prepare CONFIG --repair"
+        )
+    return load_config(path)
+
+
+def _identity(out: Path, faults: Sequence[Fault]) -> set[bytes]:
+    """The manifest and the ledger, as far as they are whole; they tell of all other files."""
+    damaged = {fault.path for fault in faults}
+    paths = [path for path in (out / MANIFEST, out / LEDGER) if path not in damaged]
+    return {path.read_bytes() for path in paths}
+
+
+def _changed_inputs(out: Path, faults: Sequence[Fault], workers: int | None) -> list[str]:
+    """What is not there any more of what the set was made from, as far as it is known."""
+    if any(fault.path == out / MANIFEST for fault in faults):
+        return []
+    gone = []
+    for entry in load_manifest(out)["inputs"]:
+        try:
+            found = Inputs.of([Path(entry["path"])], workers).by_path[Path(entry["path"])]
+        except SourceError as error:
+            gone.append(str(error))
+            continue
+        if found.sha256 != entry["sha256"]:
+            gone.append(f"{entry['path']}: has another content than when the set was made")
+    return gone
+
+
+def _lost(out: Path, faults: Sequence[Fault], gone: Sequence[str]) -> str:
+    return "\n".join(
+        [
+            *gone,
+            *(f"lost: {fault}" for fault in faults if fault.found != "not of the set"),
+            f"{out}: cannot be mended without its inputs; bring them back, then run it again",
+        ]
+    )
+
+
+def _move_strange(out: Path, faults: Sequence[Fault], tell: Callable[[str], object]) -> None:
+    """Bring what volprep did not write out of the set."""
+    beside = out.with_name(out.name + ".strange")
+    for fault in faults:
+        if fault.found == "not of the set":
+            target = beside / fault.path.relative_to(out)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fault.path.replace(target)
+            tell(f"{fault.path}: not of the set; moved to {target}")
