@@ -22,13 +22,16 @@ SBATCH=${SBATCH:-sbatch --cpus-per-task=8 --mem=32G --time=04:00:00}
 VOLPREP=${VOLPREP:-volprep}
 
 # A stage can be counted when the one before it is done: volumes first, where they are resampled,
-# then skeletons, where they are asked for, then patches.
-while count=$($VOLPREP units "$CONFIG" --count) && [ "$count" -gt 0 ]; do
-    each=$(((count + JOBS - 1) / JOBS))
-    # --wait returns when the array has ended, with an error if one job had one.
-    $SBATCH --wait --array=0-$((JOBS - 1)) --job-name=volprep --wrap \
-        "$VOLPREP work '$CONFIG' --units \$((SLURM_ARRAY_TASK_ID * $each)):\$(((SLURM_ARRAY_TASK_ID + 1) * $each))"
-    left=$($VOLPREP units "$CONFIG" --count)
-    [ "$left" -lt "$count" ] || { echo "the jobs did none of $count units; look at their logs" >&2; exit 1; }
+# then skeletons, where they are asked for, then the patches of both splits.
+before=""
+while read -r stage units left < <($VOLPREP units "$CONFIG" --count) && [ "$left" -gt 0 ]; do
+    [ "$stage $left" != "$before" ] ||
+        { echo "$stage: the jobs made none of the $left units left; look at their logs" >&2; exit 1; }
+    before="$stage $left"
+    each=$(((units + JOBS - 1) / JOBS))
+    last=$(((units + each - 1) / each - 1))
+    # --wait returns when the array has ended. A job that failed shows as units that are left.
+    $SBATCH --wait --job-name=volprep --array=0-$last --wrap \
+        "$VOLPREP work '$CONFIG' --units \$((SLURM_ARRAY_TASK_ID * $each)):\$(((SLURM_ARRAY_TASK_ID + 1) * $each))" || true
 done
 $VOLPREP prepare "$CONFIG"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,17 +13,14 @@ import numpy as np
 import pytest
 import tifffile
 from dask_cluster import Cluster, cluster
+from test_repair import CONFIG, configure, tree, write_cases
 
+from volprep import pipeline
 from volprep.compute import Engine
-from volprep.files import files_below
 from volprep.pipeline.bake import bake_skeletons, case_of_labels
 from volprep.pipeline.baked import BakeOptions
 
 __all__ = ["cluster"]  # a fixture
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files_below(folder)}
 
 
 def killing(
@@ -62,3 +62,54 @@ def test_bake_survives_a_lost_worker(cluster: Cluster, labels: Path, tmp_path: P
     assert cluster.workers[0].poll() is not None
     assert cluster.workers[1].poll() is None
     assert tree(tmp_path / "dask") == tree(tmp_path / "serial")
+
+
+def test_prepare_survives_a_lost_worker(cluster: Cluster, tmp_path: Path) -> None:
+    write_cases(tmp_path)
+    pipeline.prepare(configure(tmp_path, CONFIG.replace("dir: out", "dir: serial")))
+    text = f"compute: {{executor: dask, scheduler: '{cluster.address}'}}\n"
+    config = configure(tmp_path, CONFIG + text)
+    pipeline.prepare(config, reporter=killing(cluster, "preprocess"))
+    assert cluster.workers[0].poll() is not None
+    assert cluster.workers[1].poll() is None
+    assert tree(tmp_path / "out") == tree(tmp_path / "serial")
+
+
+def test_the_scheduler_of_the_command_line_is_used(cluster: Cluster, tmp_path: Path) -> None:
+    write_cases(tmp_path)
+    configure(tmp_path)
+    command = [sys.executable, "-m", "volprep", "prepare", "c.yaml", "--scheduler"]
+    subprocess.run([*command, cluster.address], cwd=tmp_path, check=True, capture_output=True)
+    done = subprocess.run(
+        [*command, "tcp://127.0.0.1:1", "--out", "other"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no Dask scheduler answers" in done.stderr
+
+
+def test_the_script_for_slurm_prepares_the_set(tmp_path: Path) -> None:
+    """With a sbatch that runs the jobs of an array here, one after the other."""
+    write_cases(tmp_path)
+    pipeline.prepare(configure(tmp_path, CONFIG.replace("dir: out", "dir: serial")))
+    configure(tmp_path)
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text(
+        "#!/usr/bin/env bash\n"
+        'for a in "$@"; do case $a in --array=*) last=${a##*-};; esac; job=$a; done\n'
+        'for n in $(seq 0 "$last"); do SLURM_ARRAY_TASK_ID=$n bash -c "$job" || exit 1; done\n'
+    )
+    sbatch.chmod(0o755)
+    script = Path(__file__).parents[1] / "scripts/slurm_prepare.sh"
+    environment = {
+        **os.environ,
+        "CONFIG": "c.yaml",
+        "JOBS": "2",
+        "SBATCH": str(sbatch),
+        "VOLPREP": f"{sys.executable} -m volprep",
+    }
+    done = subprocess.run(
+        ["bash", str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "out") == tree(tmp_path / "serial")
