@@ -62,7 +62,19 @@ def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_version_and_help() -> None:
     assert succeed("--version").startswith("volprep 0.")
     text = succeed("--help")
-    for command in ("init", "check", "fingerprint", "autoconfig", "prepare", "inspect", "schema"):
+    for command in (
+        "init",
+        "check",
+        "fingerprint",
+        "autoconfig",
+        "prepare",
+        "inspect",
+        "verify",
+        "repair",
+        "units",
+        "work",
+        "schema",
+    ):
         assert command in text
         assert succeed(command, "--help")
 
@@ -103,7 +115,8 @@ def test_inspect_finds_damage(prepared: Path, tmp_path: Path) -> None:
     shard.write_bytes(data)
     done = run("inspect", copy, "--verify")
     assert done.returncode == 6
-    assert "damaged" in done.stderr
+    assert "changed: patches 0 to" in done.stderr
+    assert "volprep repair" in done.stderr
     assert run("inspect", tmp_path / "none").returncode == 6
 
 

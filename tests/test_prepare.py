@@ -25,7 +25,7 @@ from volprep.errors import (
 )
 from volprep.loader import PatchDataset, dataloader
 from volprep.loader.recipe import number_classes
-from volprep.store import PatchStore, load_json
+from volprep.store import PatchStore, load_json, verify_set
 
 SHAPE = (12, 40, 36)
 
@@ -504,11 +504,11 @@ def test_damaged_set_is_named_and_made_anew(folder: Path) -> None:
     data[60] ^= 1
     shard.write_bytes(data)
     (store.path / "train.yaml").write_text("n_channels: 9")
-    found = list(store.damaged())
+    found = list(map(str, verify_set(store.path)))
     assert any("train.yaml" in line for line in found)
-    assert any("image/c/0" in line and "damaged" in line for line in found)
+    assert any("image/c/0" in line and "patch 0 of train" in line for line in found)
     again = pipeline.prepare(configure(folder), overwrite=True)
-    assert not list(again.damaged())
+    assert not list(verify_set(again.path))
     assert digest(again.path / "patches") == before
 
 

@@ -147,13 +147,12 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what a patch set holds: sizes, splits, cases, files."""
-    from volprep.errors import StoreError
     from volprep.findings import Finding
     from volprep.store import PatchStore, load_json
 
     store = PatchStore(out)
     readers = {split: store.split(split) for split in store.manifest["training"]["patches"]}
-    damaged = [str(fault) for fault in _faults(out)] if verify else []
+    damaged = _faults(out) if verify else []
     cases = store.manifest["cases"]
     rows = []
     for split, reader in readers.items():
@@ -176,7 +175,7 @@ def inspect(
                 "inputs": store.manifest["inputs"],
                 "versions": store.manifest["versions"],
                 **load_json(out / "findings.json"),
-                "damaged": damaged,
+                "damaged": [str(fault) for fault in damaged],
             }
         )
     else:
@@ -185,8 +184,7 @@ def inspect(
         found = [Finding.from_dict(each) for each in load_json(out / "findings.json")["findings"]]
         if found:
             print_table("findings", ["level", "finding"], [[f.level, str(f)] for f in found])
-    if damaged:
-        raise StoreError("\n".join(damaged))
+    _end_at(out, damaged)
 
 
 @app.command()
@@ -199,15 +197,10 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare every file of a patch set with what was written, and say what is not whole."""
-    from volprep.errors import StoreError
-
     faults = _faults(out, quick=quick)
     if as_json:
         print_json({"path": str(out), "faults": [fault.to_dict() for fault in faults]})
-    if faults:
-        what = "\n".join(map(str, faults))
-        files = "1 file" if len(faults) == 1 else f"{len(faults)} files"
-        raise StoreError(f"{what}\n{out}: {files}; mend the set with: volprep repair {out}")
+    _end_at(out, faults)
     say(f"{out} is as it was written")
 
 
@@ -231,6 +224,16 @@ def repair(
     for fault in mended:
         say(f"mended: {fault}")
     say(f"{out} is as it was written")
+
+
+def _end_at(out: Path, faults: list[Any]) -> None:
+    """Exit 6 where there are faults."""
+    from volprep.errors import StoreError
+
+    if faults:
+        what = "\n".join(map(str, faults))
+        files = "1 file" if len(faults) == 1 else f"{len(faults)} files"
+        raise StoreError(f"{what}\n{out}: {files}; mend the set with: volprep repair {out}")
 
 
 def _faults(out: Path, *, quick: bool = False) -> list[Any]:
