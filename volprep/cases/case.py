@@ -46,12 +46,15 @@ class FileRef:
         What its axes mean (``ZYX``, ``CZYX``, ...); None takes the file's word.
     allow_external : bool
         Whether other files may be read that the file links to.
+    time : int or None
+        The time point, of a file that holds several.
     """
 
     path: Path
     key: str | None = None
     axes: str | None = None
     allow_external: bool = False
+    time: int | None = None
 
     @property
     def may_have_holes(self) -> bool:
@@ -61,14 +64,22 @@ class FileRef:
     def open(self) -> Volume:
         """Open the array as an image, without reading its voxels."""
         return open_volume(
-            self.path, key=self.key, axes=self.axes, allow_external=self.allow_external
+            self.path,
+            key=self.key,
+            axes=self.axes,
+            allow_external=self.allow_external,
+            time=self.time,
         )
 
     def open_labels(self) -> Volume:
         """Open the array as integer labels, without reading its voxels."""
         try:
             return open_labels(
-                self.path, key=self.key, axes=self.axes, allow_external=self.allow_external
+                self.path,
+                key=self.key,
+                axes=self.axes,
+                allow_external=self.allow_external,
+                time=self.time,
             )
         except SourceError as error:  # of a label, so the option that helps is the label's
             wanted = error.wanted and error.wanted.replace("`axes:", "`label_axes:")
@@ -76,14 +87,18 @@ class FileRef:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON and YAML."""
-        values = {"path": str(self.path), "key": self.key, "axes": self.axes}
-        return {**values, "allow_external": True} if self.allow_external else values
+        values: dict[str, Any] = {"path": str(self.path), "key": self.key, "axes": self.axes}
+        external = {"allow_external": True} if self.allow_external else {}
+        return {**values, **external, **({} if self.time is None else {"time": self.time})}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FileRef:
         """The inverse of `to_dict`."""
         external = bool(values.get("allow_external", False))
-        return cls(Path(values["path"]), values.get("key"), values.get("axes"), external)
+        return cls(
+            Path(values["path"]), values.get("key"), values.get("axes"), external,
+            values.get("time"),
+        )  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.path}::{self.key}" if self.key else str(self.path)
@@ -383,6 +398,16 @@ class Cases(Sequence[Case]):
         )
         return replace(self, items=items, label_kind=kind)
 
+    def by_time(self) -> Cases:
+        """A case of each time point, those of one series in one group.
+
+        Raises
+        ------
+        SourceError
+            If a file cannot be read, or a label has another number of time points.
+        """
+        return replace(self, items=tuple(point for case in self.items for point in _times(case)))
+
     def cut(self, regions: Sequence[Region]) -> Cases:
         """A case of each region, in place of the volumes that they lie in.
 
@@ -467,6 +492,39 @@ class Cases(Sequence[Case]):
             "folds": [{"train": list(f.train), "val": list(f.val)} for f in self.folds],
             "cases": [case.to_dict() for case in self.items],
         }
+
+
+def _times(case: Case) -> list[Case]:
+    """The time points of a case; the case itself where it has only one."""
+    refs = [ref for ref in (*case.images, case.label, case.mask) if ref is not None]
+    counts = {ref: 1 if is_points(ref.path) else replace(ref, time=0).open().times for ref in refs}
+    whole = counts[case.image]
+    if set(counts.values()) == {1}:
+        return [case]
+    for ref, count in counts.items():
+        if count != whole:
+            raise SourceError(
+                ref,
+                f"has {count} time points, and {case.image} {whole}",
+                "give all files of a case the same ones",
+            )
+    if case.skeletons is not None:
+        raise ConfigError(f"data.time: {case.name} brings skeletons, which belong to no time point")
+
+    def at(ref: FileRef | None, time: int) -> FileRef | None:
+        return None if ref is None else replace(ref, time=time)
+
+    return [
+        replace(
+            case,
+            name=f"{case.name}_t{time:03d}",
+            images=tuple(replace(ref, time=time) for ref in case.images),
+            label=at(case.label, time),
+            mask=at(case.mask, time),
+            group=case.group or case.name,
+        )
+        for time in range(whole)
+    ]
 
 
 def _parts(case: Case, regions: Sequence[Region]) -> list[tuple[str, Case, Region]]:

@@ -158,6 +158,9 @@ class DataConfig(Section):
     label_colours: Literal["unique"] | None = Field(
         None, description="unique: labels are pictures in which each colour is an id of its own."
     )
+    time: Literal["cases"] | None = Field(
+        None, description="cases: each time point is a case; those of one series stay together."
+    )
     points: PointsConfig = Field(
         default_factory=lambda: PointsConfig.model_validate({}),
         description="How labels that are points become voxels.",

@@ -107,14 +107,15 @@ def list_cases(config: Config) -> Cases:
     else:
         options = {name: getattr(data, name) for name in SEARCH_OPTIONS}
         found = find_cases(data.root, layout=data.layout, group=config.split.group, **options)
-    return found.read_as(
+    read = found.read_as(
         label_kind=None if data.label_kind == "auto" else data.label_kind,
         ignore=[*data.ignore, *([] if data.unlabelled is None else [data.unlabelled])],
         rules=LabelRules(colours=data.label_colours == "unique", **data.labels.model_dump()),
         geometry=data.geometry,
         allow_external=data.allow_external,
         points=PointRules(**data.points.model_dump()),
-    ).cut(_regions(config))
+    )
+    return (read.by_time() if data.time == "cases" else read).cut(_regions(config))
 
 
 def _regions(config: Config) -> Sequence[Region]:

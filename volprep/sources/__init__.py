@@ -18,7 +18,7 @@ import numpy as np
 from volprep.errors import SourceError
 from volprep.sources.aligned import aligned
 from volprep.sources.array import ArrayVolume
-from volprep.sources.axes import Layout
+from volprep.sources.axes import Layout, time_point
 from volprep.sources.base import SLAB_BYTES, Array, Volume
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.keys import is_image_key, is_label_key
@@ -84,6 +84,7 @@ def open_volume(
     axes: str | None = None,
     *,
     allow_external: bool | None = None,
+    time: int | None = None,
 ) -> Volume:
     """Open an image volume; only headers are read.
 
@@ -100,6 +101,8 @@ def open_volume(
     allow_external : bool or None
         Whether other files may be read that the file names (links of HDF5, parts of an
         OME-TIFF): any, none, or (None) those in the file's own folder or below it.
+    time : int or None
+        The time point to read, where a file holds several; None refuses those that do.
 
     Returns
     -------
@@ -112,7 +115,8 @@ def open_volume(
         If the file is missing, damaged, of no known format, has several datasets to choose
         from, or axes that cannot be told.
     """
-    return _open(path, key, axes, allow_external, labels=False)
+    with time_point(time):
+        return _open(path, key, axes, allow_external, labels=False)
 
 
 def open_labels(
@@ -121,12 +125,13 @@ def open_labels(
     axes: str | None = None,
     *,
     allow_external: bool | None = None,
+    time: int | None = None,
 ) -> Volume:
     """Open a label volume: one channel of unsigned integers, every id as it is in the file.
 
     Parameters
     ----------
-    path, key, axes, allow_external
+    path, key, axes, allow_external, time
         As for `open_volume`; without a key, the dataset is taken that is called as labels
         are (``label``, ``mask``, ``segmentation``, ...), or the ``labels`` of an OME-Zarr.
 
@@ -141,7 +146,8 @@ def open_labels(
         As for `open_volume`, for labels of several channels, and when a value is read that
         is negative, has a fraction or is no number.
     """
-    return LabelVolume(_open(path, key, axes, allow_external, labels=True))
+    with time_point(time):
+        return LabelVolume(_open(path, key, axes, allow_external, labels=True))
 
 
 def list_datasets(path: str | Path, *, allow_external: bool | None = None) -> list[Dataset]:

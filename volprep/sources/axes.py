@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,23 @@ import numpy.typing as npt
 from volprep.errors import SourceError
 from volprep.geometry import Box
 
-__all__ = ["Layout", "fitting_axes"]
+__all__ = ["Layout", "fitting_axes", "time_point"]
 
 _CHANNELS = "CS"
 _SPACE = "ZYX"
+_TIME = -2  # in place of the number of an axis of space
+#: The time point that is asked for, if any: readers make layouts deep inside of them.
+_wanted_time: ContextVar[int | None] = ContextVar("time", default=None)
+
+
+@contextmanager
+def time_point(time: int | None) -> Iterator[None]:
+    """Let layouts that are made inside have time points, and read one of them."""
+    token = _wanted_time.set(time)
+    try:
+        yield
+    finally:
+        _wanted_time.reset(token)
 
 
 @dataclass(frozen=True)
@@ -30,10 +45,13 @@ class Layout:
         other letter (T, ...) may only stand for an axis of length 1.
     stored : tuple of int
         The shape of the stored array.
+    time : int
+        The time point that is read, where T is longer than 1.
     """
 
     axes: str
     stored: tuple[int, ...]
+    time: int = 0
     shape: tuple[int, int, int, int] = field(init=False)
     _order: tuple[int, ...] = field(init=False, repr=False)
     _axes: tuple[tuple[int, int], ...] = field(init=False, repr=False)
@@ -42,7 +60,10 @@ class Layout:
         spare = [i for i, a in enumerate(self.axes) if a not in _CHANNELS + _SPACE]
         channels = [i for i, a in enumerate(self.axes) if a in _CHANNELS]
         space = [self.axes.index(a) for a in _SPACE if a in self.axes]
-        axes = [(_SPACE.find(a), n) for a, n in zip(self.axes, self.stored, strict=True)]
+        axes = [
+            (_TIME if a == "T" else _SPACE.find(a), n)
+            for a, n in zip(self.axes, self.stored, strict=True)
+        ]
         object.__setattr__(self, "_axes", tuple(axes))
         object.__setattr__(self, "_order", (*spare, *channels, *space))
         z = self.stored[self.axes.index("Z")] if "Z" in self.axes else 1
@@ -76,13 +97,25 @@ class Layout:
         if 0 in sizes:
             raise SourceError(path, f"{found}: it is empty", "give a file that holds voxels")
         for letter, size in zip(letters, sizes, strict=True):
+            if letter == "T" and _wanted_time.get() is not None:
+                continue
             if letter not in _CHANNELS + _SPACE and size > 1:
                 raise SourceError(
                     path,
                     f"{found}, axes {letters}: {letter} has {size} entries",
                     _what_to_do(letter, letters),
                 )
-        return cls(letters, sizes)
+        layout = cls(letters, sizes, _wanted_time.get() or 0)
+        if layout.time >= layout.times:
+            raise SourceError(
+                path, f"has {layout.times} time points, not one number {layout.time}", "check it"
+            )
+        return layout
+
+    @property
+    def times(self) -> int:
+        """How many time points are stored."""
+        return self.stored[self.axes.index("T")] if "T" in self.axes else 1
 
     @property
     def ndim_spatial(self) -> int:
@@ -93,7 +126,11 @@ class Layout:
         """Index of a box in the stored array: every channel, the box along z, y and x."""
         start, stop = box.start, box.stop
         return tuple(
-            slice(0, size) if axis < 0 else slice(start[axis], stop[axis])
+            slice(self.time, self.time + 1)
+            if axis == _TIME
+            else slice(0, size)
+            if axis < 0
+            else slice(start[axis], stop[axis])
             for axis, size in self._axes
         )
 
@@ -125,7 +162,7 @@ def _what_to_do(letter: str, letters: str) -> str:
         if a not in letters
     ]
     if letter == "T":
-        says.insert(0, "save each time point as a volume of its own")
+        says.insert(0, "make a case of each time point with `data.time: cases`")
     return "; ".join(says) or "save it with the axes C, Z, Y and X only"
 
 

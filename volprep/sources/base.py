@@ -217,6 +217,11 @@ class Volume(ABC):
         return self._layout.ndim_spatial
 
     @property
+    def times(self) -> int:
+        """How many time points the file holds, of which this is one."""
+        return self._layout.times
+
+    @property
     def sequential(self) -> bool:
         """Whether only `slabs` reads it cheaply: a single box costs as much as the whole."""
         return False

@@ -140,7 +140,7 @@ def _read_header(path: Path, stream: IO[bytes], size: int) -> _Header:
 def _layout(path: Path, header: _Header, axes: str | None) -> Layout:
     letters = axes or default_axes(path, header.shape, "the array")
     layout = Layout.of(path, letters, header.shape)
-    return Layout(layout.axes[::-1], header.stored) if header.fortran else layout
+    return Layout(layout.axes[::-1], header.stored, layout.time) if header.fortran else layout
 
 
 def _data_start(path: Path, entry: zipfile.ZipInfo) -> int:

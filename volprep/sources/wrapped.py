@@ -46,6 +46,11 @@ class WrappedVolume(Volume):
         return self.volume.ndim_spatial
 
     @property
+    def times(self) -> int:
+        """As the volume that holds the voxels."""
+        return self.volume.times
+
+    @property
     def sequential(self) -> bool:
         """As the volume that holds the voxels."""
         return self.volume.sequential
