@@ -75,7 +75,7 @@ def test_what_is_no_number_is_refused(dtype: str) -> None:
         ("ZYX", (2, 3), "names 3.*`axes: YX`"),
         ("ZZX", (2, 3, 4), "each letter once"),
         ("ZCX", (2, 3, 4), "Y and X among them"),
-        ("TYX", (2, 3, 4), "T has 2 entries; save each time point.*`axes: ZYX`"),
+        ("TYX", (2, 3, 4), "T has 2 entries; make a case of each time point.*`axes: ZYX`"),
         ("QZYX", (2, 3, 4, 5), "Q has 2 entries; if Q is channels, say `axes: CZYX`"),
         ("ZYX", (2, 0, 4), "it is empty"),
     ],
