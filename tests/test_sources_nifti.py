@@ -217,3 +217,42 @@ def image_bytes(path: Path) -> bytes:
 def put_bytes(path: Path, data: bytes) -> None:
     """Write them back."""
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_name_that_says_gzip_wrongly_is_told_and_the_file_is_read(
+    tmp_path: Path, packed: bool
+) -> None:
+    array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    right, wrong = (".nii.gz", ".nii") if packed else (".nii", ".nii.gz")
+    nib.save(nib.Nifti1Image(array.T, np.eye(4)), tmp_path / f"a{right}")
+    (tmp_path / f"a{right}").rename(tmp_path / f"b{wrong}")
+    volume = open_volume(tmp_path / f"b{wrong}")
+    assert np.array_equal(volume.read()[0], array)
+    (note,) = [n for n in volume.notes if n.name == "suffix-wrong"]
+    assert f"rename it to end in {right}" in note
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [(32, "complex64"), (1536, "float128"), (1792, "complex128"), (2048, "complex256")],
+)
+def test_types_that_are_not_read_are_named(tmp_path: Path, code: int, name: str) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.eye(4)), tmp_path / "a.nii")
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
+    raw[70:72] = code.to_bytes(2, "little")
+    (tmp_path / "a.nii").write_bytes(raw)
+    with pytest.raises(SourceError, match=rf"data type {code} \({name}\)"):
+        open_volume(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("dtype", ["<i2", "<u2", "<i4", "<u4"])
+def test_scaled_labels_come_out_exact(tmp_path: Path, dtype: str) -> None:
+    stored = np.array([0, 1, 2, 3, 7001, 30001], dtype).reshape(1, 2, 3)
+    image = nib.Nifti1Image(stored.T, np.eye(4))
+    nib.save(image, tmp_path / "a.nii")
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
+    raw[112:120] = np.array([1025, 1], "<f4").tobytes()  # slope and intercept
+    (tmp_path / "a.nii").write_bytes(raw)
+    wanted = stored.astype(np.int64) * 1025 + 1  # beyond what float32 holds
+    assert open_labels(tmp_path / "a.nii").read().astype(np.int64).tolist() == [wanted.tolist()]
