@@ -88,6 +88,7 @@ def test_the_scheduler_of_the_command_line_is_used(cluster: Cluster, tmp_path: P
     assert "no Dask scheduler answers" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_script_for_slurm_prepares_the_set(tmp_path: Path) -> None:
     """With a sbatch that runs the jobs of an array here, one after the other."""
     write_cases(tmp_path)

@@ -93,6 +93,12 @@ def test_the_set_has_all_kinds_of_files(made: Path) -> None:
     assert list(verify_set(made / "out", quick=True)) == []
 
 
+def test_processes_give_the_bytes_of_threads(made: Path, tmp_path: Path) -> None:
+    text = (made / "c.yaml").read_text(encoding="utf-8").replace("data/", f"{made}/data/")
+    pipeline.prepare(configure(tmp_path, text + "compute: {executor: processes, workers: 2}\n"))
+    assert tree(tmp_path / "out") == tree(made / "out")
+
+
 def test_any_damaged_file_is_found_and_mended_to_the_byte(folder: Path, made: Path) -> None:
     """One of each kind, each alone and then all at once."""
     out, before = folder / "out", tree(folder / "out")

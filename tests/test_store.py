@@ -201,6 +201,31 @@ def test_open_files_are_bounded(tmp_path: Path) -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.slow
+def test_fifty_thousand_patches_are_read_with_1024_open_files(tmp_path: Path) -> None:
+    count = 50_000
+    spec = ArraySpec("image", (1, 1, 2, 2), np.dtype(np.uint16), "none")
+    writer = PatchWriter(tmp_path / "a.zarr", [spec], count)
+    for shard in range(writer.n_shards):
+        each = (
+            ({"image": np.full(spec.patch_shape, i, np.uint16)}, [0] * len(INDEX_COLUMNS))
+            for i in writer.patches_of(shard)
+        )
+        writer.write(shard, KEYS[0], each)
+    writer.finish([[0] * len(INDEX_COLUMNS)] * count, [KEYS[0]] * writer.n_shards)
+    code = (
+        "import resource, sys\n"
+        "import numpy as np\n"
+        "from pathlib import Path\n"
+        "from volprep.store import PatchReader\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))\n"
+        "readers = [PatchReader(Path(sys.argv[1])) for _ in range(3)]\n"  # 2346 shards
+        "for n in np.random.default_rng(0).permutation(50_000).tolist():\n"
+        "    assert readers[n % 3].read('image', n)[0, 0, 0, 0] == n % 2**16\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.zarr")], check=True)
+
+
 def test_a_limit_of_the_machine_is_not_called_damage(tmp_path: Path) -> None:
     """Where the rest of the program holds all files, fewer are held here before it is an error."""
     many_shards(tmp_path / "a.zarr", 60)
