@@ -1,15 +1,17 @@
 """The patch set on disk.
 
     OUT/
-      config.resolved.yaml  fingerprint.json  plan.yaml  splits.json  train.yaml  manifest.json
+      config.resolved.yaml  fingerprint.json  plan.yaml  splits.json  train.yaml  findings.json
       patches/{train,val}.zarr     image (N, C, Z, Y, X), label (N, Z, Y, X), index (N, 11), ...
+      sites/  volumes/  skeletons/    where patches are cut, and from what
+      ledger.jsonl                    every file with its size and checksum, by unit of work
+      manifest.json                   covers the ledger and itself; what a loader reads first
 
-A set is built in ``OUT.partial`` and renamed when it is whole; `manifest.json` is
-its last file.
+A set is built in ``OUT.partial`` and renamed when it is whole. `verify_set` compares every
+file with what was written.
 """
 
 from volprep.files import load_json, write_json, write_text
-from volprep.store.files import content_hash
 from volprep.store.reader import PatchReader
 from volprep.store.sets import PatchStore
 from volprep.store.shards import (
@@ -32,7 +34,6 @@ __all__ = [
     "PatchStore",
     "PatchWriter",
     "StoredVolume",
-    "content_hash",
     "create_case_array",
     "load_json",
     "verify_set",
