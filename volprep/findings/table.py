@@ -575,8 +575,8 @@ TABLE: dict[str, Kind] = {
     "sparse-label": Kind(
         "info",
         wanted="a valid mask where 0 means `not annotated`",
-        todo="if 0 means `not annotated` and not background, give a valid mask "
-        "(`mask_dir`, `mask_key`, or `mask:` in the list of cases)",
+        todo="if 0 means `not annotated` and not background, set `data.unlabelled: 0`, or give a "
+        "valid mask (`mask_dir`, `mask_key`, or `mask:` in the list of cases)",
         why="What is not annotated would be taught as background.",
         example="5 of 125 planes are labelled (a warning), or 1% of the voxels (an info)",
     ),
