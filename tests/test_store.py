@@ -329,7 +329,8 @@ def test_set_appears_only_when_published(tmp_path: Path) -> None:
         files = [describe(path, partial) for path in files_below(partial / "patches")]
         unit = Unit("patches/train", 0, KEYS[0])
         ledger.done(unit, files)
-        ledger.publish(final, [unit], {"format": FORMAT, "seed": 1})
+        metadata = {"train": [list(file) for file in files if "/c/" not in file.path]}
+        ledger.publish(final, [unit], {"format": FORMAT, "seed": 1, "metadata": metadata})
     assert PatchStore(final).manifest["seed"] == 1
     assert len(PatchStore(final).split("train")) == N
     with pytest.raises(StoreError, match="no split"):
