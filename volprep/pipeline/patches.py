@@ -95,11 +95,15 @@ def make_patches(
     run: Run,
     cases: Cases,
     decision: Decision,
-    refs: Sequence[PreparedRef],
+    sides: Mapping[str, Sequence[PreparedRef]],
     targets: Sequence[Target],
     inputs: Inputs,
 ) -> Patches:
-    """Choose the places of the patches and cut them, shard by shard."""
+    """Choose the places of the patches and cut them, shard by shard.
+
+    `sides` are the same cases twice: as training may see them, and as validation may.
+    """
+    refs = sides["train"]
     config, plan, prepared = run.config, decision.plan, Prepared(refs)
     blocks = {
         "train": _blocks(decision.splits.train, refs),
@@ -159,7 +163,7 @@ def make_patches(
             for array in target.arrays(size)
         ]
         metadata[split] = _write_split(
-            run, split, rows, specs, refs, stored_too, plan.spacing, inputs
+            run, split, rows, specs, sides[split], stored_too, plan.spacing, inputs
         )
     return Patches(counts, stored, metadata)
 

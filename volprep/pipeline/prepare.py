@@ -311,10 +311,11 @@ def _build(run: Run, inputs: Inputs) -> dict[str, Any]:
     refs, lost = prepare_volumes(run, cases, decision, inputs)
     told.tell(vanished(lost))
     counts: dict[str, dict[str, int]] = {}
+    sides = {"train": refs, "val": refs}
     if any(target.name == Skeleton.name for target in targets):
-        refs, counts = prepare_skeletons(run, refs, inputs)
+        sides, counts = prepare_skeletons(run, refs, decision.splits, inputs)
         told.tell(fallen_back(counts))
-    patches = make_patches(run, cases, decision, refs, targets, inputs)
+    patches = make_patches(run, cases, decision, sides, targets, inputs)
     if intensities is None:
         raise NotDoneError("fingerprint")
     training = training_config(config, cases, decision, intensities, patches, targets)
