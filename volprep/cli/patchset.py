@@ -232,16 +232,20 @@ def _end_at(out: Path, faults: list[Any]) -> None:
 
     if faults:
         what = "\n".join(map(str, faults))
-        files = "1 file" if len(faults) == 1 else f"{len(faults)} files"
-        raise StoreError(f"{what}\n{out}: {files}; mend the set with: volprep repair {out}")
+        files = "1 file is" if len(faults) == 1 else f"{len(faults)} files are"
+        raise StoreError(
+            f"{what}\n{out}: {files} not as written; mend the set with: volprep repair {out}"
+        )
 
 
 def _faults(out: Path, *, quick: bool = False) -> list[Any]:
     from volprep.store import verify_set
 
-    size = 0 if quick else sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    if quick:
+        return list(verify_set(out, quick=True))
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     with stage("verify", size, "bytes") as advance:
-        return list(verify_set(out, quick=quick, progress=None if quick else advance))
+        return list(verify_set(out, progress=advance))
 
 
 @app.command()
