@@ -615,3 +615,150 @@ def test_a_group_by_hand_and_an_equal_image_join_all_their_cases(tmp_path: Path)
     groups = {case.name: case.group for case in pipeline.chosen_cases(config)}
     assert groups["v0"] == groups["v4"] == groups["v1"] == groups["v5"]
     assert groups["v2"] is None
+
+
+def test_processes_give_the_bytes_of_threads(folder: Path) -> None:
+    text = (
+        "preprocess: {{target_spacing: [0.3, 0.15, 0.15]}}\nskeletons: {{enabled: true}}\n"
+        "output: {{dir: {0}}}\ncompute: {{executor: {0}, workers: 2}}\n"
+    )
+    for executor in ("threads", "processes"):
+        pipeline.prepare(configure(folder, text.format(executor)))
+    assert digest(folder / "threads") == digest(folder / "processes")
+
+
+def stages(folder: Path, text: str) -> dict[str, tuple[int, int]]:
+    """What would be kept and made of each stage."""
+    seen = pipeline.foresee(configure(folder, text))
+    return {change.stage: (change.kept, change.redone) for change in seen.changes}
+
+
+RESAMPLED = "target_spacing: [0.3, 0.15, 0.15]"
+PLAN = "plan: {patch_size: [8, 16, 16], batch_size: 2, aug_patch_size: [8, 22, 22]}\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        (f"preprocess: {{{RESAMPLED}, clip: [2, 98]}}\n" + PLAN, set()),
+        (f"preprocess: {{{RESAMPLED}, normalise: minmax}}\n" + PLAN, {"describe"}),
+        (f"preprocess: {{{RESAMPLED}}}\naugment: [{{elastic: {{p: 0.5}}}}]\n" + PLAN, {"describe"}),
+        (f"preprocess: {{{RESAMPLED}}}\ncompute: {{workers: 1}}\n" + PLAN, set()),
+        (
+            f"preprocess: {{{RESAMPLED}}}\nplan: {{patch_size: [8, 8, 16], batch_size: 2, "
+            "aug_patch_size: [8, 22, 22]}\n",
+            {"sites"},
+        ),
+        (
+            f"preprocess: {{{RESAMPLED}}}\npatching: {{pad_mode: edge}}\n" + PLAN,
+            {"patches/train", "patches/val", "describe"},
+        ),
+        (
+            "preprocess: {target_spacing: [0.3, 0.2, 0.2]}\n" + PLAN,
+            {"volumes", "skeletons", "sites"},
+        ),
+    ],
+    ids=["clip", "normalise", "augment", "workers", "patch", "pad", "spacing"],
+)
+def test_a_change_redoes_what_is_made_from_it_and_nothing_else(
+    folder: Path, change: str, redone: set[str]
+) -> None:
+    more = "skeletons: {enabled: true, average: false}\n"
+    text = f"preprocess: {{{RESAMPLED}}}\n" + PLAN + more
+    store = pipeline.prepare(configure(folder, text))
+    before = digest(store.path)
+    assert {s for s, (_, todo) in stages(folder, text).items() if todo} == set()
+    assert {s for s, (_, todo) in stages(folder, change + more).items() if todo} == redone
+    assert digest(store.path) == before
+    costly = redone - {"describe"}
+    if costly:
+        with pytest.raises(StoreError, match="--overwrite"):
+            pipeline.prepare(configure(folder, change + more))
+        assert digest(store.path) == before
+    pipeline.prepare(configure(folder, change + more), overwrite=bool(costly))
+    assert not list(store.damaged())
+    pipeline.prepare(configure(folder, change + more + "output: {dir: anew}\n"))
+    assert digest(folder / "anew" / "patches") == digest(store.path / "patches")
+
+
+def test_what_is_kept_and_why_is_told(folder: Path) -> None:
+    text = f"preprocess: {{{RESAMPLED}}}\n" + PLAN
+    pipeline.prepare(configure(folder, text))
+    lines: list[str] = []
+    other = f"preprocess: {{{RESAMPLED}}}\nplan: {{patch_size: [8, 16, 8], batch_size: 2}}\n"
+    pipeline.prepare(configure(folder, other), overwrite=True, tell=lines.append)
+    assert "volumes: 4 kept, 0 to do" in lines
+    assert any(line.startswith("sites: 0 kept, 2 to do: plan.aug_patch_size") for line in lines)
+    assert any("plan.patch_size changed" in line for line in lines)
+
+
+def test_another_case_is_prepared_alone(folder: Path) -> None:
+    text = f"preprocess: {{{RESAMPLED}}}\n" + PLAN
+    pipeline.prepare(configure(folder, text))
+    write_pair(folder / "data", "cell 9 µ", *make_volume(9))
+    assert stages(folder, text)["volumes"] == (4, 1)
+    pipeline.prepare(configure(folder, text), overwrite=True)
+    pipeline.prepare(configure(folder, text + "output: {dir: anew}\n"))
+    assert digest(folder / "anew" / "patches") == digest(folder / "patches" / "patches")
+
+
+def test_touched_files_are_the_same_and_other_content_of_the_same_age_is_not(folder: Path) -> None:
+    import os
+
+    store = pipeline.prepare(configure(folder))
+    before, path = digest(store.path), folder / "data/images/cell 0 µ.tif"
+    os.utime(path, ns=(1, 1))
+    pipeline.prepare(configure(folder))
+    assert digest(store.path) == before
+    state = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with pytest.raises(StoreError, match="other files"):
+        pipeline.prepare(configure(folder))
+
+
+def test_input_that_changes_during_the_run_is_an_error(folder: Path) -> None:
+    path = folder / "data/images/cell 0 µ.tif"
+
+    @contextmanager
+    def meddling(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        if title.startswith("patches"):
+            data = bytearray(path.read_bytes())
+            data[-9] ^= 1
+            path.write_bytes(data)
+        yield lambda count: None
+
+    with pytest.raises(SourceError, match="changed while it was being used"):
+        pipeline.prepare(configure(folder), reporter=meddling)
+    assert not (folder / "patches").exists()
+    pipeline.prepare(configure(folder))
+    dataset = PatchDataset(folder / "patches", "train", patch_size=None, normalise=False)
+    source = volumes(folder)
+    for sample in (dataset[i] for i in range(len(dataset))):
+        image, _ = source[dataset.cases[sample["case"]]]
+        size = sample["label"].shape
+        where = tuple(slice(s, s + n) for s, n in zip(sample["start"], size, strict=True))
+        np.testing.assert_array_equal(sample["image"][0], image[where])
+
+
+def test_an_error_keeps_what_is_done(folder: Path) -> None:
+    text = f"preprocess: {{{RESAMPLED}}}\n" + PLAN
+    bad = text + "patching: {reject: {size_thres: 1000000, p: 1.0}}\n"
+    with pytest.raises(VolprepError):
+        pipeline.prepare(configure(folder, bad))
+    assert stages(folder, text)["volumes"] == (4, 0)
+
+
+def test_repair_gives_back_the_same_bytes(folder: Path) -> None:
+    text = f"preprocess: {{{RESAMPLED}}}\nskeletons: {{enabled: true}}\n" + PLAN
+    store = pipeline.prepare(configure(folder, text))
+    before = digest(store.path)
+    files = sorted(p for p in store.path.rglob("*") if p.is_file())
+    for path in files[::7]:
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    (store.path / "stray").write_text("x")
+    assert list(store.damaged())
+    pipeline.prepare(configure(folder, text), repair=True)
+    assert digest(store.path) == before

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +25,40 @@ Executor = Annotated[
 Scheduler = Annotated[
     str | None, typer.Option(help="A Dask scheduler that runs, such as tcp://10.0.0.7:8786.")
 ]
+
+
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+#: Seconds that an interrupted command has to end by itself.
+_PATIENCE = 1.5
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as a batch system sends it."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise _Terminated
+
+
+def _watch_signals() -> None:
+    """End soon after Ctrl-C and SIGTERM, whatever the main thread and the others are at.
+
+    Units under way are not waited for: a killed process loses nothing that is done. The
+    system tells of a signal through a pipe at once, even while a kernel runs that will
+    not look at it for a long time.
+    """
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, _terminate)
+
+    def watch() -> None:
+        while (number := os.read(told, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
+            pass
+        time.sleep(_PATIENCE)
+        os._exit(128 + number)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Commands(TyperGroup):
@@ -45,9 +82,11 @@ class _Commands(TyperGroup):
             where = f"{error.filename}: " if error.filename else ""
             print(f"error: {where}{error.strerror or error}", file=sys.stderr)
             raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as error:
+            print("interrupted; what is done is kept, the same command goes on", file=sys.stderr)
+            raise typer.Exit(
+                _TERMINATED if isinstance(error, _Terminated) else _INTERRUPTED
+            ) from None
 
 
 app = typer.Typer(
@@ -87,4 +126,12 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
-    app()
+    _watch_signals()
+    try:
+        app()
+    except SystemExit as end:
+        if end.code in (_INTERRUPTED, _TERMINATED):  # the interpreter would wait for all threads
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(end.code))
+        raise

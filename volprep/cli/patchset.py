@@ -37,6 +37,12 @@ def prepare(
     repair: Annotated[
         bool, typer.Option("--repair", help="Make again what is damaged of a finished set.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what is kept and what is made; make nothing.")
+    ] = False,
+    trust: Annotated[
+        str, typer.Option(help="How files are known again: hash, or mtime for huge data.")
+    ] = "hash",
     workers: Workers = None,
     executor: Executor = None,
     scheduler: Scheduler = None,
@@ -49,14 +55,37 @@ def prepare(
     from volprep import pipeline
 
     settings = _settings(config, out, workers, executor, scheduler)
+    if trust not in ("hash", "mtime"):
+        raise ConfigError(f"--trust: found {trust!r}; give hash or mtime")
+    how: Any = {"trust": trust, "reporter": stage}
+    if dry_run:
+        _show_foreseen(pipeline.foresee(settings, **how), as_json=as_json)
+        return
     store = pipeline.prepare(
-        settings, overwrite=overwrite, repair=repair, strict=strict, reporter=stage, tell=say
+        settings, overwrite=overwrite, repair=repair, strict=strict, tell=say, **how
     )
     if as_json:
         print_json({"path": str(store.path), "training": store.manifest["training"]})
         return
     _show(store.path, store.manifest)
     say(f"next: in Python: volprep.dataloader({str(store.path)!r})")
+
+
+def _show_foreseen(seen: Any, *, as_json: bool) -> None:
+    """What a run would keep and make."""
+    if as_json:
+        changes = [
+            {"stage": c.stage, "kept": c.kept, "to_do": c.redone, "why": c.why}
+            for c in seen.changes
+        ]
+        print_json({"complete": seen.complete, "changes": changes, "unknown_after": seen.open})
+        return
+    rows = [[c.stage, c.kept, c.redone, ", ".join(c.why) if c.redone else ""] for c in seen.changes]
+    print_table("what prepare would do", ["stage", "kept", "to do", "why"], rows)
+    if seen.open is not None:
+        say(f"what follows is known once this is done: {seen.open}")
+    elif seen.complete:
+        say("complete already")
 
 
 @app.command()

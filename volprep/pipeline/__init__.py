@@ -9,7 +9,7 @@ from volprep.pipeline.check import check
 from volprep.pipeline.decide import measure_plan, plan_of, plan_of_shape
 from volprep.pipeline.inputs import chosen_cases, compute_with, list_cases, load_target, voxel_count
 from volprep.pipeline.measure import fingerprint
-from volprep.pipeline.prepare import make_units, next_units, prepare
+from volprep.pipeline.prepare import foresee, make_units, next_units, prepare
 from volprep.pipeline.repair import repair
 from volprep.pipeline.start import start
 from volprep.pipeline.tiles import write_tiles_json
@@ -19,6 +19,7 @@ __all__ = [
     "chosen_cases",
     "compute_with",
     "fingerprint",
+    "foresee",
     "list_cases",
     "load_target",
     "make_units",

@@ -118,7 +118,11 @@ def make_patches(
         "seed": config.seed,
         "cover": plan.cover,
         "kind": cases.label_kind,
-        **{f"patching.{k}": v for k, v in config.patching.model_dump(mode="json").items()},
+        **{
+            f"patching.{name}": value
+            for name, value in config.patching.model_dump(mode="json").items()
+            if name != "pad_mode"  # which moves no place
+        },
     }
     sources = [[ref.case.name, ref.key, ref.case.weight] for ref in refs]
 
@@ -140,7 +144,7 @@ def make_patches(
     run.made_from(
         "sites",
         {
-            **{name: value for name, value in where.items() if name != "patching.pad_mode"},
+            **where,
             "plan.patch_size": plan.patch_size,
             "plan.aug_patch_size": plan.aug_patch_size,
             "split": [held["train"], held["val"]],
@@ -282,7 +286,7 @@ def _write_split(
 
     keys = [unit.key for unit in units]
     unit = Unit(stage, "index", key_of("index", 1, common, attributes, len(rows), keys))
-    run.once(unit, finish)
+    run.make(unit, finish)
     return run.files(unit)
 
 

@@ -195,13 +195,17 @@ class Run:
 
     def once(self, unit: Unit, make: Callable[[], Made]) -> Mapping[str, Any]:
         """The facts of one unit, made here if it is not done."""
+        self.make(unit, make)
+        return self.facts(unit)
+
+    def make(self, unit: Unit, make: Callable[[], Made]) -> None:
+        """Make one unit here, if it is not done and things are to be made."""
         self.wanted.append(unit)
         if self.ledger is not None and not self.ledger.has(unit):
             self._alone(unit.stage)
             self.ledger.forget([unit])
             files, facts = make()
             self.ledger.done(unit, files, facts)
-        return self.facts(unit)
 
     def all(
         self,
@@ -257,10 +261,7 @@ class Run:
         change = self.changes.setdefault("describe", Change("describe"))
         done = self.has(unit)
         change.kept, change.redone = change.kept + done, change.redone + (not done)
-        if self.ledger is not None:
-            self.once(unit, make)
-        else:
-            self.wanted.append(unit)
+        self.make(unit, make)
 
 
 def stock_of(*folders: Path) -> list[Records]:

@@ -1,0 +1,252 @@
+"""Killed at any moment, the same command ends in the same bytes, and no file more."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imagecodecs  # noqa: F401  once here, so that not every child imports it
+import numba  # noqa: F401
+import numpy as np
+import pytest
+import tifffile
+import zarr  # noqa: F401
+
+from volprep.config import load_config
+from volprep.pipeline.prepare import prepare
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills need fork")
+
+EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate")
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else "folder"
+        for path in folder.rglob("*")
+        if "data" not in path.relative_to(folder).parts[:1]
+    }
+
+
+def make_data(folder: Path) -> None:
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        label = np.zeros((6, 24, 24), np.uint16)
+        for instance in range(1, 4):
+            z, y, x = rng.integers(0, 3), *rng.integers(0, 18, 2)
+            label[z : z + 3, y : y + 5, x : x + 5] = instance
+        image = (rng.integers(0, 90, label.shape) + 400 * (label > 0)).astype(np.uint16)
+        for name, array in (("images", image), ("labels", label)):
+            (folder / "data" / name).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(folder / "data" / name / f"c{number}.tif", array)
+
+
+PLAIN = "{}"
+FULL = "{target_spacing: [0.2, 0.1, 0.1], crop_nonzero: true}"
+
+
+def configure(folder: Path, *, preprocess: str, skeletons: bool, seed: int, workers: int) -> Any:
+    path = folder / "c.yaml"
+    path.write_text(
+        "data: {root: data, spacing: [0.3, 0.1, 0.12], label_kind: instances}\n"
+        f"seed: {seed}\naugment: []\n"
+        "plan: {patch_size: [4, 8, 8], aug_patch_size: [4, 8, 8], batch_size: 2}\n"
+        f"preprocess: {preprocess}\npatching: {{patches_per_case: 50}}\n"
+        f"skeletons: {{enabled: {str(skeletons).lower()}, average: false}}\n"
+        f"compute: {{workers: {workers}}}\n"
+    )
+    return load_config(path)
+
+
+def in_child(work: Callable[[], object], kill_at: Callable[[], None] | None = None) -> int:
+    """Run something in a forked process; the status that it ended with."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            if kill_at is not None:
+                kill_at()
+            work()
+            code = 0
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def counting(folder: Path, report: int, at: int | None) -> Callable[[], None]:
+    """Counts the events of the file system below a folder, and kills the process at one."""
+
+    def install() -> None:
+        root, seen = str(folder), 0
+
+        def event() -> None:
+            nonlocal seen
+            seen += 1
+            if at is not None and seen == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if at is None:
+                os.pwrite(report, str(seen).encode().rjust(9), 0)
+
+        def hook(name: str, args: tuple[Any, ...]) -> None:
+            if name in EVENTS and isinstance(args[0], str | os.PathLike | int):
+                place = "" if isinstance(args[0], int) else os.fspath(args[0])
+                if isinstance(place, str) and place.startswith(root) and "/data/" not in place:
+                    event()
+
+        def told(original: Any) -> Any:  # the interpreter does not tell of these
+            def call(*args: Any) -> Any:
+                event()
+                return original(*args)
+
+            return call
+
+        os.write, os.fsync = told(os.write), told(os.fsync)  # type: ignore[misc]
+        sys.addaudithook(hook)
+
+    return install
+
+
+class Trial:
+    """One command, as often as wanted from the same state."""
+
+    def __init__(self, folder: Path, *, overwrite: bool, **settings: Any) -> None:
+        self.folder, self.overwrite, self.settings = folder, overwrite, settings
+        make_data(folder)
+        if overwrite:
+            assert in_child(lambda: prepare(configure(folder, **{**settings, "seed": 7}))) == 0
+            shutil.copytree(folder / "patches", folder / "data" / "before")
+        self.reset()
+        with (folder / "data" / "count").open("w+") as file:
+            file.write(" " * 9)
+            file.flush()
+            assert in_child(self.command, counting(folder, file.fileno(), None)) == 0
+            self.events = int(Path(file.name).read_text())
+        self.wanted = tree(folder)
+        self.settled()
+
+    def command(self) -> None:
+        prepare(configure(self.folder, **self.settings), overwrite=self.overwrite)
+
+    def reset(self) -> None:
+        for path in self.folder.iterdir():
+            if path.name not in ("data", "c.yaml"):
+                shutil.rmtree(path)
+        if self.overwrite:
+            shutil.copytree(self.folder / "data" / "before", self.folder / "patches")
+
+    def settled(self) -> None:
+        names = sorted(path.name for path in self.folder.iterdir())
+        assert names == ["c.yaml", "data", "patches"]
+
+    def killed_at(self, event: int) -> None:
+        self.reset()
+        status = in_child(self.command, counting(self.folder, 0, event))
+        assert status in (0, -signal.SIGKILL)
+        self.finish(f"event {event} of {self.events}")
+
+    def finish(self, where: str) -> None:
+        assert in_child(self.command) == 0, where
+        found = tree(self.folder)
+        assert found == self.wanted, (
+            where,
+            {k: (found.get(k), self.wanted.get(k)) for k in {*found, *self.wanted}
+             if found.get(k) != self.wanted.get(k)},
+        )  # fmt: skip
+        self.settled()
+
+
+WAYS = [
+    pytest.param({"preprocess": p, "skeletons": s, "seed": 1, "workers": w, "overwrite": o}, id=i)
+    for p, s, w, o, i in (
+        (PLAIN, False, 1, False, "plain"),
+        (FULL, True, 2, False, "resampled-skeletons-2"),
+        (FULL, True, 1, True, "overwrite"),
+    )
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_at_some_events_of_the_file_system(tmp_path: Path, way: dict[str, Any]) -> None:
+    trial = Trial(tmp_path, **way)
+    rng = random.Random(0)
+    late = range(trial.events - 12, trial.events + 1)  # where the set gets its name
+    for event in sorted({*rng.sample(range(1, trial.events), 3), *rng.sample(late, 3)}):
+        trial.killed_at(event)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_at_every_event_of_the_file_system(tmp_path: Path, way: dict[str, Any]) -> None:
+    trial = Trial(tmp_path, **way)
+    for event in range(1, trial.events + 1):
+        trial.killed_at(event)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_at_random_moments(tmp_path: Path, way: dict[str, Any]) -> None:
+    trial = Trial(tmp_path, **way)
+    trial.reset()
+    began = time.monotonic()
+    assert in_child(trial.command) == 0
+    length = time.monotonic() - began
+    rng = random.Random(1)
+    for _ in range(20):
+        trial.reset()
+        moment = rng.uniform(0, length)
+
+        def timed(moment: float = moment) -> None:
+            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, moment))
+
+        in_child(trial.command, timed)
+        trial.finish(f"after {moment:.3f} s")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_interrupted_command_ends_with_its_own_status_and_goes_on(
+    tmp_path: Path, number: int, status: int
+) -> None:
+    import subprocess
+
+    make_data(tmp_path)
+    configure(tmp_path, preprocess=PLAIN, skeletons=False, seed=1, workers=2)
+    config = tmp_path / "c.yaml"
+    config.write_text(config.read_text().replace("patches_per_case: 50", "patches_per_case: 20000"))
+    args = [sys.executable, "-m", "volprep", "prepare", str(config)]
+    with subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        shards = tmp_path / "patches.partial" / "patches" / "train.zarr" / "image" / "c"
+        while not shards.exists() and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(timeout=20) == status
+    assert (tmp_path / "patches.partial" / "ledger.jsonl").exists()
+    assert not (tmp_path / "patches").exists()
+
+
+def test_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
+    import resource
+
+    way = {"preprocess": PLAIN, "skeletons": False, "seed": 1, "workers": 2}
+    trial = Trial(tmp_path, overwrite=False, **way)
+    largest = max(p.stat().st_size for p in (tmp_path / "patches").rglob("*") if p.is_file())
+    trial.reset()
+
+    def narrow() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, largest - 1))
+
+    assert in_child(trial.command, narrow) == 1
+    assert (tmp_path / "patches.partial" / "ledger.jsonl").exists()
+    trial.finish("after a full disk")
