@@ -617,6 +617,7 @@ def test_a_group_by_hand_and_an_equal_image_join_all_their_cases(tmp_path: Path)
     assert groups["v2"] is None
 
 
+@pytest.mark.slow
 def test_processes_give_the_bytes_of_threads(folder: Path) -> None:
     text = (
         "preprocess: {{target_spacing: [0.3, 0.15, 0.15]}}\nskeletons: {{enabled: true}}\n"
@@ -676,7 +677,7 @@ def test_a_change_redoes_what_is_made_from_it_and_nothing_else(
             pipeline.prepare(configure(folder, change + more))
         assert digest(store.path) == before
     pipeline.prepare(configure(folder, change + more), overwrite=bool(costly))
-    assert not list(store.damaged())
+    assert not list(verify_set(store.path))
     pipeline.prepare(configure(folder, change + more + "output: {dir: anew}\n"))
     assert digest(folder / "anew" / "patches") == digest(store.path / "patches")
 
@@ -759,6 +760,6 @@ def test_repair_gives_back_the_same_bytes(folder: Path) -> None:
     for path in files[::7]:
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     (store.path / "stray").write_text("x")
-    assert list(store.damaged())
+    assert list(verify_set(store.path))
     pipeline.prepare(configure(folder, text), repair=True)
     assert digest(store.path) == before
