@@ -17,6 +17,16 @@ nnU-Net   z-scores of each image, one of two patches around foreground, the augm
 The data are those of ../shared/data (see its README); sets that are not there are left out. They
 are single small volumes and the training takes seconds, so that this tells faults of defaults
 from defaults, not networks that anyone would use.
+
+Measured (120 steps, three seeds: mean Dice ± standard deviation; CPU seconds of a run):
+
+set              volprep             naive           nnU-Net   CPU s a run
+02         0.730 ± 0.023     0.722 ± 0.017     0.752 ± 0.007   11
+spots      0.628 ± 0.072     0.422 ± 0.059     0.362 ± 0.198   11
+
+volprep is level with nnU-Net's defaults within the spread on 02, and far above both on sparse
+spots. Its rows are of the presets of `augment: auto` before amounts were measured by the patch.
+Not measured yet: 05, 06, 11.
 """
 
 from __future__ import annotations
