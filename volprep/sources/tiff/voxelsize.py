@@ -136,13 +136,14 @@ def imagej_fields(description: str) -> dict[str, str] | None:
 
 def shaped_fields(description: str) -> dict[str, object] | None:
     """The JSON that tifffile writes; None for any other description."""
-    if not description.startswith("{") or '"shape"' not in description[:64]:
+    if not description.startswith("{") or '"shape"' not in description:
         return None
     try:
         fields = json.loads(description)
     except ValueError:
         return None
-    return fields if isinstance(fields, dict) else None
+    # Where in it the shape stands depends on the release that wrote it.
+    return fields if isinstance(fields, dict) and "shape" in fields else None
 
 
 def _ome_steps(description: str) -> tuple[tuple[Step, Step, Step], tuple[Note, ...]]:
