@@ -4,6 +4,7 @@ from volprep.cases.case import Case, Cases, FileRef, Fold, LabelKind
 from volprep.cases.channels import ChannelFiles
 from volprep.cases.find import cases_from_entries, find_cases, group_of
 from volprep.cases.layouts import LAYOUTS
+from volprep.cases.naming import partner_stems
 from volprep.cases.points import PointRules
 from volprep.cases.regions import Region, regions_from
 from volprep.cases.repair import LabelRules
@@ -25,5 +26,6 @@ __all__ = [
     "cases_from_entries",
     "find_cases",
     "group_of",
+    "partner_stems",
     "regions_from",
 ]

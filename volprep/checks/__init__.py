@@ -2,13 +2,13 @@
 
 from volprep.checks.doctor import Report, check_cases, examine_cases
 from volprep.checks.headers import odd_names
-from volprep.checks.measure import ImageFacts, LabelFacts
+from volprep.checks.measure import CheckedLabel, ImageFacts
 from volprep.findings import Finding, raise_on_errors
 
 __all__ = [
+    "CheckedLabel",
     "Finding",
     "ImageFacts",
-    "LabelFacts",
     "Report",
     "check_cases",
     "examine_cases",

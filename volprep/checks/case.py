@@ -16,8 +16,8 @@ from volprep.cases import Case
 from volprep.checks.content import colours_of, judge_content, swapped_by_dtype
 from volprep.checks.headers import compare_grids, count_chunks, odd_names
 from volprep.checks.measure import (
+    CheckedLabel,
     ImageFacts,
-    LabelFacts,
     Progress,
     measure_image,
     measure_labels,
@@ -27,7 +27,7 @@ from volprep.findings import Finding, Level, Note
 from volprep.geometry import Spacing3
 from volprep.sources import Volume
 
-__all__ = ["CaseFacts", "LabelKind", "examine_case", "said"]
+__all__ = ["CheckedCase", "LabelKind", "examine_case", "said"]
 
 LabelKind = Literal["instances", "classes"]
 Found = TypeVar("Found")
@@ -41,7 +41,7 @@ _MANY_CLASSES = 255
 
 
 @dataclass(frozen=True, slots=True)
-class CaseFacts:
+class CheckedCase:
     """One case as it was found; what could not be read is None.
 
     Attributes
@@ -50,7 +50,7 @@ class CaseFacts:
     image, label, mask : Volume or None
         Opened, not read.
     voxels : ImageFacts or None
-    labels : LabelFacts or None
+    labels : CheckedLabel or None
         None where only the headers were looked at.
     """
 
@@ -59,7 +59,7 @@ class CaseFacts:
     label: Volume | None = None
     mask: Volume | None = None
     voxels: ImageFacts | None = None
-    labels: LabelFacts | None = None
+    labels: CheckedLabel | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -82,7 +82,7 @@ class CaseFacts:
 
 def examine_case(
     case: Case, kind: LabelKind, headers_only: bool, progress: Progress = None
-) -> tuple[CaseFacts, list[Finding]]:
+) -> tuple[CheckedCase, list[Finding]]:
     """Open a case, read its voxels unless only headers are wanted, and say what stands out."""
     findings: list[Finding] = []
 
@@ -101,7 +101,7 @@ def examine_case(
     findings += _headers(case, image, label, mask)
     findings += attempt(lambda: list(count_chunks(case, image, label, mask))) or []
     if headers_only or any(finding.level == "error" for finding in findings):
-        return CaseFacts(case, image, label, mask), findings
+        return CheckedCase(case, image, label, mask), findings
     voxels = None if image is None else attempt(partial(measure_image, image, progress))
     before = len(findings)
     labels = None if label is None else attempt(partial(measure_labels, label, progress))
@@ -118,7 +118,7 @@ def examine_case(
     if mask is not None and valid is not None and not len(valid.ids):
         found = "the valid mask is 0 everywhere: no voxel of the label would be used"
         findings.append(_finding("empty-mask", case, mask, found))
-    return CaseFacts(case, image, label, mask, voxels, labels), findings
+    return CheckedCase(case, image, label, mask, voxels, labels), findings
 
 
 def _unreadable(case: Case, error: SourceError) -> Finding:
@@ -187,7 +187,7 @@ def _voxels(case: Case, image: Volume, facts: ImageFacts) -> Iterator[Finding]:
 
 
 def _labels(
-    case: Case, label: Volume, facts: LabelFacts, kind: LabelKind, *, masked: bool
+    case: Case, label: Volume, facts: CheckedLabel, kind: LabelKind, *, masked: bool
 ) -> Iterator[Finding]:
     count = len(facts.ids)
     if not count:
@@ -217,7 +217,7 @@ def _one_value(case: Case, label: Volume, value: int, kind: LabelKind) -> Iterat
         yield _finding("binary-label", case, label, message)
 
 
-def _classes(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:
+def _classes(case: Case, label: Volume, facts: CheckedLabel) -> Iterator[Finding]:
     top = int(facts.ids[-1])
     if len(facts.ids) > _MANY_CLASSES:
         message = f"{len(facts.ids)} values up to {top} are many for classes"
@@ -228,7 +228,7 @@ def _classes(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:
         yield _finding("missing-classes", case, label, message)
 
 
-def _instances(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:
+def _instances(case: Case, label: Volume, facts: CheckedLabel) -> Iterator[Finding]:
     count = len(facts.ids)
     small = int(np.count_nonzero(facts.sizes < _SMALL))
     if small:
@@ -239,7 +239,7 @@ def _instances(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding
         yield _finding("cut-objects", case, label, message)
 
 
-def _sparse(case: Case, label: Volume, facts: LabelFacts) -> Iterator[Finding]:
+def _sparse(case: Case, label: Volume, facts: CheckedLabel) -> Iterator[Finding]:
     """Where 0 may stand for `not annotated` instead of background."""
     labelled = np.flatnonzero(facts.planes)
     span = int(labelled[-1] - labelled[0]) + 1

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.cases import Case
-from volprep.checks.measure import LabelFacts
+from volprep.checks.measure import CheckedLabel
 from volprep.checks.placement import middle_first
 from volprep.errors import SourceError
 from volprep.findings import Finding
@@ -74,7 +74,7 @@ class Texture(NamedTuple):
 
 
 def judge_content(
-    case: Case, image: Volume | None, label: Volume, facts: LabelFacts, *, instances: bool
+    case: Case, image: Volume | None, label: Volume, facts: CheckedLabel, *, instances: bool
 ) -> Iterator[Finding]:
     """What a label that could be read is, if it is not what it should be; the worst alone."""
 
@@ -155,7 +155,7 @@ def colours_of(case: Case) -> Finding | None:
     return Finding("label-colours", found, case=case.name, path=path)
 
 
-def _values(facts: LabelFacts, finding: Any) -> Iterator[Finding]:
+def _values(facts: CheckedLabel, finding: Any) -> Iterator[Finding]:
     """What the values alone tell."""
     whole = int(facts.sizes.sum()) == facts.size
     if whole and len(facts.ids) > 1 and int(facts.ids[0]) >= _SIGNED:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.cases import Case, Cases
-from volprep.checks.case import CaseFacts, LabelKind, examine_case
+from volprep.checks.case import CheckedCase, LabelKind, examine_case
 from volprep.checks.measure import Progress
 from volprep.checks.placement import Placed, find_misplaced
 from volprep.compute import run_units
@@ -35,7 +35,7 @@ _APART = 3
 class Report:
     """What was found: the facts of each case, and the findings, errors first."""
 
-    facts: tuple[CaseFacts, ...]
+    facts: tuple[CheckedCase, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -139,7 +139,7 @@ def examine_cases(
     return Report(facts, tuple(by_level(_merged(findings))))
 
 
-def _misplaced(facts: Sequence[CaseFacts], doubtful: Set[str | None]) -> Iterator[Finding]:
+def _misplaced(facts: Sequence[CheckedCase], doubtful: Set[str | None]) -> Iterator[Finding]:
     """Labels that lie elsewhere than stored, of the cases whose labels are labels."""
     sound = {
         each.case.name: each
@@ -183,7 +183,7 @@ def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
             yield first
 
 
-def _between(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+def _between(facts: Sequence[CheckedCase]) -> Iterator[Finding]:
     """What does not go together among the cases."""
     images = {each.case.name: each.image for each in facts if each.image is not None}
     flat = {name: "2D" if image.shape[1] == 1 else "3D" for name, image in images.items()}
@@ -210,7 +210,7 @@ def _between(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
     yield from _duplicates(facts)
 
 
-def _binaries(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+def _binaries(facts: Sequence[CheckedCase]) -> Iterator[Finding]:
     """Masks of 0 and 1 beside masks of 0 and 255."""
     only = {
         each.case.name: int(each.labels.ids[0])
@@ -226,7 +226,7 @@ def _binaries(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
         yield Finding("mixed-binary", found)
 
 
-def _duplicates(facts: Sequence[CaseFacts]) -> Iterator[Finding]:
+def _duplicates(facts: Sequence[CheckedCase]) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for each in facts:
         if each.voxels is None:

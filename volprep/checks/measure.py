@@ -13,7 +13,7 @@ from volprep.geometry import Box
 from volprep.sources import Volume
 from volprep.splits import ContentHash, SketchMaker
 
-__all__ = ["ImageFacts", "LabelFacts", "Progress", "measure_image", "measure_labels"]
+__all__ = ["CheckedLabel", "ImageFacts", "Progress", "measure_image", "measure_labels"]
 
 Progress = Callable[[int], None] | None
 Array = npt.NDArray[Any]
@@ -47,7 +47,7 @@ class ImageFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelFacts:
+class CheckedLabel:
     """The voxels of a label.
 
     Attributes
@@ -125,7 +125,7 @@ def measure_image(volume: Volume, progress: Progress = None) -> ImageFacts:
     )
 
 
-def measure_labels(volume: Volume, progress: Progress = None) -> LabelFacts:
+def measure_labels(volume: Volume, progress: Progress = None) -> CheckedLabel:
     """Read labels once, counting runs of equal ids along x instead of voxels.
 
     Parameters
@@ -159,7 +159,7 @@ def measure_labels(volume: Volume, progress: Progress = None) -> LabelFacts:
             progress(box.size)
     totals.pop(0, None)
     ids = sorted(totals)
-    return LabelFacts(
+    return CheckedLabel(
         ids=np.array(ids, np.uint64),
         sizes=np.array([totals[label] for label in ids], np.int64),
         size=int(np.prod(volume.shape[1:], dtype=np.int64)),

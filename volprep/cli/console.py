@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 __all__ = ["print_json", "print_table", "say", "shape_text", "spacing_text", "stage"]
 
@@ -90,8 +89,3 @@ def shape_text(shape: Sequence[int] | None) -> str:
 def spacing_text(spacing: Sequence[float] | None) -> str:
     """``0.3 x 0.1 x 0.1 µm``, or that it is not known."""
     return "unknown" if spacing is None else " x ".join(f"{s:.4g}" for s in spacing) + " µm"
-
-
-def print_mapping(title: str, values: Mapping[str, Any]) -> None:
-    """Names and values, one a row."""
-    print_table(title, ["what", "value"], list(values.items()))

@@ -101,7 +101,7 @@ def _masks(images: list[Path], folder: Path) -> dict[Path, Path]:
         )
     partners = {stem: stem for stem in stems}
     if not masks.keys() >= partners.keys():
-        from volprep.cases.naming import partner_stems  # takes long to load
+        from volprep.cases import partner_stems  # takes long to load
 
         partners = partner_stems(stems, masks)
     for stem, path in zip(stems, images, strict=True):

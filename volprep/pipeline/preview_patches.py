@@ -27,11 +27,11 @@ from volprep.preprocess import CaseLayout
 from volprep.preview import Page, PatchMap, RegionMap, coverage_facts, render_patches
 from volprep.sampling import FilteredRegions, PatchFilter
 
-__all__ = ["Drawn", "preview_patches"]
+__all__ = ["PatchPage", "preview_patches"]
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class PatchPage:
     """The patches of one case, in boxes and in pictures."""
 
     patches: PatchMap
@@ -53,7 +53,7 @@ class Drawn:
 
 def preview_patches(
     config: Config, *, cases: Sequence[str] = (), reporter: Reporter = silent
-) -> Iterator[tuple[str, Drawn]]:
+) -> Iterator[tuple[str, PatchPage]]:
     """Draw the blocks, patches and coverage of each case, as `prepare` would choose them.
 
     Parameters
@@ -68,7 +68,7 @@ def preview_patches(
     ------
     name : str
         Of the case.
-    drawn : Drawn
+    drawn : PatchPage
 
     Raises
     ------
@@ -120,7 +120,7 @@ def preview_patches(
             regions=_regions(how.filter, train, filtered, number, size),
             notes=_notes(how, case),
         )
-        yield case.name, Drawn(drawn, render_patches(drawn))
+        yield case.name, PatchPage(drawn, render_patches(drawn))
 
 
 def _prepared(case: Case, layout: CaseLayout) -> PreparedCase:
