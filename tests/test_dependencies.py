@@ -33,7 +33,8 @@ def plain(name: str) -> str:
 def imported(folder: str) -> dict[str, Path]:
     """Each outer module that some file of a folder imports, anywhere in it, and one such file."""
     found = {}
-    own = {path.stem for path in (ROOT / folder).glob("*.py")} | {"volprep"}
+    beside = [path for path in (ROOT / folder).iterdir() if path.suffix == ".py" or path.is_dir()]
+    own = {path.stem for path in beside} | {"volprep"}
     for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
