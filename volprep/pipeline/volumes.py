@@ -224,5 +224,7 @@ def make_volume(ref: PreparedRef, *, workers: int) -> tuple[int, ...]:
 def _fresh_array(
     arrays: Path, kind: str, shape: Sequence[int], dtype: Any, layout: CaseLayout
 ) -> StoredVolume:
+    """A new array; an old one is unlinked, since its files may be those of a finished set, too."""
     path = arrays.with_name(f"{arrays.name}.{kind}.zarr")
+    remove(path)
     return create_case_array(path, shape, dtype, chunks=CHUNKS, spacing=layout.spacing)
