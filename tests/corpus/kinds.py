@@ -11,6 +11,12 @@ check, with words that it must hold after a colon. `options` are keys of ``data:
 
 from __future__ import annotations
 
+import gzip
+import json
+import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +28,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import tifffile
+import zarr
 from scipy import ndimage
 
 Array = npt.NDArray[Any]
@@ -357,3 +364,371 @@ def _(folder: Path) -> None:
     for seed in range(3):
         image, label = phantom(seed, (96, 96), 20)
         put(folder, image, label[:, ::-1], f"c{seed}")
+
+
+# ---- files that are not what their names say -------------------------------------------
+
+
+def spoil(folder: Path, suffix: str, change: Callable[[Path], object], count: int = 3) -> None:
+    """Sound cases, the image of the second of which is changed."""
+    for seed in range(count):
+        put(folder, *phantom(seed), f"c{seed}", suffix)
+    change(folder / "images" / f"c1{suffix}")
+
+
+_CONTENTS: dict[str, bytes] = {
+    "empty": b"",
+    "html": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+    "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 123456\n",
+    "text": b"z,y,x\n1,2,3\n" * 20,
+    "noise": np.random.default_rng(0).bytes(4000),
+    "zeros": bytes(4000),
+}
+for _suffix in (".tif", ".npy", ".nii", ".nii.gz"):
+    for _content, _bytes in _CONTENTS.items():
+
+        @kind(f"{_content}{_suffix}", "unreadable")
+        def _(folder: Path, suffix: str = _suffix, content: bytes = _bytes) -> None:
+            spoil(folder, suffix, lambda path: path.write_bytes(content))
+
+    @kind(f"cut{_suffix}", "unreadable")
+    def _(folder: Path, suffix: str = _suffix) -> None:
+        spoil(folder, suffix, lambda path: path.write_bytes(path.read_bytes()[:-2000]))
+
+    @kind(f"folder-named{_suffix}")
+    def _(folder: Path, suffix: str = _suffix) -> None:
+        def to_folder(path: Path) -> None:
+            path.unlink()
+            path.mkdir()
+
+        spoil(folder, suffix, to_folder)
+
+    @kind(f"fifo{_suffix}")
+    def _(folder: Path, suffix: str = _suffix) -> None:
+        def to_fifo(path: Path) -> None:
+            path.unlink()
+            os.mkfifo(path)
+
+        spoil(folder, suffix, to_fifo)
+
+    @kind(f"link-to-itself{_suffix}")
+    def _(folder: Path, suffix: str = _suffix) -> None:
+        def to_loop(path: Path) -> None:
+            path.unlink()
+            path.symlink_to(path.name)
+
+        spoil(folder, suffix, to_loop)
+
+    @kind(f"newline-in-name{_suffix}")
+    def _(folder: Path, suffix: str = _suffix) -> None:
+        spoil(folder, suffix, lambda path: path.rename(path.with_name(f"c\n1{suffix}")))
+
+    @kind(f"surrogate-in-name{_suffix}")
+    def _(folder: Path, suffix: str = _suffix) -> None:
+        def rename(path: Path) -> None:
+            os.rename(path, os.fsencode(path.parent) + b"/c\xff1" + suffix.encode())
+
+        spoil(folder, suffix, rename)
+
+    @kind(f"label-missing{_suffix}", "unlabelled-images")
+    def _(folder: Path, suffix: str = _suffix) -> None:
+        spoil(folder, suffix, lambda path: (folder / "labels" / path.name).unlink())
+
+    @kind(f"image-missing{_suffix}", "orphan-labels")
+    def _(folder: Path, suffix: str = _suffix) -> None:
+        spoil(folder, suffix, lambda path: path.unlink())
+
+    @kind(f"shape-differs{_suffix}", "shape-mismatch")
+    def _(folder: Path, suffix: str = _suffix) -> None:
+        spoil(folder, suffix, lambda path: write(path, phantom(1)[0][1:]))
+
+    @kind(f"copy{_suffix}", "copy-left-out")
+    def _(folder: Path, suffix: str = _suffix) -> None:
+        for seed, name in ((0, "a"), (1, "b"), (0, "c"), (2, "d")):
+            put(folder, *phantom(seed), name, suffix)
+
+
+# ---- images -----------------------------------------------------------------------------
+
+
+@kind("nan", "not-finite")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, s: (np.where(i > 150, np.nan, i).astype(np.float32), m))
+
+
+@kind("infinite", "not-finite")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, s: (np.where(i > 150, np.inf, i).astype(np.float32), m))
+
+
+@kind("constant", "constant-image")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, s: (i * (s != 1), m))
+
+
+@kind("blank-sections", "blank-planes")
+def _(folder: Path) -> None:
+    def blank(image: Array) -> Array:
+        image = image.copy()
+        image[[5, 9]] = 0
+        return image
+
+    three(folder, lambda i, m, s: (blank(i), m))
+
+
+@kind("dtypes-differ", "mixed-dtypes")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, s: (i.astype(np.uint16 if s else np.uint8), m))
+
+
+@kind("dimensions-differ", "mixed-dimensions")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, s: (i, m) if s else (i[12], m[12]))
+
+
+@kind("no-labels", "no-labels")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, s: (i, None))
+
+
+@kind("no-spacing", "unknown-spacing")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        put(folder, *phantom(seed), f"c{seed}", ".npy")
+
+
+@kind("sparse-sections", "sparse-label")
+def _(folder: Path) -> None:
+    def sparse(label: Array) -> Array:
+        kept = np.zeros_like(label)
+        kept[::8] = label[::8]
+        return kept
+
+    three(folder, lambda i, m, s: (i, sparse(m)))
+
+
+@kind("huge-floats", "values-too-large")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        image, label = phantom(seed)
+        put(folder, image * 1e300, label, f"c{seed}", ".npy")
+
+
+# ---- files that claim more than they hold -------------------------------------------------
+
+
+def beside(folder: Path, name: str, content: bytes) -> None:
+    """Two sound cases and an image of the given bytes."""
+    for seed in range(2):
+        put(folder, *phantom(seed), f"c{seed}")
+    (folder / "images" / name).write_bytes(content)
+    np.save(folder / "labels" / f"{name.partition('.')[0]}.npy", phantom(2)[1])
+
+
+def _npy_of(shape: tuple[int, ...]) -> bytes:
+    head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    head += b" " * (63 - (10 + len(head)) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head
+
+
+@kind("npy-of-10-18", "unreadable")
+def _(folder: Path) -> None:
+    beside(folder, "x.npy", _npy_of((10**6, 10**6, 10**6)) + bytes(100))
+
+
+@kind("nifti-of-10-13", "unreadable")
+def _(folder: Path) -> None:
+    head = nibabel.Nifti1Header()
+    head.set_data_shape((30000, 30000, 30000))
+    head.set_data_dtype(np.uint8)
+    beside(folder, "x.nii", head.binaryblock + bytes(4))
+
+
+@kind("gzip-bomb", "unreadable")
+def _(folder: Path) -> None:
+    head = nibabel.Nifti1Header()
+    head.set_data_shape((10, 10, 10))
+    head.set_data_dtype(np.uint8)
+    body = gzip.compress(head.binaryblock + bytes(4) + bytes(900), 9) + gzip.compress(
+        bytes(1 << 28), 9
+    )
+    beside(folder, "x.nii.gz", body[:-4000])
+
+
+@kind("npz-bomb", "shape-mismatch")
+def _(folder: Path) -> None:
+    beside(folder, "x.npz", b"")
+    with zipfile.ZipFile(folder / "images" / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("raw.npy", _npy_of((1 << 10, 1 << 9, 1 << 9)) + bytes(1 << 28))
+
+
+@kind("png-bomb", "shape-mismatch")
+def _(folder: Path) -> None:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        body = name + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    pixels = zlib.compressobj(9)
+    data = b"".join(pixels.compress(bytes(20001) * 100) for _ in range(200)) + pixels.flush()
+    head = struct.pack(">IIBBBBB", 20000, 20000, 8, 0, 0, 0, 0)
+    content = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+    for seed in range(2):
+        put(folder, *phantom(seed, (96, 96), 12), f"c{seed}")
+    (folder / "images" / "x.png").write_bytes(content)
+    np.save(folder / "labels" / "x.npy", phantom(2, (96, 96), 12)[1])
+
+
+@kind("hdf5-of-10-18")
+def _(folder: Path) -> None:
+    for seed in range(2):
+        put(folder, *phantom(seed), f"c{seed}")
+    with h5py.File(folder / "images" / "x.h5", "w") as file:
+        file.create_dataset("raw", (10**6,) * 3, "u1", chunks=(64,) * 3)
+    np.save(folder / "labels" / "x.npy", phantom(2)[1])
+
+
+@kind("zarr-of-10-18")
+def _(folder: Path) -> None:
+    for seed in range(2):
+        put(folder, *phantom(seed), f"c{seed}")
+    path = folder / "images" / "x.zarr"
+    zarr.create_array(path, shape=(10**6,) * 3, chunks=(64,) * 3, dtype="u1")
+    np.save(folder / "labels" / "x.npy", phantom(2)[1])
+
+
+@kind("deflate-tiff-bomb", "shape-mismatch")
+def _(folder: Path) -> None:
+    for seed in range(2):
+        put(folder, *phantom(seed), f"c{seed}")
+    planes = (np.zeros((4096, 4096), np.uint8) for _ in range(16))
+    tifffile.imwrite(
+        folder / "images" / "x.tif", planes, shape=(16, 4096, 4096), dtype=np.uint8,
+        compression="zlib", metadata={"axes": "ZYX"},
+    )  # fmt: skip
+    np.save(folder / "labels" / "x.npy", phantom(2)[1])
+
+
+# ---- where things lie ---------------------------------------------------------------------
+
+
+@kind("nifti-mirrored", "geometry-differs")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        image, label = phantom(seed)
+        put(folder, image, None, f"c{seed}", ".nii.gz")
+        (folder / "labels").mkdir(exist_ok=True)
+        turned = np.diag([-1, 1, 1, 1.0])
+        turned[0, 3] = label.shape[2] - 1
+        nii = nibabel.Nifti1Image(np.ascontiguousarray(label.T[::-1]), turned)
+        nii.header.set_xyzt_units("micron")
+        nibabel.save(nii, folder / "labels" / f"c{seed}.nii.gz")
+
+
+@kind("nifti-shifted", "geometry-differs")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        image, label = phantom(seed)
+        put(folder, image, label, f"c{seed}", ".nii")
+        moved = np.diag([1, 1, 1, 1.0])
+        moved[1, 3] = 20
+        nii = nibabel.Nifti1Image(np.ascontiguousarray(label.T), moved)
+        nii.header.set_xyzt_units("micron")
+        nibabel.save(nii, folder / "labels" / f"c{seed}.nii")
+
+
+def _slices(folder: Path, images: list[int], labels: list[int]) -> None:
+    image, label = phantom(0)
+    for what, numbers, voxels in (("images", images, image), ("labels", labels, label)):
+        (folder / what).mkdir()
+        for z in numbers:
+            iio.imwrite(folder / what / f"s_{z:03d}.png", voxels[z].astype(np.uint8))
+
+
+@kind("slices-sound", "-slices-differ", "-slices-missing")
+def _(folder: Path) -> None:
+    _slices(folder, list(range(24)), list(range(24)))
+
+
+@kind("slices-gap-in-both", "slices-missing")
+def _(folder: Path) -> None:
+    _slices(folder, [z for z in range(24) if z != 7], [z for z in range(24) if z != 7])
+
+
+@kind("slices-gap-elsewhere", "slices-differ")
+def _(folder: Path) -> None:
+    _slices(folder, [z for z in range(24) if z != 7], [z for z in range(24) if z != 11])
+
+
+@kind("slices-other-first", "slices-differ")
+def _(folder: Path) -> None:
+    _slices(folder, list(range(20)), list(range(2, 22)))
+
+
+# ---- configs ------------------------------------------------------------------------------
+
+
+def yaml_for(folder: Path, text: str, labels: bool = True) -> Path:
+    """Sound cases and a config with the given lines added."""
+    three(folder, lambda i, m, s: (i, m if labels else None))
+    path = folder / "v.yaml"
+    path.write_text(f"data:\n  root: .\n{text}")
+    return path
+
+
+_CONFIGS = {
+    "truth-for-a-seed": ("seed: no\n", "seed"),
+    "unknown-key": ("pach: 3\n", "unknown key"),
+    "negative-patch": ("plan: {patch_size: [-1, 16, 16]}\n", "patch_size"),
+    "overlap-of-a-patch": (
+        "plan: {patch_size: [8, 16, 16]}\npatching: {name: sequential, overlap: [8, 4, 4]}\n",
+        "overlap",
+    ),
+    "reference-channel": (
+        "patching: {name: stratified, filter: {name: max, threshold: 3, ref_channel: 4}}\n",
+        "ref_channel",
+    ),
+    "aliases": (
+        "augment: &a [&b [1,1,1,1,1,1,1,1,1], *b, *b, *b, *b, *b, *b, *b]\nseed: [*a, *a]\n",
+        "v.yaml",
+    ),
+    "unset-variable": ("output: {dir: $VOLPREP_UNSET_PLACE/x}\n", "environment variable"),
+    "finding-misspelled": (
+        "findings: {ignore: [unknown-spacin]}\n",
+        "mean unknown-spacing",
+    ),
+}
+for _name, (_text, _words) in _CONFIGS.items():
+
+    @kind(f"yaml-{_name}", f"!ConfigError: {_words}")
+    def _(folder: Path, text: str = _text) -> Path:
+        return yaml_for(folder, text)
+
+
+@kind("yaml-copy-paste-without-labels", "!ConfigError: copy_paste")
+def _(folder: Path) -> Path:
+    return yaml_for(folder, "augment: [copy_paste]\n", labels=False)
+
+
+@kind("yaml-filter-mask-without-masks", "option-idle")
+def _(folder: Path) -> Path:
+    return yaml_for(folder, "patching: {name: stratified, filter: {name: mask, coverage: 0.5}}\n")
+
+
+@kind("yaml-foreground-without-labels", "option-idle")
+def _(folder: Path) -> Path:
+    return yaml_for(folder, "preprocess: {region: foreground}\n", labels=False)
+
+
+@kind("yaml-in-json", *SOUND)
+def _(folder: Path) -> Path:
+    three(folder, lambda i, m, s: (i, m))
+    path = folder / "v.json"
+    path.write_text(json.dumps({"data": {"root": "."}}))
+    return path
+
+
+@kind("yaml-is-a-folder", "!SourceError")
+def _(folder: Path) -> None:
+    (folder / "nothing").mkdir()

@@ -36,6 +36,8 @@ Array = npt.NDArray[Any]
 #: Spacings beyond these (µm) are no microscope's, nor a scanner's.
 _SPACING_RANGE = (1e-4, 1e4)
 _FEW_LABELLED = 0.05
+#: Sums of squares of these fit float64, and the values float32, which networks take.
+_MOST_FLOAT32 = 3e38
 _SMALL = 10
 _MANY_CLASSES = 255
 
@@ -173,6 +175,9 @@ def _voxels(case: Case, image: Volume, facts: ImageFacts) -> Iterator[Finding]:
     if facts.not_finite:
         message = f"{facts.not_finite} voxels are NaN or infinite"
         yield _finding("not-finite", case, image, message)
+    largest = max(map(abs, (*facts.low, *facts.high)))
+    if _MOST_FLOAT32 < largest < math.inf:
+        yield _finding("values-too-large", case, image, f"values up to {largest:g}")
     for channel, (low, high) in enumerate(zip(facts.low, facts.high, strict=True)):
         if low >= high:
             which = f"channel {channel}" if image.shape[0] > 1 else "the image"

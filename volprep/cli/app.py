@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import platform
 import signal
 import sys
+import tempfile
 import threading
 import time
+import traceback
 from typing import Annotated, Any
 
+import click
 import typer
 from typer.core import TyperGroup
 
-from volprep.errors import VolprepError
+from volprep.errors import SourceError, StoreError, VolprepError
 from volprep.version import __version__
 
 __all__ = ["Executor", "Scheduler", "app", "main"]
@@ -79,14 +84,62 @@ class _Commands(TyperGroup):
         except OSError as error:
             if ctx.params.get("debug"):
                 raise
+            # What is read is wrapped where it is read, so that this is about what is written.
             where = f"{error.filename}: " if error.filename else ""
-            print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-            raise typer.Exit(1) from None
+            print(f"error: {where}{error.strerror or error}; {_remedy(error)}", file=sys.stderr)
+            raise typer.Exit(StoreError.exit_code) from None
         except KeyboardInterrupt as error:
             print("interrupted; what is done is kept, the same command goes on", file=sys.stderr)
             raise typer.Exit(
                 _TERMINATED if isinstance(error, _Terminated) else _INTERRUPTED
             ) from None
+        except MemoryError:
+            if ctx.params.get("debug"):
+                raise
+            print(
+                "error: not enough memory; use fewer --workers, or a machine with more",
+                file=sys.stderr,
+            )
+            raise typer.Exit(1) from None
+        except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug"):
+                raise
+            if isinstance(error, RuntimeError) and "Symlink loop" in str(error):
+                print(f"error: {error}; remove the link that leads to itself", file=sys.stderr)
+                raise typer.Exit(SourceError.exit_code) from None
+            print(f"error: internal: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"a report to send was written to {_write_report(error)}", file=sys.stderr)
+            raise typer.Exit(1) from None
+
+
+def _remedy(error: OSError) -> str:
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return "check its permissions, or choose another place"
+    if error.errno == errno.ENOSPC:
+        return "free some space, then run it again"
+    return "choose another place, or mend this one"
+
+
+def _write_report(error: Exception) -> str:
+    """The place of a text with everything that is needed to find a fault of volprep."""
+    lines = [
+        f"volprep {__version__}, Python {sys.version}, {platform.platform()}",
+        f"command: {' '.join(sys.argv)}",
+        "",
+        *traceback.format_exception(error),
+    ]
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="volprep-report-", suffix=".txt", delete=False, encoding="utf-8",
+            errors="backslashreplace",
+        ) as file:  # fmt: skip
+            file.write("\n".join(lines))
+            return file.name
+    except OSError:
+        print("\n".join(lines), file=sys.stderr)
+        return "standard error, above"
 
 
 app = typer.Typer(

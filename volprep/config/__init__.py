@@ -12,6 +12,7 @@ from volprep.config.reading import (
     load_config,
     load_training_config,
     load_yaml,
+    make_config,
     with_values,
 )
 from volprep.config.sections import (
@@ -39,6 +40,7 @@ __all__ = [
     "load_config",
     "load_training_config",
     "load_yaml",
+    "make_config",
     "parse_memory",
     "parse_spacing",
     "with_values",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "load_config",
     "load_training_config",
     "load_yaml",
+    "make_config",
     "with_values",
 ]
 
@@ -60,6 +62,26 @@ def load_training_config(path: str | Path) -> TrainingConfig:
         As `load_config`.
     """
     return _load_model(Path(path), TrainingConfig)
+
+
+def make_config(content: Mapping[str, Any], where: str) -> Config:
+    """A config of values that a command was given, checked as if they stood in a YAML.
+
+    Raises
+    ------
+    ConfigError
+        If a value does not fit; `where` begins the message.
+    """
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(
+            "\n".join(
+                f"{where}: {'.'.join(map(str, e['loc']))}: found {_shorten(e['input'])}; "
+                f"{str(e['msg']).removeprefix('Value error, ')}"
+                for e in error.errors()
+            )
+        ) from None
 
 
 def with_values(section: Model, given: Mapping[str, Any], where: str) -> Model:
@@ -146,6 +168,7 @@ def _load_model(path: Path, model: type[Model]) -> Model:
 def _parse(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
     """The values of a YAML file, and the line of each key."""
     text = _read_text(path)
+    _check_aliases(path, text)
     lines: dict[tuple[str | int, ...], int] = {}
     try:
         loader = _Loader(text)
@@ -166,7 +189,52 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]
     return content, lines
 
 
+#: More nodes than this, aliases followed, are no config: a few lines can stand for billions.
+_MOST_NODES = 1_000_000
+
+
+def _check_aliases(path: Path, text: str) -> None:
+    """Refuse a YAML whose aliases stand for more than a config can hold, or for themselves."""
+    if "*" not in text:
+        return
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return  # which is told where it is read
+    sizes: dict[int, int | None] = {}
+
+    def size(node: yaml.Node | None) -> int:
+        if node is None:
+            return 0
+        known = sizes.setdefault(id(node), None) if id(node) in sizes else -1
+        if known is None:
+            line = node.start_mark.line + 1
+            raise ConfigError(f"{path}:{line}: an alias refers to what it is part of; write it out")
+        if known >= 0:
+            return known
+        sizes[id(node)] = None
+        parts = [
+            part
+            for each in (node.value if not isinstance(node, yaml.ScalarNode) else ())
+            for part in (each if isinstance(each, tuple) else (each,))
+        ]
+        count = 1 + sum(size(part) for part in parts)
+        if count > _MOST_NODES:
+            line = node.start_mark.line + 1
+            raise ConfigError(
+                f"{path}:{line}: its aliases stand for {count} values; write them out"
+            )
+        sizes[id(node)] = count
+        return count
+
+    size(root)
+
+
 def _read_text(path: Path) -> str:
+    if path.is_dir():
+        inside = path / "config.resolved.yaml"
+        what = f"the YAML of this patch set is {inside}" if inside.is_file() else "give a YAML"
+        raise ConfigError(f"{path}: a folder, where a config is wanted; {what}")
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -278,7 +346,7 @@ def _all_keys(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str]]
 
 def _with_absolute_paths(config: Config, base: Path) -> Config:
     def absolute(path: Path | None) -> Path | None:
-        return None if path is None else (base / path.expanduser()).resolve()
+        return None if path is None else _absolute(base, path)
 
     cases = [
         case.model_copy(
@@ -295,12 +363,25 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     ]
     regions = config.data.regions
     if isinstance(regions, Path):
-        regions = (base / regions.expanduser()).resolve()
+        regions = _absolute(base, regions)
     data = config.data.model_copy(
         update={"root": absolute(config.data.root), "cases": cases, "regions": regions}
     )
     output = config.output.model_copy(update={"dir": absolute(config.output.dir)})
     return config.model_copy(update={"data": data, "output": output})
+
+
+def _absolute(base: Path, path: Path) -> Path:
+    """A path of the YAML with ``~`` and ``$VARIABLE`` filled in, from the YAML's folder on."""
+    text = os.path.expandvars(str(path))
+    if match := re.search(r"\$(\w+|\{[^}]*\})", text):
+        raise ConfigError(
+            f"{path}: the environment variable {match[0]} is not set; set it or write the path out"
+        )
+    try:
+        return (base / Path(text).expanduser()).resolve()
+    except RuntimeError as error:  # a link that leads to itself, or no home
+        raise ConfigError(f"{path}: {error}; correct the path") from None
 
 
 def canonical_json(model: BaseModel) -> str:

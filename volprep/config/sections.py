@@ -14,6 +14,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -34,6 +35,15 @@ Values = Annotated[
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads no, off and yes as truth values, which would pass for 0 and 1."""
+        field = cls.model_fields.get(info.field_name or "")
+        if isinstance(value, bool) and field is not None and "bool" not in repr(field.annotation):
+            raise ValueError("yes, no, on and off are truth values in YAML; another is wanted")
+        return value
+
 
 class CaseConfig(Section):
     """One case given by hand."""
@@ -50,7 +60,9 @@ class CaseConfig(Section):
     label_axes: str | None = Field(None, description="Axes of the label file, such as ZYX.")
     spacing: Spacing = Field(None, description="(z, y, x) in µm, or a text such as '50, 4, 4 nm'.")
     group: str | None = Field(None, description="Cases of one group stay in one split.")
-    weight: float = Field(1.0, gt=0, description="How often it is drawn, against the others.")
+    weight: float = Field(
+        1.0, gt=0, le=1e6, description="How often it is drawn, against the others."
+    )
 
 
 class LabelsConfig(Section):

@@ -439,6 +439,13 @@ TABLE: dict[str, Kind] = {
         why="A mask of 0 and 1 read as instances says that all objects are one.",
         example="a binary nuclei mask with `label_kind: instances`",
     ),
+    "option-idle": Kind(
+        "warning",
+        wanted="options that have something to act on",
+        todo="leave the option out, or give what it needs",
+        why="An option was set that does nothing with this data.",
+        example="`filter: {name: mask}` without masks",
+    ),
     "orphan-labels": Kind(
         "warning",
         wanted="an image for each label",
@@ -736,6 +743,13 @@ TABLE: dict[str, Kind] = {
         why="ImageJ keeps signed numbers shifted by 32768 and says so in its calibration, which "
         "is applied.",
         example="a label of 0, 1, 2 that is stored as 32768, 32769, 32770",
+    ),
+    "values-too-large": Kind(
+        "error",
+        wanted="values that fit 32-bit floating point",
+        todo="scale the image, or mend what wrote it",
+        why="Networks compute in 32 bits or less; larger values become infinite.",
+        example="a float64 image of values up to 1e300",
     ),
     "vanished-ids": Kind(
         "warning",

@@ -7,7 +7,14 @@ YAML -load_config-> Config -chosen_cases-> Cases -survey-> headers -decide-> Pla
 from volprep.pipeline.bake import run_bake
 from volprep.pipeline.check import check
 from volprep.pipeline.decide import measure_plan, plan_of, plan_of_shape
-from volprep.pipeline.inputs import chosen_cases, compute_with, list_cases, load_target, voxel_count
+from volprep.pipeline.inputs import (
+    chosen_cases,
+    compute_with,
+    is_config,
+    list_cases,
+    load_target,
+    voxel_count,
+)
 from volprep.pipeline.measure import fingerprint
 from volprep.pipeline.prepare import foresee, make_units, next_units, prepare
 from volprep.pipeline.repair import repair
@@ -20,6 +27,7 @@ __all__ = [
     "compute_with",
     "fingerprint",
     "foresee",
+    "is_config",
     "list_cases",
     "load_target",
     "make_units",

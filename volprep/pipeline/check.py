@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from volprep.cases import Cases
 from volprep.checks import Report, examine_cases
 from volprep.config import Config
-from volprep.errors import DataCheckError, PlanError, SourceError
+from volprep.errors import ConfigError, DataCheckError, PlanError, SourceError
 from volprep.findings import Finding, by_level
 from volprep.geometry import Shape3
 from volprep.pipeline.decide import decide, split_cases, survey
@@ -41,7 +41,9 @@ def check(
     error. What a wrong case leads to further on (that what is left cannot be divided) is
     told after it, or in one breath with it.
     """
-    sound = _without_errors(config, cases)
+    heads = examine_cases(cases, headers_only=True, workers=config.compute.workers)
+    _refuse_misfits(config, cases, heads)
+    sound = _without_errors(cases, heads)
     report = examine_cases(
         cases,
         headers_only=headers_only,
@@ -64,6 +66,7 @@ def check(
             hashes=report.hashes,
             sketches=report.sketches,
         )
+    findings += _idle(config, heads)
     if intensities and not headers_only:
         findings += _clips(config, chosen)
     if impossible is not None and len(sound) == len(cases):
@@ -82,9 +85,53 @@ def values_of(report: Report, cases: Cases) -> frozenset[int] | None:
     return frozenset(values | ({0} if background else set()))
 
 
-def _without_errors(config: Config, cases: Cases) -> Cases:
+def _refuse_misfits(config: Config, cases: Cases, heads: Report) -> None:
+    """Values that fit the schema but not the data, before any voxel is read.
+
+    Raises
+    ------
+    ConfigError
+        With all of them.
+    """
+    wrong = []
+    patch, overlap = config.plan.patch_size, config.patching.overlap
+    if patch is not None and any(o >= p for o, p in zip(overlap, patch, strict=True)):
+        wrong.append(
+            f"patching.overlap: {list(overlap)} is not smaller than plan.patch_size {list(patch)}; "
+            "give less along every axis"
+        )
+    channels = [facts.image.shape[0] for facts in heads.facts if facts.image is not None]
+    chosen = config.patching.filter
+    if chosen.name not in ("none", "mask") and channels and chosen.ref_channel >= min(channels):
+        wrong.append(
+            f"patching.filter.ref_channel: {chosen.ref_channel} of {min(channels)} channels; "
+            f"give 0 to {min(channels) - 1}"
+        )
+    if "copy_paste" in _augmentations(config) and all(case.label is None for case in cases):
+        wrong.append("augment.copy_paste: copies labelled objects, and there are no labels")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _augmentations(config: Config) -> set[str]:
+    """The names of the transforms that are asked for."""
+    listed = config.augment
+    if isinstance(listed, str):
+        return set()
+    return {name for each in listed for name in ([each] if isinstance(each, str) else each)}
+
+
+def _idle(config: Config, heads: Report) -> Iterator[Finding]:
+    """What is asked for and does nothing with this data."""
+    if config.patching.filter.name == "mask" and all(facts.mask is None for facts in heads.facts):
+        yield Finding("option-idle", "`patching.filter.name: mask` without a single valid mask")
+    foreground = config.preprocess.region == "foreground"
+    if foreground and all(facts.label is None for facts in heads.facts):
+        yield Finding("option-idle", "`preprocess.region: foreground` without a single label")
+
+
+def _without_errors(cases: Cases, heads: Report) -> Cases:
     """The cases whose headers show no error."""
-    heads = examine_cases(cases, headers_only=True, workers=config.compute.workers)
     wrong = {finding.case for finding in heads.findings if finding.level == "error"}
     sound = tuple(case for case in cases if case.name not in wrong)
     return dataclasses.replace(cases, items=() if None in wrong else sound)

@@ -25,6 +25,8 @@ from volprep.config import (
     ComputeConfig,
     Config,
     load_config,
+    load_yaml,
+    make_config,
     with_values,
 )
 from volprep.errors import ConfigError, SourceError
@@ -39,6 +41,7 @@ __all__ = [
     "chosen_cases",
     "compute_with",
     "engine_of",
+    "is_config",
     "list_cases",
     "load_target",
     "voxel_count",
@@ -66,7 +69,7 @@ def load_target(
         Keys of ``data:`` for a folder; None leaves one out.
     """
     given = {name: value for name, value in data.items() if value is not None}
-    if path.suffix.lower() in (".yaml", ".yml"):
+    if is_config(path):
         config = load_config(path)
         check_augment(config, f"{path}: augment")
         targets_from_config(config.targets, where=f"{path}: targets")
@@ -74,10 +77,31 @@ def load_target(
             words = ", ".join([*given, *(["masks"] if masks else [])])
             raise ConfigError(f"{path}: {words}: goes with a folder; put it in the YAML")
     elif masks is not None:
-        config = Config.model_validate({"data": {"cases": _pairs(path, masks), **given}})
+        config = make_config({"data": {"cases": _pairs(path, masks), **given}}, str(path))
     else:
-        config = Config.model_validate({"data": {"root": path.resolve(), **given}})
+        config = make_config({"data": {"root": _resolved(path), **given}}, str(path))
     return config.model_copy(update={"plan": with_values(config.plan, plan or {}, "plan")})
+
+
+def is_config(path: Path) -> bool:
+    """Whether a file is a config: by its suffix, or a text with ``data:`` under any other."""
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return True
+    if path.suffix.lower() not in ("", ".json", ".txt", ".conf", ".cfg") or not path.is_file():
+        return False
+    if path.stat().st_size > 1 << 20:
+        return False
+    try:
+        return "data" in load_yaml(path)
+    except ConfigError:
+        return False
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError:
+        raise SourceError(path, "is a link that leads to itself", "remove the link") from None
 
 
 def _pairs(images: Path, masks: Path) -> list[dict[str, Path]]:

@@ -1,0 +1,179 @@
+"""Every way in: whatever is given, what comes back is a message and an exit code of the family."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from volprep import pipeline
+from volprep.config import load_config
+from volprep.errors import ConfigError
+
+
+def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "volprep", *map(str, arguments)]
+    own = {**os.environ, **(env or {})}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=own)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    for what in ("images", "labels"):
+        (folder / what).mkdir(parents=True)
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        np.save(folder / f"images/c{number}.npy", rng.integers(0, 99, (8, 24, 24)).astype(np.uint8))
+        np.save(folder / f"labels/c{number}.npy", np.tri(24, dtype=np.uint8)[None].repeat(8, 0))
+    return folder
+
+
+def test_what_is_no_error_of_ours_is_a_line_and_a_report(tmp_path: Path) -> None:
+    code = (
+        "import sys, volprep.pipeline as p\n"
+        "def broken(*_, **__): raise ZeroDivisionError('of the test')\n"
+        "p.load_target = broken\n"
+        "from volprep.__main__ import main\n"
+        "sys.argv = ['volprep', 'check', 'x']\nmain()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "error: internal: ZeroDivisionError: of the test" in done.stderr
+    assert "Traceback" not in done.stderr
+    (report,) = tmp_path.glob("volprep-report-*.txt")
+    assert str(report) in done.stderr
+    assert "Traceback" in report.read_text()
+    assert "volprep check x" in report.read_text()
+
+
+@pytest.mark.parametrize("spacing", ["16 nm", "abc", "1,2", "-1,1,1", "0,0,0", "1,1,1 pixels"])
+def test_a_spacing_that_is_none_is_an_error_of_the_config(data: Path, spacing: str) -> None:
+    for command in ("init", "autoconfig"):
+        done = run(command, data, "--spacing", spacing)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+        assert "spacing" in done.stderr
+
+
+def test_autoconfig_refuses_a_spacing_beside_a_config(data: Path) -> None:
+    path = data / "v.yaml"
+    path.write_text("data: {root: .}\n")
+    done = run("autoconfig", path, "--spacing", "1,1,1")
+    assert done.returncode == 2
+    assert "spacing: goes with a folder; put it in the YAML" in done.stderr
+
+
+def _bomb() -> str:
+    """A few lines that stand for nine to the power of eight values."""
+    lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    for one, other in pairwise("abcdefgh"):
+        lines.append(f"{other}: &{other} [{', '.join(['*' + one] * 9)}]")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: no\n", "seed: found False"),
+        ("split: {fraction: yes}\n", "split.fraction: found True"),
+        ("x: &a [1]\nseed: [*a\n", "no valid YAML"),
+        ("seed: &a [*a]\n", "an alias refers to what it is part of"),
+        (
+            _bomb(),
+            "its aliases stand for",
+        ),
+        ("output: {dir: $VOLPREP_NOT_SET/x}\n", "the environment variable $VOLPREP_NOT_SET"),
+        ("data2: {}\n", "unknown key"),
+    ],
+)  # fmt: skip
+def test_what_a_yaml_can_hold_is_told(data: Path, text: str, words: str) -> None:
+    path = data / "v.yaml"
+    path.write_text(f"data: {{root: .}}\n{text}")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert words in str(caught.value)
+
+
+def test_paths_expand_variables_and_home(
+    data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VOLPREP_PLACE", str(data))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "v.yaml"
+    path.write_text("data: {root: $VOLPREP_PLACE}\noutput: {dir: ~/out}\n")
+    config = load_config(path)
+    assert config.data.root == data.resolve()
+    assert config.output.dir == (tmp_path / "out").resolve()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "plan: {patch_size: [4, 8, 8]}\npatching: {overlap: [4, 0, 0]}\n",
+            "patching.overlap: [4, 0, 0] is not smaller",
+        ),
+        (
+            "patching: {name: stratified, filter: {name: max, threshold: 1, ref_channel: 3}}\n",
+            "patching.filter.ref_channel: 3 of 1 channels; give 0 to 0",
+        ),
+    ],
+)
+def test_values_that_fit_the_schema_but_not_the_data_are_told_before_a_voxel_is_read(
+    data: Path, text: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from volprep.sources import Volume
+
+    path = data / "v.yaml"
+    path.write_text(f"data: {{root: .}}\n{text}")
+    config = load_config(path)
+
+    def read(*_: object) -> None:
+        raise AssertionError("a voxel was read")
+
+    monkeypatch.setattr(Volume, "read", read)
+    with pytest.raises(ConfigError) as caught:
+        pipeline.check(config, pipeline.list_cases(config))
+    assert words in str(caught.value)
+
+
+def test_copy_paste_without_labels_is_an_error_of_the_config(data: Path) -> None:
+    for path in (data / "labels").iterdir():
+        path.unlink()
+    (data / "labels").rmdir()
+    path = data / "v.yaml"
+    path.write_text("data: {root: .}\naugment: [copy_paste]\n")
+    config = load_config(path)
+    with pytest.raises(ConfigError, match="copy_paste: copies labelled objects"):
+        pipeline.check(config, pipeline.list_cases(config))
+
+
+def test_a_folder_in_place_of_a_yaml_says_what_is_wanted(data: Path) -> None:
+    done = run("preview-augment", data)
+    assert done.returncode == 2
+    assert "a folder, where a config is wanted; give a YAML" in done.stderr
+
+
+def test_a_config_under_another_suffix_is_read(data: Path) -> None:
+    path = data / "volprep.json"
+    path.write_text('{"data": {"root": ".", "spacing": [1, 1, 1]}}')
+    done = run("check", path, "--headers-only")
+    assert done.returncode == 0, done.stderr
+    assert "c2" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_what_may_not_be_written_ends_with_the_code_of_its_family(data: Path) -> None:
+    data.chmod(0o500)
+    done = run("init", data, "-o", data / "v.yaml")
+    data.chmod(0o700)
+    assert done.returncode == 6
+    assert "check its permissions" in done.stderr
