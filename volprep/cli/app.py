@@ -14,7 +14,6 @@ import time
 import traceback
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -66,6 +65,10 @@ def _watch_signals() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+#: What Typer tells by itself: wrong options. Newer versions bring Click along under another name.
+_UsageError = typer.BadParameter.__mro__[2]
+
+
 class _Commands(TyperGroup):
     """Runs a command and turns what goes wrong into a message and an exit code."""
 
@@ -101,7 +104,7 @@ class _Commands(TyperGroup):
                 file=sys.stderr,
             )
             raise typer.Exit(1) from None
-        except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException):
+        except (typer.Exit, typer.Abort, _UsageError):
             raise
         except Exception as error:
             if ctx.params.get("debug"):
