@@ -233,9 +233,8 @@ def _(folder: Path) -> None:
         for what in ("images", "labels"):
             (folder / what).mkdir(exist_ok=True)
         picture(folder / "images" / f"c{seed}.png", image)
-        picture(
-            folder / "labels" / f"c{seed}.jpg", (255 * (label > 0)).astype(np.uint8), quality=40
-        )
+        mask = np.ascontiguousarray((255 * (label > 0)).astype(np.uint8))
+        (folder / "labels" / f"c{seed}.jpg").write_bytes(imagecodecs.jpeg_encode(mask, level=40))
 
 
 @kind("mixed-sections", "mixed-binary")

@@ -66,7 +66,7 @@ def _watch_signals() -> None:
 
 
 #: What Typer tells by itself: wrong options. Newer versions bring Click along under another name.
-_UsageError = typer.BadParameter.__mro__[2]
+_UsageError: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException
 
 
 class _Commands(TyperGroup):
