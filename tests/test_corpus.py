@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpus.kinds import KINDS
+from corpus_kinds import KINDS
 
 #: Resident memory that a look at any kind may take.
 PEAK = 500 * 2**20
@@ -26,7 +26,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
         place = made if isinstance(made, Path) else folder
         lines.append(f"{name}\t{place}\t{json.dumps(kind.options)}\n")
     done = subprocess.run(
-        [sys.executable, "-m", "corpus.runner"],
+        [sys.executable, "-m", "corpus_runner"],
         input="".join(lines), capture_output=True, text=True, check=True,
         cwd=Path(__file__).parent,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Looks at folders of the corpus, each in a child with limits of time and memory.
 
-    python -m corpus.runner < lines of "name<TAB>path<TAB>options as JSON"
+    python -m corpus_runner < lines of "name<TAB>path<TAB>options as JSON"
 
 prints one JSON line a folder: the findings as [name, level], or the error's family.
 """
@@ -63,20 +63,12 @@ def in_a_child(path: Path, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the list, print the results."""
-    import cc3d  # noqa: F401 - everything is imported once, before the children are made
-    import h5py  # noqa: F401
-    import nibabel  # noqa: F401
-    import tifffile  # noqa: F401
-    import zarr  # noqa: F401
-
-    import volprep.pipeline
-
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    del volprep
-    for line in sys.stdin:
+    """Read the list, print the results; the first kind of the list must be a sound one."""
+    for number, line in enumerate(sys.stdin):
         name, path, options = line.rstrip("\n").split("\t")
-        given = {key: value for key, value in json.loads(options).items()}
+        given = json.loads(options)
+        if number == 0:  # what is imported and compiled before the children are made is theirs
+            look(Path(path), given)
         print(json.dumps({"name": name, **in_a_child(Path(path), given)}), flush=True)
 
 
