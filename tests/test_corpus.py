@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from corpus_kinds import KINDS
 
+pytestmark = pytest.mark.slow
+
 #: Resident memory that a look at any kind may take.
 PEAK = 500 * 2**20
 

@@ -182,9 +182,9 @@ def _scattered(block: Array, finding: Any) -> Iterator[Finding]:
 
 
 def _two_valued(block: Array) -> bool:
-    """Whether half of the voxels hold the smallest or the largest value, as in a soft mask."""
+    """Whether a third of the voxels hold the smallest or largest value, as in a soft mask."""
     low, high = np.mean(block == block.min()), np.mean(block == block.max())
-    return bool(low + high >= 0.5 and min(low, high) >= 0.01)
+    return bool(low + high >= 0.35 and min(low, high) >= 0.01)
 
 
 def _swapped(image: Array, label: Array) -> bool:

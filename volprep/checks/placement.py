@@ -232,7 +232,7 @@ def _measures(block: _Block, labels: Labels) -> npt.NDArray[np.float64]:
     borders, foreground = _shown(labels)
     return np.array(
         [
-            0.0 if shown is None else abs(float(shown.ravel() @ view.ravel())) / view.size
+            0.0 if shown is None else abs(_mean_product(shown, view))
             for channel in range(len(block.views) // 2)
             for shown, view in _pairs(block, channel, borders, foreground)
         ]
@@ -395,6 +395,11 @@ def _scaled(block: Array) -> Array:
 
 def _correlation(one: Array, other: Array) -> float:
     """Pearson's, of blocks of one shape."""
-    a, b = one.ravel() - one.mean(), other.ravel() - other.mean()
-    size = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / size if size > 0 else 0.0
+    a, b = one - one.mean(), other - other.mean()
+    size = math.sqrt(_mean_product(a, a) * _mean_product(b, b))
+    return _mean_product(a, b) / size if size > 0 else 0.0
+
+
+def _mean_product(one: Array, other: Array) -> float:
+    """Without BLAS, whose threads wait for each other where all processors are busy."""
+    return float(np.multiply(one, other).mean(dtype=np.float64))

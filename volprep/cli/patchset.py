@@ -155,7 +155,7 @@ def _settings(
     """The config, with what the command line says of it."""
     from volprep import pipeline
 
-    if config.suffix.lower() not in (".yaml", ".yml"):
+    if not pipeline.is_config(config):
         raise ConfigError(f"{config}: no .yaml; write one with: volprep init {config}")
     settings = pipeline.load_target(config)
     compute = pipeline.compute_with(
