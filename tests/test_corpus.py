@@ -48,3 +48,7 @@ def test_each_kind_is_told_as_what_it_is(name: str, told: dict[str, dict[str, An
             assert "error" not in result, result
             assert (wanted.removeprefix("-") in names) != wanted.startswith("-"), (wanted, result)
     assert result["peak"] < PEAK, result
+
+
+def test_the_corpus_is_large() -> None:
+    assert len(KINDS) >= 150

@@ -115,7 +115,8 @@ def examine_case(
     if labels is not None and case.rules:
         findings.append(_repaired(case, label))
     if label is not None and labels is not None:
-        told = list(judge_content(case, image, label, labels, instances=kind == "instances"))
+        seen = None if voxels is None else image  # what could not be read is told already
+        told = list(judge_content(case, seen, label, labels, instances=kind == "instances"))
         findings += told or _labels(case, label, labels, kind, masked=mask is not None)
     if mask is not None and valid is not None and not len(valid.ids):
         found = "the valid mask is 0 everywhere: no voxel of the label would be used"

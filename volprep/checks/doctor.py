@@ -127,7 +127,8 @@ def examine_cases(
     findings += [finding for _, found in looked for finding in found]
     findings += _between(facts)
     if not headers_only:
-        findings += _misplaced(facts, {f.case for f in findings if f.name in _NO_LABELS})
+        doubtful = {f.case for f in findings if f.level == "error" or f.name in _NO_LABELS}
+        findings += list(_misplaced(facts, doubtful))
     report = Report(facts, ())
     if splits is not None:
         audit = audit_splits(
