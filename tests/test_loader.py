@@ -252,10 +252,11 @@ def test_samples_are_those_of_torchs_dataloader(patches, augment, threads):
             assert equal(a, b)
 
 
-def test_processes_give_what_threads_give(patches):
-    processes = dataloader(patches, num_workers=2, multiprocessing_context="fork")
-    threads = dataloader(patches, steps=None)
-    for _ in range(2):
+@pytest.mark.parametrize("steps", [None, 5])
+def test_processes_give_what_threads_give(patches, steps):
+    processes = dataloader(patches, steps=steps, num_workers=2, multiprocessing_context="fork")
+    threads = dataloader(patches, steps=steps)
+    for _ in range(3):
         for a, b in zip(processes, threads, strict=True):
             assert equal(a, b)
 

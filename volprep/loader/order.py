@@ -72,20 +72,25 @@ class EpochSampler(Sampler[tuple[int, int]]):
     epoch : int
         The first one; each pass over the sampler is one, unless `set_epoch` is called
         (Lightning and training loops for DistributedSampler do so).
+    length : int or None
+        Samples of an epoch, which goes on where the one before ended; None takes the whole
+        data set.
     """
 
-    def __init__(self, dataset: Seeded, shuffle: bool, epoch: int = 0) -> None:
+    def __init__(
+        self, dataset: Seeded, shuffle: bool, epoch: int = 0, length: int | None = None
+    ) -> None:
         self.order = SampleOrder(len(dataset), dataset.seed, shuffle)
-        self.epoch = epoch
+        self.epoch, self.length = epoch, self.order.count if length is None else length
 
     def __len__(self) -> int:
-        return self.order.count
+        return self.length
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch of the next pass."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self.epoch
+        first = self.epoch * self.length
         self.epoch += 1
-        return ((epoch, int(number)) for number in self.order.of(epoch))
+        return map(self.order.at, range(first, first + self.length))

@@ -215,7 +215,7 @@ def dataloader(
         As of `PatchLoader`.
     num_workers : int
         Asks for torch's DataLoader with so many processes instead: the same samples in the
-        same order, one pass an epoch, at several times the CPU time.
+        same order, at several times the CPU time.
     multiprocessing_context
         As torch's, for processes.
     **options
@@ -231,18 +231,19 @@ def dataloader(
     dataset = PatchDataset(path, split, augment=chosen, **options)
     shuffled = split == "train" if shuffle is None else shuffle
     size = dataset.batch_size if batch_size is None else batch_size
+    if steps == "plan":
+        steps = dataset.training["steps_per_epoch"] if split == "train" else None
     if num_workers:
+        length = None if steps is None else steps * size
         return DataLoader(
             dataset,
             batch_size=size,
-            sampler=EpochSampler(dataset, shuffled, start_epoch),
+            sampler=EpochSampler(dataset, shuffled, start_epoch, length),
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=True,
             multiprocessing_context=multiprocessing_context,
         )
-    if steps == "plan":
-        steps = dataset.training["steps_per_epoch"] if split == "train" else None
     return PatchLoader(
         dataset, size, threads=threads, steps=steps, shuffle=shuffled, rank=rank,
         world_size=world_size, epoch=start_epoch, prefetch=prefetch, pin_memory=pin_memory,
