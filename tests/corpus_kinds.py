@@ -143,7 +143,7 @@ for _dtype in ("uint8", "uint16", "int16", "float32", "float64", "uint32", "int3
     def _(folder: Path, dtype: str = _dtype) -> None:
         three(folder, lambda i, m, _: (i.astype(dtype), m))
 
-    @kind(f"sound-label-{_dtype}", *SOUND)
+    @kind(f"sound-label-{_dtype}", *SOUND, *(("labels-from-float",) if "float" in _dtype else ()))
     def _(folder: Path, dtype: str = _dtype) -> None:
         three(folder, lambda i, m, _: (i, m.astype(dtype)))
 
@@ -224,6 +224,48 @@ def _(folder: Path) -> None:
         return ndimage.zoom(40.0 * label[:, ::2, ::2], (1, 2, 2), order=1).astype(np.uint16)
 
     three(folder, lambda i, m, _: (i, resized(m)))
+
+
+@kind("jpeg-images", "image-lossy", "-label-lossy")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        image, label = phantom(seed, (96, 96), 12)
+        put(folder, image, None, f"c{seed}", ".png")
+        (folder / "images" / f"c{seed}.png").unlink()
+        jpeg = imagecodecs.jpeg_encode(np.ascontiguousarray(image), level=90)
+        (folder / "images" / f"c{seed}.jpg").write_bytes(jpeg)
+        (folder / "labels").mkdir(exist_ok=True)
+        picture(folder / "labels" / f"c{seed}.png", label.astype(np.uint8))
+
+
+@kind("transparency", "alpha-channel")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        image, label = phantom(seed, (96, 96), 12)
+        clear = np.full_like(image, 255)
+        put(folder, np.stack([image, image, image, clear], -1), None, f"c{seed}", ".png")
+        (folder / "labels").mkdir(exist_ok=True)
+        picture(folder / "labels" / f"c{seed}.png", label.astype(np.uint8))
+
+
+@kind("scaled-nifti", "intensities-scaled")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        image, label = phantom(seed)
+        put(folder, image, label, f"c{seed}", ".nii")
+        path = folder / "images" / f"c{seed}.nii"
+        data = bytearray(path.read_bytes())
+        data[112:120] = struct.pack("<ff", 0.25, 3.0)  # scl_slope, scl_inter
+        path.write_bytes(data)
+
+
+@kind("ids-as-classes", "many-classes", label_kind="classes")
+def _(folder: Path) -> None:
+    def cells(label: Array) -> Array:
+        z, y, x = np.indices(label.shape) // 6
+        return (1 + x + 10 * y + 100 * z).astype(np.uint16)
+
+    three(folder, lambda i, m, _: (i, cells(m)))
 
 
 @kind("jpeg-masks", "label-lossy")

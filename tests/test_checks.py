@@ -388,6 +388,37 @@ def test_label_facts_equal_numpy(data, shape, dtype, depth):
         ("15_2d_stardist_pair", {}, {"unknown-spacing", "cut-objects"}),
         ("16_2d_sparse_bbbc007", {}, {"unknown-spacing", "sparse-label", "spacing-unread"}),
         ("19_omezarr_nuclei", {}, {"duplicate-image", "small-objects", "cut-objects"}),
+        (
+            "04_qcanet_embryo_nuclei3d",
+            {"label_dir": "labels_binary"},
+            {"one-instance", "siblings-unused", "sparse-label", "unknown-spacing"},
+        ),
+        (
+            "14_2d_bbbc007_pairs",
+            {},
+            {"cut-objects", "labels-from-float", "sparse-label", "unknown-spacing"},
+        ),
+        (
+            "17_2d_sparse_maize",
+            {"label_dir": "labels_dense"},
+            {"cut-objects", "no-background", "siblings-unused", "small-objects", "unknown-spacing"},
+        ),
+        (
+            "17_2d_sparse_maize",
+            {"label_dir": "annotation_sparse"},
+            {"siblings-unused", "sparse-label", "unknown-spacing"},
+        ),
+        (
+            "18_multichannel_planes_points_cellfinder",
+            {"image_dir": "ch0"},
+            {"no-labels", "read-as-stack", "siblings-unused", "unknown-spacing"},
+        ),
+        (
+            "20_3d_sparse_slices_fib25",
+            {"image_dir": "../06_fib25_neurons_png/images", "label_dir": "labels_sparse"},
+            {"cut-objects", "read-as-stack", "small-objects", "unknown-spacing"},
+        ),
+        ("21_2d_rgb_hela", {}, {"no-labels", "unknown-spacing"}),
     ],
 )
 def test_real_data_gets_the_findings_it_deserves(

@@ -180,13 +180,6 @@ TABLE: dict[str, Kind] = {
         why="What is left out is not trained on.",
         example="one HDF5 of ten calls its image `t0/channel0` instead of `raw`",
     ),
-    "foreground-by-class": Kind(
-        "warning",
-        wanted="a class map whose objects can be told apart",
-        todo="set `patching.foreground.per: class`",
-        why="Patches are drawn by class, since there are too many pieces to list.",
-        example="a noisy class map of a million specks",
-    ),
     "geometry-ambiguous": Kind(
         "warning",
         wanted="a header that says one thing only",

@@ -1,0 +1,84 @@
+"""Labels that lie elsewhere than stored: found on real data, and never suspected where right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from volprep.cases import find_cases
+from volprep.checks.placement import Placed, find_misplaced
+from volprep.sources import ArrayVolume
+
+Array = npt.NDArray[Any]
+Move = Callable[[Array], Array]
+
+SETS: dict[str, tuple[str, dict[str, str]]] = {
+    "01": ("01_stardist_nuclei3d", {}),
+    "02": ("02_gonuclear_nuclei3d_h5", {}),
+    "03": ("03_plantseg_ovule_membrane_h5/sample_ovule.h5", {}),
+    "04": ("04_qcanet_embryo_nuclei3d", {"label_dir": "labels_instances"}),
+    "05": ("05_isbi2012_em_png_stack", {}),
+    "06": ("06_fib25_neurons_png", {}),
+    "08": ("08_nifti_totalseg_ct", {}),
+    "11": ("11_imagej_tiff_plantseg", {}),
+    "12": ("12_ometiff", {}),
+    "14": ("14_2d_bbbc007_pairs", {}),
+    "15": ("15_2d_stardist_pair", {}),
+    "16": ("16_2d_sparse_bbbc007", {}),
+    "19": ("19_omezarr_nuclei", {}),
+}
+FOUND = ("01", "02", "03", "04", "05", "06", "11", "12", "15")
+
+
+def moved(real_data: Callable[[str], Path], name: str, move: Move) -> list[Placed]:
+    """The cases of a set, their labels changed as if they were stored so."""
+    folder, options = SETS[name]
+    root = real_data(folder.split("/")[0])
+    placed = []
+    for case in find_cases(root.joinpath(*folder.split("/")[1:]), **options):
+        image, label = case.open_image(), case.open_label()
+        assert label is not None
+        ids = np.ascontiguousarray(move(label.read()[0]))
+        placed.append(Placed(case.name, image, ArrayVolume(ids, "ZYX")))
+    return placed
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_no_stored_label_is_suspected(real_data: Callable[[str], Path], name: str) -> None:
+    assert find_misplaced(moved(real_data, name, lambda ids: ids)) == []
+
+
+@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("axis", range(3))
+def test_a_mirrored_label_is_found(real_data: Callable[[str], Path], name: str, axis: int) -> None:
+    cases = moved(real_data, name, lambda ids: np.flip(ids, axis))
+    if cases[0].image.shape[1 + axis] == 1:
+        return
+    found = find_misplaced(cases)
+    assert [each.case for each in found] == [case.case for case in cases]
+    assert {each.how for each in found} == {f"mirrored along {'zyx'[axis]}"}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_transposed_label_is_found(real_data: Callable[[str], Path], name: str) -> None:
+    cases = moved(real_data, name, lambda ids: ids)
+    if cases[0].image.shape[2] != cases[0].image.shape[3]:
+        return
+    found = find_misplaced(moved(real_data, name, lambda ids: ids.transpose(0, 2, 1)))
+    assert {each.how for each in found} == {"with y and x exchanged"}
+
+
+@pytest.mark.parametrize("name", ["05", "06", "11"])
+@pytest.mark.parametrize(("axis", "step"), [(0, 1), (0, -1), (1, 3), (1, -3), (2, 3), (2, -3)])
+def test_a_common_shift_is_found(
+    real_data: Callable[[str], Path], name: str, axis: int, step: int
+) -> None:
+    (found,) = find_misplaced(moved(real_data, name, lambda ids: np.roll(ids, step, axis)))
+    assert found.case is None
+    assert found.how.startswith("shifted by ")
+    assert found.how.endswith(f"along {'zyx'[axis]}")
