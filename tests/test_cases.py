@@ -833,6 +833,7 @@ def test_nnunet_splits_are_taken_from_its_file(tmp_path):
     splits = make_splits(cases.items, listed=cases.folds, fold=1)
     assert ([p.case for p in splits.train], [p.case for p in splits.val]) == (["r2"], ["r0"])
     assert "r1: on no side" in splits.notices[0]
+    assert splits.notices[0].name == "split-missing-case"
     assert make_splits(cases.items, kind="cases", listed=cases.folds).kind == "cases"
     with pytest.raises(ConfigError, match=r"split\.fold: 2 is not one of the 2 folds"):
         make_splits(cases.items, listed=cases.folds, fold=2)

@@ -552,6 +552,8 @@ def test_one_image_with_two_labels_stays_on_one_side(folder: Path) -> None:
         for side in ("train", "val"):
             names = {part["case"] for part in splits[side]}
             assert len(names & {"cell 0 µ", "cell 1 µ"}) != 1
+        told = load_json(store.path / "findings.json")["findings"]
+        assert "same-image" in {finding["name"] for finding in told}
 
 
 def test_augmented_skeleton_samples_can_be_batched(folder: Path) -> None:
@@ -565,8 +567,10 @@ def test_patches_that_are_mostly_padding_are_told(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = "plan: {patch_size: [32, 64, 64], aug_patch_size: [32, 64, 64], batch_size: 2}\n"
-    pipeline.prepare(configure(folder, plan))
+    store = pipeline.prepare(configure(folder, plan))
     assert "set plan.patch_size smaller" in caplog.text
+    found = load_json(store.path / "findings.json")["findings"]
+    assert "patches-padded" in {finding["name"] for finding in found}
 
 
 def test_one_labelled_and_one_unlabelled_volume_become_a_set(tmp_path: Path) -> None:

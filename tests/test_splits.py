@@ -101,6 +101,7 @@ def test_unlabelled_cases_are_not_validated_on():
         splits = make_splits(cases, seed=seed)
         assert all(name.startswith("l") for name in names(splits.val))
         assert "9 cases without a label" in splits.notices[0]
+        assert splits.notices[0].name == "split-unlabelled"
 
 
 def test_seeds_hold_out_different_cases():
@@ -156,6 +157,7 @@ def test_the_limit_is_the_patch_shrunk_along_the_cut():
     assert splits.gap == (10, 0, 0)
     assert sorted(p.box.shape[0] for p in (*splits.train, *splits.val)) == [10, 11]
     assert "at most 10 voxels along z" in splits.notices[1]
+    assert [notice.name for notice in splits.notices] == ["split-blocks", "split-small"]
     unknown = make_splits([a_case("v")], shapes={"v": (31, 61, 57)})
     assert unknown.patch_limit == (31, 20, 57)
 

@@ -1,0 +1,119 @@
+"""Every name of the table is raised by a test; here stand those that no other file raises."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from volprep import find_cases, open_labels, open_volume, pipeline
+from volprep.config import load_config
+from volprep.findings import TABLE
+from volprep.pipeline.volumes import vanished
+
+HERE = Path(__file__)
+
+
+def test_each_name_stands_in_a_test() -> None:
+    texts = "\n".join(path.read_text(encoding="utf-8") for path in HERE.parent.rglob("*.py"))
+    missing = [name for name in TABLE if f'"{name}"' not in texts]
+    assert not missing
+
+
+def names(notes: Any) -> set[str]:
+    return {note.name for note in notes}
+
+
+def checked(folder: Path, text: str) -> set[str]:
+    (folder / "c.yaml").write_text(f"data: {{root: data, spacing: '1, 1, 1 um'}}\n{text}")
+    config = load_config(folder / "c.yaml")
+    return names(pipeline.check(config, pipeline.list_cases(config)).findings)
+
+
+def volume(folder: Path, image: Any, label: Any) -> None:
+    for what, voxels in (("images", image), ("labels", label)):
+        (folder / "data" / what).mkdir(parents=True, exist_ok=True)
+        np.save(folder / "data" / what / "a.npy", voxels)
+
+
+def test_channels_of_nnunet_are_counted_where_it_names_none(tmp_path: Path) -> None:
+    for name in ("imagesTr/a_0000", "imagesTr/a_0001", "labelsTr/a"):
+        path = tmp_path / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(np.ones((6, 6, 6), np.uint8), np.eye(4)), path)
+    stated = {"labels": {"background": 0, "a": 1}, "numTraining": 1, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(stated))
+    assert "channels-counted" in names(find_cases(tmp_path).findings)
+
+
+def test_bounds_that_leave_one_value_are_told(tmp_path: Path) -> None:
+    image = np.zeros((16, 24, 24), np.uint16)
+    image[4, :6, :6] = 900
+    volume(tmp_path, image, (image > 0).astype(np.uint8))
+    assert "clip-collapses" in checked(tmp_path, "preprocess: {clip: [10, 90]}\n")
+
+
+def test_one_case_that_is_to_be_divided_by_cases_is_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volume(tmp_path, rng.integers(0, 99, (8, 8, 8), np.uint8), np.ones((8, 8, 8), np.uint8))
+    assert "split-impossible" in checked(tmp_path, "split: {kind: cases}\n")
+
+
+def test_metadata_that_do_not_fit_the_pages_are_told(tmp_path: Path) -> None:
+    wrong = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint8" SizeX="99" '
+        'SizeY="99" SizeZ="50" SizeC="1" SizeT="1"><TiffData/></Pixels></Image></OME>'
+    )
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=False) as file:
+        for number in range(3):
+            text = wrong if number == 0 else None
+            file.write(np.full((8, 9), number, np.uint8), description=text, metadata=None)
+    assert "ome-unfit" in names(open_volume(tmp_path / "a.ome.tif").notes)
+
+
+def test_smaller_copies_in_a_tiff_are_told(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(np.zeros((5, 64, 64), np.uint8), metadata={"axes": "ZYX"})
+        file.write(np.zeros((16, 16), np.uint8), subfiletype=1)
+    assert "pages-left-out" in names(open_volume(tmp_path / "a.tif").notes)
+
+
+def test_a_version_of_ome_zarr_that_is_not_known_is_told(tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=3)
+    group.create_array("0", data=np.zeros((4, 5, 6), np.uint8))
+    axes = [{"name": a, "type": "space", "unit": "micrometer"} for a in "zyx"]
+    scale = {"type": "scale", "scale": [1.0, 1.0, 1.0]}
+    levels = [{"path": "0", "coordinateTransformations": [scale]}]
+    group.attrs["ome"] = {"version": "7.1", "multiscales": [{"axes": axes, "datasets": levels}]}
+    assert "ome-version-unknown" in names(open_volume(tmp_path / "a.zarr").notes)
+
+
+@pytest.mark.parametrize("opened", [open_volume, open_labels])
+def test_how_a_palette_is_read_is_told(tmp_path: Path, opened: Any) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = struct.pack(">IIBBBBB", 4, 3, 8, 3, 0, 0, 0)
+    rows = zlib.compress(b"".join(b"\0" + bytes([0, 1, 2, 1]) for _ in range(3)))
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+        + chunk(b"PLTE", bytes([0, 0, 0, 255, 0, 0, 0, 0, 255])) + chunk(b"IDAT", rows)
+        + chunk(b"IEND", b"")
+    )  # fmt: skip
+    assert "palette-read" in names(opened(tmp_path / "a.png").notes)
+
+
+def test_ids_that_a_coarser_grid_loses_are_told() -> None:
+    told = list(vanished({"a": [5, 7]}))
+    assert names(told) == {"vanished-ids"}
+    assert told[0].case == "a"
