@@ -94,6 +94,7 @@ def test_everything_is_reported_at_once_and_errors_raise_together(tmp_path):
     assert len(caught.value.findings) == len(errors)
     assert "a negative label: -1 at z=0, y=0, x=0" in text
     assert "a label with a fraction: 0.5" in text
+    assert "`labels: {threshold: 0.5}`" in text
     assert "3D in 4 (shape, minus, half, ...), 2D in 1 (flat)" in text
     for finding in errors[:-1]:
         assert str(finding).startswith(f"{finding.case} ")

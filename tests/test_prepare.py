@@ -537,9 +537,9 @@ def test_case_without_label_is_left_out_and_said_so(
     (folder / "data/labels/cell 1 µ.tif").unlink()
     store = pipeline.prepare(configure(folder))
     assert store.manifest["cases"] == ["cell 0 µ", "cell 2 µ", "cell 3 µ"]
-    assert "no label for 1 of 4 images: cell 1 µ" in caplog.text
+    assert "1 of 4 cases have no label and are left out: cell 1 µ" in caplog.text
     found = load_json(store.path / "findings.json")["findings"]
-    assert any("cell 1 µ" in each["found"] for each in found)
+    assert sum("cell 1 µ" in each["found"] for each in found) == 1  # told once
 
 
 def test_one_image_with_two_labels_stays_on_one_side(folder: Path) -> None:

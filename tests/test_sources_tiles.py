@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from volprep.cases import Case, FileRef, find_cases
 from volprep.errors import SourceError
 from volprep.geometry import Box
+from volprep.pipeline.identity import Inputs
 from volprep.sources import describe_tiles, open_labels, open_volume, tiles
 
 RNG = np.random.default_rng(0)
@@ -328,6 +330,30 @@ def test_the_command_writes_a_json_that_every_command_takes(tmp_path):
     (tmp_path / "other").mkdir()
     beside = volprep("tiles-json", tmp_path / "raw_tiles", "-o", tmp_path / "other" / "v.json")
     assert (beside.returncode, "does not lie above" in beside.stderr) == (3, True)
+
+
+def test_inputs_are_known_by_their_tiles_too(tmp_path):
+    volume = a_volume(2, 8, 8)
+    path = a_tiled(tmp_path / "here", volume, (4, 4), "{z}/{row}_{column}.png", missing="fill")
+    before = Inputs.of([path])
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    assert Inputs.of([tmp_path / "there" / "volume.json"]).content == before.content
+    save(tmp_path / "here/1/0_1.png", 255 - volume[1, :4, 4:])
+    assert Inputs.of([path]).content != before.content
+    with pytest.raises(SourceError, match="changed while"):
+        before.check()
+    (tmp_path / "here/1/0_1.png").unlink()
+    assert Inputs.of([path]).content != before.content
+
+
+def test_folders_of_tiles_in_use_are_not_told_as_unused(tmp_path):
+    for role in ("image", "label"):
+        a_tiled(tmp_path, a_volume(2, 8, 8), (4, 4), role + "_tiles/{z}/{row}_{column}.png")
+        (tmp_path / "volume.json").rename(tmp_path / f"{role}_tiles.json")
+    save(tmp_path / "other/0.png", a_volume(4, 4))
+    told = {f.name: f.message for f in find_cases(tmp_path).findings}
+    assert "other/" in told["siblings-unused"]
+    assert "tiles" not in told["siblings-unused"]
 
 
 def test_real_tiles_are_the_sections_that_they_were_cut_from(real_data):

@@ -11,6 +11,7 @@ from volprep.cases.case import Case, FileRef
 from volprep.cases.naming import Roles, entries_in, subfolders_of, unread_in, volumes_in
 from volprep.findings import Finding
 from volprep.geometry import Spacing3
+from volprep.sources import tile_files
 
 __all__ = ["SEARCH_OPTIONS", "Search", "count", "left_alone", "orphans", "some", "unlabelled"]
 
@@ -123,7 +124,12 @@ def unlabelled(items: Sequence[Case], root: Path) -> list[Finding]:
 def left_alone(root: Path, used: Iterable[Path | None], *, files: bool = True) -> list[Finding]:
     """What lies beside the folders that are used and holds volumes, too."""
     folders = {path.resolve() for path in used if path is not None}
-    beside = [f"{f.name}/" for f in subfolders_of(root) if f.resolve() not in folders and _holds(f)]
+    tiles = {parent for folder in folders for path in volumes_in(folder) for parent in _tiled(path)}
+    beside = [
+        f"{f.name}/"
+        for f in subfolders_of(root)
+        if f.resolve() not in folders | tiles and _holds(f)
+    ]
     if files and root.resolve() not in folders:
         beside += [path.name for path in volumes_in(root)]
     found = []
@@ -159,6 +165,15 @@ def count(things: Iterable[object], noun: str) -> str:
     """How many there are: ``1 label``, ``2 labels``."""
     number = len(list(things))
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _tiled(path: Path) -> set[Path]:
+    """The folders that hold tiles of a volume, and those above them."""
+    return {
+        parent.resolve()
+        for file in {f.parent for f in tile_files(path)}
+        for parent in (file, *file.parents)
+    }
 
 
 def _holds(folder: Path) -> bool:

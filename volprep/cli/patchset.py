@@ -86,6 +86,9 @@ def _show_foreseen(seen: Any, *, as_json: bool) -> None:
         say(f"what follows is known once this is done: {seen.open}")
     elif seen.complete:
         say("complete already")
+    if seen.finished and seen.costly:
+        stages = ", ".join(change.stage for change in seen.costly)
+        say(f"{stages} of a finished set would be made again: prepare needs --overwrite")
 
 
 @app.command()
@@ -230,7 +233,10 @@ def verify(
     if as_json:
         print_json({"path": str(out), "faults": [fault.to_dict() for fault in faults]})
     _end_at(out, faults)
-    say(f"{out} is as it was written")
+    if quick:
+        say(f"{out}: metadata, indexes and sizes are as they were written (voxels not looked at)")
+    else:
+        say(f"{out} is as it was written")
 
 
 @app.command()

@@ -56,7 +56,8 @@ def check(
         chosen = chosen_cases(config, sound, report.hashes)
     splits, patch, impossible = _divided(config, chosen, report, headers_only=headers_only)
     told = chosen.findings[len(cases.findings) :]
-    findings = [*(f for f in report.findings if f.name != "duplicate-image"), *told]
+    anew = {"duplicate-image", *(finding.name for finding in told)}
+    findings = [*(f for f in report.findings if f.name not in anew), *told]
     if splits is not None:
         findings += audit_splits(
             splits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from volprep.compute import run_units
 from volprep.errors import SourceError
 from volprep.ledger import Unit, key_of
 from volprep.pipeline.reporting import Reporter, silent
+from volprep.sources import tile_files
 
 __all__ = ["Input", "Inputs", "Trust", "paths_of", "read_inputs"]
 
@@ -25,13 +27,14 @@ _PIECE = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file, or a folder of files, as it was when it was read.
+    """A file, or a folder of files, or a JSON and its tiles, as it was when it was read.
 
     Attributes
     ----------
     path : Path
     sha256 : str
-        Of the content; of a folder, of the names and contents of all files in it.
+        Of the content; of a folder, of the names and contents of all files in it; of the JSON
+        of a tiled volume, of its tiles, too.
     states : tuple
         Of each file, as the system tells.
     """
@@ -161,7 +164,7 @@ def _states(path: Path) -> tuple[_State, ...]:
     states = []
     for file in _files(path):
         found = file.stat()
-        name = file.relative_to(path).as_posix()
+        name = _name(file, path)
         times = (found.st_mtime_ns, found.st_ctime_ns)
         states.append((name, found.st_size, *times, found.st_ino))
     return tuple(states)
@@ -171,7 +174,7 @@ def _hash(path: Path) -> str:
     digest = hashlib.sha256()
     for file in _files(path):
         if file != path:
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+            digest.update(_name(file, path).encode() + b"\0")
         with file.open("rb") as stream:
             while piece := stream.read(_PIECE):
                 digest.update(piece)
@@ -179,7 +182,15 @@ def _hash(path: Path) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file())
+    return [path, *tile_files(path)]
+
+
+def _name(file: Path, path: Path) -> str:
+    """Of one of its files, seen from the input, so that a set that is moved is known again."""
+    start = path if path.is_dir() else path.parent
+    return Path(os.path.relpath(file, start)).as_posix()
 
 
 def _replaced(value: Any, contents: Mapping[str, str]) -> Any:

@@ -64,6 +64,7 @@ __all__ = [
     "open_volume",
     "slice_files",
     "stem_of",
+    "tile_files",
 ]
 
 
@@ -180,6 +181,14 @@ def list_datasets(path: str | Path, *, allow_external: bool | None = None) -> li
     except SourceError as error:
         raise content_error(place, kind, error) from error
     return sorted((Dataset(*entry) for entry in found), key=lambda d: natural_key(d.key))
+
+
+def tile_files(path: Path) -> list[Path]:
+    """The tiles that the JSON of a tiled volume names and that are there; none of other files."""
+    if path.suffix.lower() != ".json":
+        return []
+    found: list[Path] = import_module("volprep.sources.tiles").tile_files(path)
+    return found
 
 
 def describe_tiles(root: Path, *, missing: str = "error") -> tuple[dict[str, Any], list[str]]:

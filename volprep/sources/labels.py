@@ -98,6 +98,7 @@ class LabelVolume(WrappedVolume):
     def _refuse(self, block: Array, box: Box, bad: Array) -> NoReturn:
         _, z, y, x = (int(i[0]) for i in np.nonzero(bad))
         value = block[0, z, y, x].item()
+        todo = "give whole numbers from 0 up, one for each object or class"
         if not math.isfinite(value):
             what = "a label that is no number"
         elif value < 0:
@@ -106,9 +107,13 @@ class LabelVolume(WrappedVolume):
             what = f"a label beyond {self.dtype}"
         else:
             what = "a label with a fraction"
+            todo += (
+                "; of a soft mask or a probability, `labels: {threshold: 0.5}` makes a mask"
+                " (128 where it goes to 255)"
+            )
         start = box.start
         raise SourceError(
             self.name,
             f"holds {what}: {value!r} at z={start[0] + z}, y={start[1] + y}, x={start[2] + x}",
-            "give whole numbers from 0 up, one for each object or class",
+            todo,
         )

@@ -212,6 +212,16 @@ def open_source(
     )  # fmt: skip
 
 
+def tile_files(path: Path) -> list[Path]:
+    """The tiles that a JSON names and that are there; none of a JSON that describes no tiles."""
+    try:
+        tiles = read_tile_list(path)
+    except (OSError, SourceError):  # told by whoever opens it
+        return []
+    named = dict.fromkeys(tiles.file(*index) for index in tiles.tiles())
+    return [file for file in named if file.is_file()]
+
+
 def read_tile_list(path: Path) -> TileList:
     """Read the JSON of a tiled volume, as PyTorch Connectomics documents it.
 
