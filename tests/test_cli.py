@@ -192,3 +192,16 @@ def test_ctrl_c_exits_with_130_and_leaves_no_final_folder(data: Path, tmp_path: 
     assert "Traceback" not in err
     assert not (tmp_path / "patches").exists()
     assert partial.exists()
+
+
+def test_one_of_something_is_told_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    from volprep.cli.console import stage
+
+    for total, unit in ((1, "cases"), (1, "patches"), (2, "files")):
+        with stage("work", total, unit):
+            pass
+    assert capsys.readouterr().err.split("\n")[:3] == [
+        "work: 1 case",
+        "work: 1 patch",
+        "work: 2 files",
+    ]

@@ -65,12 +65,16 @@ def test_a_mirrored_label_is_found(real_data: Callable[[str], Path], name: str, 
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_a_transposed_label_is_found(real_data: Callable[[str], Path], name: str) -> None:
-    cases = moved(real_data, name, lambda ids: ids)
-    if cases[0].image.shape[2] != cases[0].image.shape[3]:
+@pytest.mark.parametrize("axes", ["yx", "zx", "zy"])
+def test_a_transposed_label_is_found(
+    real_data: Callable[[str], Path], name: str, axes: str
+) -> None:
+    first, second = ("zyx".index(axis) for axis in axes)
+    shapes = [case.image.shape[1:] for case in moved(real_data, name, lambda ids: ids)]
+    if any(shape[first] != shape[second] or shape[first] == 1 for shape in shapes):
         return
-    found = find_misplaced(moved(real_data, name, lambda ids: ids.transpose(0, 2, 1)))
-    assert {each.how for each in found} == {"with y and x exchanged"}
+    found = find_misplaced(moved(real_data, name, lambda ids: ids.swapaxes(first, second)))
+    assert {each.how for each in found} == {f"with {axes[0]} and {axes[1]} exchanged"}
 
 
 @pytest.mark.parametrize("name", ["05", "06", "11"])

@@ -155,7 +155,8 @@ def _largest_batch(task: Task, patch: Shape3, network: UNet) -> tuple[int, str]:
     seen = BATCH_SHARE * task.n_images * math.prod(task.shape) / math.prod(patch)
     if batch > max(task.min_batch, int(seen)):
         batch = max(task.min_batch, int(seen))
-        share = f"{BATCH_SHARE:.0%} of the voxels of {task.n_images} images"
+        images = "1 image" if task.n_images == 1 else f"{task.n_images} images"
+        share = f"{BATCH_SHARE:.0%} of the voxels of {images}"
         why = f"a batch shall see at most {share}"
         if batch > seen:
             why = f"the smallest allowed, since more would see over {share}"

@@ -154,13 +154,17 @@ def _misplaced(facts: Sequence[CheckedCase], doubtful: Set[str | None]) -> Itera
         if each.image is not None and each.label is not None
     ]
     for wrong in find_misplaced(placed):
+        case = placed[0].case if len(placed) == 1 else wrong.case
+        who = "the label fits the image better if it is"
+        if case is None:
+            who = f"the labels of all {len(placed)} cases fit the images better if they are"
         found = (
-            f"the label fits the image better if it is taken as {wrong.how} "
-            f"(correlation {wrong.fit:.2f}, as stored {wrong.stored:.2f})"
+            f"{who} taken as {wrong.how} (correlation {wrong.fit:.2f}, as stored "
+            f"{wrong.stored:.2f})"
         )
-        label = None if wrong.case is None else sound[wrong.case].label
+        label = None if case is None else sound[case].label
         path = None if label is None else Path(label.name)
-        yield Finding("labels-misplaced", found, case=wrong.case, path=path)
+        yield Finding("labels-misplaced", found, case=case, path=path)
 
 
 def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:

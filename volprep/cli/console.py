@@ -48,6 +48,8 @@ def stage(title: str, total: int, unit: str = "") -> Iterator[Callable[[int], No
     callable
         ``advance(n)``, from any thread.
     """
+    if total == 1:
+        unit = {"patches": "patch"}.get(unit, unit.removesuffix("s"))
     if not sys.stderr.isatty():
         yield lambda _: None
         say(f"{title}: {total} {unit}".rstrip())
