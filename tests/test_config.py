@@ -162,3 +162,26 @@ def test_the_command_line_wins_over_the_section(tmp_path: Path) -> None:
         compute_with(None, executor="cloud")
     with pytest.raises(ConfigError, match="executor: dask"):
         compute_with(None, executor="threads", scheduler="tcp://h:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("data: 3", "data: found 3; give keys with values"),
+        ("data: {root: [1]}", "data.root: found [1]; give a path"),
+        ("data: {root: a}\nplan: {patch_size: 32}", "found 32; give a list of values"),
+        ("data: {root: a}\nplan: {patch_size: [a, 2, 3]}", "found 'a'; give a whole number"),
+        ("data: {root: a}\npreprocess: {clip: [1, 2, 3]}", "give 2 values at most"),
+        ("data: {root: a}\nseed: x", "seed: found 'x'; give a whole number"),
+        ("data: {root: a}\nsplit: {fraction: x}", "fraction: found 'x'; give a number"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_in_words_of_the_yaml(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "c.yaml")
+    assert told in str(caught.value)
+    assert "class" not in str(caught.value)
+    assert "tuple" not in str(caught.value)

@@ -276,6 +276,20 @@ def _note_lines(
             _note_lines(path, value, (*where, number), lines, seen)
 
 
+#: What to give where a value is of another kind, in the words of a YAML instead of Python's.
+_WANTED = {
+    **dict.fromkeys(("tuple_type", "list_type", "set_type"), "a list of values in brackets: [...]"),
+    **dict.fromkeys(
+        ("dict_type", "model_type", "model_attributes_type"), "keys with values: {key: value}"
+    ),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "a text",
+    "path_type": "a path",
+}
+
+
 def _describe(
     path: Path,
     mistake: Any,
@@ -295,6 +309,11 @@ def _describe(
     if mistake["type"] == "missing":
         return f"{path}:{line}: {dotted}: missing; it is required"
     found = _shorten(mistake.get("input"))
+    if wanted := _WANTED.get(mistake["type"]):
+        return f"{path}:{line}: {dotted}: found {found}; give {wanted}"
+    if mistake["type"] == "too_long":
+        most = mistake["ctx"]["max_length"]
+        return f"{path}:{line}: {dotted}: found {found}; give {most} values at most"
     message = str(mistake["msg"]).removeprefix("Value error, ")
     return f"{path}:{line}: {dotted}: found {found}; {message[0].lower()}{message[1:]}"
 
