@@ -218,3 +218,8 @@ def test_no_voxel_is_read_of_a_case_whose_header_is_wrong(
     assert [f.name for f in report.findings if f.level == "error"] == ["shape-mismatch"]
     assert "c1" not in touched
     assert "c0" in touched
+
+
+def test_a_finding_that_asks_for_nothing_says_so_in_a_sentence() -> None:
+    told = str(Finding("cut-objects", "3 of 4 objects touch the faces"))
+    assert "; nothing to do, unless whole objects are needed" in told

@@ -68,7 +68,10 @@ class Finding:
     @property
     def message(self) -> str:
         """What was found and what to do."""
-        return f"{self.found}; {self.todo}"
+        todo = self.todo
+        if todo.startswith("nothing"):  # in the table it stands behind "to do:"
+            todo = f"nothing to do{todo.removeprefix('nothing')}"
+        return f"{self.found}; {todo}"
 
     def __str__(self) -> str:
         where = " ".join(str(part) for part in (self.case, self.path) if part is not None)
