@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import tifffile
 import zarr  # noqa: F401
 
 from volprep.config import load_config
+from volprep.errors import StoreError
 from volprep.pipeline.prepare import prepare
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills need fork")
@@ -235,6 +236,26 @@ def test_interrupted_command_ends_with_its_own_status_and_goes_on(
     assert not (tmp_path / "patches").exists()
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("where", ["main", "invoke"])
+def test_interrupted_before_the_command_begins_it_ends_with_the_same_status(
+    where: str, number: int, status: int
+) -> None:
+    import subprocess
+
+    before = {"main": "app.app", "invoke": "typer.core.TyperGroup.make_context"}[where]
+    code = (
+        "import importlib, os, time, typer.core\n"
+        "app = importlib.import_module('volprep.cli.app')\n"
+        f"def come(*_, **__): os.kill(os.getpid(), {int(number)}); time.sleep(30)\n"
+        f"{before} = come\n"
+        "app.main()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert run.returncode == status
+    assert b"Traceback" not in run.stderr
+
+
 def test_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
     import resource
 
@@ -250,3 +271,65 @@ def test_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
     assert in_child(trial.command, narrow) == 1
     assert (tmp_path / "patches.partial" / "ledger.jsonl").exists()
     trial.finish("after a full disk")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A real file system of so many KiB; another number gives it another size."""
+    import subprocess
+
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def sized(kib: int) -> Path:
+        option = ("remount," if os.path.ismount(disk) else "") + f"size={kib}k"
+        try:
+            args = ["mount", "-t", "tmpfs", "-o", option, "tmpfs", str(disk)]
+            done = subprocess.run(args, capture_output=True)
+        except OSError:
+            pytest.skip("no file systems can be mounted here")
+        if done.returncode:
+            pytest.skip("no file systems can be mounted here")
+        return disk
+
+    yield sized
+    if os.path.ismount(disk):
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("skeletons", [False, True])
+@pytest.mark.parametrize("share", [0.15, 0.5, 0.9])
+def test_a_disk_that_is_full_says_how_much_and_goes_on_with_more(
+    tmp_path: Path, small_disk: Callable[[int], Path], share: float, skeletons: bool
+) -> None:
+    make_data(tmp_path)
+    way = {"preprocess": PLAIN, "skeletons": skeletons, "seed": 1, "workers": 2}
+    config = configure(tmp_path, **way)
+    prepare(config)
+    wanted = tree(tmp_path / "patches")
+    files = [p for p in (tmp_path / "patches").rglob("*") if p.is_file()]
+    blocks = sum(-(-path.stat().st_size // 4096) for path in files)
+    disk = small_disk(int(4 * blocks * share))
+    elsewhere = config.model_copy(
+        update={"output": config.output.model_copy(update={"dir": disk / "patches"})}
+    )
+    with pytest.raises(StoreError, match=r"bytes are needed.* free") as error:
+        prepare(elsewhere)
+    assert str(disk / "patches.partial") in str(error.value)
+    small_disk(8 * blocks)
+    prepare(elsewhere)
+    assert tree(disk / "patches") == wanted
+    assert sorted(p.name for p in disk.iterdir()) == ["patches"]
+
+
+def test_a_finished_set_on_a_disk_without_room_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(tmp_path)
+    config = configure(tmp_path, preprocess=FULL, skeletons=False, seed=1, workers=1)
+    prepare(config)
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: full)
+    told: list[str] = []
+    prepare(config, tell=told.append)
+    assert told == [f"{config.output.dir} is complete already"]

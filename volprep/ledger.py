@@ -28,11 +28,12 @@ import stat
 import threading
 import time
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, Literal, Self
 
 from volprep.compute import Engine
@@ -79,6 +80,7 @@ LEDGER = "ledger.jsonl"
 MANIFEST = "manifest.json"
 #: Seconds between two times that records are brought to the disk; a killed process loses none.
 _FLUSH_EVERY = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLDER_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
@@ -336,6 +338,8 @@ class Ledger:
                 self._unlock()
                 raise
         except OSError as error:
+            if error.errno in _FULL:
+                raise StoreError(_cannot_write(folder, error)) from error
             raise StoreError(
                 f"{folder}: cannot be written ({error.strerror or error}); choose another folder"
             ) from error
@@ -343,8 +347,15 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
+        if isinstance(error, OSError) and error.errno in _FULL:  # whatever was being written
+            raise StoreError(_cannot_write(self.folder, error)) from error
 
     def close(self) -> None:
         """Bring the records to the disk, and let go of the folder."""
@@ -410,7 +421,7 @@ class Ledger:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
                 os.ftruncate(descriptor, offset)  # half a line would spoil the next one
-                raise StoreError(_cannot_write(self.folder, error)) from error
+                raise StoreError(_cannot_write(self.folder, error, len(line))) from error
             if not self._aside:
                 self.records._note(unit, offset)
             if time.monotonic() - self._flushed > _FLUSH_EVERY:
@@ -574,17 +585,29 @@ def run(
         The first error of a unit, once those under way are noted. A full disk is a StoreError.
     """
     queue = deque(ledger.todo(units, progress))
+    left = Counter(unit.stage for unit in queue)
     engine = engine or Engine(workers=workers)
     try:
         made = engine.run(partial(_make, make), _taken(queue), count=len(queue))
         for unit, (files, facts) in made:
             ledger.done(unit, files, facts)
+            left[unit.stage] -= 1
             if progress is not None:
                 progress(unit)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StoreError(_cannot_write(ledger.folder, error)) from error
+        if error.errno in _FULL:
+            wanted = _bytes_of(left, ledger.records)
+            raise StoreError(_cannot_write(ledger.folder, error, wanted)) from error
         raise
+
+
+def _bytes_of(left: Mapping[str, int], records: Records) -> int:
+    """What units that are not done will take, if they are like those of their stage that are."""
+    done, taken = Counter[str](), Counter[str]()
+    for record in records:
+        done[record.unit.stage] += 1
+        taken[record.unit.stage] += sum(file.size for file in record.files)
+    return sum(count * taken[stage] // max(1, done[stage]) for stage, count in left.items())
 
 
 def _make(make: Callable[[Unit], Made], unit: Unit) -> tuple[Unit, Made]:
@@ -751,8 +774,17 @@ def _locked(folder: Path, *, shared: bool) -> int | None:
     )
 
 
-def _cannot_write(folder: Path, error: OSError) -> str:
+def _cannot_write(folder: Path, error: OSError, wanted: int = 0) -> str:
+    found = error.strerror or str(error)
+    if error.errno in _FULL:
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(folder).free
+            found += (
+                f": about {wanted} bytes are needed, {free} are free"
+                if wanted > free
+                else f": more bytes are needed than the {free} that are free"
+            )
     return (
-        f"{folder}: cannot be written ({error.strerror or error}); what is done is kept: "
+        f"{folder}: cannot be written ({found}); what is done is kept: "
         "free some space, then run the same command again"
     )

@@ -132,10 +132,10 @@ def resampled_cases(
     total = sum(size for _, _, size in results)
     if room is not None and total > room:
         what = (
-            f"the {len(cases)} resampled volumes would take {total / 2**30:.1f} GiB, "
-            f"and the disk has {room / 2**30:.1f} GiB free"
+            f"the {len(cases)} resampled volumes may take {total} bytes "
+            f"({total / 2**30:.1f} GiB), and the disk has {room} for them"
         )
-        raise PlanError(_absurd(target, what))
+        raise PlanError(_absurd(target, what) + ", or free some space")
     return results
 
 

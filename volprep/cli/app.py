@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -39,8 +39,11 @@ _PATIENCE = 1.5
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, as a batch system sends it."""
 
+    came = False
+
 
 def _terminate(_number: int, _frame: object) -> None:
+    _Terminated.came = True
     raise _Terminated
 
 
@@ -182,12 +185,22 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
-    _watch_signals()
     try:
+        _watch_signals()
         app()
+    except KeyboardInterrupt:  # before there was a command to tell of it
+        _end(_INTERRUPTED)
     except SystemExit as end:
-        if end.code in (_INTERRUPTED, _TERMINATED):  # the interpreter would wait for all threads
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(int(end.code))
+        if end.code in (_INTERRUPTED, _TERMINATED):
+            _end(int(end.code))
         raise
+
+
+def _end(code: int) -> NoReturn:
+    """End now: the interpreter would wait for all threads.
+
+    Typer takes SIGTERM for Ctrl-C where it comes before the command is called.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_TERMINATED if _Terminated.came else code)

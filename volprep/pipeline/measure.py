@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from volprep.cases import Case, Cases
 from volprep.compute import run_units
 from volprep.config import Config
-from volprep.errors import ConfigError
+from volprep.errors import ConfigError, SourceError
 from volprep.findings import Finding
 from volprep.fingerprint import (
     PERCENTILES,
@@ -26,7 +27,7 @@ from volprep.geometry import Box, VolumeLike
 from volprep.pipeline.inputs import list_cases
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.preprocess import Normalisation, label_ids, nonzero_box
-from volprep.sources import Volume
+from volprep.sources import Volume, open_volume
 from volprep.splits import SplitPart
 
 __all__ = [
@@ -77,13 +78,21 @@ def label_values(config: Config, cases: Cases, reporter: Reporter) -> frozenset[
 
 
 def free_room(config: Config) -> int:
-    """Bytes of the disk that resampled volumes may take, those that are there already included."""
+    """Bytes of the disk that resampled volumes may take, those that are there already included.
+
+    Those count as they are before compression, as what they are compared with does: a set that
+    is complete fits, however full the disk is.
+    """
     out = config.output.dir.absolute()
-    mine = [out / "volumes", out.with_name(out.name + ".partial") / "volumes"]
-    taken = sum(p.stat().st_size for folder in mine for p in folder.rglob("*") if p.is_file())
+    there: dict[str, int] = {}  # one that both folders have is one file
+    for folder in (out, out.with_name(out.name + ".partial")):
+        for array in (folder / "volumes").glob("*.zarr"):
+            with contextlib.suppress(SourceError):  # damaged: it will be made again
+                volume = open_volume(array)
+                there[array.name] = math.prod(volume.shape) * volume.dtype.itemsize
     while not out.exists():
         out = out.parent
-    return shutil.disk_usage(out).free + taken
+    return shutil.disk_usage(out).free + sum(there.values())
 
 
 def crop_boxes(config: Config, cases: Cases, reporter: Reporter) -> dict[str, Box]:
