@@ -209,7 +209,10 @@ class _Shard:
         found = self.read(HEADER_BYTES, 0)
         if found != header:
             without_crc32c(found)  # else its header is damaged, and says nothing
-            raise CodecError("the shard is of another set, or in another's place")
+            raise CodecError(
+                "the shard is of another set, or in another's place; "
+                "if the set was made anew meanwhile, open it again"
+            )
         self.index = decode_shard_index(self.read(tail, self.size - tail), (per_shard,))
 
     def __del__(self) -> None:
