@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from volprep.kernels.foreground import splitmix64
+
 __all__ = ["add_block", "weights"]
 
 UInt64s = npt.NDArray[np.uint64]
@@ -18,20 +20,11 @@ _ROWS = np.uint64(0x5851F42D4C957F2C)
 
 
 @njit(cache=True, nogil=True)
-def _mix(value: np.uint64) -> np.uint64:
-    """splitmix64."""
-    x = value + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@njit(cache=True, nogil=True)
 def weights(width: int, out: UInt64s) -> None:
     """The numbers of each place along x, odd, for both sums; `out` is (2, width)."""
     for lane in range(2):
         for x in range(width):
-            out[lane, x] = _mix(np.uint64(2 * x + lane)) | np.uint64(1)
+            out[lane, x] = splitmix64(np.uint64(2 * x + lane)) | np.uint64(1)
 
 
 @njit(cache=True, nogil=True)
@@ -69,5 +62,5 @@ def add_block(
                     two += value * along[1, start[2] + x]
                 # Rows have numbers of their own, far from those along x.
                 place = np.uint64(2 * row) ^ _ROWS
-                out[0] += one * (_mix(place) | np.uint64(1))
-                out[1] += two * (_mix(place + np.uint64(1)) | np.uint64(1))
+                out[0] += one * (splitmix64(place) | np.uint64(1))
+                out[1] += two * (splitmix64(place + np.uint64(1)) | np.uint64(1))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["gather_runs", "group_runs", "hash_ids", "slot_of", "thin_runs"]
+__all__ = ["gather_runs", "group_runs", "hash_ids", "slot_of", "splitmix64", "thin_runs"]
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -20,7 +20,8 @@ UInt64s = npt.NDArray[np.uint64]
 
 
 @njit(cache=True, nogil=True)
-def _mix(value: np.uint64) -> np.uint64:
+def splitmix64(value: np.uint64) -> np.uint64:
+    """A hash of 64 bits (Steele, Lea and Flood, 2014)."""
     x = value + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -31,7 +32,7 @@ def _mix(value: np.uint64) -> np.uint64:
 def slot_of(label: np.uint64, ids: UInt64s, slots: Int32s) -> int:
     """Where the label's code is, or the free slot for it."""
     mask = np.uint64(len(slots) - 1)
-    slot = _mix(label) & mask
+    slot = splitmix64(label) & mask
     while slots[slot] >= 0 and ids[slots[slot]] != label:
         slot = (slot + np.uint64(1)) & mask
     return int(slot)
@@ -79,7 +80,7 @@ def gather_runs(
             used[0] += 1
         start = (np.int64(found[i, 0]) * ny + found[i, 1]) * nx + found[i, 2]
         length = found[i, 3] - found[i, 2]
-        place = _mix(np.uint64(start))
+        place = splitmix64(np.uint64(start))
         counts[code] += length
         lowest[code] = min(lowest[code], place)
         if place <= limits[code] or place == lowest[code]:
@@ -96,7 +97,7 @@ def thin_runs(
     """Move the runs that are still kept to the front; returns how many they are."""
     n = 0
     for i in range(count):
-        place = _mix(np.uint64(starts[i]))
+        place = splitmix64(np.uint64(starts[i]))
         if place <= limits[codes[i]] or place == lowest[codes[i]]:
             codes[n], starts[n], lengths[n] = codes[i], starts[i], lengths[i]
             n += 1
