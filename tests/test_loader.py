@@ -346,6 +346,11 @@ def test_a_callable_gets_whole_stored_patches_and_may_be_a_compose(patches):
     assert PatchDataset(patches, augment=compose)[3]["image"].shape == (1, 8, 16, 16)
 
 
+def test_a_compose_that_would_leave_the_label_behind_is_refused(patches):
+    with pytest.raises(ValueError, match="not among additional_targets"):
+        PatchDataset(patches, augment=Compose([Flip()], (8, 16, 16)))[0]
+
+
 @pytest.mark.parametrize("size", [32, (16, 16), (8, 16, 16.5), (0, 1, 1), "all"])
 def test_a_patch_size_that_is_none_is_refused_in_words(patches, size):
     with pytest.raises(ValueError, match="patch_size: found"):

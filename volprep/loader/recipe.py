@@ -168,7 +168,11 @@ class Recipe:
                 self._integers(part, out["label"])
             elif part is not out[name]:
                 out[name][...] = part
-        if self.classes is not None and "mask" in parts:
+        self._ignore(out)
+
+    def _ignore(self, out: Arrays) -> None:
+        """Give voxels that are not annotated the class that is ignored."""
+        if self.classes is not None and "mask" in self.reads:
             np.copyto(out["label"], self.training["ignore_index"], where=~out["mask"])
 
     def _normalised(self, case: str, part: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
@@ -203,7 +207,7 @@ class Recipe:
         out: Arrays,
     ) -> Skeletons | None:
         """The block augmented into `out`, and the points that moved with it."""
-        names = [name for name, kind in augment.targets.items() if kind != "points"]
+        names = self.reads  # all of them: the Compose refuses what it was not told to move
         sample: dict[str, Any] = {name: voxels[name] for name in names}
         if self.normalise:
             image = voxels["image"]
@@ -222,8 +226,7 @@ class Recipe:
                 self._integers(moved["label"], out["label"])
             elif moved[name] is not out[name]:
                 np.copyto(out[name], moved[name], casting="unsafe")
-        if self.classes is not None and "mask" in names:
-            np.copyto(out["label"], self.training["ignore_index"], where=~out["mask"])
+        self._ignore(out)
         found: Skeletons | None = moved.get("skeletons")
         return found
 
