@@ -378,6 +378,36 @@ def _(folder: Path) -> None:
         put(folder, image, hot, f"c{seed}", ".npy")
 
 
+@kind("labels-alone", "label-without-image")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        np.save(folder / f"nuclei_{seed}.npy", phantom(seed)[1])
+
+
+@kind("masks-alone", "label-without-image")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        write(folder / f"nuclei_{seed}.tif", (255 * (phantom(seed)[1] > 0)).astype(np.uint8))
+
+
+@kind("label-beside-its-image-unknown-by-name", "label-without-image")
+def _(folder: Path) -> None:
+    image, label = phantom(0)
+    np.save(folder / "a.npy", image)
+    np.save(folder / "a_nuclei.npy", label)
+
+
+@kind("few-of-many-annotated", "sparse-label")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, _: (i, np.where(m <= 2, m, 0).astype(np.uint8)))
+
+
+@kind("dark-image", "-label-without-image")
+def _(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    three(folder, lambda i, _m, _s: (rng.poisson(i / 60.0).astype(np.uint8), None))
+
+
 # ---- labels that lie elsewhere --------------------------------------------------------
 
 

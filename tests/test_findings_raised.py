@@ -15,6 +15,8 @@ import tifffile
 import zarr
 
 from volprep import find_cases, open_labels, open_volume, pipeline
+from volprep.cases import cases_from_entries
+from volprep.checks import check_cases
 from volprep.config import load_config
 from volprep.findings import TABLE
 from volprep.pipeline.volumes import vanished
@@ -117,3 +119,67 @@ def test_ids_that_a_coarser_grid_loses_are_told() -> None:
     told = list(vanished({"a": [5, 7]}))
     assert names(told) == {"vanished-ids"}
     assert told[0].case == "a"
+
+
+def test_how_an_axis_without_a_name_and_a_length_without_a_unit_are_read_is_told(
+    tmp_path: Path,
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 20, 30), np.uint8), metadata=None)
+    assert "axis-guessed" in names(open_volume(tmp_path / "a.tif").notes)
+    nibabel.save(nibabel.Nifti1Image(np.ones((6, 6, 6), np.uint8), np.eye(4)), tmp_path / "a.nii")
+    assert "unit-guessed" in names(open_volume(tmp_path / "a.nii").notes)
+
+
+def phantom() -> tuple[Any, Any]:
+    """Bright discs of grey noise, and their ids."""
+    rng = np.random.default_rng(0)
+    y, x = np.indices((160, 160))
+    label = np.zeros((160, 160), np.uint8)
+    for number in range(16):
+        cy, cx = 20 + 40 * (number // 4), 20 + 40 * (number % 4)
+        label[(y - cy) ** 2 + (x - cx) ** 2 < 12**2] = number + 1
+    image = rng.normal(60, 8, label.shape) + 90 * (label > 0)
+    return image.astype(np.uint8)[None], label[None]
+
+
+def levels(findings: Any, name: str) -> list[str]:
+    return [finding.level for finding in findings if finding.name == name]
+
+
+def test_a_label_that_lies_alone_is_not_taken_for_an_image(tmp_path: Path) -> None:
+    image, label = phantom()
+    for name, voxels in (("a", image), ("a_nuclei", label), ("b_nuclei", 255 * (label > 0))):
+        np.save(tmp_path / f"{name}.npy", voxels.astype(np.uint8))
+    found = [f for f in check_cases(find_cases(tmp_path)) if f.name == "label-without-image"]
+    assert [(f.case, f.level) for f in found] == [("a_nuclei", "error"), ("b_nuclei", "error")]
+    listed = cases_from_entries([{"image": tmp_path / "a_nuclei.npy"}])
+    assert levels(check_cases(listed), "label-without-image") == ["warning"]
+
+
+def test_a_label_that_stands_for_the_image_of_another_is_told(tmp_path: Path) -> None:
+    image, label = phantom()
+    volume(tmp_path, label, (label > 0).astype(np.uint8))
+    found = check_cases(find_cases(tmp_path / "data"))
+    assert levels(found, "label-without-image") == ["warning"]
+    assert levels(found, "one-instance") == ["warning"], "and what is wrong beside it"
+    volume(tmp_path, image, label)
+    assert not levels(check_cases(find_cases(tmp_path / "data")), "label-without-image")
+
+
+@pytest.mark.parametrize(("kept", "told"), [(16, []), (12, []), (3, ["warning"])])
+def test_objects_that_look_like_the_labelled_ones_and_are_0_are_told(
+    tmp_path: Path, kept: int, told: list[str]
+) -> None:
+    image, label = phantom()
+    volume(tmp_path, image, np.where(label <= kept, label, 0))
+    found = check_cases(find_cases(tmp_path / "data"))
+    assert levels(found, "sparse-label") == told
+
+
+def test_classes_of_strokes_that_are_read_as_instances_are_told(tmp_path: Path) -> None:
+    image, label = phantom()
+    strokes = np.where(label > 0, 1 + label % 2, 0).astype(np.uint8)
+    volume(tmp_path, image, strokes)
+    (finding,) = [f for f in check_cases(find_cases(tmp_path / "data")) if f.name == "one-instance"]
+    assert "2 ids lie in 16 pieces" in finding.found
+    assert "data.unlabelled: 0" in finding.todo

@@ -13,7 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.cases import Case
-from volprep.checks.content import colours_of, judge_content, swapped_by_dtype
+from volprep.checks.content import (
+    Looked,
+    colours_of,
+    judge_content,
+    judge_image,
+    left_unlabelled,
+    pieces_of,
+    swapped_by_dtype,
+)
 from volprep.checks.headers import compare_grids, count_chunks, odd_names
 from volprep.checks.measure import (
     CheckedLabel,
@@ -40,6 +48,7 @@ _FEW_LABELLED = 0.05
 _MOST_FLOAT32 = 3e38
 _SMALL = 10
 _MANY_CLASSES = 255
+_FEW_IDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +92,17 @@ class CheckedCase:
 
 
 def examine_case(
-    case: Case, kind: LabelKind, headers_only: bool, progress: Progress = None
+    case: Case,
+    kind: LabelKind,
+    headers_only: bool,
+    progress: Progress = None,
+    *,
+    by_hand: bool = False,
 ) -> tuple[CheckedCase, list[Finding]]:
-    """Open a case, read its voxels unless only headers are wanted, and say what stands out."""
+    """Open a case, read its voxels unless only headers are wanted, and say what stands out.
+
+    Of a case that is listed `by_hand` the user has said which file is the image.
+    """
     findings: list[Finding] = []
 
     def attempt(work: Callable[[], Found]) -> Found | None:
@@ -111,13 +128,18 @@ def examine_case(
         findings[before:] = [swapped]
     valid = None if mask is None else attempt(partial(measure_labels, mask, progress))
     if image is not None and voxels is not None:
-        findings += _voxels(case, image, voxels)
+        level: Level | None = "warning" if by_hand else None
+        alone = list(judge_image(case, image, level=level)) if label is None else []
+        findings += alone or _voxels(case, image, voxels)
     if labels is not None and case.rules:
         findings.append(_repaired(case, label))
     if label is not None and labels is not None:
         seen = None if voxels is None else image  # what could not be read is told already
-        told = list(judge_content(case, seen, label, labels, instances=kind == "instances"))
-        findings += told or _labels(case, label, labels, kind, masked=mask is not None)
+        looked = Looked.at(seen, label)
+        told = list(judge_content(case, seen, label, labels, looked, instances=kind == "instances"))
+        findings += told
+        if all(finding.name == "label-without-image" for finding in told):
+            findings += _labels(case, label, labels, kind, looked, masked=mask is not None)
     if mask is not None and valid is not None and not len(valid.ids):
         found = "the valid mask is 0 everywhere: no voxel of the label would be used"
         findings.append(_finding("empty-mask", case, mask, found))
@@ -193,7 +215,13 @@ def _voxels(case: Case, image: Volume, facts: ImageFacts) -> Iterator[Finding]:
 
 
 def _labels(
-    case: Case, label: Volume, facts: CheckedLabel, kind: LabelKind, *, masked: bool
+    case: Case,
+    label: Volume,
+    facts: CheckedLabel,
+    kind: LabelKind,
+    looked: Looked,
+    *,
+    masked: bool,
 ) -> Iterator[Finding]:
     count = len(facts.ids)
     if not count:
@@ -204,11 +232,11 @@ def _labels(
     elif kind == "classes":
         yield from _classes(case, label, facts)
     else:
-        yield from _instances(case, label, facts)
+        yield from _instances(case, label, facts, looked)
     if facts.foreground == 1:
         yield _finding("no-background", case, label, "no voxel is background (0)")
     if not masked:
-        yield from _sparse(case, label, facts)
+        yield from _sparse(case, label, facts, looked)
 
 
 def _one_value(case: Case, label: Volume, value: int, kind: LabelKind) -> Iterator[Finding]:
@@ -234,8 +262,16 @@ def _classes(case: Case, label: Volume, facts: CheckedLabel) -> Iterator[Finding
         yield _finding("missing-classes", case, label, message)
 
 
-def _instances(case: Case, label: Volume, facts: CheckedLabel) -> Iterator[Finding]:
+def _instances(case: Case, label: Volume, facts: CheckedLabel, looked: Looked) -> Iterator[Finding]:
     count = len(facts.ids)
+    # In 3D, a block cuts an object that winds through it into pieces.
+    if count <= _FEW_IDS and label.shape[1] == 1 and (pieces := pieces_of(looked)) > 3 * count:
+        message = f"{count} ids lie in {pieces} pieces: as instances, pieces of one id are one"
+        todo = (
+            "set `label_kind: classes` if they are classes (and `data.unlabelled: 0` where 0 means "
+            "`not annotated`, as for scribbles), or give each object its own id"
+        )
+        yield _finding("one-instance", case, label, message, todo)
     small = int(np.count_nonzero(facts.sizes < _SMALL))
     if small:
         message = f"{small} of {count} objects have fewer than {_SMALL} voxels"
@@ -245,21 +281,28 @@ def _instances(case: Case, label: Volume, facts: CheckedLabel) -> Iterator[Findi
         yield _finding("cut-objects", case, label, message)
 
 
-def _sparse(case: Case, label: Volume, facts: CheckedLabel) -> Iterator[Finding]:
+def _sparse(case: Case, label: Volume, facts: CheckedLabel, looked: Looked) -> Iterator[Finding]:
     """Where 0 may stand for `not annotated` instead of background."""
     labelled = np.flatnonzero(facts.planes)
     span = int(labelled[-1] - labelled[0]) + 1
     told = (
         "sparse" in label.path.parent.name.lower() or "scribble" in label.path.parent.name.lower()
     )
+    alike = left_unlabelled(looked)
     if 2 * len(labelled) < span:
         where = _some(labelled)
         what = f"{len(labelled)} of {len(facts.planes)} planes are labelled (z = {where})"
+    elif alike is not None:
+        what = (
+            f"{alike[1]:.0f} times as many voxels as are labelled look like those of "
+            f"{alike[0]}, and are 0"
+        )
     elif facts.foreground < _FEW_LABELLED or told:
         what = f"{facts.foreground:.2%} of the voxels are labelled"
     else:
         return
-    level: Level = "warning" if told or 2 * len(labelled) < span else "info"
+    sure = told or alike is not None or 2 * len(labelled) < span
+    level: Level = "warning" if sure else "info"
     yield _finding("sparse-label", case, label, what, level=level)
 
 

@@ -120,7 +120,10 @@ def examine_cases(
     progress: Progress = None,
 ) -> Report:
     """As `check_cases`, with the facts that the findings follow from."""
-    look = partial(examine_case, kind=label_kind, headers_only=headers_only, progress=progress)
+    look = partial(
+        examine_case, kind=label_kind, headers_only=headers_only, progress=progress,
+        by_hand=not isinstance(cases, Cases) or cases.layout == "list",
+    )  # fmt: skip
     looked = list(run_units(look, cases, workers=workers))
     facts = tuple(each for each, _ in looked)
     findings = list(cases.findings) if isinstance(cases, Cases) else []
@@ -195,7 +198,7 @@ def _between(facts: Sequence[CheckedCase]) -> Iterator[Finding]:
     channels = {name: f"{image.shape[0]} channels" for name, image in images.items()}
     dtypes = {name: str(image.dtype) for name, image in images.items()}
     spacings = {
-        name: "(" + ", ".join(f"{length:.3g}" for length in image.spacing) + ") µm"
+        name: "(" + ", ".join(f"{length:.4g}" for length in image.spacing) + ") µm"
         for name, image in images.items()
         if image.spacing is not None
     }

@@ -304,6 +304,15 @@ TABLE: dict[str, Kind] = {
         why="One channel for each class is what comes out of networks, not what goes in.",
         example="4 channels of 0 and 1",
     ),
+    "label-without-image": Kind(
+        "error",
+        wanted="images, with noise or soft borders",
+        todo="give the folder that holds the images, too; if these are images, list them by hand "
+        "as `image:`",
+        why="Labels that lie alone, or under names that nobody knows as a label's, would be taken "
+        "for images.",
+        example="nuclei_a.tif beside a.tif: 54 ids in even pieces with hard borders",
+    ),
     "labels-from-float": Kind(
         "info",
         wanted="whole numbers",
@@ -578,7 +587,8 @@ TABLE: dict[str, Kind] = {
         todo="if 0 means `not annotated` and not background, set `data.unlabelled: 0`, or give a "
         "valid mask (`mask_dir`, `mask_key`, or `mask:` in the list of cases)",
         why="What is not annotated would be taught as background.",
-        example="5 of 125 planes are labelled (a warning), or 1% of the voxels (an info)",
+        example="5 of 125 planes are labelled, or 6 nuclei of 30 (a warning); 1% of the voxels are "
+        "(an info)",
     ),
     "split-blocks": Kind(
         "info",
