@@ -17,7 +17,7 @@ FLOORS = [
     ["__main__"],
     ["cli"],
     ["pipeline"],
-    ["checks", "preview", "exports", "loader"],
+    ["checks", "report", "exports", "loader"],
     ["cutting"],
     ["autoconfig", "fingerprint", "splits"],
     ["cases", "headers", "targets"],

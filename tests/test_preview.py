@@ -17,17 +17,22 @@ from scipy import ndimage
 
 from volprep.augment import (
     Compose,
+    CopyPaste,
     CutNoise,
     Flip,
+    GaussianNoise,
     Grayscale,
+    Invert,
     MisAlignment,
     MissingParts,
     Rotate,
+    Transform,
     compose_from_config,
 )
-from volprep.preview import render_preview
-from volprep.preview.histogram import draw_histogram
-from volprep.preview.orthogonal import View, colour_of, draw_sample, windows_of
+from volprep.geometry import Box
+from volprep.report import Cell, render_preview
+from volprep.report.charts import draw_histogram
+from volprep.report.pictures import View, colour_of, draw_sample, windows_of
 
 SIZE = (6, 40, 48)
 
@@ -58,19 +63,24 @@ def pipeline(**options: object) -> Compose:
 
 def test_a_page_shows_the_pipeline_and_every_transform_and_no_picture_is_blank() -> None:
     page = render_preview(sample(), pipeline(), n=3, spacing=(0.05, 0.01, 0.01), title="Case <A>")
-    titles = [row.title for row in page.rows]
+    titles = [row.title for row in page.sections]
     assert titles == ["Whole pipeline", "Rotate alone", "MisAlignment alone", "Grayscale alone"]
     html = page.html()
     shown = pictures(html)
-    assert len(shown) == 4 * (1 + 3 + 1)
-    assert all(picture.std() > 10 for picture in shown)
+    cells = [cell for section in page.sections for cell in section.cells]
+    assert len(cells) == 4 * (1 + 3 + 1)
+    drawn = [picture.flat() for cell in cells for picture in cell.pictures]
+    assert all(np.asarray(picture).std() > 10 for picture in drawn)
+    assert len(shown) == sum(1 + (p.over is not None) for c in cells for p in c.pictures)
     assert "Case &lt;A&gt;" in html
-    assert html.count("<figcaption>") == len(shown)
+    assert html.count("<figcaption>") == len(cells)
+    assert html.count("<svg") == 4  # the intensities of each row
 
 
-def test_a_page_needs_no_scripts_and_no_network() -> None:
+def test_a_page_needs_no_network_and_no_script_from_elsewhere() -> None:
     html = render_preview(sample(), pipeline(), n=1).html()
-    assert not re.search(r"<script|<link|<iframe|https?://|@import|url\(", html)
+    assert not re.search(r"<script [^>]*src|<link|<iframe|https?://|@import|url\(", html)
+    assert "default-src 'none'" in html
 
 
 def test_what_was_drawn_stands_below_each_picture() -> None:
@@ -78,17 +88,18 @@ def test_what_was_drawn_stands_below_each_picture() -> None:
     compose = pipeline()
     from volprep.randomness import sample_generator
 
-    for k, cell in enumerate(page.rows[0].cells[1:5]):
+    for k, cell in enumerate(page.sections[0].cells[1:5]):
         words = compose.describe(compose.draw(sample_generator(3, 0, k)))
-        assert list(cell.lines[:-1]) == (words or ["left as it is"])
-    assert "p = 0.5" in page.rows[1].note
-    rotated = {cell.lines[0] for cell in page.rows[1].cells[1:5]}
+        words = words or ["left as it is"]
+        assert list(cell.lines[: len(words)]) == words
+    assert "p = 0.5" in page.sections[1].note
+    rotated = {cell.lines[0] for cell in page.sections[1].cells[1:5]}
     assert all(re.fullmatch(r"rotate \d+°", words) for words in rotated)
 
 
 def test_only_some_transforms_are_shown_on_request() -> None:
     page = render_preview(sample(), pipeline(), n=1, only=["misalignment"])
-    assert [row.title for row in page.rows] == ["MisAlignment alone"]
+    assert [row.title for row in page.sections] == ["MisAlignment alone"]
     with pytest.raises(ValueError, match="'cut_noise' is not in the pipeline, which has rotate"):
         render_preview(sample(), pipeline(), only=["cut_noise"])
 
@@ -125,7 +136,8 @@ def test_pictures_have_the_proportions_of_the_sample(
 ) -> None:
     view = View(shape, spacing, [(0, 1)], side=200)
     assert view.size == size
-    assert draw_sample(view, np.zeros(shape), at=(0, 0, 0)).size == size
+    view = View(shape, spacing, [(0, 1)], side=200)
+    assert draw_sample(view, np.zeros(shape), at=(0, 0, 0)).flat().size == size
 
 
 def test_slices_outlines_points_and_vectors_lie_where_they_belong() -> None:
@@ -137,7 +149,8 @@ def test_slices_outlines_points_and_vectors_lie_where_they_belong() -> None:
     view = View(shape, (1, 1, 1), [(0, 1)], side=200)
 
     def pixels(**overlay: object) -> np.ndarray:
-        return np.asarray(draw_sample(view, image, at=(2, 2, 3), **overlay))  # type: ignore[arg-type]
+        drawn = draw_sample(view, image, at=(2, 2, 3), **overlay)  # type: ignore[arg-type]
+        return np.asarray(drawn.flat())
 
     plain = pixels()
     assert plain[25, 35].tolist() == [255, 255, 255]  # (y, x) 2, 3 at ten pixels a voxel
@@ -160,17 +173,30 @@ def test_several_channels_are_told_apart_by_colour() -> None:
     image[0, 0, :5] = 1
     image[1, 0, 5:] = 1
     view = View((1, 10, 10), (1, 1, 1), [(0, 1), (0, 1)], side=100)
-    drawn = np.asarray(draw_sample(view, image, at=(0, 0, 0)))
+    drawn = np.asarray(draw_sample(view, image, at=(0, 0, 0)).flat())
     assert drawn[10, 50].tolist() != drawn[90, 50].tolist()
 
 
 def test_windows_and_histograms_survive_odd_images() -> None:
     assert windows_of(np.full((2, 3, 4), 5.0)) == [(5.0, 6.0)]
-    blank = np.asarray(draw_histogram(np.full((3, 3), np.nan), []))
-    assert blank.std() > 0
+    assert windows_of(np.full((2, 3, 4), np.nan)) == [(0.0, 1.0)]
+    assert "<svg" in draw_histogram(np.full((3, 3), np.nan), []).svg
     ramp = np.arange(1000) % 256
-    drawn = np.asarray(draw_histogram(ramp, [ramp + 50.0]))
-    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) >= 4
+    drawn = draw_histogram(ramp, [ramp + 50.0, ramp - 50.0]).svg
+    assert drawn.count('class="bar2"') == 2  # one line for each draw
+
+
+def test_histograms_have_a_log_axis_with_numbers() -> None:
+    values = np.repeat([0, 100, 200], [10**6, 10**3, 10])
+    drawn = draw_histogram(values, []).svg
+    assert {"0.01%", "1%", "100%"} <= set(re.findall(r">([\d.e-]+%)<", drawn))
+    assert {"0", "100", "200"} <= set(re.findall(r">([\d,]+)</text>", drawn))
+    outline = re.search(r'<polygon class="bar" points="([^"]+)"', drawn)
+    assert outline
+    floor = max(float(p.split(",")[1]) for p in outline.group(1).split())
+    heights = sorted({floor - float(p.split(",")[1]) for p in outline.group(1).split()})
+    # A hundred thousand times rarer, and yet a seventh as high.
+    assert heights[-1] / heights[1] < 8
 
 
 def test_flat_images_have_one_slice() -> None:
@@ -178,7 +204,69 @@ def test_flat_images_have_one_slice() -> None:
     data = {"image": image, "label": (image > 0.9).astype(np.int32)}
     compose = Compose([Flip(p=1), MissingParts(p=1)], (1, 40, 40), {"label": "mask"})
     page = render_preview(data, compose, n=2)
-    assert all(c.picture.size == (208, 208) for row in page.rows for c in row.cells[:-1])
+    cells = [c for section in page.sections for c in section.cells[:-1]]
+    assert all(p.size == (208, 208) for c in cells for p in c.pictures)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [((4, 512, 16), (1, 1, 1)), ((64, 40, 40), (12.5, 1, 1)), ((500, 60, 20), (1, 1, 1))],
+)
+def test_no_picture_is_a_strip_and_side_views_never_outgrow_the_main_one(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float]
+) -> None:
+    view = View(shape, spacing, [(0, 1)], side=210)
+    z, y, x = view.pixels
+    assert max(y, x) == 210
+    assert min(y, x) >= 60
+    assert z <= min(y, x)
+    at = (shape[0] - 1, shape[1] - 1, 0)
+    shown = view.shown(at)
+    assert shown.contains(Box.at(at, (1, 1, 1)))
+    assert Box.whole(shape).contains(shown)
+    told = view.says(at)
+    for axis, n, kept in zip("zyx", shape, shown.shape, strict=True):
+        assert (f"{axis} " in told.split("; ", 1)[-1] and f"of {n}" in told) or kept == n
+    # Voxels keep their proportions.
+    lengths = [n * s / p for n, s, p in zip(shown.shape[1:], spacing[1:], (y, x), strict=True)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.03)
+
+
+def page_of(transform: Transform, data: dict[str, object], n: int = 4) -> list[Cell]:
+    compose = Compose([transform], (12, 80, 80), {"label": "mask", "skeleton": "points"})
+    return render_preview(data, compose, n=n).sections[1].cells
+
+
+@pytest.mark.parametrize(
+    "transform", [MissingParts(), CutNoise(), MisAlignment(displacement=8), CopyPaste()]
+)
+def test_before_and_after_are_at_one_place_where_much_has_changed(transform: Transform) -> None:
+    for cell in page_of(transform, sample())[1:-1]:
+        if "left as it is" in cell.lines or any("no " in line for line in cell.lines):
+            continue
+        assert cell.before is not None or "slices" in " ".join(cell.lines)
+        if cell.before is not None:
+            before, after = (np.asarray(p.base, np.int16) for p in (cell.before, cell.picture))
+            assert (np.abs(before - after) > 20).mean() > 0.003
+
+
+def test_what_was_copied_is_shown() -> None:
+    for cell in page_of(CopyPaste(p=1.0), sample())[1:-1]:
+        found = [np.asarray(p.over) for p in (cell.before, cell.picture) if p is not None]
+        if len(found) == 2:
+            assert (found[0] != found[1]).any()
+            break
+    else:
+        pytest.fail("no draw copied anything")
+
+
+def test_the_window_follows_values_that_have_left_it() -> None:
+    data = sample()
+    for cell in page_of(Invert(p=1.0), data)[1:-1]:
+        base = np.asarray(cell.picture.base)[..., 0]
+        assert 40 < base[:80, :80].mean() < 215  # neither white nor black
+    noisy = page_of(GaussianNoise(p=1.0), data)[1:-1]
+    assert not any("drawn from" in line for cell in noisy for line in cell.lines)
 
 
 def test_real_neurons_make_a_page(real_data: Callable[[str], Path]) -> None:
@@ -190,8 +278,9 @@ def test_real_neurons_make_a_page(real_data: Callable[[str], Path]) -> None:
     label = tifffile.imread(next(folder.rglob("fib25_bodies.tif")))[:12]
     compose = compose_from_config({"AUGMENTOR": {}}, (8, 64, 64))
     page = render_preview({"image": image, "label": label}, compose, n=2, spacing=(0.01,) * 3)
-    assert len(page.rows) == 12
-    assert all(cell.picture.getextrema()[0][1] > 60 for row in page.rows for cell in row.cells)
+    assert len(page.sections) == 12
+    pictures = [p for section in page.sections for cell in section.cells for p in cell.pictures]
+    assert all(picture.flat().getextrema()[0][1] > 60 for picture in pictures)
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on this machine")

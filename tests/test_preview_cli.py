@@ -91,7 +91,7 @@ def test_volumes_on_another_grid_and_connectomics_block_are_shown(
         augment={"AUGMENTOR": {"MISALIGNMENT": {"ENABLED": False}}},
     )
     page = preview_augment(load_config(config), n=1)
-    titles = [row.title for row in page.rows]
+    titles = [row.title for row in page.sections]
     assert "MisAlignment alone" not in titles
     assert len(titles) == 11
     assert "0.3 x 0.2 x 0.2" in page.lines[0]
@@ -108,10 +108,10 @@ def test_mistakes_end_with_a_word_about_them(data: Path, tmp_path: Path) -> None
 def test_without_a_list_the_preset_is_shown(data: Path, tmp_path: Path) -> None:
     auto = preview_augment(load_config(write_config(data, tmp_path, augment="auto")), n=1)
     assert any("preset fluorescence: voxels of 0.1" in line for line in auto.lines)
-    assert "Gamma alone" in [row.title for row in auto.rows]
+    assert "Gamma alone" in [row.title for row in auto.sections]
     empty = preview_augment(load_config(write_config(data, tmp_path, augment=[])), n=1)
     assert any("lists no augmentation, and none trains" in line for line in empty.lines)
-    assert [row.title for row in empty.rows] == [row.title for row in auto.rows]
+    assert [row.title for row in empty.sections] == [row.title for row in auto.sections]
 
 
 def test_draws_that_do_not_fit_are_told(data: Path, tmp_path: Path) -> None:
@@ -119,6 +119,6 @@ def test_draws_that_do_not_fit_are_told(data: Path, tmp_path: Path) -> None:
     small = {"patch_size": [8, 32, 32], "aug_patch_size": [8, 32, 32]}
     page = preview_augment(load_config(write_config(data, tmp_path, augment=turned, plan=small)))
     assert any("of the draws whole" in line for line in page.lines)
-    assert any("mirrored at the border" in line for c in page.rows[0].cells for line in c.lines)
+    assert any("mirrored at the border" in line for c in page.sections[0].cells for line in c.lines)
     page = preview_augment(load_config(write_config(data, tmp_path, augment=turned)))
     assert not any("of the draws whole" in line for line in page.lines)

@@ -18,7 +18,7 @@ from volprep.errors import ConfigError, PlanError
 from volprep.geometry import Box
 from volprep.pipeline import prepare
 from volprep.pipeline.preview_patches import preview_patches
-from volprep.preview import PatchMap, RegionMap, coverage_facts, render_patches
+from volprep.report import PatchMap, RegionMap, coverage_facts, render_patches
 
 SHAPE = (20, 60, 40)
 
@@ -49,7 +49,7 @@ def drawn(**changes):
 
 
 def cells(page):
-    return {cell.heading: cell for row in page.rows for cell in row.cells}
+    return {cell.heading: cell for section in page.sections for cell in section.cells}
 
 
 def test_coverage_is_counted_inside_the_blocks():
@@ -97,10 +97,10 @@ def test_what_was_left_out_is_shown_where_something_was():
     case = drawn(rejected=[Box.at((0, 35, 5), (10, 20, 20))], regions=[filtered()])
     found = cells(render_patches(case))
     assert "1 of 5 that were drawn" in found["Patches thrown back"].lines
-    assert "1 cells, 50.0% of the blocks" in found["Filtered: fewer patches start here"].lines
+    assert "1 cell, 50.0% of the blocks" in found["Filtered: fewer patches start here"].lines
     seen = found["The filter's mean"]
     assert seen.lines == ["of regions 30 to 50, median 40", "threshold 40"]
-    heat = np.asarray(render_patches(case, side=402).rows[2].cells[2].picture)
+    heat = np.asarray(render_patches(case, side=402).sections[2].cells[2].picture.flat())
     assert heat[160, 10].tolist() == [0, 0, 4]  # 30, the lowest
     assert heat[160, 150].tolist() == [252, 253, 191]
     assert heat[20, 80].tolist() == [226, 229, 233]
@@ -115,7 +115,9 @@ def test_pictures_have_the_proportions_of_the_spacing():
 
 
 def test_blocks_are_coloured_where_they_lie():
-    pixels = np.asarray(cells(render_patches(drawn(), side=402))["Blocks"].picture).astype(int)
+    pixels = np.asarray(cells(render_patches(drawn(), side=402))["Blocks"].picture.flat()).astype(
+        int
+    )
     _, height = 240, 240  # of the first slice, 40 and 60 voxels
     red, green, _ = np.moveaxis(pixels[:height, :160], -1, 0)
     train, gap, val = slice(130, 230), slice(90, 110), slice(10, 70)
@@ -126,11 +128,53 @@ def test_blocks_are_coloured_where_they_lie():
 
 def test_maps_are_black_where_nothing_is_seen_and_grey_outside_the_blocks():
     case = drawn()
-    heat = np.asarray(cells(render_patches(case, side=402))["By training patches"].picture)
+    heat = np.asarray(cells(render_patches(case, side=402))["By training patches"].picture.flat())
     assert heat[160, 10].tolist() == [0, 0, 4]  # in the block, left of all patches
     assert heat[20, 80].tolist() == [226, 229, 233]
     assert heat[180, 80].sum() > 600  # twice
     assert 100 < heat[130, 80].sum() < 600  # once
+
+
+def test_middles_of_patches_are_seen_on_bright_data():
+    bright = Volume()
+    bright.array[:] = 65535
+    bright.array[..., 0] = 0
+    case = drawn(image=bright)
+    pixels = np.asarray(cells(render_patches(case, side=402))["Training patches"].picture.flat())
+    middle = pixels[200 - 3 : 200 + 4, 80 - 3 : 80 + 4].astype(int).sum(-1)  # y 50, x 20
+    assert middle.min() < 150
+    assert middle.max() > 700
+
+
+def test_labels_are_drawn():
+    label = Volume()
+    label.array[:] = 0
+    label.array[0, :, 40:50, 5:15] = 7
+    plain, outlined = (
+        np.asarray(cells(render_patches(drawn(label=each), side=402))["Blocks"].picture.over)
+        for each in (None, label)
+    )
+    changed = (plain != outlined).any(-1)
+    assert changed[160:200, 20:60].any()
+    assert not changed[:100].any()
+
+
+def test_a_long_case_is_no_strip_and_that_is_told():
+    volume = Volume((4, 400, 20))
+    case = drawn(
+        image=volume, train_blocks=[Box.whole(volume.shape)], val_blocks=[], val_patches=[]
+    )
+    page = render_patches(case, side=400)
+    width, height = cells(page)["Blocks"].picture.size
+    assert height <= 4 * width
+    assert any("x is drawn 6.7 times longer than it is" in line for line in page.lines)
+
+
+def test_of_a_huge_case_a_window_is_read():
+    case = drawn(image=Volume((40, 200, 200)), window=Box((0, 50, 50), (40, 150, 150)))
+    picture = cells(render_patches(case))["Blocks"].picture
+    assert picture.base.getextrema()[0][1] > 200
+    assert case.image.read_voxels <= 2 * (100 * 100 + 2 * 40 * 100)
 
 
 def test_only_slices_are_read():
@@ -277,11 +321,12 @@ def test_the_command_writes_a_picture_for_each_case(folder, tmp_path):
     for name, facts in told.items():
         assert np.asarray(Image.open(facts["png"])).std() > 10
         assert facts["png"] == str(out / f"{name}.png")
+        assert "Where patches come from" in Path(facts["html"]).read_text(encoding="utf-8")
     assert sum(facts["train"]["patches"] for facts in told.values()) > 0
     done = CliRunner().invoke(
         app, ["preview-patches", str(config), "--case", "one", "-o", str(out)]
     )
-    assert done.stdout.split() == [str(out / "one.png")]
+    assert done.stdout.split() == [str(out / "one.html"), str(out / "one.png")]
 
 
 def test_a_case_that_is_not_there_is_a_config_error(folder, tmp_path):

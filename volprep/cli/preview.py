@@ -41,7 +41,9 @@ def preview_augment(
     sheet = out.with_suffix(".png")
     page.write(out, sheet)
     if as_json:
-        print_json({"html": str(out), "png": str(sheet), "rows": [row.title for row in page.rows]})
+        print_json(
+            {"html": str(out), "png": str(sheet), "rows": [row.title for row in page.sections]}
+        )
         return
     print(out)
     print(sheet)
@@ -53,9 +55,9 @@ def preview_patches(
     case: Annotated[
         list[str] | None, typer.Option(help="Draw this case alone; may be repeated.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for one PNG a case.")] = Path(
-        "preview-patches"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The folder for a page and a PNG a case.")
+    ] = Path("preview-patches"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Draw where the patches of each case come from, and how often voxels are seen."""
@@ -65,10 +67,11 @@ def preview_patches(
     drawn = {}
     for name, page in pages.preview_patches(load_config(config), cases=case or (), reporter=stage):
         out.mkdir(parents=True, exist_ok=True)
-        sheet = out / f"{name}.png"
-        page.page.write(sheet=sheet)
-        drawn[name] = {"png": str(sheet), **page.facts}
+        html, sheet = out / f"{name}.html", out / f"{name}.png"
+        page.page.write(html, sheet)
+        drawn[name] = {"html": str(html), "png": str(sheet), **page.facts}
         if not as_json:
+            print(html)
             print(sheet)
     if as_json:
         print_json(drawn)

@@ -12,19 +12,20 @@ from volprep.cases import Case, Cases
 from volprep.config import Config
 from volprep.cutting import PreparedCase, blocks_of, read_patch, stored_patch_size
 from volprep.errors import ConfigError
-from volprep.geometry import Box, Shape3, Spacing3
+from volprep.geometry import Box, Shape3, Spacing3, three
 from volprep.pipeline.augmentation import look_into, preset_of
 from volprep.pipeline.decide import Decision, decide, survey
 from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.reporting import silent
 from volprep.pipeline.skeletons import make_skeletons
-from volprep.preview import Page, render_preview
 from volprep.randomness import sample_generator
+from volprep.report import Page, render_preview
+from volprep.sampling import ForegroundIndex
 from volprep.skeletons import Skeletons, skeletonize
 
 __all__ = ["preview_augment"]
 
-# Places that are looked at until one shows labels.
+# Places that are looked at until one shows labels; then labels are looked for.
 _TRIES = 16
 
 
@@ -177,18 +178,28 @@ def _sample(
 def _place(
     prepared: PreparedCase, block: Box, size: Shape3, shown: Shape3, draw: tuple[int, int]
 ) -> Box:
-    """A place that shows labels, if a few tries find one."""
+    """A place that shows labels, if there are any."""
     rng = sample_generator(draw[0], 0, draw[1])
-    box = block
+    room = [max(0, n - s) for n, s in zip(block.shape, size, strict=True)]
+    short = [max(0, s - n) // 2 for n, s in zip(block.shape, size, strict=True)]
+    margin = three((s - p) // 2 for s, p in zip(size, shown, strict=True))
+    box, label = block, prepared.label
+
+    def at(offset: Sequence[int]) -> Box:
+        start = [a + o - b for a, o, b in zip(block.start, offset, short, strict=True)]
+        return Box.at(start, size)
+
     for _ in range(_TRIES):
-        room = [max(0, n - s) for n, s in zip(block.shape, size, strict=True)]
-        start = [a + int(rng.integers(r + 1)) for a, r in zip(block.start, room, strict=True)]
-        short = [max(0, s - n) // 2 for n, s in zip(block.shape, size, strict=True)]
-        box = Box.at([a - b for a, b in zip(start, short, strict=True)], size)
-        margin = [(s - p) // 2 for s, p in zip(size, shown, strict=True)]
-        middle = Box.at([a + m for a, m in zip(box.start, margin, strict=True)], shown)
-        if prepared.label is None or prepared.label.read(middle.common(block)).any():
+        box = at([int(rng.integers(r + 1)) for r in room])
+        inside = Box.at([a + m for a, m in zip(box.start, margin, strict=True)], shown)
+        if label is None or label.read(inside.common(block)).any():
             return box
+    # Few labels: the index of them, which reads them all, knows where they are.
+    found = ForegroundIndex.build(label, box=block, per="voxel") if label is not None else ()
+    if isinstance(found, ForegroundIndex) and len(found):
+        inner = found.patch_start(rng, shown)
+        wanted = [i - a - m for i, a, m in zip(inner, block.start, margin, strict=True)]
+        box = at([min(max(0, w), r) for w, r in zip(wanted, room, strict=True)])
     return box
 
 

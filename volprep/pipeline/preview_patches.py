@@ -24,7 +24,7 @@ from volprep.pipeline.decide import decide, drawing, survey
 from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.preprocess import CaseLayout
-from volprep.preview import Page, PatchMap, RegionMap, coverage_facts, render_patches
+from volprep.report import Page, PatchMap, RegionMap, coverage_facts, render_patches
 from volprep.sampling import FilteredRegions, PatchFilter
 
 __all__ = ["PatchPage", "preview_patches"]
@@ -119,6 +119,7 @@ def preview_patches(
             rejected=_boxes(rejected, number, size),
             regions=_regions(how.filter, train, filtered, number, size),
             notes=_notes(how, case),
+            label=case.label,
         )
         yield case.name, PatchPage(drawn, render_patches(drawn))
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from volprep.augment import Compose, Drawn, Transform
 from volprep.geometry import Shape3, Spacing3
-from volprep.preview.histogram import draw_histogram
-from volprep.preview.orthogonal import View, draw_sample, windows_of
-from volprep.preview.page import Cell, Page, Row
 from volprep.randomness import sample_generator
+from volprep.report.charts import draw_histogram, number_text
+from volprep.report.page import Cell, Gallery, Page, Section
+from volprep.report.pictures import Picture, View, draw_sample, windows_of
 
 __all__ = ["render_preview"]
 
@@ -23,6 +23,10 @@ Sample = Mapping[str, Any]
 
 # Draws from which it is told how many fit.
 _DRAWS = 100
+#: A slice shows a change as well as any where it shows this share of the largest one.
+_AS_GOOD = 0.8
+#: Grey values are drawn as before as long as so many lie within the window, widened by a part.
+_STILL_INSIDE, _WIDENED = 0.85, 0.25
 
 
 def render_preview(
@@ -120,57 +124,76 @@ class _Studio:
     n: int
     seed: int
 
-    def row(self, title: str, note: str, sample: Sample, compose: Compose) -> Row:
-        """The original, the draws, and their intensities."""
+    def row(self, title: str, note: str, sample: Sample, compose: Compose) -> Section:
+        """The original, the draws, and their intensities.
+
+        Each draw is shown where it changed most, and what was there before at the same place.
+        """
         drawn = [compose.draw(sample_generator(self.seed, 0, k)) for k in range(self.n)]
         results = [compose(sample, replay=one) for one in drawn]
-        middle = self._middle()
-        cells = [Cell(self._picture(self.original, middle), "original", self._place(middle))]
+        places = [self._where(result) for result in results]
+        alike = len(set(places)) == 1
+        middle = places[0] if alike else self._middle()
+        cells = [self._cell(self.original, middle, "original", [])]
         shape = np.asarray(sample["image"]).shape[-3:]
-        for k, (one, result) in enumerate(zip(drawn, results, strict=True), 1):
-            at = self._where(one, result, compose)
+        for k, (one, result, at) in enumerate(zip(drawn, results, places, strict=True), 1):
             words = compose.describe(one) or ["left as it is"]
             beyond = max(compose.reaches_beyond(one, shape))
             words += [f"up to {beyond} px mirrored at the border"] * (beyond > 0)
-            cells.append(Cell(self._picture(result, at), f"draw {k}", [*words, *self._place(at)]))
+            before = None if at == middle else self._picture(self.original, at)
+            cells.append(self._cell(result, at, f"draw {k}", words, before))
         cells.append(self._intensities(results))
-        return Row(title, note, cells)
+        return Section(title, note, [Gallery(cells)])
+
+    def _cell(
+        self, sample: Sample, at: Shape3, heading: str, words: list[str],
+        before: Picture | None = None,
+    ) -> Cell:  # fmt: skip
+        windows = self._windows(np.asarray(sample["image"]))
+        lines = [*words, self.view.says(at)]
+        lines += ["left: before, at the same place"] * (before is not None)
+        if windows != self.view.windows:
+            ends = ", ".join(f"{number_text(a)} to {number_text(b)}" for a, b in windows)
+            lines.append(f"drawn from {ends}, where its values now lie")
+        picture = self._picture(sample, at, windows)
+        return Cell(picture, heading, [line for line in lines if line], before)
+
+    def _windows(self, image: Array) -> Sequence[tuple[float, float]]:
+        """The window of all pictures, or where the values have left it their own."""
+        channels = image if image.ndim == 4 else image[None]
+        for channel, (low, high) in zip(channels, self.view.windows, strict=True):
+            room = _WIDENED * (high - low)
+            inside = (channel >= low - room) & (channel <= high + room)
+            if inside.mean() < _STILL_INSIDE:
+                return windows_of(image)
+        return self.view.windows
 
     def _intensities(self, results: Sequence[Sample]) -> Cell:
         after = [np.asarray(result["image"]) for result in results]
-        picture = draw_histogram(np.asarray(self.original["image"]), after)
-        return Cell(picture, "intensities", ["grey: before", "red: after, all draws"])
+        chart = draw_histogram(np.asarray(self.original["image"]), after)
+        return Cell(chart, "intensities", ["filled: before", "lines: after, one for each draw"])
 
     def _middle(self) -> Shape3:
+        """The middle, or the slice with most labels where there is none in the middle one."""
         z, y, x = self.view.shape
-        return z // 2, y // 2, x // 2
+        middle = z // 2, y // 2, x // 2
+        label = self.original.get(self.label)
+        if label is None or np.asarray(label)[middle[0]].any() or not np.any(label):
+            return middle
+        return int((np.asarray(label) != 0).sum((1, 2)).argmax()), *middle[1:]
 
-    def _where(self, drawn: Drawn, result: Sample, compose: Compose) -> Shape3:
-        """The voxel to show: where one section was moved, or where intensities changed most."""
-        middle = self._middle()
-        acting = [(t, v) for t, (_, v) in zip(compose.transforms, drawn.steps, strict=True) if v]
-        if len(compose.transforms) > 1 or not acting:
-            return middle
-        transform, values = acting[0]
-        if transform.name == "misalignment":
-            return (values["section"], *middle[1:])
-        if transform.name == "missing_section":  # the first section after the gap
-            return (min(values["deleted"][0], self.view.shape[0] - 1), *middle[1:])
-        if transform.kind == "spatial":
-            return middle
+    def _where(self, result: Sample) -> Shape3:
+        """The place at which all three slices show much of what changed."""
         before = np.asarray(self.original["image"], np.float32)
         change = np.abs(np.asarray(result["image"]) - before)
         change = change if change.ndim == 3 else change.sum(0)
-        if not change.any():
-            return middle
+        middle = self._middle()
         z, y, x = (_strongest(change, axis, middle[axis]) for axis in range(3))
         return z, y, x
 
-    def _place(self, at: Shape3) -> list[str]:
-        """Which slices are shown; flat images have one."""
-        return [] if self.view.shape[0] == 1 else ["slices z {}, y {}, x {}".format(*at)]
-
-    def _picture(self, sample: Sample, at: Shape3) -> Any:
+    def _picture(
+        self, sample: Sample, at: Shape3, windows: Sequence[tuple[float, float]] | None = None
+    ) -> Picture:
         label = sample.get(self.label)
         points = sample.get(self.points)
         return draw_sample(
@@ -179,11 +202,12 @@ class _Studio:
             at=at,
             label=label,
             points=points,
-            vectors=_baked(label, points, self.spacing),
+            vectors=baked(label, points, self.spacing),
+            windows=windows,
         )
 
 
-def _baked(
+def baked(
     label: Array | None, points: Mapping[int, Any] | None, spacing: Spacing3
 ) -> npt.NDArray[np.float32] | None:
     """For each voxel of an object that has points, the nearest of them."""
@@ -223,13 +247,10 @@ def _alone(transform: Transform, compose: Compose) -> Compose:
 
 
 def _strongest(change: Array, axis: int, middle: int) -> int:
-    """The middle slice along an axis, as of the original, or the one that changed most.
-
-    The other only where the middle one shows next to nothing of the change.
-    """
-    others = tuple(n for n in range(3) if n != axis)
-    strength = change.mean(others)
-    return middle if strength[middle] >= 0.1 * strength.max() else int(strength.argmax())
+    """The slice along an axis that changed most; of those nearly as good the most central."""
+    strength = change.mean(tuple(n for n in range(3) if n != axis))
+    good = np.flatnonzero(strength >= _AS_GOOD * strength.max())
+    return int(good[np.abs(good - middle).argmin()])
 
 
 def _title(transform: Transform) -> str:
@@ -250,7 +271,7 @@ def _value(value: Any) -> str:
 
 def _together(compose: Compose) -> str:
     named = ", ".join(f"{t.name} {t.p:g}" for t in compose.transforms if t.enabled and t.p > 0)
-    return f"as training sees it; probabilities: {named or 'none'}"
+    return f"drawn as the loader draws; probabilities: {named or 'none'}"
 
 
 def _about(

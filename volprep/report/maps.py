@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +12,19 @@ from PIL import Image, ImageDraw, ImageFont
 
 from volprep.geometry import Box, Shape3, Spacing3, VolumeLike
 from volprep.patching import PatchSpecs, count_coverage
-from volprep.preview.orthogonal import View, windows_of
-from volprep.preview.page import Cell, Page, Row
+from volprep.report.page import Cell, Gallery, Page, Section
+from volprep.report.pictures import Colour, Panel, Picture, View, outlines, windows_of
 from volprep.sampling import spread_regions
 
-__all__ = ["CoverageFacts", "PatchMap", "RegionMap", "coverage_facts", "render_patches"]
+__all__ = [
+    "CoverageFacts",
+    "PatchMap",
+    "RegionMap",
+    "coverage_cells",
+    "coverage_facts",
+    "render_patches",
+]
 
-Colour = tuple[int, int, int]
 Boxes = Sequence[Box]
 
 _TRAIN: Colour = (0, 158, 115)
@@ -27,12 +32,16 @@ _VAL: Colour = (230, 159, 0)
 _OUT: Colour = (213, 60, 40)
 # Dark to bright in even steps of lightness: unseen, seldom, often.
 _HEAT = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191))
-_OUTSIDE: Colour = (226, 229, 233)
-_GAP, _BAR = 2, 24
+_OUTSIDE = (226, 229, 233, 255)
+#: Grey where nothing was read, and opacity of labels below boxes.
+_UNREAD, _FAINT = 96, 0.6
+_BAR = 24
 #: Sides of the maps that are counted, and voxels of the volume that are looked at for numbers.
 _MAP_SIDE, _SAMPLES = 1024, 2**20
 #: More outlines would hide each other; every patch has a dot in its middle.
 _OUTLINES = 24
+#: A side of a map is at most so much longer than another; a depth has at least so many pixels.
+_LONGEST, _THINNEST = 3.0, 14
 
 
 _SCALE_NOTE = "Black: never; bright: as often as the scale says; grey: in no block"
@@ -83,6 +92,10 @@ class PatchMap:
     name : str
     image : VolumeLike
         On the grid of the boxes; three slices of it are read.
+    label : VolumeLike or None
+        Drawn as outlines.
+    window : Box or None
+        The part of the slices that is read; None reads them whole.
     spacing : (Z, Y, X) in micrometres, or None
         None draws voxels as cubes.
     train_blocks, val_blocks : sequence of Box
@@ -106,6 +119,8 @@ class PatchMap:
     rejected: Boxes = ()
     regions: Sequence[RegionMap] = ()
     notes: Sequence[str] = field(default=())
+    label: VolumeLike | None = None
+    window: Box | None = None
 
     @property
     def shape(self) -> Shape3:
@@ -174,36 +189,53 @@ def render_patches(case: PatchMap, *, side: int = 420) -> Page:
         Each picture is of three slices through one voxel, (Y, X), to its right
         (Y, Z), below it (Z, X), in the proportions of the spacing.
     """
-    slices = _Slices(case, _centre(case.train_blocks or case.val_blocks, case.shape), side)
-    held = _Slices(case, _centre(case.val_blocks, case.shape), side) if case.val_blocks else slices
+    slices, held = _both(case, side)
     shown = f"{case.shape[0]} x {case.shape[1]} x {case.shape[2]} voxels (z, y, x)"
     scale = (
         "spacing unknown, voxels drawn as cubes"
         if case.spacing is None
         else f"{case.spacing[0]:.4g} x {case.spacing[1]:.4g} x {case.spacing[2]:.4g} µm"
     )
+    lines = [f"{shown}, {scale}", *case.notes, *slices.proportions]
     rows = [
-        Row("Where patches come from", _place(case), list(_where(case, slices, held))),
-        Row("How often voxels are seen", _SCALE_NOTE, list(_how_often(case, slices, held))),
+        Section("Where patches come from", _place(case), [Gallery([*_where(case, slices, held)])]),
+        Section(
+            "How often voxels are seen", _SCALE_NOTE, [Gallery([*_how_often(case, slices, held)])]
+        ),
     ]
     left_out = list(_left_out(case, slices))
     if left_out:
-        rows.append(Row("What was left out", "Of training patches", left_out))
-    return Page(f"Patches of {case.name}", [f"{shown}, {scale}", *case.notes], rows)
+        rows.append(Section("What was left out", "Of training patches", [Gallery(left_out)]))
+    return Page(f"Patches of {case.name}", lines, rows)
+
+
+def coverage_cells(case: PatchMap, *, side: int = 260) -> list[Cell]:
+    """The pictures of `render_patches` that say where patches come from and how often."""
+    slices, held = _both(case, side)
+    cells = [*_where(case, slices, held), *_how_often(case, slices, held)]
+    return [replace(cell, lines=[*cell.lines, *slices.proportions]) for cell in cells]
+
+
+def _both(case: PatchMap, side: int) -> tuple[_Slices, _Slices]:
+    """Slices through what trains, and through what is held out."""
+    slices = _Slices(case, _centre(case.train_blocks or case.val_blocks, case.shape), side)
+    if not (case.val_blocks and case.train_blocks):
+        return slices, slices
+    return slices, _Slices(case, _centre(case.val_blocks, case.shape), side)
 
 
 def _where(case: PatchMap, slices: _Slices, held: _Slices) -> Iterator[Cell]:
     volume = math.prod(case.shape)
-    shares = [sum(b.size for b in boxes) / volume for boxes in (case.train_blocks, case.val_blocks)]
-    yield Cell(
-        slices.outlines([(case.train_blocks, _TRAIN, 60), (case.val_blocks, _VAL, 60)]),
-        "Blocks",
-        [
-            f"training (green): {shares[0]:.1%} of the volume",
-            f"validation (orange): {shares[1]:.1%}",
-            slices.place,
-        ],
-    )
+    sides = [
+        (f"{name} ({colour}): {sum(b.size for b in boxes) / volume:.1%} of the volume", boxes)
+        for name, colour, boxes in (
+            ("training", "green", case.train_blocks),
+            ("validation", "orange", case.val_blocks),
+        )
+    ]
+    said = [line for line, boxes in sides if boxes] or ["no part of it is used"]
+    blocks = [(case.train_blocks, _TRAIN, 46), (case.val_blocks, _VAL, 46)]
+    yield Cell(slices.outlines(blocks), "Blocks", [*said, slices.place])
     for name, boxes, colour, on in (
         ("Training patches", case.train_patches, _TRAIN, slices),
         ("Validation patches", case.val_patches, _VAL, held),
@@ -239,7 +271,8 @@ def _left_out(case: PatchMap, slices: _Slices) -> Iterator[Cell]:
         boxes = [box for region in case.regions for box in region.left_out()]
         share = sum(b.size for b in boxes) / max(1, sum(r.block.size for r in case.regions))
         layers = [(case.train_blocks, _TRAIN, 0), (boxes, _OUT, 110)]
-        lines = [f"{len(boxes)} cells, {share:.1%} of the blocks"]
+        cells = "1 cell" if len(boxes) == 1 else f"{len(boxes)} cells"
+        lines = [f"{cells}, {share:.1%} of the blocks"]
         yield Cell(slices.outlines(layers), "Filtered: fewer patches start here", lines)
         for number, name in enumerate(case.regions[0].names):
             yield _saw(case.regions, number, name, slices)
@@ -264,10 +297,12 @@ def _centre(blocks: Boxes, shape: Shape3) -> Shape3:
 
 
 def _place(case: PatchMap) -> str:
+    label = "" if case.label is None else "; thin outlines are labels"
     if case.shape[0] == 1:
-        return "Dots are middles of patches"
+        return f"Dots are middles of patches{label}"
     return (
-        "Three slices: (y, x), beside it (y, z), below it (z, x); dots are the middles of patches"
+        "Three slices: (y, x), beside it (y, z), below it (z, x); dots are the middles of "
+        f"patches{label}"
     )
 
 
@@ -276,91 +311,24 @@ def _specs(boxes: Boxes) -> Iterator[PatchSpecs]:
         yield {"data_idx": 0, "sample_idx": 0, "coords": box.start, "patch_size": box.shape}
 
 
-@dataclass(frozen=True)
-class _Panel:
-    """One slice: the axis it is cut across, the axes it shows, and its place in the picture."""
-
-    cut: int
-    down: int
-    across: int
-    corner: tuple[int, int]
-    size: tuple[int, int]
-    scale: tuple[float, float]
-    at: int
-
-    def shows(self, box: Box) -> bool:
-        return box.start[self.cut] <= self.at < box.stop[self.cut]
-
-    def rectangle(self, box: Box) -> tuple[float, float, float, float]:
-        (sx, sy), down, across = self.scale, self.down, self.across
-        return (
-            box.start[across] * sx, box.start[down] * sy,
-            box.stop[across] * sx - 1, box.stop[down] * sy - 1,
-        )  # fmt: skip
-
-    @property
-    def voxels(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The voxel (down, across) that each row and each column shows."""
-        across, down = (
-            ((np.arange(pixels) + 0.5) / scale).astype(np.int64)
-            for pixels, scale in zip(self.size, self.scale, strict=True)
-        )
-        return down, across
-
-    def sample(self, plane: npt.NDArray[Any], step: int = 1) -> npt.NDArray[Any]:
-        """A plane (down, across), of which every `step`-th voxel is there, as pixels."""
-        rows, columns = (
-            np.minimum(v // step, n - 1) for v, n in zip(self.voxels, plane.shape, strict=True)
-        )
-        return np.asarray(plane[rows[:, None], columns])
-
-    def fill(self, plane: npt.NDArray[np.float64], region: RegionMap, number: int) -> None:
-        """Write a block's values into the pixels that show it."""
-        if not self.shows(region.block):
-            return
-        axes, (down, across) = (self.down, self.across), self.voxels
-        start, stop = region.block.start, region.block.stop
-        shown = [
-            np.flatnonzero((v >= start[axis]) & (v < stop[axis]))
-            for v, axis in zip((down, across), axes, strict=True)
-        ]
-        at: list[npt.ArrayLike] = [[self.at - start[self.cut]]] * 3
-        at[self.down] = down[shown[0]] - start[self.down]
-        at[self.across] = across[shown[1]] - start[self.across]
-        values = spread_regions(region.values[number], region.patch_size, at)
-        values = np.take(values, 0, axis=self.cut)
-        plane[np.ix_(*shown)] = values.T if self.down > self.across else values
-
-
 class _Slices:
     """Three slices of a case, to draw on."""
 
     def __init__(self, case: PatchMap, at: Shape3, side: int) -> None:
-        view = _view(case, side)
+        view, self.proportions = _view(case, side)
         self._size, self._shape = view.size, case.shape
-        self.place = f"through z {at[0]}, y {at[1]}, x {at[2]}"
-        z, y, x = view.pixels
-        places = [(0, 1, 2, (0, 0), (x, y))]
-        if case.shape[0] > 1:
-            places += [(2, 1, 0, (x + _GAP, 0), (z, y)), (1, 0, 2, (0, y + _GAP), (x, z))]
-        self._panels = [
-            _Panel(
-                cut, down, across, corner, size,
-                (size[0] / case.shape[across], size[1] / case.shape[down]), at[cut],
-            )
-            for cut, down, across, corner, size in places
-        ]  # fmt: skip
-        self._grey = self._read(case)
+        self.place = "" if case.shape[0] == 1 else f"through z {at[0]}, y {at[1]}, x {at[2]}"
+        self._panels = view.panels(at)
+        self._base = self._read(case)
+        self._labels = self._outlined(case)
 
     def crossing(self, boxes: Boxes) -> int:
         """How many boxes at least one slice goes through."""
         return sum(any(panel.shows(box) for panel in self._panels) for box in boxes)
 
-    def outlines(
-        self, layers: Sequence[tuple[Boxes, Colour, int]], *, dots: Boxes = ()
-    ) -> Image.Image:
+    def outlines(self, layers: Sequence[tuple[Boxes, Colour, int]], *, dots: Boxes = ()) -> Picture:
         """The slices, and on them the boxes that they go through, filled with an opacity."""
-        picture = self._grey.copy()
+        picture = self._labels.copy()
         for panel in self._panels:
             over = Image.new("RGBA", panel.size, (0, 0, 0, 0))
             for boxes, colour, opacity in layers:
@@ -370,7 +338,7 @@ class _Slices:
                 for box in crossing:
                     layer = Image.new("RGBA", panel.size, (0, 0, 0, 0))
                     ImageDraw.Draw(layer).rectangle(
-                        panel.rectangle(box), fill=(*colour, opacity), outline=(*colour, 235)
+                        panel.rectangle(box), fill=(*colour, opacity), outline=(*colour, 255)
                     )
                     over = Image.alpha_composite(over, layer)
             pen = ImageDraw.Draw(over)
@@ -378,48 +346,48 @@ class _Slices:
                 if panel.shows(box):
                     x0, y0, x1, y1 = panel.rectangle(box)
                     x, y = (x0 + x1) / 2, (y0 + y1) / 2
+                    # A dark ring, so that dots are seen on bright data as well.
+                    pen.ellipse((x - 2.5, y - 2.5, x + 2.5, y + 2.5), fill=(10, 14, 20, 255))
                     pen.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=(255, 255, 255, 255))
             _paste(picture, over, panel)
-        return picture
+        return Picture(self._base, picture)
 
-    def heat(self, boxes: Boxes, blocks: Boxes, colour: Colour) -> Image.Image:
+    def heat(self, boxes: Boxes, blocks: Boxes, colour: Colour) -> Picture:
         """How many boxes show each voxel of the slices, with a scale, the blocks outlined."""
-        width, height = self._size
         counted = [self._count(panel, boxes) for panel in self._panels]
-        most = max(1, *(int(counts.max()) for counts, _ in counted))
-        picture = Image.new("RGB", (width, height + _BAR), (255, 255, 255))
-        for panel, (counts, step) in zip(self._panels, counted, strict=True):
-            inside = panel.sample(self._count(panel, blocks)[0], step) > 0
-            heat = _coloured(panel.sample(counts, step) / most)
+        most = max(1, *(int(counts.max()) for counts in counted))
+        picture = self._blank()
+        for panel, counts in zip(self._panels, counted, strict=True):
+            inside = panel.nearest(self._count(panel, blocks)) > 0
+            heat = _coloured(panel.nearest(counts) / most)
             heat[~inside] = _OUTSIDE
-            picture.paste(Image.fromarray(heat), panel.corner)
-            over = Image.new("RGBA", panel.size, (0, 0, 0, 0))
-            pen = ImageDraw.Draw(over)
+            drawn = Image.fromarray(heat)
+            pen = ImageDraw.Draw(drawn)
             for block in blocks:
                 if panel.shows(block):
-                    pen.rectangle(panel.rectangle(block), outline=(*colour, 255))
-            _paste(picture, over, panel)
-        _draw_scale(picture, height, "0", f"{most} patches")
-        return picture
+                    pen.rectangle(panel.rectangle(block), outline=colour)
+            picture.paste(drawn, panel.corner)
+        return Picture(_with_scale(picture, self._size, "0", f"{most} patches"))
 
-    def values(
-        self, regions: Sequence[RegionMap], number: int, low: float, high: float
-    ) -> Image.Image:
+    def values(self, regions: Sequence[RegionMap], number: int, low: float, high: float) -> Picture:
         """The largest value of the regions around each voxel, with a scale."""
-        width, height = self._size
-        picture = Image.new("RGB", (width, height + _BAR), (255, 255, 255))
+        picture = self._blank()
         for panel in self._panels:
             plane = np.full(panel.size[::-1], np.nan)
             for region in regions:
-                panel.fill(plane, region, number)
+                _fill(panel, plane, region, number)
             unit = (plane - low) / (high - low if high > low else 1)
             heat = _coloured(np.nan_to_num(unit))
             heat[np.isnan(plane)] = _OUTSIDE
             picture.paste(Image.fromarray(heat), panel.corner)
-        _draw_scale(picture, height, f"{low:.4g}", f"{high:.4g}")
-        return picture
+        return Picture(_with_scale(picture, self._size, f"{low:.4g}", f"{high:.4g}"))
 
-    def _count(self, panel: _Panel, boxes: Boxes) -> tuple[npt.NDArray[np.int64], int]:
+    def _blank(self) -> Image.Image:
+        width, height = self._size
+        return Image.new("RGBA", (width, height + _BAR), (0, 0, 0, 0))
+
+    def _count(self, panel: Panel, boxes: Boxes) -> npt.NDArray[np.int64]:
+        """How many boxes lie on each voxel of a slice, or on every few of them."""
         shape = [self._shape[panel.down], self._shape[panel.across]]
         step = max(1, -(-max(shape) // _MAP_SIDE))
         specs: Iterator[PatchSpecs] = (
@@ -432,52 +400,112 @@ class _Slices:
             for box in boxes
             if panel.shows(box)
         )
-        return count_coverage(specs, shape, step=step), step
+        return count_coverage(specs, shape, step=step)
 
     def _read(self, case: PatchMap) -> Image.Image:
-        picture = Image.new("RGB", self._size, (255, 255, 255))
+        picture = Image.new("RGBA", self._size, (0, 0, 0, 0))
         windows = None
         for panel in self._panels:
-            start, stop = [0, 0, 0], list(case.shape)
-            start[panel.cut], stop[panel.cut] = panel.at, panel.at + 1
-            box = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
-            plane = np.take(case.image.read(box)[0], 0, axis=panel.cut)
-            plane = plane.T if panel.down > panel.across else plane
-            windows = windows or windows_of(plane[None])
-            low, high = windows[0]
-            unit = np.nan_to_num((panel.sample(plane).astype(np.float32) - low) / (high - low))
-            picture.paste(Image.fromarray((unit.clip(0, 1) * 255).astype(np.uint8)), panel.corner)
+            part = panel.slab if case.window is None else panel.slab.common(case.window)
+            drawn = Image.new("L", panel.size, _UNREAD)
+            if part.size:
+                plane = panel.voxels_of(case.image.read(part)[0]).astype(np.float32)
+                windows = windows or windows_of(plane[None])
+                low, high = windows[0]
+                unit = np.nan_to_num((plane - low) / (high - low), nan=0.0).clip(0, 1)
+                x0, y0, x1, y1 = (round(v) for v in panel.rectangle(part))
+                size = (max(1, x1 - x0 + 1), max(1, y1 - y0 + 1))
+                grey = Image.fromarray((unit * 255).astype(np.uint8))
+                drawn.paste(grey.resize(size, Image.Resampling.BOX), (x0, y0))
+            picture.paste(drawn.convert("RGBA"), panel.corner)
+        return picture
+
+    def _outlined(self, case: PatchMap) -> Image.Image:
+        """The labels, thin, on nothing."""
+        picture = Image.new("RGBA", self._size, (0, 0, 0, 0))
+        label, window = case.label, case.window
+        if label is None:
+            return picture
+        for panel in self._panels:
+            if window is None or window.contains(panel.slab):
+                rims = outlines(panel, lambda box: label.read(box)[0])
+                rims[..., 3] = rims[..., 3] * _FAINT
+                picture.paste(Image.fromarray(rims), panel.corner)
         return picture
 
 
-def _view(case: PatchMap, side: int) -> View:
-    """The largest view whose picture is no longer than `side`."""
-    spacing = case.spacing or (1.0, 1.0, 1.0)
-    z, y, x = (n * s for n, s in zip(case.shape, spacing, strict=True))
-    whole = max(y, x) + (z if case.shape[0] > 1 else 0)
-    return View(case.shape, spacing, [], max(48, round(side * max(y, x) / whole)))
+def _fill(panel: Panel, plane: npt.NDArray[np.float64], region: RegionMap, number: int) -> None:
+    """Write a block's values into the pixels that show it."""
+    if not panel.shows(region.block):
+        return
+    height, width = panel.size[::-1]
+    lengths = panel.box.shape[panel.down], panel.box.shape[panel.across]
+    down, across = (
+        ((np.arange(n) + 0.5) * voxels / n).astype(np.int64)
+        for n, voxels in zip((height, width), lengths, strict=True)
+    )
+    start, stop = region.block.start, region.block.stop
+    shown = [
+        np.flatnonzero((v >= start[axis]) & (v < stop[axis]))
+        for v, axis in zip((down, across), (panel.down, panel.across), strict=True)
+    ]
+    at: list[npt.ArrayLike] = [[panel.at - start[panel.cut]]] * 3
+    at[panel.down] = down[shown[0]] - start[panel.down]
+    at[panel.across] = across[shown[1]] - start[panel.across]
+    values = spread_regions(region.values[number], region.patch_size, at)
+    values = np.take(values, 0, axis=panel.cut)
+    plane[np.ix_(*shown)] = values.T if panel.down > panel.across else values
 
 
-def _paste(picture: Image.Image, over: Image.Image, panel: _Panel) -> None:
+def _view(case: PatchMap, side: int) -> tuple[View, list[str]]:
+    """The largest view of all of a case that is no longer than `side`, and how it is stretched.
+
+    A map shows the whole case, so that what would be a strip is stretched instead of cut.
+    """
+    given = case.spacing or (1.0, 1.0, 1.0)
+    z, y, x = (n * s for n, s in zip(case.shape, given, strict=True))
+    tall, wide = max(y, x / _LONGEST), max(x, y / _LONGEST)
+    deep = z
+    if case.shape[0] > 1:
+        deep = min(max(z, _THINNEST * max(tall, wide) / side), tall, wide)
+    whole = max(tall, wide) + (deep if case.shape[0] > 1 else 0)
+    factors = {"z": deep / z, "y": tall / y, "x": wide / x}
+    spacing = [length / n for length, n in zip((deep, tall, wide), case.shape, strict=True)]
+    # A hair less, so that rounding leaves no voxel out.
+    spacing[0] *= 1 - 1e-9
+    said = [
+        f"{axis} is drawn {f if f > 1 else 1 / f:.1f} times {'longer' if f > 1 else 'shorter'} "
+        "than it is"
+        for axis, f in factors.items()
+        if not 0.99 < f < 1.01
+    ]
+    pixels = max(48, round(side * max(tall, wide) / whole))
+    return View(case.shape, (spacing[0], spacing[1], spacing[2]), side=pixels), said
+
+
+def _paste(picture: Image.Image, over: Image.Image, panel: Panel) -> None:
     """Lay a transparent picture over a panel."""
     (x, y), (width, height) = panel.corner, panel.size
-    below = picture.crop((x, y, x + width, y + height)).convert("RGBA")
-    picture.paste(Image.alpha_composite(below, over).convert("RGB"), (x, y))
+    below = picture.crop((x, y, x + width, y + height))
+    picture.paste(Image.alpha_composite(below, over), (x, y))
 
 
 def _coloured(unit: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """Numbers from 0 to 1 as colours, 0 black."""
+    """Numbers from 0 to 1 as colours, 0 black; RGBA."""
     stops = np.linspace(0, 1, len(_HEAT))
     channels = [np.interp(unit, stops, [colour[c] for colour in _HEAT]) for c in range(3)]
-    return np.stack(channels, axis=-1).astype(np.uint8)
+    return np.stack([*channels, np.full(unit.shape, 255.0)], axis=-1).astype(np.uint8)
 
 
-def _draw_scale(picture: Image.Image, top: int, low: str, high: str) -> None:
-    """A bar from the lowest to the highest value."""
+def _with_scale(picture: Image.Image, size: tuple[int, int], low: str, high: str) -> Image.Image:
+    """With a bar from the lowest to the highest value, on a ground on which it is read."""
+    width, top = size
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=11)
+    pen.rectangle((0, top + 4, width, top + _BAR), fill=(255, 255, 255, 255))
     left = 8 + round(font.getlength(low))
-    width = max(20, min(160, picture.width - left - 8 - round(font.getlength(high))))
-    bar = np.broadcast_to(_coloured(np.linspace(0, 1, width)), (10, width, 3))
+    length = max(20, min(160, width - left - 8 - round(font.getlength(high))))
+    bar = np.broadcast_to(_coloured(np.linspace(0, 1, length)), (10, length, 4))
     picture.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, top + 9))
-    pen.text((2, top + 7), low, fill=(60, 68, 77), font=font)
-    pen.text((left + width + 4, top + 7), high, fill=(60, 68, 77), font=font)
+    pen.text((2, top + 7), low, fill=(60, 68, 77, 255), font=font)
+    pen.text((left + length + 4, top + 7), high, fill=(60, 68, 77, 255), font=font)
+    return picture
