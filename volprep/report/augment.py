@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.augment import Compose, Drawn, Transform
-from volprep.geometry import Shape3, Spacing3
+from volprep.geometry import Shape3, Spacing3, three
 from volprep.randomness import sample_generator
 from volprep.report.charts import draw_histogram, number_text
 from volprep.report.page import Cell, Gallery, Page, Section
@@ -23,8 +23,10 @@ Sample = Mapping[str, Any]
 
 # Draws from which it is told how many fit.
 _DRAWS = 100
-#: A slice shows a change as well as any where it shows this share of the largest one.
-_AS_GOOD = 0.8
+#: One place will do for all draws where each shows there this share of its largest change.
+_WILL_DO = 0.5
+#: Slices that show nearly as much as the best one are as good.
+_CLOSE = 0.9
 #: Grey values are drawn as before as long as so many lie within the window, widened by a part.
 _STILL_INSIDE, _WIDENED = 0.85, 0.25
 
@@ -131,9 +133,8 @@ class _Studio:
         """
         drawn = [compose.draw(sample_generator(self.seed, 0, k)) for k in range(self.n)]
         results = [compose(sample, replay=one) for one in drawn]
-        places = [self._where(result) for result in results]
-        alike = len(set(places)) == 1
-        middle = places[0] if alike else self._middle()
+        places = self._places(results)
+        middle = places[0] if len(set(places)) == 1 else self._middle()
         cells = [self._cell(self.original, middle, "original", [])]
         shape = np.asarray(sample["image"]).shape[-3:]
         for k, (one, result, at) in enumerate(zip(drawn, results, places, strict=True), 1):
@@ -182,14 +183,23 @@ class _Studio:
             return middle
         return int((np.asarray(label) != 0).sum((1, 2)).argmax()), *middle[1:]
 
-    def _where(self, result: Sample) -> Shape3:
-        """The place at which all three slices show much of what changed."""
+    def _places(self, results: Sequence[Sample]) -> list[Shape3]:
+        """Where each draw is shown: at one place if there each shows much of what it changed."""
+        changes = [self._change(result) for result in results]
+        common = [_strongest([c[axis] for c in changes], self._middle()[axis]) for axis in range(3)]
+        shown = [c[axis][common[axis]] for c in changes for axis in range(3)]
+        if min(shown, default=1.0) >= _WILL_DO:
+            return [three(common)] * len(results)
+        return [
+            three(_strongest([c[axis]], self._middle()[axis]) for axis in range(3)) for c in changes
+        ]
+
+    def _change(self, result: Sample) -> list[npt.NDArray[np.float64]]:
+        """How much each slice along each axis changed, as a share of the most."""
         before = np.asarray(self.original["image"], np.float32)
-        change = np.abs(np.asarray(result["image"]) - before)
-        change = change if change.ndim == 3 else change.sum(0)
-        middle = self._middle()
-        z, y, x = (_strongest(change, axis, middle[axis]) for axis in range(3))
-        return z, y, x
+        change = np.abs(np.asarray(result["image"]) - before).reshape(-1, *self.view.shape)
+        sums = [change.sum(tuple(n for n in range(4) if n != axis + 1)) for axis in range(3)]
+        return [s / s.max() if s.max() > 0 else np.ones(s.shape) for s in sums]
 
     def _picture(
         self, sample: Sample, at: Shape3, windows: Sequence[tuple[float, float]] | None = None
@@ -246,10 +256,10 @@ def _alone(transform: Transform, compose: Compose) -> Compose:
     )
 
 
-def _strongest(change: Array, axis: int, middle: int) -> int:
-    """The slice along an axis that changed most; of those nearly as good the most central."""
-    strength = change.mean(tuple(n for n in range(3) if n != axis))
-    good = np.flatnonzero(strength >= _AS_GOOD * strength.max())
+def _strongest(shares: Sequence[npt.NDArray[np.float64]], middle: int) -> int:
+    """The slice at which the least of some changes is largest; of equal ones the most central."""
+    least = np.min(shares, axis=0) if len(shares) else np.ones(middle + 1)
+    good = np.flatnonzero(least >= min(_CLOSE * float(least.max()), 1.0))
     return int(good[np.abs(good - middle).argmin()])
 
 

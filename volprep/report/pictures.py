@@ -36,7 +36,9 @@ _GAP = 2
 #: The main slice is at most so much longer than wide: a longer one would be a strip.
 _LONGEST = 3.0
 # Opacity of outlines and of vectors: what is below them must stay visible.
-_RIM, _LINE = 210, 150
+_RIM, _LINE = 225, 150
+#: Pixels of a voxel from which on outlines are two of them wide.
+_THICK = 2.5
 # Colours of channels, added: one is grey, three are red, green and blue, others told apart.
 _CHANNELS = ((0, 1, 0), (1, 0, 1), (0, 0.6, 1), (1, 0.7, 0))
 _RGB = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
@@ -237,7 +239,9 @@ def windows_of(image: Array, percentiles: tuple[float, float] = (0.5, 99.5)) -> 
 def colour_of(instance: int) -> Colour:
     """A strong colour for an id, different for ids that follow each other."""
     hue = (instance * 0.61803398875) % 1.0
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75 + 0.2 * (instance % 2), 1.0)
+    # Blue and violet are dark when they are pure, and would be lost on black.
+    pale = 0.3 * max(0.0, 1 - abs(hue - 0.69) / 0.12)
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.7 + 0.2 * (instance % 2) - pale, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -330,7 +334,9 @@ def _grey(panel: Panel, image: Plane, windows: Sequence[Window]) -> npt.NDArray[
 
 def outlines(panel: Panel, label: Plane) -> npt.NDArray[np.uint8]:
     """Each object's rim in the colour of its id, red green blue and opacity."""
-    shown = panel.nearest(panel.voxels(label))
+    voxels = panel.voxels(label)
+    height, width = voxels.shape
+    shown = panel.nearest(voxels)
     rim = np.zeros(shown.shape, bool)
     for axis in (0, 1):
         before, after = [slice(None)] * 2, [slice(None)] * 2
@@ -338,6 +344,13 @@ def outlines(panel: Panel, label: Plane) -> npt.NDArray[np.uint8]:
         differs = shown[tuple(before)] != shown[tuple(after)]
         rim[tuple(before)] |= differs
         rim[tuple(after)] |= differs
+    if min(panel.size[0] / width, panel.size[1] / height) >= _THICK:
+        wider = rim.copy()
+        for axis in (0, 1):
+            for step in (-1, 1):
+                near = np.roll(shown, step, axis) == shown
+                wider |= np.roll(rim, step, axis) & near
+        rim = wider
     rim &= shown != 0
     ids, which = np.unique(shown[rim], return_inverse=True)
     colours = np.array([(*colour_of(int(i)), _RIM) for i in ids], np.uint8).reshape(-1, 4)
