@@ -33,7 +33,7 @@ GUESTS = {
     "typer": {"cli"},
     "rich": {"cli"},
     "pydantic": {"config"},
-    "yaml": {"config"},
+    "yaml": {"config", "exports"},  # exports: the configs of other trainers
     "numba": {"kernels"},
     "torch": {"loader", "skeletons"},  # skeletons: lazily, for the documented tensors and .trch
     "zarr": {"sources", "store", "outputs"},

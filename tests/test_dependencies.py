@@ -22,8 +22,9 @@ EXTRAS = {
 NEEDED = [Requirement(text) for text in PROJECT["dependencies"]]
 # Imported by their commands or plugins, not by a line of ours.
 TOOLS = {"pytest-xdist", "ruff", "mypy", "types-pyyaml", "scipy-stubs"}
-# The benchmarks install the systems that they compare with themselves.
-PEERS = {"batchgeneratorsv2", "elektronn3", "monai", "skoots"}
+# The benchmarks and scripts/acceptance install the systems that they compare with themselves;
+# "asking" lies beside the latter.
+PEERS = {"asking", "batchgeneratorsv2", "elektronn3", "monai", "nnunetv2", "skoots"}
 
 
 def plain(name: str) -> str:

@@ -64,6 +64,10 @@ def prepare(
     store = pipeline.prepare(
         settings, overwrite=overwrite, repair=repair, strict=strict, tell=say, **how
     )
+    if settings.exports:
+        pipeline.export_all(
+            settings, overwrite=overwrite, workers=workers, reporter=stage, tell=say
+        )
     if as_json:
         print_json({"path": str(store.path), "training": store.manifest["training"]})
         return
@@ -221,7 +225,9 @@ def inspect(
 
 @app.command()
 def verify(
-    out: Annotated[Path, typer.Argument(help="The folder that volprep prepare wrote.")],
+    out: Annotated[
+        Path, typer.Argument(help="The folder that volprep prepare or volprep export wrote.")
+    ],
     quick: Annotated[
         bool,
         typer.Option("--quick", help="Metadata, indexes and sizes; not the voxels of patches."),
@@ -264,13 +270,13 @@ def repair(
 def _end_at(out: Path, faults: list[Any]) -> None:
     """Exit 6 where there are faults."""
     from volprep.errors import StoreError
+    from volprep.pipeline import is_export
 
     if faults:
         what = "\n".join(map(str, faults))
         files = "1 file is" if len(faults) == 1 else f"{len(faults)} files are"
-        raise StoreError(
-            f"{what}\n{out}: {files} not as written; mend the set with: volprep repair {out}"
-        )
+        mend = "the same volprep export again" if is_export(out) else f"volprep repair {out}"
+        raise StoreError(f"{what}\n{out}: {files} not as written; mend it with: {mend}")
 
 
 def _faults(out: Path, *, quick: bool = False) -> list[Any]:

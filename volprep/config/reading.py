@@ -387,7 +387,8 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
         update={"root": absolute(config.data.root), "cases": cases, "regions": regions}
     )
     output = config.output.model_copy(update={"dir": absolute(config.output.dir)})
-    return config.model_copy(update={"data": data, "output": output})
+    exports = [e.model_copy(update={"dir": _absolute(base, e.dir)}) for e in config.exports]
+    return config.model_copy(update={"data": data, "output": output, "exports": exports})
 
 
 def _absolute(base: Path, path: Path) -> Path:

@@ -499,6 +499,22 @@ class ComputeConfig(Section):
         return self
 
 
+class ExportConfig(Section):
+    """The set in the form that another trainer reads, made by `volprep export`."""
+
+    to: str = Field(description="The trainer, such as nnunet or monai.")
+    dir: Path = Field(description="Folder of the export.")
+    plans: bool | None = Field(None, description="nnunet: hand over the plan, too.")
+    instances: Literal["class", "border-core"] | None = Field(
+        None, description="nnunet: what instances become; one class if not given."
+    )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the target is to be given beside its folder."""
+        return {"plans": self.plans, "instances": self.instances}
+
+
 class Config(Section):
     """Everything `volprep prepare` needs to know. Paths are relative to the YAML file."""
 
@@ -527,4 +543,8 @@ class Config(Section):
         description="Findings that are silenced, or end the run.",
     )
     output: OutputConfig = Field(default_factory=lambda: OutputConfig.model_validate({}))
+    exports: list[ExportConfig] = Field(
+        default_factory=list,
+        description="The set in the forms of other trainers, as volprep export CONFIG makes them.",
+    )
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig.model_validate({}))

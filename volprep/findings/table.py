@@ -166,6 +166,27 @@ TABLE: dict[str, Kind] = {
         why="Where the valid mask is 0 the label is not used.",
         example="a mask whose 1 was saved as 0",
     ),
+    "export-changes": Kind(
+        "info",
+        wanted="a target that takes what the set holds as it is",
+        todo="nothing: what was changed can be undone",
+        why="Other trainers name, number and lay out things otherwise; nothing of it is lost.",
+        example="ids beyond 65535 for a target of 16 bits are numbered anew, with a table beside",
+    ),
+    "export-impossible": Kind(
+        "error",
+        wanted="what the target cannot train without",
+        todo="choose another target",
+        why="The target would refuse what is written, or train on nothing.",
+        example="a set without labels for nnU-Net",
+    ),
+    "export-loses": Kind(
+        "warning",
+        wanted="a target that can express all that the set holds",
+        todo="see whether the target can do without",
+        why="What a target cannot express is not handed over, and it trains on something else.",
+        example="instances for nnU-Net: every id becomes class 1",
+    ),
     "few-positions": Kind(
         "warning",
         wanted="at least 50 places",

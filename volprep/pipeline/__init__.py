@@ -7,6 +7,7 @@ YAML -load_config-> Config -chosen_cases-> Cases -survey-> headers -decide-> Pla
 from volprep.pipeline.bake import run_bake
 from volprep.pipeline.check import check
 from volprep.pipeline.decide import measure_plan, plan_of, plan_of_shape
+from volprep.pipeline.export import Exported, export, export_all, is_export
 from volprep.pipeline.inputs import (
     chosen_cases,
     compute_with,
@@ -22,12 +23,16 @@ from volprep.pipeline.start import start
 from volprep.pipeline.tiles import write_tiles_json
 
 __all__ = [
+    "Exported",
     "check",
     "chosen_cases",
     "compute_with",
+    "export",
+    "export_all",
     "fingerprint",
     "foresee",
     "is_config",
+    "is_export",
     "list_cases",
     "load_target",
     "make_units",

@@ -133,11 +133,12 @@ def _versions() -> dict[str, str]:
 
 
 def _of_the_set(config: Config) -> Config:
-    """The config as the set keeps it: it does not tell of the machine, nor where the set lies."""
+    """The config as the set keeps it: it does not tell of the machine, nor where things lie."""
     return config.model_copy(
         update={
             "output": config.output.model_copy(update={"dir": Path()}),
             "compute": type(config.compute).model_validate({}),
+            "exports": [],
         }
     )
 

@@ -30,6 +30,7 @@ from volprep.config import (
     with_values,
 )
 from volprep.errors import ConfigError, SourceError
+from volprep.exports import create_exporter
 from volprep.findings import Finding
 from volprep.headers import list_volumes
 from volprep.pipeline.augmentation import check_augment
@@ -73,6 +74,8 @@ def load_target(
         config = load_config(path)
         check_augment(config, f"{path}: augment")
         targets_from_config(config.targets, where=f"{path}: targets")
+        for number, entry in enumerate(config.exports):
+            create_exporter(entry.to, where=f"{path}: exports.{number}", **entry.options)
         if given or masks:
             words = ", ".join([*given, *(["masks"] if masks else [])])
             raise ConfigError(f"{path}: {words}: goes with a folder; put it in the YAML")

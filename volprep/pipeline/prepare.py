@@ -60,9 +60,17 @@ from volprep.splits import SplitPart, audit_splits
 from volprep.store import PatchStore
 from volprep.targets import Skeleton
 
-__all__ = ["Foreseen", "foresee", "make_units", "next_units", "prepare"]
+__all__ = ["Foreseen", "PreparedSet", "foresee", "make_units", "next_units", "prepare"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSet:
+    """What patches are cut from: the cases, as they will be opened, and what was decided."""
+
+    decision: Decision
+    refs: tuple[PreparedRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,8 @@ class Foreseen:
         The stage that must be made before more can be said.
     inputs : Inputs or None
         The files of the cases, as they were read.
+    prepared : PreparedSet or None
+        None where the run did not get so far.
     """
 
     changes: tuple[Change, ...]
@@ -88,6 +98,7 @@ class Foreseen:
     complete: bool
     open: str | None = None
     inputs: Inputs | None = None
+    prepared: PreparedSet | None = None
 
     @property
     def costly(self) -> list[Change]:
@@ -281,20 +292,26 @@ def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silen
     run = Run(
         config, Told(rules_of(config), quiet=True), reporter, folder=_partial(out), stock=stock
     )
-    stopped = None
+    stopped, noted = None, list[PreparedSet]()
     inputs = _inputs(run, trust)
     try:
-        _build(run, inputs)
+        _build(run, inputs, noted.append)
     except NotDoneError as error:
         stopped = str(error)
     finished, old = _finished(out), Records(out / LEDGER)
     complete = finished and stopped is None and len(old) == len(run.wanted)
     complete = complete and all(old.whole(unit) for unit in run.wanted)
-    return Foreseen(tuple(run.changes.values()), finished, complete, stopped, inputs)
+    ready = noted[0] if noted else None
+    return Foreseen(tuple(run.changes.values()), finished, complete, stopped, inputs, ready)
 
 
-def _build(run: Run, inputs: Inputs) -> dict[str, Any]:
-    """Everything of the set but its name; what else stands in its manifest."""
+def _build(
+    run: Run, inputs: Inputs, note: Callable[[PreparedSet], object] = lambda _: None
+) -> dict[str, Any]:
+    """Everything of the set but its name; what else stands in its manifest.
+
+    `note` is told of the cases, once they are as patches are cut from them.
+    """
     config, told = run.config, run.told
     listed = list_cases(config)
     cases, hashes, values = _checked(run, listed, inputs)
@@ -309,6 +326,7 @@ def _build(run: Run, inputs: Inputs) -> dict[str, Any]:
     targets = targets_of(config, cases, decision.plan)
     intensities = _intensities(run, cases, decision, inputs)
     refs, lost = prepare_volumes(run, cases, decision, inputs)
+    note(PreparedSet(decision, tuple(refs)))
     told.tell(vanished(lost))
     counts: dict[str, dict[str, int]] = {}
     sides = {"train": refs, "val": refs}

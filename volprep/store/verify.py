@@ -175,7 +175,7 @@ def _meaning(folder: Path, damage: Damage, splits: _Splits) -> str:
         return f"the preprocessed volume{case}, which patches are cut from"
     if name.startswith("sites/"):
         return "where the patches are cut; the patches themselves do not need it"
-    return _BESIDE.get(name, "written by prepare")
+    return _BESIDE.get(name, "written by volprep")
 
 
 def _of_patches(place: _Place, damage: Damage, splits: _Splits) -> str:

@@ -1,0 +1,273 @@
+"""Do other trainers accept what `volprep export` writes? Each is installed and asked.
+
+    python scripts/accept_exports.py            # every target
+    python scripts/accept_exports.py nnunet monai --keep
+
+For each target an environment of its own is made from PyPI. Five sets are prepared (instances,
+classes with a valid mask, anisotropic and resampled, two channels, one volume in blocks) and
+exported; then `scripts/acceptance/TARGET.py` runs in that environment: it loads the export by the
+trainer's own code, compares cases, sides, spacing, axes, voxels, labels, patch and batch with what
+the set holds, and lets the trainer train one step. What it could not compare it says. The table at
+the end is the README's. A trainer that cannot be installed is "not tried".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from volprep import load_config, open_volume, pipeline
+from volprep.exports import TABLE
+from volprep.geometry import Box, three
+
+HERE = Path(__file__).parent
+PINS = HERE.parent / "constraints.txt"
+#: What is installed for a target beside its peer.
+BESIDE: dict[str, list[str]] = {}
+OPTIONS: dict[str, dict[str, Any]] = {"nnunet": {"plans": True}}
+POINTS = 200
+CONFIG = """
+data: {{root: data, label_kind: {kind}, spacing: "{spacing}"}}
+plan: {{memory: {memory}, max_batch: 2}}
+preprocess: {{target_spacing: {target}}}
+patching: {{patches_per_case: 4}}
+output: {{dir: out}}
+"""
+
+
+def balls(shape: tuple[int, int, int], count: int, seed: int) -> np.ndarray:
+    """Labels with balls of several sizes, ids with gaps and some beyond 16 bits."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros(shape, np.uint32)
+    grid = np.indices(shape, dtype=np.float32)
+    for number in range(1, count + 1):
+        centre = [rng.uniform(3, n - 3) for n in shape]
+        radii = [rng.uniform(2, max(3.0, n / 6)) for n in shape]
+        inside = sum(((g - c) / r) ** 2 for g, c, r in zip(grid, centre, radii, strict=True)) < 1
+        label[inside] = 3 * number if number % 5 else 70000 + number
+    return label
+
+
+def image_of(label: np.ndarray, seed: int, channels: int = 1) -> np.ndarray:
+    """Noise with signal where there are labels; each channel is another."""
+    rng = np.random.default_rng(1000 + seed)
+    planes = [
+        (rng.integers(0, 400, label.shape) + (900 + 500 * c) * (label > 0)).astype(np.uint16)
+        for c in range(channels)
+    ]
+    return planes[0] if channels == 1 else np.stack(planes, axis=1)  # ZCYX, as ImageJ has it
+
+
+def write(folder: Path, name: str, image: np.ndarray, label: np.ndarray, mask: Any = None) -> None:
+    arrays = {"images": image, "labels": label, "masks_valid": mask}
+    for where, array in arrays.items():
+        if array is not None:
+            path = folder / "data" / where / f"{name}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            axes = "ZCYX" if array.ndim == 4 else "ZYX"
+            tifffile.imwrite(path, array, metadata={"axes": axes})
+
+
+def configure(folder: Path, kind: str, spacing: str, target: str = "none", more: str = "") -> None:
+    text = CONFIG.format(kind=kind, spacing=spacing, target=target, memory="2GiB") + more
+    (folder / "c.yaml").write_text(text)
+
+
+def instances(folder: Path) -> None:
+    for n in range(4):
+        label = balls((32, 72, 64), 14, n)
+        write(folder, f"cell {n}", image_of(label, n), label)
+    configure(folder, "instances", "0.3, 0.3, 0.3 µm")
+
+
+def classes(folder: Path) -> None:
+    """Three classes, one of them not next in number; what is not annotated is 255."""
+    for n in range(4):
+        label = (balls((32, 64, 72), 12, 10 + n) % 3 * 2).astype(np.uint8)
+        image = image_of(label, n)
+        label[:, 40:] = np.where(np.arange(72) > 50, 255, label[:, 40:])
+        write(folder, f"scan{n}", image, label)
+    configure(folder, "classes", "1, 1, 1 µm")
+    text = (folder / "c.yaml").read_text()
+    (folder / "c.yaml").write_text(text.replace("root: data,", "root: data, ignore: 255,"))
+
+
+def anisotropic(folder: Path) -> None:
+    """Cases that are resampled to sections four times as far apart as voxels in them."""
+    for n in range(4):
+        label = balls((20, 80, 88), 12, 20 + n)
+        write(folder, f"stack-{n}", image_of(label, n), label)
+    configure(folder, "instances", "0.2, 0.05, 0.05 µm", "[0.24, 0.06, 0.06]")
+
+
+def channels(folder: Path) -> None:
+    for n in range(4):
+        label = balls((24, 64, 56), 10, 30 + n)
+        write(folder, f"two{n}", image_of(label, n, channels=2), label)
+    configure(folder, "instances", "0.5, 0.25, 0.25 µm")
+
+
+def blocks(folder: Path) -> None:
+    label = balls((48, 128, 112), 40, 40)
+    write(folder, "block", image_of(label, 0), label)
+    configure(folder, "instances", "0.3, 0.2, 0.2 µm")
+
+
+SETS: dict[str, Callable[[Path], None]] = {
+    "instances": instances,
+    "classes": classes,
+    "anisotropic": anisotropic,
+    "channels": channels,
+    "blocks": blocks,
+}
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What the set holds, read from its own files and not from the export."""
+    out = folder / "out"
+    store = json.loads((out / "manifest.json").read_text())
+    splits = json.loads((out / "splits.json").read_text())
+    listed = pipeline.list_cases(load_config(folder / "c.yaml"))
+    rng, cases = np.random.default_rng(5), {}
+    for side in ("train", "val"):
+        for part in splits[side]:
+            case = listed.named(part["case"])
+            prepared = out / "volumes" / f"{case.name}.image.zarr"
+            if prepared.exists():
+                image = open_volume(prepared)
+                about = json.loads((prepared / "zarr.json").read_text())
+                image.spacing = about["attributes"]["spacing"]
+                label: Any = open_volume(out / "volumes" / f"{case.name}.label.zarr")
+            else:
+                image, label = case.open_image(), case.open_label()
+            box = Box.whole(image.shape)
+            if part["box"] is not None:
+                box = Box(three(part["box"][0]), three(part["box"][1]))
+            mask = case.open_mask()
+            voxels, ids = image.read(box), label.read(box)[0].astype(np.int64)
+            valid = np.ones(ids.shape, bool) if mask is None else mask.read(box)[0] != 0
+            points = np.stack([rng.integers(0, n, POINTS) for n in ids.shape], axis=1)
+            where = tuple(points.T)
+            plain = re.sub(r"[^A-Za-z0-9_-]", "_", case.name)
+            name = plain if part["box"] is None else f"{plain}_{side}"
+            cases[name] = {
+                "side": side,
+                "shape": list(box.shape),
+                "spacing": list(image.spacing),
+                "points": points.tolist(),
+                "image": voxels[(slice(None), *where)].T.astype(float).tolist(),
+                "label": ids[where].tolist(),
+                "valid": valid[where].tolist(),
+                "ids": np.unique(ids[valid]).tolist(),
+            }
+    return {"cases": cases, "training": store["training"]}
+
+
+def prepare_sets(work: Path) -> None:
+    for name, make in SETS.items():
+        folder = work / "sets" / name
+        if not (folder / "facts.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            make(folder)
+            pipeline.prepare(load_config(folder / "c.yaml"))
+            (folder / "facts.json").write_text(json.dumps(facts_of(folder)))
+
+
+def environment(target: str, folder: Path) -> Path:
+    """The Python of a fresh environment with the trainer in it, and the torch of our pins."""
+    python = folder / "bin" / "python"
+    if python.exists():
+        return python
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    torch = next(line for line in PINS.read_text().splitlines() if line.startswith("torch=="))
+    pin = folder / "torch.txt"
+    pin.write_text(torch + "\n")
+    # First and alone, so that no other build of it is pulled in.
+    subprocess.run([*pip, torch], check=True)
+    wanted = [TABLE[target].peer, *BESIDE.get(target, [])]
+    subprocess.run([*pip, "-c", pin, *wanted], check=True)
+    return python
+
+
+def accept(target: str, work: Path, envs: Path) -> dict[str, Any]:
+    """What the trainer did with each of the sets."""
+    try:
+        python = environment(target, envs / target)
+    except subprocess.CalledProcessError as error:
+        return {"target": target, "not tried": f"cannot be installed: {error}"}
+    results: dict[str, Any] = {"target": target, "sets": {}}
+    for name in SETS:
+        folder, export = work / "sets" / name, work / "exports" / target / name
+        if target == "nnunet":
+            export = export / "raw" / "Dataset001_accept"
+        shutil.rmtree(export, ignore_errors=True)
+        pipeline.export(folder / "out", target, export, **OPTIONS.get(target, {}))
+        report = export.with_name(f"{export.name}.report.json")
+        report.unlink(missing_ok=True)
+        script = HERE / "acceptance" / f"{target}.py"
+        done = subprocess.run(
+            [python, script, export, folder / "facts.json", report],
+            capture_output=True, text=True, cwd=work,
+        )  # fmt: skip
+        if done.returncode or not report.exists():
+            tail = "\n".join((done.stdout + done.stderr).splitlines()[-25:])
+            results["sets"][name] = {"failed": tail}
+            print(f"--- {target} {name} FAILED ---\n{tail}", file=sys.stderr)
+        else:
+            results["sets"][name] = json.loads(report.read_text())
+            print(f"{target} {name}: {results['sets'][name]}", file=sys.stderr)
+    return results
+
+
+def row(result: dict[str, Any]) -> list[str]:
+    target = result["target"]
+    if "not tried" in result:
+        return [target, TABLE[target].peer, "", f"not tried: {result['not tried']}", ""]
+    good = [found for found in result["sets"].values() if "failed" not in found]
+    bad = [name for name, found in result["sets"].items() if "failed" in found]
+    version = ", ".join(sorted({found["version"] for found in good}))
+    asserted = list(dict.fromkeys(what for found in good for what in found["asserted"]))
+    left = list(dict.fromkeys(what for found in good for what in found["not"]))
+    refused = [f"refused {', '.join(bad)}"] if bad else []
+    return [target, TABLE[target].peer, version, ", ".join(asserted), "; ".join([*refused, *left])]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("targets", nargs="*", default=[], metavar="TARGET")
+    default = Path(tempfile.gettempdir()) / "volprep-accept"
+    parser.add_argument("--work", type=Path, default=default, help="where all is written")
+    parser.add_argument("--keep", action="store_true", help="keep the environments")
+    arguments = parser.parse_args()
+    targets = arguments.targets or [
+        name for name in TABLE if (HERE / "acceptance" / f"{name}.py").exists()
+    ]
+    work = arguments.work.absolute()
+    prepare_sets(work)
+    rows = []
+    for target in targets:
+        rows.append(row(accept(target, work, work / "env")))
+        if not arguments.keep:
+            shutil.rmtree(work / "env" / target, ignore_errors=True)
+    head = ["target", "peer", "version", "asserted", "not"]
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    for cells in rows:
+        print("| " + " | ".join(cells) + " |")
+    return int(any(cells[4].startswith("refused") for cells in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

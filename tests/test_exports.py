@@ -1,0 +1,464 @@
+"""What is handed over to other trainers: voxels, labels, splits, and what is said before."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from volprep import pipeline
+from volprep.config import load_config
+from volprep.errors import ConfigError, DataCheckError, StoreError
+from volprep.exports import TABLE, ExportCase
+from volprep.exports.labels import BorderCore, Classes, Ids
+from volprep.files import files_below
+from volprep.geometry import Box
+from volprep.ledger import verify
+
+MASKED = """
+data:
+  label_kind: {kind}
+  spacing: "2, 0.5, 0.5 µm"
+  cases:
+    - {{image: data/a.tif, label: data/a.labels.tif}}
+    - {{image: data/b.tif, label: data/b.labels.tif, mask: data/b.valid.tif}}
+    - {{image: data/c.d.tif, label: data/c.d.labels.tif, name: "c d"}}
+plan: {{patch_size: [8, 16, 16], batch_size: 3}}
+patching: {{patches_per_case: 4}}
+augment: [flip]
+output: {{dir: out}}
+"""
+ONE = """
+data: {cases: [{image: data/a.tif, label: data/a.labels.tif}], spacing: "1, 1, 1 µm"}
+plan: {patch_size: [8, 16, 16], batch_size: 2}
+split: {kind: blocks, gap: [3, 4, 5]}
+patching: {patches_per_case: 4}
+augment: [flip]
+output: {dir: out}
+"""
+SHAPE = (14, 64, 40)
+
+
+def write_cases(folder: Path, kind: str = "instances") -> None:
+    rng = np.random.default_rng(0)
+    (folder / "data").mkdir()
+    for name in ("a", "b", "c.d"):
+        label = np.zeros(SHAPE, np.uint32)
+        for number in range(1, 9):
+            z, y, x = (int(rng.integers(0, n - 7)) for n in SHAPE)
+            ids = {"instances": 70000 + 3 * number, "classes": 2 + number % 2 * 2}
+            label[z : z + 7, y : y + 7, x : x + 7] = ids[kind]
+        image = (rng.integers(0, 300, SHAPE) + 1000 * (label > 0)).astype(np.uint16)
+        tifffile.imwrite(folder / f"data/{name}.tif", image, metadata={"axes": "ZYX"})
+        tifffile.imwrite(folder / f"data/{name}.labels.tif", label)
+    valid = np.ones(SHAPE, np.uint8)
+    valid[:, :20] = 0
+    tifffile.imwrite(folder / "data/b.valid.tif", valid)
+
+
+def made(folder: Path, text: str, kind: str = "instances") -> Path:
+    write_cases(folder, kind)
+    (folder / "c.yaml").write_text(text, encoding="utf-8")
+    pipeline.prepare(load_config(folder / "c.yaml"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def instances(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("instances"), MASKED.format(kind="instances"))
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("classes"), MASKED.format(kind="classes"), "classes")
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("blocks"), ONE)
+
+
+def source(folder: Path, name: str, what: str = "") -> Any:
+    return tifffile.imread(folder / f"data/{name.replace('_', '.')}{what}.tif")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files_below(folder)}
+
+
+def content(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def told(made: pipeline.Exported) -> str:
+    return "\n".join(map(str, made.findings))
+
+
+def volprep(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "volprep", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+# nnU-Net
+
+
+def test_nnunet_has_our_voxels_spacing_classes_and_split(classes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset007_abc"
+    made = pipeline.export(classes / "out", "nnunet", out, plans=True)
+    assert content(out / "dataset.json")["labels"] == {
+        "background": 0, "class 2": 1, "class 4": 2, "ignore": 3,
+    }  # fmt: skip
+    for name in ("a", "b", "c_d"):
+        image = tifffile.imread(out / f"imagesTr/{name}_0000.tif")
+        original = "c.d" if name == "c_d" else name
+        assert (image == source(classes, original)).all()
+        label = source(classes, original, ".labels") // 2
+        if name == "b":
+            label[source(classes, "b", ".valid") == 0] = 3
+        assert (tifffile.imread(out / f"labelsTr/{name}.tif") == label).all()
+        for where in ("imagesTr", "labelsTr"):
+            assert content(out / f"{where}/{name}.json") == {"spacing": [2.0, 0.5, 0.5]}
+    (fold,) = content(out / "splits_final.json")
+    splits = content(classes / "out/splits.json")
+    for side in ("train", "val"):
+        assert fold[side] == [part["case"].replace(" ", "_") for part in splits[side]]
+    assert "c d is called c_d" in told(made)
+    assert "ignore" in told(made)
+    plan = content(out / "volprepPlans.json")["configurations"]["3d_fullres"]
+    assert (plan["patch_size"], plan["batch_size"]) == ([8, 16, 16], 3)
+
+
+def test_nnunet_normalises_with_our_plan_as_the_loader_does(classes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset007_abc"
+    pipeline.export(classes / "out", "nnunet", out, plans=True)
+    plans = content(out / "volprepPlans.json")
+    assert plans["configurations"]["3d_fullres"]["normalization_schemes"] == ["CTNormalization"]
+    said = plans["foreground_intensity_properties_per_channel"]["0"]
+    rule = content(classes / "out/manifest.json")["training"]["normalisation"]
+    assert [said["mean"], said["std"]] == [*rule["offset"], *rule["scale"]]
+    assert [said["percentile_00_5"], said["percentile_99_5"]] == rule["clip"][0]
+
+
+def test_nnunet_takes_instances_as_one_class_or_as_core_and_border(
+    instances: Path, tmp_path: Path
+) -> None:
+    one = pipeline.export(instances / "out", "nnunet", tmp_path / "Dataset001_a")
+    assert "every id becomes class 1" in told(one)
+    ids = source(instances, "a", ".labels")
+    assert (tifffile.imread(tmp_path / "Dataset001_a/labelsTr/a.tif") == (ids > 0)).all()
+    two = pipeline.export(
+        instances / "out", "nnunet", tmp_path / "Dataset002_a", instances="border-core"
+    )
+    assert "core (class 1)" in told(two)
+    found = tifffile.imread(tmp_path / "Dataset002_a/labelsTr/a.tif")
+    assert ((found > 0) == (ids > 0)).all()
+    assert set(np.unique(found)) == {0, 1, 2}
+
+
+def test_what_init_reads_of_an_export_is_what_was_exported(classes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset001_again"
+    pipeline.export(classes / "out", "nnunet", out)
+    done = volprep("init", out, "-o", tmp_path / "again.yaml")
+    assert done.returncode == 0, done.stderr
+    config = load_config(tmp_path / "again.yaml")
+    cases = pipeline.list_cases(config)
+    assert [case.name for case in cases] == ["a", "b", "c_d"]
+    assert dict(cases.class_names) == {0: "background", 1: "class 2", 2: "class 4"}
+    (fold,) = cases.folds
+    splits = content(classes / "out/splits.json")
+    assert [list(fold.train), list(fold.val)] == [
+        [part["case"].replace(" ", "_") for part in splits[side]] for side in ("train", "val")
+    ]
+    for case in cases:
+        assert case.open_image().spacing == (2.0, 0.5, 0.5)
+    mask = cases.named("b").open_mask()
+    assert mask is not None
+    assert ((mask.read()[0] != 0) == (source(classes, "b", ".valid") != 0)).all()
+    again = pipeline.prepare(config).manifest["training"]
+    assert (again["n_classes"], again["class_values"]) == (3, [0, 1, 2])
+
+
+# Blocks
+
+
+def test_blocks_are_volumes_of_their_own_without_the_gap(blocks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset001_a"
+    made = pipeline.export(blocks / "out", "nnunet", out)
+    assert "each is a volume of its own" in told(made)
+    boxes = {case["name"]: (case["side"], Box(*map(tuple, case["box"]))) for case in made.cases}
+    splits = content(blocks / "out/splits.json")
+    wanted = {
+        (side, *map(tuple, part["box"])) for side in ("train", "val") for part in splits[side]
+    }
+    assert {(side, box.start, box.stop) for side, box in boxes.values()} == wanted
+    image = source(blocks, "a")
+    for name, (_, box) in boxes.items():
+        assert (tifffile.imread(out / f"imagesTr/{name}_0000.tif") == image[box.slices]).all()
+    # No voxel of the gap is handed over: grown by it, train and validation do not meet.
+    gap = [max(0, n - 1) for n in splits["gap"]]
+    assert any(gap)
+    for side, box in boxes.values():
+        for other, beside in boxes.values():
+            assert side == other or not box.grow(gap).overlaps(beside)
+
+
+# The run
+
+
+def test_interrupted_export_goes_on_and_ends_in_the_same_bytes(
+    instances: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = tmp_path / "1/Dataset001_a", tmp_path / "2/Dataset001_a"
+    pipeline.export(instances / "out", "nnunet", whole)
+    from volprep.exports.labels import Classes as Form
+
+    read = Form.read
+
+    def full(form: Form, case: ExportCase, box: Box) -> Any:
+        if case.name == "c_d":
+            raise OSError(28, "No space left on device")
+        return read(form, case, box)
+
+    monkeypatch.setattr(Form, "read", full)
+    with pytest.raises(StoreError, match="free some space"):
+        pipeline.export(instances / "out", "nnunet", cut, workers=1)
+    assert not cut.exists()
+    monkeypatch.undo()
+    heard: list[str] = []
+    made = pipeline.export(instances / "out", "nnunet", cut, tell=heard.append)
+    assert any("files are there" in line for line in heard)
+    assert 0 < made.made < len(made.files)
+    assert tree(cut) == tree(whole)
+
+
+def test_killed_export_leaves_nothing_under_its_name_and_is_finished_by_the_next(
+    instances: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "Dataset001_a"
+    command = [sys.executable, "-m", "volprep", "export", instances / "out", "--to", "nnunet"]
+    running = subprocess.Popen([*command, "--out", out], stderr=subprocess.DEVNULL)
+    partial = tmp_path / "Dataset001_a.partial"
+    while running.poll() is None and not list(partial.rglob("*.tif")):
+        time.sleep(0.005)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    done = volprep(*command[3:], "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert not partial.exists()
+    assert not list(verify(out))
+
+
+def test_damage_is_found_and_mended_by_the_same_command(instances: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset001_a"
+    pipeline.export(instances / "out", "nnunet", out)
+    before = tree(out)
+    label = out / "labelsTr/a.tif"
+    label.write_bytes(label.read_bytes()[:-1] + b"!")
+    done = volprep("verify", out)
+    assert done.returncode == 6
+    assert "labelsTr/a.tif" in done.stderr
+    assert "volprep export" in done.stderr
+    made = pipeline.export(instances / "out", "nnunet", out)
+    assert made.made == 1
+    assert tree(out) == before
+    assert volprep("verify", out).returncode == 0
+
+
+def test_finished_export_is_left_alone_and_another_one_needs_overwrite(
+    instances: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "Dataset001_a"
+    pipeline.export(instances / "out", "nnunet", out)
+    before = tree(out)
+    assert pipeline.export(instances / "out", "nnunet", out).made == 0
+    with pytest.raises(StoreError, match="--overwrite"):
+        pipeline.export(instances / "out", "nnunet", out, instances="border-core")
+    assert tree(out) == before
+    made = pipeline.export(
+        instances / "out", "nnunet", out, instances="border-core", overwrite=True
+    )
+    assert 0 < made.made < len(made.files)
+    (out / "model.pth").write_bytes(b"of the user")
+    with pytest.raises(StoreError, match=r"model\.pth: is not of the export"):
+        pipeline.export(instances / "out", "nnunet", out, overwrite=True)
+    assert (out / "model.pth").exists()
+
+
+def test_dry_run_says_what_is_lost_and_writes_nothing(instances: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset001_a"
+    done = volprep("export", instances / "out", "--to", "nnunet", "--out", out, "--dry-run")
+    assert done.returncode == 0
+    assert "every id becomes class 1" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_lost_is_told_before_anything_is_written(instances: Path, tmp_path: Path) -> None:
+    out, heard = tmp_path / "Dataset001_a", []
+
+    def hear(line: str) -> None:
+        heard.append((line, out.with_name("Dataset001_a.partial").exists()))
+
+    made = pipeline.export(instances / "out", "nnunet", out, tell=hear)
+    assert {(f"nnunet: {finding}", False) for finding in made.findings} <= set(heard)
+
+
+def test_exports_of_the_yaml_are_made_by_export_and_by_prepare(tmp_path: Path) -> None:
+    write_cases(tmp_path)
+    text = MASKED.format(kind="instances")
+    listed = "exports:\n  - {to: nnunet, dir: x/Dataset001_a, instances: border-core}\n"
+    (tmp_path / "c.yaml").write_text(text + listed, encoding="utf-8")
+    done = volprep("prepare", tmp_path / "c.yaml")
+    assert done.returncode == 0, done.stderr
+    assert content(tmp_path / "x/Dataset001_a/dataset.json")["labels"]["core"] == 1
+    assert "Dataset001_a is complete already" in volprep("export", tmp_path / "c.yaml").stderr
+    # They are no part of the set, which stays as it is.
+    (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
+    assert "complete already" in volprep("prepare", tmp_path / "c.yaml").stderr
+
+
+# Refusals
+
+
+def test_refusals_say_what_to_do(instances: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset001_a"
+    with pytest.raises(ConfigError, match="did you mean nnunet"):
+        pipeline.export(instances / "out", "nnunett", out)
+    with pytest.raises(DataCheckError, match="Dataset001_nuclei"):
+        pipeline.export(instances / "out", "nnunet", tmp_path / "mine")
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="is no export of volprep"):
+        pipeline.export(instances / "out", "nnunet", out)
+    with pytest.raises(StoreError, match="volprep prepare"):
+        pipeline.export(tmp_path / "nothing", "nnunet", tmp_path / "Dataset002_a")
+    done = volprep("export", instances / "out", "--to", "nnunet")
+    assert done.returncode == 2
+    assert "--to and --out go together" in done.stderr
+    done = volprep("export", instances / "c.yaml")
+    assert done.returncode == 2
+    assert "lists no exports" in done.stderr
+
+
+def test_config_with_a_wrong_export_names_it(tmp_path: Path) -> None:
+    write_cases(tmp_path)
+    text = MASKED.format(kind="instances") + "exports: [{to: nnunett, dir: x}]\n"
+    (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
+    done = volprep("prepare", tmp_path / "c.yaml")
+    assert done.returncode == 2
+    assert "exports.0" in done.stderr
+    assert "did you mean nnunet" in done.stderr
+
+
+def test_set_that_is_not_of_these_files_any_more_is_not_handed_over(tmp_path: Path) -> None:
+    made(tmp_path, MASKED.format(kind="instances"))
+    path = tmp_path / "data/a.tif"
+    image = tifffile.imread(path)
+    image[0, 0, 0] += 1
+    tifffile.imwrite(path, image, metadata={"axes": "ZYX"})
+    with pytest.raises(StoreError, match="bring it up to date with: volprep prepare"):
+        pipeline.export(tmp_path / "out", "nnunet", tmp_path / "Dataset001_a")
+
+
+def test_every_finding_of_exports_has_its_name(instances: Path, tmp_path: Path) -> None:
+    made = pipeline.export(instances / "out", "nnunet", tmp_path / "Dataset001_a", dry_run=True)
+    names = {finding.name for finding in made.findings}
+    assert names == {"export-loses", "export-changes"}
+    with pytest.raises(DataCheckError, match="export-impossible"):
+        pipeline.export(instances / "out", "nnunet", tmp_path / "mine")
+
+
+def test_every_target_has_a_row(instances: Path, tmp_path: Path) -> None:
+    assert {"nnunet"} <= set(TABLE)
+    for row in TABLE.values():
+        assert row.peer
+        assert row.expresses
+
+
+# Labels
+
+
+class Memory:
+    """An array as a volume of one channel."""
+
+    spacing = None
+
+    def __init__(self, array: Any) -> None:
+        self.array = array[None]
+        self.shape, self.dtype = self.array.shape, self.array.dtype
+
+    def read(self, box: Box | None = None) -> Any:
+        return self.array[(slice(None), *(box or Box.whole(self.shape)).slices)]
+
+
+def case_of(label: Any, box: Box | None = None, mask: Any = None) -> ExportCase:
+    volume = Memory(label)
+    valid = None if mask is None else Memory(mask)
+    whole = Box.whole(label.shape)
+    return ExportCase("a", "a", box or whole, "train", None, "key", volume, volume, valid)
+
+
+SMALL = arrays(np.uint64, (4, 5, 6), elements=st.integers(0, 3))
+
+
+@given(SMALL, st.booleans(), st.integers(0, 3), st.integers(1, 4))
+def test_border_is_where_a_neighbour_is_another(
+    label: Any, in_plane: bool, first: int, depth: int
+) -> None:
+    box = Box((first, 0, 0), (min(4, first + depth), 5, 6))
+    found = BorderCore(in_plane).read(case_of(label), box)
+    for z, y, x in np.argwhere(np.ones(box.shape)):
+        place, wanted = (z + first, y, x), 0
+        if label[place]:
+            near = []
+            for axis in range(1 if in_plane else 0, 3):
+                for step in (-1, 1):
+                    other = list(place)
+                    other[axis] += step
+                    if 0 <= other[axis] < label.shape[axis]:
+                        near.append(label[tuple(other)])
+            wanted = 2 if any(value != label[place] for value in near) else 1
+        assert found[z, y, x] == wanted
+
+
+def test_a_block_knows_nothing_of_what_lies_beyond_it() -> None:
+    label = np.ones((6, 4, 4), np.uint8)
+    label[3:] = 2
+    found = BorderCore(False).read(
+        case_of(label, Box((0, 0, 0), (3, 4, 4))), Box.at((0, 0, 0), (3, 4, 4))
+    )
+    assert (found == 1).all()
+
+
+@given(arrays(np.uint64, (3, 4, 5), elements=st.sampled_from([0, 1, 7, 2**40, 2**63 + 1])))
+def test_ids_beyond_the_type_are_numbered_and_come_back_by_the_table(label: Any) -> None:
+    case, form = case_of(label), Ids(("uint8", "uint16"))
+    found = form.read(case, case.box)
+    if label.max() > 65535:
+        table = np.array([0, *np.unique(label[label > 0])], np.uint64)
+        assert form.renumbers(case)
+        assert (table[found] == label).all()
+        assert found.dtype == np.uint8
+    else:
+        assert not form.renumbers(case)
+        assert (found == label).all()
+
+
+@given(SMALL, SMALL)
+def test_classes_count_from_0_and_what_is_none_is_ignored(label: Any, mask: Any) -> None:
+    form = Classes((0, 1, 3), ignore=9)
+    found = form.read(case_of(label, mask=mask), Box.whole(label.shape))
+    wanted = np.select([mask == 0, label == 0, label == 1, label == 3], [9, 0, 1, 2], 9)
+    assert (found == wanted).all()

@@ -1,0 +1,85 @@
+"""What every target has in common, and what it may say before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from volprep.exports.files import ExportFile
+from volprep.exports.given import ExportSet
+from volprep.exports.labels import Ids
+from volprep.findings import Finding
+
+__all__ = ["Exporter", "changes", "common_losses", "impossible", "loses", "no_mask", "renumbered"]
+
+
+class Exporter(Protocol):
+    """One target: a frozen dataclass in a file of its own, whose fields are its options."""
+
+    def losses(self, given: ExportSet) -> Iterator[Finding]:
+        """What the target cannot express, or takes in another form; errors forbid to write."""
+        ...
+
+    def files(self, given: ExportSet) -> Iterator[ExportFile]:
+        """Every file, none of them written yet."""
+        ...
+
+
+def loses(found: str, todo: str | None = None) -> Finding:
+    """Something that the target cannot express, so that it trains on something else."""
+    return Finding("export-loses", found, todo=todo)
+
+
+def changes(found: str) -> Finding:
+    """Something that the target has in another form, with nothing lost."""
+    return Finding("export-changes", found)
+
+
+def impossible(found: str, todo: str) -> Finding:
+    """Something without which the target cannot train."""
+    return Finding("export-impossible", found, todo=todo)
+
+
+def common_losses(given: ExportSet, *, needs_labels: bool = True) -> Iterator[Finding]:
+    """What holds for every target."""
+    if needs_labels and not given.labelled:
+        missing = next(case.name for case in given.cases if case.label is None)
+        yield impossible(f"{missing} has no label", "choose a target that trains without, or label")
+    for wanted, name in given.renamed.items():
+        yield changes(f"{wanted} is called {name}")
+    blocks = [case.name for case in given.cases if case.name != case.case and case.side == "val"]
+    if any(case.box.shape != case.image.shape[1:] for case in given.cases):
+        held = f", {', '.join(blocks)} held out" if blocks else ""
+        yield changes(
+            f"the target knows no blocks of a volume: each is a volume of its own{held}, and what "
+            "lies between them is left out"
+        )
+    if not given.of("val"):
+        yield loses("nothing is held out for validation", "set split.fraction above 0")
+    if len({case.spacing for case in given.cases}) > 1:
+        yield loses(
+            "cases differ in spacing, and volumes are handed over as they were prepared",
+            "set preprocess.target_spacing, if the target does not resample",
+        )
+    weights = given.training.get("case_normalisation")
+    if weights:
+        yield loses(
+            "intensities are brought to one scale case by case, which is not handed over",
+            "let the target normalise each image",
+        )
+
+
+def renumbered(given: ExportSet, form: Ids) -> Iterator[Finding]:
+    """The cases whose ids are beyond what the target holds."""
+    for case in given.cases:
+        if case.label is not None and form.renumbers(case):
+            yield changes(
+                f"{case.name}: ids beyond {form.limit} are numbered from 1 on; the table of them "
+                "stands beside the labels"
+            )
+
+
+def no_mask(given: ExportSet, what: str) -> Iterator[Finding]:
+    """For targets that know no valid mask."""
+    if given.masked:
+        yield loses(f"the target knows no valid mask: what is not annotated is {what}")

@@ -1,0 +1,271 @@
+"""The files of an export: what each is made from, and how it is written, slab by slab."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.errors import MissingDependencyError
+from volprep.exports.given import ExportCase, slabs
+from volprep.exports.labels import Ids, LabelForm, ids_of
+from volprep.geometry import Box, Shape3, Spacing3
+
+__all__ = [
+    "ExportFile",
+    "hdf5_image",
+    "hdf5_labels",
+    "id_table",
+    "json_file",
+    "nifti_image",
+    "nifti_labels",
+    "text_file",
+    "tiff_image",
+    "tiff_labels",
+    "yaml_file",
+]
+
+Array = npt.NDArray[Any]
+#: Gives the voxels of a box, (Z, Y, X) or (C, Z, Y, X).
+Read = Callable[[Box], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFile:
+    """A file that is yet to be written.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the export, with ``/``.
+    made_of : sequence
+        Plain JSON values that say everything that its content depends on.
+    write : callable
+        Writes it to a path; whoever calls it renames that when it is whole.
+    voxels : int
+        That it holds, for a progress bar.
+    """
+
+    path: str
+    made_of: Sequence[Any]
+    write: Callable[[Path], None]
+    voxels: int = 0
+
+
+def text_file(path: str, text: str) -> ExportFile:
+    """A text, in UTF-8."""
+
+    def write(to: Path) -> None:
+        to.write_text(text, encoding="utf-8", newline="\n")
+
+    return ExportFile(path, ["text", text], write)
+
+
+def json_file(path: str, content: Any) -> ExportFile:
+    """A JSON document."""
+    return text_file(
+        path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+
+
+def yaml_file(path: str, content: Mapping[str, Any], comment: str = "") -> ExportFile:
+    """A YAML document, under lines of comment."""
+    import yaml
+
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    return text_file(path, head + yaml.safe_dump(dict(content), sort_keys=False))
+
+
+def id_table(path: str, case: ExportCase, form: Ids) -> Iterator[ExportFile]:
+    """The table from the ids of a file to those of the case, where they were renumbered."""
+    if not form.renumbers(case):
+        return
+
+    def write(to: Path) -> None:
+        rows = (f"{new},{old}\n" for new, old in enumerate(ids_of(case), start=1))
+        to.write_text("id,original\n" + "".join(rows), encoding="ascii", newline="\n")
+
+    yield ExportFile(path, ["ids", *case.made_of, *form.made_of], write)
+
+
+def tiff_image(
+    path: str, case: ExportCase, channels: Sequence[int] | None = None, *, squeeze: bool = False
+) -> ExportFile:
+    """A TIFF of the image.
+
+    Parameters
+    ----------
+    path : str
+    case : ExportCase
+    channels : sequence of int or None
+        One makes a (Z, Y, X) file, several (Z, C, Y, X) as ImageJ has them; None takes all.
+    squeeze : bool
+        Whether a single section is written as (Y, X).
+    """
+    chosen = list(range(case.image.shape[0])) if channels is None else list(channels)
+
+    def read(box: Box) -> Array:
+        return case.image.read(box)[chosen]
+
+    made_of = ["tiff", *case.made_of, chosen, squeeze]
+    return _tiff(path, case, np.dtype(case.image.dtype), read, made_of, squeeze, len(chosen))
+
+
+def tiff_labels(
+    path: str, case: ExportCase, form: LabelForm, *, squeeze: bool = False
+) -> ExportFile:
+    """A (Z, Y, X) TIFF of the labels; (Y, X) for a single section where `squeeze` asks for it."""
+
+    def read(box: Box) -> Array:
+        return form.read(case, box)[None]
+
+    made_of = ["tiff", *case.made_of, *form.made_of, squeeze]
+    return _tiff(path, case, lambda: form.dtype(case), read, made_of, squeeze, 1)
+
+
+def _tiff(
+    path: str,
+    case: ExportCase,
+    dtype: np.dtype[Any] | Callable[[], np.dtype[Any]],
+    read: Read,
+    made_of: Sequence[Any],
+    squeeze: bool,
+    channels: int,
+) -> ExportFile:
+    shape = case.shape[1:] if squeeze and case.shape[0] == 1 else case.shape
+    axes = "ZYX"[-len(shape) :]
+    if channels > 1:
+        shape, axes = (*shape[:-2], channels, *shape[-2:]), axes[:-2] + "CYX"
+
+    def write(to: Path) -> None:
+        import tifffile
+
+        kind = dtype() if callable(dtype) else dtype
+        pages = (page for voxels in map(read, slabs(case.box)) for page in _pages(voxels))
+        tifffile.imwrite(
+            to, (np.ascontiguousarray(page, kind) for page in pages), shape=shape, dtype=kind,
+            photometric="minisblack", compression="zlib", metadata={"axes": axes},
+        )  # fmt: skip
+
+    return ExportFile(path, made_of, write, case.box.size * channels)
+
+
+def _pages(voxels: Array) -> Iterator[Array]:
+    """(C, Z, Y, X) page by page, the channels of a section one after another."""
+    for z in range(voxels.shape[1]):
+        for channel in voxels:
+            yield channel[z]
+
+
+def nifti_image(path: str, case: ExportCase) -> ExportFile:
+    """A NIfTI of the image: (X, Y, Z), with the channels as a fourth axis where there are some."""
+    c = case.image.shape[0]
+    parts = [lambda box, n=n: case.image.read(box)[n] for n in range(c)]
+    return _nifti(path, case, lambda: np.dtype(case.image.dtype), parts, case.made_of)
+
+
+def nifti_labels(path: str, case: ExportCase, form: LabelForm) -> ExportFile:
+    """A NIfTI of the labels: (X, Y, Z)."""
+    parts = [lambda box: form.read(case, box)]
+    return _nifti(path, case, lambda: form.dtype(case), parts, [*case.made_of, *form.made_of])
+
+
+def _nifti(
+    path: str,
+    case: ExportCase,
+    dtype: Callable[[], np.dtype[Any]],
+    parts: Sequence[Read],
+    made_of: Sequence[Any],
+) -> ExportFile:
+    def write(to: Path) -> None:
+        kind = dtype()
+        header = nifti_header(case.shape, len(parts), kind, case.spacing)
+        # No time of writing in the head: the same voxels are the same bytes.
+        with to.open("wb") as raw, gzip.GzipFile("", "wb", 4, raw, mtime=0) as file:
+            file.write(header)
+            for read in parts:
+                for box in slabs(case.box):
+                    file.write(np.ascontiguousarray(read(box), kind).data)
+
+    return ExportFile(path, ["nifti", case.spacing, *made_of], write, case.box.size * len(parts))
+
+
+def nifti_header(
+    shape: Shape3, channels: int, dtype: np.dtype[Any], spacing: Spacing3 | None
+) -> bytes:
+    """The head of a NIfTI-1 file whose x, y and z are the last three axes of (C, Z, Y, X).
+
+    Voxels follow in C order, which is what NIfTI calls x fastest. The lengths are in
+    micrometres, as the header's unit says.
+    """
+    try:
+        import nibabel
+    except ImportError:
+        raise MissingDependencyError("nibabel", "exports") from None
+    z, y, x = shape
+    steps = np.diag([*reversed(spacing or (1.0, 1.0, 1.0)), 1.0])
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(dtype)
+    header.set_data_shape((x, y, z) if channels == 1 else (x, y, z, channels))
+    header.set_qform(steps, code="scanner")
+    header.set_sform(steps, code="scanner")
+    header.set_xyzt_units("micron")
+    header["vox_offset"] = 352
+    binary: bytes = header.binaryblock
+    return binary + bytes(4)
+
+
+def hdf5_image(path: str, case: ExportCase, key: str = "main") -> ExportFile:
+    """An HDF5 file with one dataset (Z, Y, X), or (C, Z, Y, X) where there are channels."""
+    c = case.image.shape[0]
+
+    def read(box: Box) -> Array:
+        voxels = case.image.read(box)
+        return voxels[0] if c == 1 else voxels
+
+    return _hdf5(path, case, key, lambda: np.dtype(case.image.dtype), read, c, case.made_of)
+
+
+def hdf5_labels(path: str, case: ExportCase, form: LabelForm, key: str = "main") -> ExportFile:
+    """An HDF5 file with one dataset (Z, Y, X)."""
+
+    def read(box: Box) -> Array:
+        return form.read(case, box)
+
+    made_of = [*case.made_of, *form.made_of]
+    return _hdf5(path, case, key, lambda: form.dtype(case), read, 1, made_of)
+
+
+def _hdf5(
+    path: str,
+    case: ExportCase,
+    key: str,
+    dtype: Callable[[], np.dtype[Any]],
+    read: Read,
+    channels: int,
+    made_of: Sequence[Any],
+) -> ExportFile:
+    shape = case.shape if channels == 1 else (channels, *case.shape)
+    chunk = tuple(min(n, 64) for n in case.shape)
+
+    def write(to: Path) -> None:
+        import h5py
+
+        with h5py.File(to, "w") as file:
+            array = file.create_dataset(
+                key, shape, dtype(), chunks=(*shape[:-3], *chunk), compression="gzip",
+                compression_opts=4, shuffle=True,
+            )  # fmt: skip
+            if case.spacing is not None:
+                array.attrs["element_size_um"] = case.spacing
+            for box in slabs(case.box):
+                where = box.shift([-n for n in case.box.start]).slices
+                array[(..., *where)] = read(box)
+
+    return ExportFile(path, ["hdf5", key, case.spacing, *made_of], write, case.box.size * channels)

@@ -1,0 +1,73 @@
+"""Every target, one row each."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from volprep.errors import ConfigError, did_you_mean
+from volprep.exports.exporter import Exporter
+from volprep.exports.nnunet import NnUNet
+
+__all__ = ["TABLE", "Target", "create_exporter"]
+
+
+class Target(NamedTuple):
+    """What is known of a target.
+
+    Attributes
+    ----------
+    exporter : type
+        Its class; the fields are its options.
+    peer : str
+        What it is called where it is installed from.
+    accepted : str or None
+        The version that read our files and trained on them in `scripts/accept_exports.py`;
+        None where that was not tried.
+    expresses : str
+        What of a set it can express.
+    """
+
+    exporter: type[Exporter]
+    peer: str
+    accepted: str | None
+    expresses: str
+
+
+TABLE: dict[str, Target] = {
+    "nnunet": Target(NnUNet, "nnunetv2", "2.8.1", "classes, ignore, spacing, split, plan"),
+}
+
+
+def create_exporter(name: str, where: str = "export", **options: Any) -> Exporter:
+    """The exporter of a target.
+
+    Parameters
+    ----------
+    name : str
+        Of `TABLE`.
+    where : str
+        What an error begins with.
+    **options
+        Fields of its class; None leaves one out.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such target, or it has no such option.
+    """
+    if name not in TABLE:
+        raise ConfigError(f"{where}: to: found {name!r}{did_you_mean(name, TABLE)}")
+    kind: Any = TABLE[name].exporter
+    known = {field.name for field in dataclasses.fields(kind)}
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given.keys() - known:
+        others = [n for n, row in TABLE.items() if option in _options(row)]
+        raise ConfigError(f"{where}: {name} knows no {option}; {', '.join(others)} does")
+    exporter: Exporter = kind(**given)
+    return exporter
+
+
+def _options(row: Target) -> set[str]:
+    kind: Any = row.exporter
+    return {field.name for field in dataclasses.fields(kind)}

@@ -1,0 +1,321 @@
+"""`volprep export`: a finished set in the form that another trainer reads."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from volprep.config import Config, load_config
+from volprep.errors import ConfigError, StoreError
+from volprep.exports import (
+    TABLE,
+    ExportFile,
+    ExportSet,
+    PreparedVolumes,
+    Side,
+    create_exporter,
+    cut_cases,
+)
+from volprep.files import describe, remove, temporary
+from volprep.findings import Finding, by_level, raise_on_errors
+from volprep.ledger import (
+    LEDGER,
+    MANIFEST,
+    Ledger,
+    Made,
+    Records,
+    Unit,
+    key_of,
+    left_over,
+    load_manifest,
+    run,
+    verify,
+)
+from volprep.pipeline.identity import Trust
+from volprep.pipeline.inputs import is_config, load_target
+from volprep.pipeline.prepare import PreparedSet, foresee
+from volprep.pipeline.reporting import Reporter, silent
+from volprep.pipeline.volumes import PreparedRef
+from volprep.splits import SplitPart
+from volprep.store import PatchStore
+
+__all__ = ["FORMAT", "Exported", "export", "export_all", "is_export"]
+
+log = logging.getLogger(__name__)
+
+FORMAT = "volprep-export-1"
+#: Of what is written; another one writes it anew.
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was handed over, or would be.
+
+    Attributes
+    ----------
+    to : str
+        The target.
+    path : Path
+    cases : tuple of dict
+        Name, case, box, side and spacing of each volume.
+    findings : tuple of Finding
+        What the target cannot express, warnings first.
+    files : tuple of str
+        Relative to `path`.
+    made : int
+        Files that were written now.
+    """
+
+    to: str
+    path: Path
+    cases: tuple[dict[str, Any], ...]
+    findings: tuple[Finding, ...]
+    files: tuple[str, ...]
+    made: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "to": self.to,
+            "path": str(self.path),
+            "cases": list(self.cases),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "files": list(self.files),
+            "made": self.made,
+        }
+
+
+def export_all(target: Path | Config, **how: Any) -> list[Exported]:
+    """Every export that a config lists under ``exports:``, as `export` makes one.
+
+    Raises
+    ------
+    ConfigError
+        If it lists none, or is no config.
+    """
+    if isinstance(target, Path) and not is_config(target):
+        listed = []
+    else:
+        config = target if isinstance(target, Config) else load_target(target)
+        listed = config.exports
+    if not listed:
+        raise ConfigError(
+            f"{'exports' if isinstance(target, Config) else target}: lists no exports; say which: "
+            f"--to NAME --out DIR, where NAME is one of {', '.join(TABLE)}"
+        )
+    return [export(target, entry.to, entry.dir, **entry.options, **how) for entry in listed]
+
+
+def export(
+    target: Path | Config,
+    to: str,
+    out: Path,
+    *,
+    plans: bool | None = None,
+    instances: str | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    trust: Trust = "mtime",
+    workers: int | None = None,
+    reporter: Reporter = silent,
+    tell: Callable[[str], object] = log.info,
+) -> Exported:
+    """Hand the prepared volumes, the plan and the split of a set over to another trainer.
+
+    Parameters
+    ----------
+    target : Path or Config
+        A finished set, the YAML that it was made by, or what that says.
+    to : str
+        One of `volprep.exports.TABLE`.
+    out : Path
+        The folder to write; it appears under its name when it is whole.
+    plans, instances : optional
+        As the target takes them; None takes its default.
+    overwrite : bool
+        Whether a finished export of something else may be replaced; what stays is kept.
+    dry_run : bool
+        Say what would be lost and written, and write nothing.
+    trust : {'hash', 'mtime'}
+        How inputs are known to be those that the set was made from.
+    workers : int or None
+        Threads; None takes every processor.
+    reporter, tell : callable
+        As for `prepare`. `tell` is told of every finding before anything is written.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such target, or it has no such option.
+    DataCheckError
+        If the target cannot train on the set at all.
+    StoreError
+        If the set is not finished or not of these inputs any more, or `out` holds something
+        else. What was written before an error or an interruption is kept.
+    """
+    exporter = create_exporter(to, plans=plans, instances=instances)
+    store, found = _open(target, trust, reporter)
+    try:
+        given = _given(store, found, out.name)
+        findings = by_level(exporter.losses(given))
+        for finding in findings:
+            if finding.level != "error":
+                tell(f"{to}: {finding}")
+        raise_on_errors(findings)
+        files = list(exporter.files(given))
+        cases = tuple(case.to_dict() for case in given.cases)
+        made = 0
+        if not dry_run:
+            head = {
+                "format": FORMAT,
+                "to": to,
+                "accepted_by": {"peer": TABLE[to].peer, "version": TABLE[to].accepted},
+                "findings": [finding.to_dict() for finding in findings],
+                "cases": list(cases),
+            }
+            made = _write(
+                out, files, head,
+                overwrite=overwrite, workers=workers, reporter=reporter, tell=tell,
+            )  # fmt: skip
+        names = tuple(file.path for file in files)
+        return Exported(to, out, cases, tuple(findings), names, made)
+    finally:
+        PreparedRef.close_all()
+
+
+def _open(
+    target: Path | Config, trust: Trust, reporter: Reporter
+) -> tuple[PatchStore, PreparedSet]:
+    """The set that a user points at, and its cases as they are cut; both known to be whole."""
+    if isinstance(target, Config) or is_config(target):
+        config = target if isinstance(target, Config) else load_target(target)
+        out, again = config.output.dir, "CONFIG" if isinstance(target, Config) else str(target)
+        store = PatchStore(out)
+    else:
+        store, out, again = PatchStore(target), target, "CONFIG"
+        config = load_config(out / "config.resolved.yaml")
+        output = config.output.model_copy(update={"dir": out.absolute()})
+        config = config.model_copy(update={"output": output})
+    seen = foresee(config, trust=trust, reporter=reporter)
+    if seen.prepared is None or not seen.complete:
+        what = "; ".join(str(change) for change in seen.changes if change.redone)
+        raise StoreError(
+            f"{out}: is not what its config and files say now ({what or seen.open}); "
+            f"bring it up to date with: volprep prepare {again}"
+        )
+    return store, seen.prepared
+
+
+def _given(store: PatchStore, found: PreparedSet, name: str) -> ExportSet:
+    """The set as exporters see it: volumes and plain values."""
+    splits = found.decision.splits
+    sides: dict[Side, Sequence[SplitPart]] = {"train": splits.train, "val": splits.val}
+    opened = {ref.case.name: _case(ref, store.path) for ref in found.refs}
+    cases, renamed = cut_cases(opened, sides)
+    plan = found.decision.plan
+    return ExportSet(name, cases, store.manifest["training"], plan.median_shape, renamed)
+
+
+def _case(ref: PreparedRef, out: Path) -> PreparedVolumes:
+    arrays = None if ref.arrays is None else out / "volumes" / ref.arrays.name
+    case = replace(ref, arrays=arrays).open()
+    return PreparedVolumes(ref.key, ref.layout.spacing, case.image, case.label, case.mask)
+
+
+def _unit(to: str, file: ExportFile) -> Unit:
+    return Unit("export", file.path, key_of("export", _VERSION, to, file.path, file.made_of))
+
+
+def _write(
+    out: Path,
+    files: Sequence[ExportFile],
+    head: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    workers: int | None,
+    reporter: Reporter,
+    tell: Callable[[str], object],
+) -> int:
+    """Write what is not there, and give the folder its name; how many files were written."""
+    units = [_unit(head["to"], file) for file in files]
+    finished = _look_at(out, units, overwrite=overwrite)
+    if finished:
+        tell(f"{out} is complete already")
+        return 0
+    with Ledger(out.with_name(f"{out.name}.partial")) as ledger:
+        for old in left_over(out):
+            remove(old)
+        if (out / MANIFEST).exists():
+            ledger.take_over(out)
+        kept = sum(map(ledger.has, units))
+        if kept:
+            tell(f"going on: {kept} of {len(units)} files are there")
+        by_path = {file.path: file for file in files}
+        voxels = sum(file.voxels for file in files)
+        with reporter(f"export {head['to']}", voxels, "voxels") as advance:
+            run(
+                ledger,
+                partial(_make, by_path=by_path, folder=ledger.folder),
+                units,
+                workers=workers,
+                progress=lambda unit: advance(by_path[str(unit.index)].voxels),
+            )
+        ledger.publish(out, units, head)
+    return len(units) - kept
+
+
+def _make(unit: Unit, *, by_path: Mapping[str, ExportFile], folder: Path) -> Made:
+    path = folder / str(unit.index)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = temporary(path)
+    try:
+        by_path[str(unit.index)].write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return [describe(path, folder)], {}
+
+
+def _look_at(out: Path, units: Sequence[Unit], *, overwrite: bool) -> bool:
+    """Whether the export is there already, whole; refuse where something else is in its place."""
+    beside = out.with_name(f"{out.name}.partial")
+    ours = not beside.exists() or list(beside.glob("ledger*.jsonl"))
+    if not ours and (not beside.is_dir() or any(beside.iterdir())):
+        raise StoreError(f"{beside}: is in the way and not volprep's; move it away")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if not is_export(out):
+        raise StoreError(
+            f"{out}: exists and is no export of volprep; choose another --out or move it away"
+        )
+    damage = [d for d in verify(out) if d.found != "not of the set"]
+    strange = [d for d in verify(out) if d.found == "not of the set"]
+    records = Records(out / LEDGER)
+    if not damage and len(records) == len(units) and all(map(records.has, units)):
+        return True
+    if strange:
+        raise StoreError(
+            f"{strange[0].path}: is not of the export, which would be replaced; move it away"
+        )
+    if not (overwrite or damage):
+        raise StoreError(
+            f"{out}: holds an export of something else; add --overwrite to replace what differs, "
+            "or choose another --out"
+        )
+    return False
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder is a finished export."""
+    try:
+        return load_manifest(folder).get("format") == FORMAT
+    except StoreError:
+        return False
