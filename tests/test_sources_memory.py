@@ -214,7 +214,7 @@ def test_a_block_too_large_for_memory_is_decoded_once(
     tmp_path: Path, voxels: np.ndarray, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     WRITERS[name](tmp_path / name, voxels[:8])
-    monkeypatch.setattr(chunked, "_LARGE_BYTES", 100)
+    monkeypatch.setattr(chunked, "LARGE_BYTES", 100)
     volume = open_volume(tmp_path / name)
     decoded = []
     decode = volume._decode
@@ -260,6 +260,6 @@ def test_a_full_temporary_folder_is_an_error_with_the_bytes(
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     monkeypatch.setattr(stream, "HELD_BYTES", 0)
-    monkeypatch.setattr(chunked, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(chunked, "LARGE_BYTES", 0)
     with pytest.raises(SourceError, match=r"needs \d+ bytes of scratch space in .*, where \d+ are"):
         open_volume(tmp_path / name).read(Box((0, 0, 0), (3, 9, 9)))

@@ -59,7 +59,7 @@ def write_split(path: Path, compression: str = "lz4", keys: Sequence[str] = KEYS
     rows: list[list[int]] = []
     for shard in range(writer.n_shards):
         each = (
-            ({"image": images[i], "label": labels[i]}, [i] * len(INDEX_COLUMNS))
+            (writer.encode({"image": images[i], "label": labels[i]}), [i] * len(INDEX_COLUMNS))
             for i in writer.patches_of(shard)
         )
         rows += writer.write(shard, keys[shard], each)[1]["rows"]
@@ -179,7 +179,7 @@ def many_shards(path: Path, count: int) -> PatchReader:
     writer = PatchWriter(path, [spec], count, per_shard=1)
     for shard in range(count):
         patch = np.full(spec.patch_shape, shard % 251, np.uint8)
-        writer.write(shard, KEYS[0], [({"image": patch}, [0] * len(INDEX_COLUMNS))])
+        writer.write(shard, KEYS[0], [(writer.encode({"image": patch}), [0] * len(INDEX_COLUMNS))])
     writer.finish([[0] * len(INDEX_COLUMNS)] * count, [KEYS[0]] * count)
     return PatchReader(path)
 
@@ -208,7 +208,7 @@ def test_fifty_thousand_patches_are_read_with_1024_open_files(tmp_path: Path) ->
     writer = PatchWriter(tmp_path / "a.zarr", [spec], count)
     for shard in range(writer.n_shards):
         each = (
-            ({"image": np.full(spec.patch_shape, i, np.uint16)}, [0] * len(INDEX_COLUMNS))
+            (writer.encode({"image": np.full(spec.patch_shape, i, np.uint16)}), [0] * 11)
             for i in writer.patches_of(shard)
         )
         writer.write(shard, KEYS[0], each)
@@ -277,7 +277,9 @@ def test_broken_write_leaves_no_shard(tmp_path: Path) -> None:
     spec = ArraySpec("image", (1, 2, 2, 2), np.dtype(np.uint8))
     writer = PatchWriter(tmp_path / "a.zarr", [spec], 3)
     with pytest.raises(ValueError, match="announced"):
-        writer.write(0, KEYS[0], [({"image": np.zeros((1, 2, 2, 3), np.uint8)}, [0] * 11)])
+        writer.write(
+            0, KEYS[0], [(writer.encode({"image": np.zeros((1, 2, 2, 3), np.uint8)}), [0] * 11)]
+        )
     assert not [p for p in (tmp_path / "a.zarr").rglob("*") if p.is_file()]
 
 
@@ -287,7 +289,7 @@ def test_what_is_said_of_written_files_is_true(tmp_path: Path) -> None:
     writer = PatchWriter(tmp_path / "a/a.zarr", [spec], N, root=tmp_path / "a")
     files = []
     for shard in range(2):
-        rows = [({"image": images[i]}, [i] * 11) for i in writer.patches_of(shard)]
+        rows = [(writer.encode({"image": images[i]}), [i] * 11) for i in writer.patches_of(shard)]
         written, facts = writer.write(shard, KEYS[shard], rows)
         files += written
         assert len(facts["crc32c"]["image"]) == len(rows) == len(facts["rows"])

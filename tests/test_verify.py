@@ -51,7 +51,7 @@ def make_set(folder: Path, *, seed: int = 0, count: int = 11) -> Path:
             keys = [key_of(split, shard, seed) for shard in range(writer.n_shards)]
             for shard in range(writer.n_shards):
                 each = [
-                    ({s.name: draw(rng, s) for s in SPECS}, [i] * len(INDEX_COLUMNS))
+                    (writer.encode({s.name: draw(rng, s) for s in SPECS}), [i] * len(INDEX_COLUMNS))
                     for i in writer.patches_of(shard)
                 ]
                 made = writer.write(shard, keys[shard], each)

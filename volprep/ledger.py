@@ -29,14 +29,15 @@ import threading
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, Self
 
-from volprep.compute import Engine
+from volprep.compute import Engine, default_workers
 from volprep.errors import StoreError
 from volprep.files import (
     File,
@@ -144,6 +145,8 @@ Found = Literal["missing", "truncated", "longer", "changed", "not of the set"]
 Look = Callable[[Path, File, Record], Found | None]
 #: What a unit gives when it is made: its files, and its facts.
 Made = tuple[Collection[File], Facts]
+#: Units that a process makes together: few enough that little is lost with it.
+_NEIGHBOURS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -556,12 +559,13 @@ class Ledger:
 
 def run(
     ledger: Ledger,
-    make: Callable[[Unit], Made],
+    make: Callable[..., Any],
     units: Iterable[Unit],
     *,
     workers: int | None = None,
     engine: Engine | None = None,
     progress: Callable[[Unit], object] | None = None,
+    together: bool = False,
 ) -> None:
     """Make the units that are not done yet, and note each when it is.
 
@@ -578,6 +582,10 @@ def run(
         What runs them, instead of threads.
     progress : callable or None
         Told of every unit that is done, those from before included.
+    together : bool
+        Whether `make` takes a sequence of units in order, which share what they read, and
+        yields each with what was made of it. In this process it gets all of them and sees to
+        its own threads; other processes get a few neighbours each.
 
     Raises
     ------
@@ -588,8 +596,7 @@ def run(
     left = Counter(unit.stage for unit in queue)
     engine = engine or Engine(workers=workers)
     try:
-        made = engine.run(partial(_make, make), _taken(queue), count=len(queue))
-        for unit, (files, facts) in made:
+        for unit, (files, facts) in _made(make, queue, engine, together=together):
             ledger.done(unit, files, facts)
             left[unit.stage] -= 1
             if progress is not None:
@@ -610,8 +617,29 @@ def _bytes_of(left: Mapping[str, int], records: Records) -> int:
     return sum(count * taken[stage] // max(1, done[stage]) for stage, count in left.items())
 
 
+def _made(
+    make: Callable[..., Any], queue: deque[Unit], engine: Engine, *, together: bool
+) -> Iterator[tuple[Unit, Made]]:
+    if not together:
+        yield from engine.run(partial(_make, make), _taken(queue), count=len(queue))
+    elif engine.kind in ("serial", "threads"):
+        yield from make(list(queue)) if queue else ()
+    else:
+        workers = engine.workers or default_workers()
+        few = max(1, min(_NEIGHBOURS, len(queue) // workers))
+        runs = [list(islice(queue, n, n + few)) for n in range(0, len(queue), few)]
+        for made in engine.run(partial(_make_all, make), runs, count=len(runs)):
+            yield from made
+
+
 def _make(make: Callable[[Unit], Made], unit: Unit) -> tuple[Unit, Made]:
     return unit, make(unit)
+
+
+def _make_all(
+    make: Callable[[Sequence[Unit]], Iterator[tuple[Unit, Made]]], units: Sequence[Unit]
+) -> list[tuple[Unit, Made]]:
+    return list(make(units))
 
 
 def _taken(queue: deque[Unit]) -> Iterator[Unit]:

@@ -8,6 +8,14 @@ writes, and each gives the same result wherever it runs, and however often.
 """
 
 from volprep.compute.engine import Engine, EngineKind
-from volprep.compute.local import Backend, default_workers, run_shares, run_units
+from volprep.compute.local import Backend, default_workers, run_shares, run_units, threads
 
-__all__ = ["Backend", "Engine", "EngineKind", "default_workers", "run_shares", "run_units"]
+__all__ = [
+    "Backend",
+    "Engine",
+    "EngineKind",
+    "default_workers",
+    "run_shares",
+    "run_units",
+    "threads",
+]

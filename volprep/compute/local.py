@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from volprep.errors import VolprepError
 
-__all__ = ["Backend", "default_workers", "run_finished", "run_shares", "run_units"]
+__all__ = ["Backend", "default_workers", "run_finished", "run_shares", "run_units", "threads"]
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -145,6 +145,17 @@ def run_shares(function: Callable[[Unit], object], shares: Sequence[Unit]) -> No
         function(shares[0])
     for other in others:
         other.result()
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[Executor | None]:
+    """Threads for as long as they are needed; None where the calling one does alone."""
+    if count < 2:
+        yield None
+        return
+    pool = ThreadPoolExecutor(count)
+    with _ended(pool):
+        yield pool
 
 
 def _pool(

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import groupby, starmap
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from volprep.geometry import Box, Shape3, Spacing3, VolumeLike
 from volprep.skeletons import Skeletons
+from volprep.sources import gather
 from volprep.targets import LabelPatch, Target, make_targets
 
 __all__ = ["PadMode", "PreparedCase", "Site", "cut_patches", "cut_voxels", "pad_of", "read_patch"]
 
 PadMode = Literal["reflect", "edge", "constant"]
 _VOXELS = ("image", "label", "mask")
+_Result = TypeVar("_Result")
+#: Patches that are made while others are written.
+_AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +66,11 @@ def read_patch(
     -------
     ndarray, shape (C, Z, Y, X)
     """
+    return _padded(volume.read(region.common(box)), region, box, mode)
+
+
+def _padded(voxels: npt.NDArray[Any], region: Box, box: Box, mode: PadMode) -> npt.NDArray[Any]:
     before, after = pad_of(region, box)
-    voxels = volume.read(region.common(box))
     if not any(before) and not any(after):
         return voxels
     widths = [(0, 0), *zip(before, after, strict=True)]
@@ -76,21 +86,26 @@ def pad_of(region: Box, box: Box) -> tuple[Shape3, Shape3]:
 
 def cut_patches(
     cases: Sequence[PreparedCase],
-    sites: Sequence[Site],
+    sites: Iterable[Site],
     patch_size: Shape3,
-    dtypes: dict[str, np.dtype[Any]],
+    dtypes: Mapping[str, np.dtype[Any]],
     mode: PadMode,
     targets: Sequence[Target] = (),
     spacing: Spacing3 | None = None,
-) -> Iterator[tuple[dict[str, npt.NDArray[Any]], list[int]]]:
+    *,
+    pool: Executor | None = None,
+    finish: Callable[[dict[str, npt.NDArray[Any]]], Any] = lambda arrays: arrays,
+) -> Iterator[tuple[Any, list[int]]]:
     """The arrays and the index row of each site, in order, one at a time.
 
     Parameters
     ----------
     cases : sequence of PreparedCase
-    sites : sequence of Site
+    sites : iterable of Site
+        Those of one case in a row that ascend in z are cut in one pass over its files, in
+        which every chunk is decoded once; see `volprep.sources.gather`.
     patch_size : (Z, Y, X)
-    dtypes : dict
+    dtypes : mapping
         ``image``, and ``label`` and ``mask`` where the set has them. A case without
         a label gets zeros, one without a mask is valid everywhere.
     mode : {'reflect', 'edge', 'constant'}
@@ -98,6 +113,10 @@ def cut_patches(
         Made from the label and the case's skeletons.
     spacing : (Z, Y, X) or None
         Of the voxels, which distances are measured with; None takes cubes.
+    pool : Executor or None
+        Threads that decode and finish; None does it in the calling one.
+    finish : callable
+        Of the arrays; what it makes of them is given in their place.
 
     Yields
     ------
@@ -106,18 +125,47 @@ def cut_patches(
     row : list of int
         As `volprep.store.INDEX_COLUMNS`.
     """
-    for site in sites:
-        case = cases[site.case]
+    names = [name for name in _VOXELS if name in dtypes]
+
+    def made(site: Site, parts: Sequence[npt.NDArray[Any] | None]) -> tuple[Any, list[int]]:
         box = Box.at(site.start, patch_size)
-        arrays = cut_voxels(case, site.region, box, [n for n in _VOXELS if n in dtypes], mode)
+        arrays = _arranged(dict(zip(names, parts, strict=True)), site.region, box, mode)
         if targets:
+            case = cases[site.case]
             points = (case.skeletons or Skeletons.from_points({})).crop(box, arrays["label"])
             patch = LabelPatch(arrays["label"], spacing or (1.0, 1.0, 1.0), points)
             arrays |= make_targets(targets, patch)
         foreground = int(np.count_nonzero(arrays["label"])) if "label" in arrays else 0
         before, after = pad_of(site.region, box)
         arrays |= {n: arrays[n].astype(dtype, copy=False) for n, dtype in dtypes.items()}
-        yield arrays, [site.case, *site.start, *before, *after, foreground]
+        return finish(arrays), [site.case, *site.start, *before, *after, foreground]
+
+    for number, group in groupby(sites, key=lambda site: site.case):
+        own = list(group)
+        volumes = [getattr(cases[number], name) for name in names]
+        boxes = [site.region.common(Box.at(site.start, patch_size)) for site in own]
+        found = zip(own, gather(volumes, boxes, pool=pool), strict=True)
+        yield from _ahead(made, found, pool)
+
+
+def _ahead(
+    made: Callable[..., _Result], found: Iterable[tuple[Any, Any]], pool: Executor | None
+) -> Iterator[_Result]:
+    """The results in order; some are made while others are handed out."""
+    if pool is None:
+        yield from starmap(made, found)
+        return
+    waiting: deque[Future[_Result]] = deque()
+    try:
+        for pair in found:
+            waiting.append(pool.submit(made, *pair))
+            while waiting and (len(waiting) > _AHEAD or waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def cut_voxels(
@@ -128,24 +176,27 @@ def cut_voxels(
     A case without a label has zeros, one without a mask is valid in the whole region; nothing
     is valid beyond it.
     """
+    names = list(names)
+    volumes = {name: getattr(case, name) for name in names}
+    inner = region.common(box)
+    parts = {n: None if volume is None else volume.read(inner) for n, volume in volumes.items()}
+    return _arranged(parts, region, box, mode)
+
+
+def _arranged(
+    parts: Mapping[str, npt.NDArray[Any] | None], region: Box, box: Box, mode: PadMode
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a box from what was read of it inside the region."""
     arrays = {}
-    for name in names:
-        if name == "image":
-            arrays[name] = read_patch(case.image, region, box, mode)
-        elif name == "label":
-            arrays[name] = _plane(case.label, region, box, mode, 0)
+    for name, part in parts.items():
+        if part is None:
+            arrays[name] = np.full(box.shape, name == "mask", np.uint8)
         else:
-            arrays[name] = (_plane(case.mask, region, box, mode, 1) != 0) & _inside(region, box)
+            whole = _padded(part, region, box, mode)
+            arrays[name] = whole if name == "image" else whole[0]
+        if name == "mask":
+            arrays[name] = (arrays[name] != 0) & _inside(region, box)
     return arrays
-
-
-def _plane(
-    volume: VolumeLike | None, region: Box, box: Box, mode: PadMode, absent: int
-) -> npt.NDArray[Any]:
-    if volume is None:
-        return np.full(box.shape, absent, np.uint8)
-    plane: npt.NDArray[Any] = read_patch(volume, region, box, mode)[0]
-    return plane
 
 
 def _inside(region: Box, box: Box) -> npt.NDArray[np.bool_]:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.cases import Cases
-from volprep.compute import default_workers
-from volprep.config import Config
+from volprep.compute import default_workers, threads
+from volprep.config import ComputeConfig, Config
 from volprep.cutting import (
     Block,
     PadMode,
@@ -68,7 +69,7 @@ class Patches:
 
 @dataclass(frozen=True, slots=True)
 class _Cutting:
-    """All that a process needs to cut a shard of a split."""
+    """All that a process needs to cut shards of a split."""
 
     writer: PatchWriter
     sites: Path
@@ -77,18 +78,24 @@ class _Cutting:
     targets: tuple[Target, ...]
     spacing: Spacing3 | None
     inputs: Inputs
+    threads: int
 
-    def __call__(self, unit: Unit) -> Made:
-        numbers = self.writer.patches_of(int(unit.index))
-        sites = [_site(row) for row in _load(self.sites)[numbers.start : numbers.stop].tolist()]
-        specs = self.writer.specs
-        patches = cut_patches(
-            Prepared(self.refs), sites, three(specs[0].patch_shape[1:]),
-            {spec.name: spec.dtype for spec in specs}, self.mode, self.targets, self.spacing,
-        )  # fmt: skip
-        made = self.writer.write(int(unit.index), unit.key, patches)
-        self.inputs.check(self.refs[number].case for number in sorted({s.case for s in sites}))
-        return made
+    def __call__(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Made]]:
+        """Cut the patches of neighbouring shards in one pass over each case."""
+        rows, specs = _load(self.sites), self.writer.specs
+        numbers = [self.writer.patches_of(int(unit.index)) for unit in units]
+        places = (rows[n.start : n.stop] for n in numbers)
+        with threads(self.threads) as pool:
+            patches = cut_patches(
+                Prepared(self.refs), (_site(row) for own in places for row in own.tolist()),
+                three(specs[0].patch_shape[1:]), {spec.name: spec.dtype for spec in specs},
+                self.mode, self.targets, self.spacing, pool=pool, finish=self.writer.encode,
+            )  # fmt: skip
+            for unit, own in zip(units, numbers, strict=True):
+                made = self.writer.write(int(unit.index), unit.key, islice(patches, len(own)))
+                used = np.unique(rows[own.start : own.stop, 0]).tolist()
+                self.inputs.check(self.refs[number].case for number in used)
+                yield unit, made
 
 
 def make_patches(
@@ -156,7 +163,7 @@ def make_patches(
     for split, size in sizes.items():
         drawn = where if split == "train" else {"overlap": config.patching.overlap}
         regions = [[number, box.start, box.stop] for number, box in blocks[split]]
-        unit = Unit("sites", split, key_of("sites", 1, size, drawn, regions, sources))
+        unit = Unit("sites", split, key_of("sites", 2, size, drawn, regions, sources))
         rows = _chosen(run, unit, partial(choose, split))
         counts[split] = len(rows)
         run.told.tell(_padding(split, rows, size))
@@ -184,7 +191,8 @@ def _chosen(run: Run, unit: Unit, choose: Any) -> _Rows:
 
 
 def _save(sites: Sequence[Site], folder: Path, split: SplitName) -> Made:
-    rows = [[s.case, *s.start, *s.region.start, *s.region.stop] for s in sites]
+    """Write the places, those of a case by z, y and x: so one pass over its files cuts them all."""
+    rows = sorted([s.case, *s.start, *s.region.start, *s.region.stop] for s in sites)
     buffer = io.BytesIO()
     np.save(buffer, np.array(rows, np.int64).reshape(len(rows), 10), allow_pickle=False)
     with NewFile(folder / "sites" / f"{split}.npy") as new:
@@ -272,9 +280,10 @@ def _write_split(
         tuple(targets),
         spacing,
         inputs,
+        _threads(run.config.compute),
     )
     run.all(
-        stage, units, cutting,
+        stage, units, cutting, together=True,
         title=f"patches ({split})", what="patches",
         sizes=lambda unit: len(writer.patches_of(int(unit.index))),
     )  # fmt: skip
@@ -288,6 +297,11 @@ def _write_split(
     unit = Unit(stage, "index", key_of("index", 1, common, attributes, len(rows), keys))
     run.make(unit, finish)
     return run.files(unit)
+
+
+def _threads(compute: ComputeConfig) -> int:
+    """How many a process may use of its own."""
+    return (compute.workers or default_workers()) if compute.executor == "threads" else 1
 
 
 def _blocks(parts: Sequence[SplitPart], refs: Sequence[PreparedRef]) -> list[Block]:

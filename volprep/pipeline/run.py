@@ -211,14 +211,18 @@ class Run:
         self,
         stage: str,
         units: Sequence[Unit],
-        make: Callable[[Unit], Made],
+        make: Callable[..., Any],
         *,
         title: str,
         what: str,
         sizes: Callable[[Unit], int] = lambda _: 1,
         workers: int | None = None,
+        together: bool = False,
     ) -> None:
-        """Make the units of a stage that are not done; `sizes` is what the bar counts."""
+        """Make the units of a stage that are not done; `sizes` is what the bar counts.
+
+        With `together`, `make` takes a sequence of units and yields each with what was made.
+        """
         self.wanted += units
         change = self.changes.setdefault(stage, Change(stage))
         kept = sum(map(self.has, units))
@@ -234,7 +238,10 @@ class Run:
         if engine.kind != "dask":
             engine = Engine(engine.kind, workers=workers or self.config.compute.workers)
         with self.reporter(title, sum(map(sizes, todo)), what) as advance:
-            run(self.ledger, make, todo, engine=engine, progress=lambda unit: advance(sizes(unit)))
+            run(
+                self.ledger, make, todo, engine=engine, together=together,
+                progress=lambda unit: advance(sizes(unit)),
+            )  # fmt: skip
         if shared:
             if not self._share:
                 self.ledger.todo(units)  # forgets what was made from something else

@@ -32,6 +32,7 @@ from volprep.sources.names import (
     slice_files,
     stem_of,
 )
+from volprep.sources.passes import gather
 from volprep.sources.place import RemotePlace, place_of
 from volprep.sources.placement import Difference, Placement, difference
 from volprep.sources.sniff import check_place, content_error
@@ -54,6 +55,7 @@ __all__ = [
     "aligned",
     "describe_tiles",
     "difference",
+    "gather",
     "is_image_key",
     "is_label_key",
     "is_volume_path",

@@ -20,7 +20,7 @@ from volprep.sources.axes import Layout
 from volprep.sources.base import SLAB_BYTES, Array, Volume, forget
 from volprep.sources.scratch import SCRATCH
 
-__all__ = ["CACHE", "BlockCache", "ChunkedVolume", "Index"]
+__all__ = ["CACHE", "LARGE_BYTES", "BlockCache", "ChunkedVolume", "Index"]
 
 Index = tuple[int, ...]
 
@@ -77,7 +77,7 @@ CACHE = BlockCache(256 * 2**20)
 _LAYER_BYTES = CACHE.max_bytes
 #: A block larger than this is decoded into a scratch file, so that memory holds several of
 #: those that it keeps.
-_LARGE_BYTES = CACHE.max_bytes // 4
+LARGE_BYTES = CACHE.max_bytes // 4
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=CACHE.clear)
 
@@ -211,7 +211,7 @@ class ChunkedVolume(Volume):
     @property
     def _large(self) -> bool:
         """Whether memory should not hold a block, let alone several."""
-        return math.prod(self._block) * self._stored_dtype.itemsize > _LARGE_BYTES
+        return math.prod(self._block) * self._stored_dtype.itemsize > LARGE_BYTES
 
     def _on_disk(self, index: Index) -> Array:
         """A block in a scratch file, decoded by the first who wants it."""

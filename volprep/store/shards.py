@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ __all__ = [
     "KEY_BYTES",
     "PATCHES_PER_SHARD",
     "ArraySpec",
+    "Encoded",
     "PatchWriter",
     "shard_header",
     "shard_path",
@@ -58,6 +59,13 @@ class ArraySpec:
     patch_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     compression: str = "lz4"
+
+
+class Encoded(NamedTuple):
+    """One array of one patch as it lies in a shard, and its CRC-32C."""
+
+    data: bytes | npt.NDArray[np.uint8]
+    checksum: int
 
 
 def shard_header(key: str, spec: ArraySpec, shard: int, count: int) -> bytes:
@@ -131,13 +139,23 @@ class PatchWriter:
         start = shard * self.per_shard
         return range(start, min(start + self.per_shard, self.n_patches))
 
+    def encode(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Encoded]:
+        """The arrays of one patch as `write` takes them; any thread may do so.
+
+        Raises
+        ------
+        ValueError
+            If one has another shape or dtype than announced.
+        """
+        return {spec.name: _encoded(arrays[spec.name], spec) for spec in self.specs}
+
     def write(
         self,
         shard: int,
         key: str,
-        patches: Iterable[tuple[Mapping[str, npt.NDArray[Any]], Sequence[int]]],
+        patches: Iterable[tuple[Mapping[str, Encoded], Sequence[int]]],
     ) -> tuple[list[File], dict[str, Any]]:
-        """Write one shard from an iterable of (arrays by name, index row), one at a time.
+        """Write one shard from an iterable of (what `encode` gave, index row), one at a time.
 
         Parameters
         ----------
@@ -158,8 +176,7 @@ class PatchWriter:
         OSError
             If the disk is full or cannot be written.
         ValueError
-            If a patch has another shape or dtype than announced, or there are
-            not as many as the shard holds.
+            If there are not as many as the shard holds.
         """
         count = len(self.patches_of(shard))
         rows: list[list[int]] = []
@@ -272,16 +289,11 @@ class _ShardFile:
         self.checksums: list[int] = []
         new.write(header)
 
-    def append(self, patch: npt.NDArray[Any]) -> None:
-        if patch.shape != self.spec.patch_shape or patch.dtype != self.spec.dtype:
-            raise ValueError(
-                f"{self.spec.name}: a patch of {patch.shape} {patch.dtype}, "
-                f"announced {self.spec.patch_shape} {self.spec.dtype}"
-            )
-        start, data = self.new.size, _encode(patch, self.spec)
-        self.checksums.append(crc32c(data))
-        self.new.write(data if isinstance(data, bytes) else data.data)
-        self.new.write(struct.pack("<I", self.checksums[-1]))
+    def append(self, patch: Encoded) -> None:
+        start = self.new.size
+        self.checksums.append(patch.checksum)
+        self.new.write(patch.data if isinstance(patch.data, bytes) else patch.data.data)
+        self.new.write(struct.pack("<I", patch.checksum))
         self.index.append((start, self.new.size - start))
 
     def finish(self, per_shard: int) -> None:
@@ -289,11 +301,17 @@ class _ShardFile:
         self.new.write(encode_shard_index(np.array(self.index + missing, np.uint64)))
 
 
-def _encode(patch: npt.NDArray[Any], spec: ArraySpec) -> bytes | npt.NDArray[np.uint8]:
+def _encoded(patch: npt.NDArray[Any], spec: ArraySpec) -> Encoded:
+    if patch.shape != spec.patch_shape or patch.dtype != spec.dtype:
+        raise ValueError(
+            f"{spec.name}: a patch of {patch.shape} {patch.dtype}, "
+            f"announced {spec.patch_shape} {spec.dtype}"
+        )
     raw = np.ascontiguousarray(patch, spec.dtype.newbyteorder("<"))
-    if spec.compression == "none":
-        return raw.reshape(-1).view(np.uint8)
-    return blosc_encode(raw, cname=spec.compression, level=_level(spec), shuffle="shuffle")
+    data: bytes | npt.NDArray[np.uint8] = raw.reshape(-1).view(np.uint8)
+    if spec.compression != "none":
+        data = blosc_encode(raw, cname=spec.compression, level=_level(spec), shuffle="shuffle")
+    return Encoded(data, crc32c(data))
 
 
 def _level(spec: ArraySpec) -> int:

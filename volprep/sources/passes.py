@@ -1,0 +1,288 @@
+"""Passes: many boxes of one or several volumes, with each chunk of their files decoded once.
+
+Whoever wants boxes that cut through the chunks of a file, or boxes of several files whose
+chunks differ, decodes chunks again and again, or holds many of them. A pass goes the other way
+about: it sweeps each file layer of chunks by layer of chunks, decodes a chunk that some box
+wants, brings its parts to all boxes that want them, and lets go of it. What is held are the
+boxes that are begun and not finished, however large the chunks are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.geometry import Box, VolumeLike
+from volprep.sources.base import Array, Volume
+from volprep.sources.chunked import LARGE_BYTES
+from volprep.sources.scratch import scratch_array
+
+__all__ = ["HELD_BYTES", "gather", "groups"]
+
+#: What the boxes of a pass that are begun and not finished may take of the memory.
+HELD_BYTES = 256 * 2**20
+#: What is read in one go, where a layer is wanted in wide parts.
+_READ_BYTES = 4 * 2**20
+#: Reads that wait for a thread: enough that none is idle while boxes are handed out.
+_AHEAD = 32
+
+
+def gather(
+    volumes: Sequence[VolumeLike | None],
+    boxes: Sequence[Box],
+    *,
+    held: int = HELD_BYTES,
+    spill: bool = False,
+    pool: Executor | None = None,
+) -> Iterator[tuple[Array | None, ...]]:
+    """The voxels of many boxes, in their order.
+
+    Parameters
+    ----------
+    volumes : sequence of VolumeLike or None
+        Of one shape along (Z, Y, X), such as an image, its labels and its mask; None gives None.
+    boxes : sequence of Box
+        Inside the volumes and not empty. Where they ascend in z, few are open at once.
+    held : int
+        Bytes that boxes may take which are begun and not finished. Where they would take more,
+        the boxes are gone through in several passes, and a chunk that two of those want is
+        decoded twice; one box may always be open.
+    spill : bool
+        Whether what is more goes to scratch files instead, so that there is one pass.
+    pool : Executor or None
+        Threads that read; None reads in the calling one.
+
+    Yields
+    ------
+    tuple of ndarray (C, Z, Y, X) or None
+        One for each volume; maybe a read-only view of a mapped file, valid until the next is
+        asked for.
+
+    Raises
+    ------
+    SourceError
+        If a file cannot be read.
+
+    Notes
+    -----
+    Mapped files, files that are read from their beginning, and those whose chunks are so large
+    that they are decoded into scratch files, are read box by box: their parts are at hand.
+    """
+    swept = [n for n, volume in enumerate(volumes) if _is_swept(volume)]
+    if not swept or len(boxes) < 2:
+        for box in boxes:
+            yield tuple(None if volume is None else volume.read(box) for volume in volumes)
+        return
+    for first, last in groups(volumes, boxes, None if spill else held):
+        yield from _Pass(volumes, swept, boxes[first:last], held if spill else None, pool).run()
+
+
+def groups(
+    volumes: Sequence[VolumeLike | None], boxes: Sequence[Box], held: int | None
+) -> list[tuple[int, int]]:
+    """First and last (exclusive) of the boxes of each pass; None of `held` makes it one."""
+    if held is None:
+        return [(0, len(boxes))]
+    swept = [volume for volume in volumes if _is_swept(volume)]
+    cost = sum(v.dtype.itemsize * v.shape[0] for v in swept if v is not None)
+    depth = max((v.chunks[0] for v in swept if isinstance(v, Volume)), default=1)
+    cuts, open_, taken, reach = [0], deque[tuple[int, int]](), 0, 0
+    for number, box in enumerate(boxes):
+        start, size = box.start[0] // depth * depth, box.size * cost
+        while open_ and open_[0][0] <= start:
+            taken -= open_.popleft()[1]
+        backwards = number > cuts[-1] and box.start[0] < boxes[number - 1].start[0]
+        if backwards or (open_ and taken + size > held):
+            cuts.append(number)
+            open_.clear()
+            taken = reach = 0
+        # A box is handed out when those before it are.
+        reach = max(reach, -(-box.stop[0] // depth) * depth)
+        open_.append((reach, size))
+        taken += size
+    return list(pairwise([*cuts, len(boxes)]))
+
+
+def _is_swept(volume: VolumeLike | None) -> bool:
+    """Whether boxes of a volume are put together from chunks that memory can hold."""
+    if not isinstance(volume, Volume) or volume.mapped or volume.sequential:
+        return False
+    if volume.chunks == volume.shape[1:]:
+        return False
+    size = volume.shape[0] * volume.dtype.itemsize * Box.whole(volume.chunks).size
+    return size <= LARGE_BYTES
+
+
+@dataclass(slots=True)
+class _Request:
+    """A box, and what is there of it of each volume."""
+
+    box: Box
+    arrays: list[Array | None]
+
+
+class _Pass:
+    """One pass over boxes that ascend in z, or of which all may be open at once."""
+
+    def __init__(
+        self,
+        volumes: Sequence[VolumeLike | None],
+        swept: Sequence[int],
+        boxes: Sequence[Box],
+        held: int | None,
+        pool: Executor | None,
+    ) -> None:
+        self._volumes = volumes
+        self._requests = [_Request(box, [None] * len(volumes)) for box in boxes]
+        room = _Room(held)
+        self._sweeps = [_Sweep(n, volumes[n], self._requests, room, pool) for n in swept]
+        self._room = room
+
+    def run(self) -> Iterator[tuple[Array | None, ...]]:
+        """Each box when it is whole."""
+        try:
+            for number, request in enumerate(self._requests):
+                for sweep in self._sweeps:
+                    sweep.reach(request.box.stop[0])
+                arrays = list(request.arrays)
+                for place, volume in enumerate(self._volumes):
+                    if arrays[place] is None and volume is not None:
+                        arrays[place] = volume.read(request.box)
+                request.arrays.clear()
+                yield tuple(arrays)
+                self._room.give_back(number)
+        finally:
+            for sweep in self._sweeps:
+                sweep.stop()
+
+
+class _Room:
+    """Where open boxes are put together: in memory as long as they fit, else in scratch files."""
+
+    def __init__(self, held: int | None) -> None:
+        self._held, self._taken = held, 0
+        self._of: dict[int, int] = {}
+
+    def make(self, number: int, volume: Volume, box: Box) -> Array:
+        shape = (volume.shape[0], *box.shape)
+        size = box.size * volume.shape[0] * volume.dtype.itemsize
+        if self._held is not None and self._taken + size > self._held and self._taken:
+            return scratch_array(volume.name, shape, volume.dtype)
+        self._taken += size
+        self._of[number] = self._of.get(number, 0) + size
+        return np.empty(shape, volume.dtype)
+
+    def give_back(self, number: int) -> None:
+        self._taken -= self._of.pop(number, 0)
+
+
+@dataclass(slots=True)
+class _Sweep:
+    """The layers of chunks of one volume, from the first that a box wants to the last."""
+
+    place: int
+    volume: Any
+    requests: Sequence[_Request]
+    room: _Room
+    pool: Executor | None
+    _starts: npt.NDArray[np.int64] = field(init=False)
+    _stops: npt.NDArray[np.int64] = field(init=False)
+    _order: npt.NDArray[np.int64] = field(init=False)
+    _layer: int = field(init=False)
+    _waiting: deque[tuple[int, Future[None]]] = field(init=False, default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self._starts = np.array([r.box.start for r in self.requests])
+        self._stops = np.array([r.box.stop for r in self.requests])
+        self._order = np.argsort(self._starts[:, 0], kind="stable")
+        self._layer = int(self._starts[:, 0].min()) // self.volume.chunks[0]
+
+    def reach(self, z: int) -> None:
+        """Bring everything before plane `z` to the boxes that want it."""
+        depth = self.volume.chunks[0]
+        while self._layer * depth < z:
+            self._sweep()
+        last = int(self._stops[:, 0].max())
+        while self.pool is not None and len(self._waiting) < _AHEAD and self._layer * depth < last:
+            self._sweep()  # so that threads read while boxes are handed out
+        while self._waiting and self._waiting[0][0] * depth < z:
+            self._waiting.popleft()[1].result()
+
+    def stop(self) -> None:
+        """Let nothing run on."""
+        for _, future in self._waiting:
+            future.cancel()
+
+    def _sweep(self) -> None:
+        """Read one layer, or have it read."""
+        depth, layer = self.volume.chunks[0], self._layer
+        self._layer += 1
+        starts = self._starts[self._order, 0]
+        begun = self._order[: np.searchsorted(starts, (layer + 1) * depth)]
+        active = begun[self._stops[begun, 0] > layer * depth]
+        for number in active.tolist():
+            request = self.requests[number]
+            if request.arrays[self.place] is None:
+                room = self.room.make(number, self.volume, request.box)
+                request.arrays[self.place] = room
+        for box in self._wanted(layer, active):
+            if self.pool is None:
+                self._bring(box, active)
+            else:
+                self._waiting.append((layer, self.pool.submit(self._bring, box, active)))
+
+    def _wanted(self, layer: int, active: npt.NDArray[np.int64]) -> Iterator[Box]:
+        """The parts of a layer that some box wants, whole chunks."""
+        if not active.size:
+            return
+        chunks, shape = self.volume.chunks, self.volume.shape[1:]
+        first = self._starts[active, 1:] // chunks[1:]
+        last = -(-self._stops[active, 1:] // chunks[1:])
+        low, high = first.min(axis=0), last.max(axis=0)
+        wanted = np.zeros(high - low, bool)
+        for (a, b), (c, d) in zip((first - low).tolist(), (last - low).tolist(), strict=True):
+            wanted[a:c, b:d] = True
+        voxel = self.volume.shape[0] * self.volume.dtype.itemsize
+        most = max(1, _READ_BYTES // (voxel * Box.whole(chunks).size))
+        for rows, columns in _rectangles(wanted, most):
+            start = (layer, rows.start + int(low[0]), columns.start + int(low[1]))
+            stop = (layer + 1, rows.stop + int(low[0]), columns.stop + int(low[1]))
+            yield Box(
+                (start[0] * chunks[0], start[1] * chunks[1], start[2] * chunks[2]),
+                (stop[0] * chunks[0], stop[1] * chunks[1], stop[2] * chunks[2]),
+            ).clip(shape)
+
+    def _bring(self, box: Box, active: npt.NDArray[np.int64]) -> None:
+        block = self.volume.read(box)
+        meets = (self._starts[active] < box.stop).all(axis=1)
+        meets &= (self._stops[active] > box.start).all(axis=1)
+        for number in active[meets].tolist():
+            request = self.requests[number]
+            target = request.arrays[self.place]
+            common = request.box.common(box)
+            if target is not None:
+                inside = common.shift([-n for n in request.box.start]).slices
+                target[:, *inside] = block[:, *common.shift([-n for n in box.start]).slices]
+
+
+def _rectangles(wanted: npt.NDArray[np.bool_], most: int) -> Iterator[tuple[slice, slice]]:
+    """Disjoint rectangles of at most so many cells (a row at least in part) that cover a mask."""
+    begun: dict[tuple[int, int], int] = {}
+    for row in range(len(wanted) + 1):
+        runs: set[tuple[int, int]] = set()
+        if row < len(wanted):
+            edges = np.flatnonzero(np.diff(wanted[row], prepend=False, append=False))
+            for a, b in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+                runs.update((c, min(b, c + most)) for c in range(a, b, most))
+        for run, first in list(begun.items()):
+            if run not in runs or (row - first + 1) * (run[1] - run[0]) > most:
+                yield slice(begun.pop(run), row), slice(*run)
+        for run in runs:
+            begun.setdefault(run, row)
