@@ -82,8 +82,8 @@ def _bomb() -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("seed: no\n", "seed: found False"),
-        ("split: {fraction: yes}\n", "split.fraction: found True"),
+        ("seed: no\n", "seed: found false"),
+        ("split: {fraction: yes}\n", "split.fraction: found true"),
         ("x: &a [1]\nseed: [*a\n", "no valid YAML"),
         ("seed: &a [*a]\n", "an alias refers to what it is part of"),
         (

@@ -4,7 +4,18 @@
 adds its commands to it.
 """
 
-from volprep.cli import data, export, loader, patchset, plan, preview, skeletons
+from volprep.cli import data, export, help, loader, patchset, plan, preview, skeletons
 from volprep.cli.app import app, main
 
-__all__ = ["app", "data", "export", "loader", "main", "patchset", "plan", "preview", "skeletons"]
+__all__ = [
+    "app",
+    "data",
+    "export",
+    "help",
+    "loader",
+    "main",
+    "patchset",
+    "plan",
+    "preview",
+    "skeletons",
+]

@@ -20,7 +20,17 @@ from typer.core import TyperGroup
 from volprep.errors import SourceError, StoreError, VolprepError
 from volprep.version import __version__
 
-__all__ = ["Executor", "Scheduler", "app", "main"]
+__all__ = ["Executor", "Scheduler", "Set", "app", "main"]
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A key over the YAML's, such as plan.memory=4GiB; may be repeated. All keys: "
+        "volprep explain.",
+    ),
+]
 
 Executor = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from volprep.cli.app import app
+from volprep.cli.app import Set, app
 from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text, stage
 from volprep.errors import ConfigError, DataCheckError
 
@@ -94,6 +94,7 @@ def check(
     axes: Axes = None,
     label_axes: LabelAxes = None,
     slices: Slices = None,
+    changes: Set = None,
     headers_only: Annotated[
         bool, typer.Option("--headers-only", help="Do not read a voxel.")
     ] = False,
@@ -120,6 +121,7 @@ def check(
         axes=axes,
         label_axes=label_axes,
         slices=slices,
+        changes=changes or (),
     )
     cases = pipeline.list_cases(config)
     with stage("check", pipeline.voxel_count(cases), "voxels") as advance:
@@ -203,6 +205,7 @@ def fingerprint(
     headers_only: Annotated[
         bool, typer.Option("--headers-only", help="Shapes and spacings, without reading a voxel.")
     ] = False,
+    changes: Set = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write it as JSON.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -211,7 +214,7 @@ def fingerprint(
     from volprep.fingerprint import clip_table, draw_histogram
     from volprep.store import write_json
 
-    config = pipeline.load_target(source, masks=masks)
+    config = pipeline.load_target(source, masks=masks, changes=changes or ())
     found = pipeline.fingerprint(config, headers_only=headers_only, reporter=stage)
     clips = clip_table(found) if found.pooled else []
     facts = {**found.to_dict(), "clip": clips}

@@ -1,4 +1,4 @@
-"""`volprep prepare`, `inspect` and `schema`."""
+"""`volprep prepare`, `inspect`, `verify` and `repair`; `units` and `work` of many machines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from volprep.cli.app import Executor, Scheduler, app
+from volprep.cli.app import Executor, Scheduler, Set, app
 from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text, stage
 from volprep.errors import ConfigError
 
@@ -27,6 +27,7 @@ Workers = Annotated[
 @app.command()
 def prepare(
     config: Config,
+    changes: Set = None,
     out: Out = None,
     overwrite: Annotated[
         bool,
@@ -54,7 +55,7 @@ def prepare(
     """Make the patch set: check, fingerprint, plan, split, cut, and a generated train.yaml."""
     from volprep import pipeline
 
-    settings = _settings(config, out, workers, executor, scheduler)
+    settings = _settings(config, changes, out, workers, executor, scheduler)
     if trust not in ("hash", "mtime"):
         raise ConfigError(f"--trust: found {trust!r}; give hash or mtime")
     how: Any = {"trust": trust, "reporter": stage}
@@ -98,6 +99,7 @@ def _show_foreseen(seen: Any, *, as_json: bool) -> None:
 @app.command()
 def units(
     config: Config,
+    changes: Set = None,
     out: Out = None,
     workers: Workers = None,
     count: Annotated[
@@ -108,7 +110,7 @@ def units(
     """Do what one process must do, and count the units that volprep work can share out next."""
     from volprep import pipeline
 
-    found = pipeline.next_units(_settings(config, out, workers), reporter=stage)
+    found = pipeline.next_units(_settings(config, changes, out, workers), reporter=stage)
     name, total, left = ("-", 0, 0) if found is None else (found.name, found.units, found.left)
     if as_json:
         print_json({"stage": None if found is None else name, "units": total, "left": left})
@@ -126,6 +128,7 @@ def units(
 def work(
     config: Config,
     numbers: Annotated[str, typer.Option("--units", help="Which ones, such as 0:1000.")],
+    changes: Set = None,
     out: Out = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -134,7 +137,7 @@ def work(
     from volprep import pipeline
 
     chosen = _range(numbers)
-    found = pipeline.make_units(_settings(config, out, workers), chosen, reporter=stage)
+    found = pipeline.make_units(_settings(config, changes, out, workers), chosen, reporter=stage)
     if as_json:
         made = None if found is None else found.made
         print_json({"stage": None if found is None else found.name, "made": made})
@@ -154,6 +157,7 @@ def _range(text: str) -> range:
 
 def _settings(
     config: Path,
+    changes: list[str] | None,
     out: Path | None,
     workers: int | None,
     executor: str | None = None,
@@ -164,7 +168,7 @@ def _settings(
 
     if not pipeline.is_config(config):
         raise ConfigError(f"{config}: no .yaml; write one with: volprep init {config}")
-    settings = pipeline.load_target(config)
+    settings = pipeline.load_target(config, changes=changes or ())
     compute = pipeline.compute_with(
         settings.compute, workers=workers, executor=executor, scheduler=scheduler
     )
@@ -251,13 +255,16 @@ def repair(
     config: Annotated[
         Path | None, typer.Option(help="The YAML, where the set's own copy is damaged.")
     ] = None,
+    changes: Set = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Make again what is damaged of a patch set, and give it back as it was written."""
     from volprep import pipeline
 
-    settings = None if config is None else pipeline.load_target(config)
+    if config is None and changes:
+        raise ConfigError("repair: --set goes with --config; a set is mended as it was made")
+    settings = None if config is None else pipeline.load_target(config, changes=changes or ())
     mended = pipeline.repair(out, settings, workers=workers, reporter=stage, tell=say)
     if as_json:
         print_json({"path": str(out), "mended": [fault.to_dict() for fault in mended]})
@@ -287,26 +294,6 @@ def _faults(out: Path, *, quick: bool = False) -> list[Any]:
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     with stage("verify", size, "bytes") as advance:
         return list(verify_set(out, progress=advance))
-
-
-@app.command()
-def schema(
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write it there instead of printing.")
-    ] = None,
-) -> None:
-    """Print the JSON Schema of the YAML: every key with its meaning, for editors."""
-    from volprep.config import json_schema
-
-    if out is None:
-        print_json(json_schema())
-        return
-    import json
-
-    from volprep.store import write_text
-
-    write_text(out, json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n")
-    say(f"wrote {out}")
 
 
 def _voxels(shape: tuple[int, ...]) -> int:

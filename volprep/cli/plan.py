@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from volprep.cli.app import app
+from volprep.cli.app import Set, app
 from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text
 from volprep.errors import ConfigError
 
@@ -30,6 +31,7 @@ def autoconfig(
     batch_size: Annotated[int | None, typer.Option(help="Your own batch size.")] = None,
     channels: Annotated[int | None, typer.Option(help="Input channels, with --median.")] = None,
     classes: Annotated[int | None, typer.Option(help="Output classes, with --median.")] = None,
+    changes: Set = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print the reasoning, and the bytes by part.")
     ] = False,
@@ -47,7 +49,9 @@ def autoconfig(
         "batch_size": batch_size,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    plan = _plan(source, _numbers("--median", median), spacing, channels, classes, given)
+    plan = _plan(
+        source, _numbers("--median", median), spacing, channels, classes, given, changes or ()
+    )
     step = _measured(plan) if measure else None
     if as_json:
         print_json({**plan.to_dict(), **({} if step is None else {"measured": vars(step)})})
@@ -87,6 +91,7 @@ def _plan(
     channels: int | None,
     classes: int | None,
     given: dict[str, Any],
+    changes: Sequence[str],
 ) -> Any:
     from volprep import pipeline
 
@@ -96,8 +101,12 @@ def _plan(
         for option, value in (("--channels", channels), ("--classes", classes)):
             if value is not None:
                 raise ConfigError(f"autoconfig: {option} goes with --median; data says it itself")
-        config = pipeline.load_target(source or Path(), plan=given, spacing=spacing)
+        config = pipeline.load_target(
+            source or Path(), plan=given, spacing=spacing, changes=changes
+        )
         return pipeline.plan_of(config)
+    if changes:
+        raise ConfigError("autoconfig: --set goes with a config or a folder, not with --median")
     return pipeline.plan_of_shape(
         median, spacing=spacing, n_channels=channels or 1, n_classes=classes or 2, plan=given
     )

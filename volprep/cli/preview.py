@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from volprep.cli.app import app
+from volprep.cli.app import Set, app
 from volprep.cli.console import print_json, stage
 
 
 @app.command()
 def preview_augment(
     config: Annotated[Path, typer.Argument(help="The YAML, with what to do under augment.")],
+    changes: Set = None,
     case: Annotated[
         str | None, typer.Option(help="Name of the case; the first with labels if not given.")
     ] = None,
@@ -32,11 +33,16 @@ def preview_augment(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Draw the original beside its augmentations: an HTML page and a PNG contact sheet."""
-    from volprep.config import load_config
+    from volprep.config import load_config, parse_changes
     from volprep.pipeline import preview
 
     page = preview.preview_augment(
-        load_config(config), case=case, index=index, seed=seed, n=n, only=only or ()
+        load_config(config, parse_changes(changes or ())),
+        case=case,
+        index=index,
+        seed=seed,
+        n=n,
+        only=only or (),
     )
     sheet = out.with_suffix(".png")
     page.write(out, sheet)
@@ -52,6 +58,7 @@ def preview_augment(
 @app.command()
 def preview_patches(
     config: Annotated[Path, typer.Argument(help="The YAML.")],
+    changes: Set = None,
     case: Annotated[
         list[str] | None, typer.Option(help="Draw this case alone; may be repeated.")
     ] = None,
@@ -61,11 +68,13 @@ def preview_patches(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Draw where the patches of each case come from, and how often voxels are seen."""
-    from volprep.config import load_config
+    from volprep.config import load_config, parse_changes
     from volprep.pipeline import preview_patches as pages
 
     drawn = {}
-    for name, page in pages.preview_patches(load_config(config), cases=case or (), reporter=stage):
+    for name, page in pages.preview_patches(
+        load_config(config, parse_changes(changes or ())), cases=case or (), reporter=stage
+    ):
         out.mkdir(parents=True, exist_ok=True)
         html, sheet = out / f"{name}.html", out / f"{name}.png"
         page.page.write(html, sheet)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from volprep.cli.app import Executor, Scheduler, app
+from volprep.cli.app import Executor, Scheduler, Set, app
 from volprep.cli.console import print_json, print_table, stage
 from volprep.errors import ConfigError
 
@@ -17,6 +17,7 @@ def bake_skeletons(
     config: Annotated[
         Path | None, typer.Argument(help="A config or a folder of cases; not with --labels.")
     ] = None,
+    changes: Set = None,
     labels: Annotated[
         Path | None, typer.Option(help="One label volume, instead of a config.")
     ] = None,
@@ -66,6 +67,8 @@ def bake_skeletons(
 
     if (config is None) == (labels is None):
         raise ConfigError("bake-skeletons: give either a config (or folder), or --labels FILE")
+    if changes and config is None:
+        raise ConfigError("bake-skeletons: --set goes with a config or a folder")
     summaries = pipeline.run_bake(
         config,
         labels=labels,
@@ -75,6 +78,7 @@ def bake_skeletons(
         workers=workers,
         executor=executor,
         scheduler=scheduler,
+        changes=changes or (),
         reporter=stage,
         method=method,
         field=field,

@@ -9,12 +9,16 @@ writes, and each gives the same result wherever it runs, and however often.
 
 from volprep.compute.engine import Engine, EngineKind
 from volprep.compute.local import Backend, default_workers, run_shares, run_units, threads
+from volprep.compute.machine import Machine, memory_limit, read_machine
 
 __all__ = [
     "Backend",
     "Engine",
     "EngineKind",
+    "Machine",
     "default_workers",
+    "memory_limit",
+    "read_machine",
     "run_shares",
     "run_units",
     "threads",

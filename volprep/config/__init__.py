@@ -5,6 +5,7 @@ turns every mistake into a ConfigError with file, line, dotted key and the
 nearest right key.
 """
 
+from volprep.config.keys import Key, every_key, explain_key, known_key, on_one_line, plain
 from volprep.config.reading import (
     canonical_json,
     dump_yaml,
@@ -13,6 +14,7 @@ from volprep.config.reading import (
     load_training_config,
     load_yaml,
     make_config,
+    parse_changes,
     with_values,
 )
 from volprep.config.sections import (
@@ -30,18 +32,25 @@ __all__ = [
     "CaseConfig",
     "ComputeConfig",
     "Config",
+    "Key",
     "PatchingConfig",
     "PlanConfig",
     "SkeletonConfig",
     "TrainingConfig",
     "canonical_json",
     "dump_yaml",
+    "every_key",
+    "explain_key",
     "json_schema",
+    "known_key",
     "load_config",
     "load_training_config",
     "load_yaml",
     "make_config",
+    "on_one_line",
+    "parse_changes",
     "parse_memory",
     "parse_spacing",
+    "plain",
     "with_values",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import copy
 import json
 import logging
 import os
@@ -15,6 +15,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from volprep.config.connectomics import is_block_form, translated
+from volprep.config.keys import on_one_line
+from volprep.config.mistakes import mistakes
 from volprep.config.sections import Config
 from volprep.config.training import TrainingConfig
 from volprep.errors import ConfigError
@@ -27,21 +29,26 @@ __all__ = [
     "load_training_config",
     "load_yaml",
     "make_config",
+    "parse_changes",
     "with_values",
 ]
 
 log = logging.getLogger(__name__)
 
 Model = TypeVar("Model", bound=BaseModel)
+Where = tuple[str | int, ...]
 
 
-def load_config(path: str | Path) -> Config:
+def load_config(path: str | Path, changes: Mapping[str, Any] | None = None) -> Config:
     """Read and check a config; paths in it become absolute.
 
     Parameters
     ----------
     path : path-like
         The YAML file.
+    changes : mapping or None
+        Values by dotted key, such as ``{"plan.memory": "4GiB"}``, over those of the file and
+        as if they stood there.
 
     Raises
     ------
@@ -49,7 +56,7 @@ def load_config(path: str | Path) -> Config:
         If the file is missing, is no YAML, or has wrong keys or values; the
         message lists every mistake with its line.
     """
-    config = _load_model(Path(path), Config)
+    config = _load_model(Path(path), Config, changes)
     return _with_absolute_paths(config, Path(path).resolve().parent)
 
 
@@ -64,7 +71,9 @@ def load_training_config(path: str | Path) -> TrainingConfig:
     return _load_model(Path(path), TrainingConfig)
 
 
-def make_config(content: Mapping[str, Any], where: str) -> Config:
+def make_config(
+    content: Mapping[str, Any], where: str, changes: Mapping[str, Any] | None = None
+) -> Config:
     """A config of values that a command was given, checked as if they stood in a YAML.
 
     Raises
@@ -72,15 +81,12 @@ def make_config(content: Mapping[str, Any], where: str) -> Config:
     ConfigError
         If a value does not fit; `where` begins the message.
     """
+    whole, changed = _changed(content, changes)
     try:
-        return Config.model_validate(content)
+        return Config.model_validate(whole)
     except ValidationError as error:
         raise ConfigError(
-            "\n".join(
-                f"{where}: {'.'.join(map(str, e['loc']))}: found {_shorten(e['input'])}; "
-                f"{str(e['msg']).removeprefix('Value error, ')}"
-                for e in error.errors()
-            )
+            mistakes(error, whole, Config, lambda place: _from_command(place, changed, where))
         ) from None
 
 
@@ -92,15 +98,77 @@ def with_values(section: Model, given: Mapping[str, Any], where: str) -> Model:
     ConfigError
         If a value does not fit; `where` begins the dotted key.
     """
+    content = {**section.model_dump(), **given}
     try:
-        return type(section).model_validate({**section.model_dump(), **given})
+        return type(section).model_validate(content)
     except ValidationError as error:
         raise ConfigError(
-            "\n".join(
-                f"{where}.{'.'.join(map(str, e['loc']))}: found {_shorten(e['input'])}; {e['msg']}"
-                for e in error.errors()
-            )
+            mistakes(error, content, type(section), lambda _: "", section=f"{where}.")
         ) from None
+
+
+def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
+    """What ``--set a.b=c`` says, by dotted key: the value is read as YAML is.
+
+    Raises
+    ------
+    ConfigError
+        If a text is no ``key=value``, or the value no YAML.
+    """
+    changes = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip():
+            raise ConfigError(
+                f"--set {text}: no key=value; write it like plan.patch_size=[32,128,128]"
+            )
+        try:
+            changes[name.strip()] = yaml.load(value, Loader=_Loader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            said = getattr(error, "problem", None) or error
+            raise ConfigError(f"--set {text}: {value} is no valid YAML: {said}") from None
+    return changes
+
+
+def _changed(
+    content: Mapping[str, Any], changes: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], set[Where]]:
+    """The content with some values put in, and their places."""
+    whole: dict[str, Any] = copy.deepcopy(dict(content))
+    places: set[Where] = set()
+    for name, value in (changes or {}).items():
+        where = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
+        _put(whole, where, value, name)
+        places.add(where)
+    return whole, places
+
+
+def _put(content: Any, where: Where, value: Any, name: str) -> None:
+    for number, part in enumerate(where):
+        done = ".".join(map(str, where[:number]))
+        if isinstance(content, list):
+            if not isinstance(part, int) or part >= len(content):
+                raise ConfigError(
+                    f"--set {name}: {done} has {len(content)} entries, counted from 0; "
+                    "give the number of one, or the whole list"
+                )
+        elif isinstance(content, dict):
+            part = str(part)
+        else:
+            raise ConfigError(f"--set {name}: {done} is {on_one_line(content)}; give all of {done}")
+        if number == len(where) - 1:
+            content[part] = value
+        elif isinstance(content, dict) and content.get(part) is None:
+            content[part] = {}
+        if number < len(where) - 1:
+            content = content[part]
+
+
+def _from_command(place: Where, changed: set[Where], where: str) -> str:
+    """The beginning of a message about what ``--set`` or another option gave."""
+    if any(place[: len(one)] == one or one[: len(place)] == place for one in changed if place):
+        return "--set: "
+    return f"{where}: " if where else ""
 
 
 def dump_yaml(model: BaseModel | Mapping[str, Any]) -> str:
@@ -151,25 +219,31 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _load_model(path: Path, model: type[Model]) -> Model:
+def _load_model(path: Path, model: type[Model], changes: Mapping[str, Any] | None = None) -> Model:
     content, lines = _parse(path)
     if model is Config and is_block_form(content):
         content, left = translated(content, str(path))
         for key in left:
             log.warning("%s: %s", path, key)
+    content, changed = _changed(content, changes)
+
+    def place(where: Where) -> str:
+        known = where
+        while known and known not in lines:
+            known = known[:-1]
+        return _from_command(where, changed, "") or f"{path}:{lines.get(known, 1)}: "
+
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(
-            "\n".join(_describe(path, mistake, lines, model) for mistake in error.errors())
-        ) from None
+        raise ConfigError(mistakes(error, content, model, place)) from None
 
 
-def _parse(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
+def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, int]]:
     """The values of a YAML file, and the line of each key."""
     text = _read_text(path)
     _check_aliases(path, text)
-    lines: dict[tuple[str | int, ...], int] = {}
+    lines: dict[Where, int] = {}
     try:
         loader = _Loader(text)
         try:
@@ -185,7 +259,10 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: no valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}:1: a {type(content).__name__}; expected sections such as data:")
+        raise ConfigError(
+            f"{path}:1: found {on_one_line(content)[:60]}; "
+            "give sections such as data: {root: raw}"
+        )
     return content, lines
 
 
@@ -250,8 +327,8 @@ def _read_text(path: Path) -> str:
 def _note_lines(
     path: Path,
     node: yaml.Node,
-    where: tuple[str | int, ...],
-    lines: dict[tuple[str | int, ...], int],
+    where: Where,
+    lines: dict[Where, int],
     seen: set[int] | None = None,
 ) -> None:
     """Remember the line of every key; a key given twice is an error, not a silent choice."""
@@ -274,93 +351,6 @@ def _note_lines(
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
             _note_lines(path, value, (*where, number), lines, seen)
-
-
-#: What to give where a value is of another kind, in the words of a YAML instead of Python's.
-_WANTED = {
-    **dict.fromkeys(("tuple_type", "list_type", "set_type"), "a list of values in brackets: [...]"),
-    **dict.fromkeys(
-        ("dict_type", "model_type", "model_attributes_type"), "keys with values: {key: value}"
-    ),
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
-    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
-    "string_type": "a text",
-    "path_type": "a path",
-}
-
-
-def _describe(
-    path: Path,
-    mistake: Any,
-    lines: Mapping[tuple[str | int, ...], int],
-    model: type[BaseModel],
-) -> str:
-    where: tuple[str | int, ...] = tuple(mistake["loc"])
-    while where and where not in lines and mistake["type"] != "missing":
-        where = where[:-1]  # drop the branches of a union, which are no keys
-    known = where if where in lines else where[:-1]
-    line = lines.get(known, 1)
-    dotted = ".".join(map(str, where)) or "config"
-    if mistake["type"] == "extra_forbidden":
-        return f"{path}:{line}: {dotted}: unknown key; {_suggest(where, model)}"
-    if mistake["type"] == "missing" and isinstance(where[-1], int):
-        return f"{path}:{line}: {'.'.join(map(str, where[:-1]))}: too short; give (z, y, x)"
-    if mistake["type"] == "missing":
-        return f"{path}:{line}: {dotted}: missing; it is required"
-    found = _shorten(mistake.get("input"))
-    if wanted := _WANTED.get(mistake["type"]):
-        return f"{path}:{line}: {dotted}: found {found}; give {wanted}"
-    if mistake["type"] == "too_long":
-        most = mistake["ctx"]["max_length"]
-        return f"{path}:{line}: {dotted}: found {found}; give {most} values at most"
-    message = str(mistake["msg"]).removeprefix("Value error, ")
-    return f"{path}:{line}: {dotted}: found {found}; {message[0].lower()}{message[1:]}"
-
-
-def _shorten(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _suggest(where: Sequence[str | int], model: type[BaseModel]) -> str:
-    """The nearest right key in the section of `where`, then anywhere."""
-    section: type[BaseModel] | None = model
-    for part in where[:-1]:
-        if section is None or isinstance(part, int):
-            continue
-        field = section.model_fields.get(part)
-        section = _model_of(field.annotation) if field is not None else None
-    here = list(section.model_fields) if section is not None else []
-    key = str(where[-1]).lower()
-    likeness = {name: difflib.SequenceMatcher(None, key, name).ratio() + 0.1 for name in here}
-    for dotted, name in _all_keys(model):
-        likeness.setdefault(dotted, difflib.SequenceMatcher(None, key, name).ratio())
-    nearest = max(likeness, key=likeness.__getitem__)
-    if likeness[nearest] >= 0.7:
-        return f"did you mean {nearest}?"
-    return f"known keys here: {', '.join(here)}" if here else "remove it"
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The section inside an annotation such as `list[CaseConfig]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _model_of(inner)
-        if found is not None:
-            return found
-    return None
-
-
-def _all_keys(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str]]:
-    keys: list[tuple[str, str]] = []
-    for name, field in model.model_fields.items():
-        keys.append((prefix + name, name))
-        section = _model_of(field.annotation)
-        if section is not None:
-            keys.extend(_all_keys(section, f"{prefix}{name}."))
-    return keys
 
 
 def _with_absolute_paths(config: Config, base: Path) -> Config:

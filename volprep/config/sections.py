@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,17 +23,43 @@ from pydantic import (
 from volprep.config.values import parse_memory, parse_spacing
 from volprep.findings import TABLE
 
-Memory = Annotated[int, BeforeValidator(parse_memory), Field(gt=0)]
-Spacing = Annotated[tuple[float, float, float] | None, BeforeValidator(parse_spacing)]
-Size3 = tuple[PositiveInt, PositiveInt, PositiveInt]
-Count3 = tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt]
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a type takes, in the words of a YAML, where its parts do not say it well."""
+
+    words: str
+
+
+Memory = Annotated[
+    int, BeforeValidator(parse_memory), Field(gt=0), Wanted("an amount of memory with its unit")
+]
+Spacing = Annotated[
+    tuple[float, float, float] | None,
+    BeforeValidator(parse_spacing),
+    Wanted("three lengths (z, y, x), in µm if no unit is given,"),
+]
+Size3 = Annotated[
+    tuple[PositiveInt, PositiveInt, PositiveInt],
+    Wanted("a size of three whole numbers above 0 (z, y, x)"),
+]
+Count3 = Annotated[
+    tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt],
+    Wanted("three whole numbers (z, y, x), 0 or above"),
+]
+Weights3 = Annotated[tuple[float, float, float], Wanted("three numbers (z, y, x)")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Values = Annotated[
-    tuple[NonNegativeInt, ...], BeforeValidator(lambda v: (v,) if isinstance(v, int) else v)
+    tuple[NonNegativeInt, ...],
+    BeforeValidator(lambda v: (v,) if isinstance(v, int) else v),
+    Wanted("a whole number, 0 or above, or a list of them"),
 ]
+Named = Annotated[dict[str, Any] | str, Wanted("a name, or a name with parameters,")]
 
 
 class Section(BaseModel):
+    """A part of the YAML that takes no keys but its own."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @field_validator("*", mode="before")
@@ -40,28 +67,61 @@ class Section(BaseModel):
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML reads no, off and yes as truth values, which would pass for 0 and 1."""
         field = cls.model_fields.get(info.field_name or "")
-        if isinstance(value, bool) and field is not None and "bool" not in repr(field.annotation):
-            raise ValueError("yes, no, on and off are truth values in YAML; another is wanted")
+        if field is not None and _holds_truth(value) and "bool" not in repr(field.annotation):
+            raise ValueError("yes, no, on, off, true and false are truth values in YAML")
         return value
+
+
+def _holds_truth(value: Any) -> bool:
+    """Whether it is a truth value, or a list with one among its entries."""
+    return isinstance(value, bool) or (isinstance(value, list) and any(map(_holds_truth, value)))
 
 
 class CaseConfig(Section):
     """One case given by hand."""
 
-    name: str | None = Field(None, description="Its name; the image's stem if not given.")
-    image: Path | list[Path] = Field(description="The image file, or one file per channel.")
-    label: Path | None = Field(None, description="The label file.")
-    mask: Path | None = Field(None, description="Valid mask: non-zero where labels are to be used.")
-    skeletons: Path | None = Field(None, description="Ready skeletons (.skeletons.npz or .trch).")
-    image_key: str | None = Field(None, description="Dataset inside the image's HDF5 or Zarr.")
-    label_key: str | None = Field(None, description="Dataset inside the label's HDF5 or Zarr.")
-    mask_key: str | None = Field(None, description="Dataset inside the mask's HDF5 or Zarr.")
-    axes: str | None = Field(None, description="Axes of the image file, such as CZYX.")
-    label_axes: str | None = Field(None, description="Axes of the label file, such as ZYX.")
-    spacing: Spacing = Field(None, description="(z, y, x) in µm, or a text such as '50, 4, 4 nm'.")
-    group: str | None = Field(None, description="Cases of one group stay in one split.")
+    name: str | None = Field(
+        None, description="Its name; the image's stem if not given.", examples=["ovule_3"]
+    )
+    image: Path | list[Path] = Field(
+        description="The image file, or one file per channel.", examples=["raw/ovule_3.tif"]
+    )
+    label: Path | None = Field(None, description="The label file.", examples=["labels/ovule_3.tif"])
+    mask: Path | None = Field(
+        None,
+        description="Valid mask: non-zero where labels are to be used.",
+        examples=["labels/ovule_3_annotated.tif"],
+    )
+    skeletons: Path | None = Field(
+        None,
+        description="Ready skeletons (.skeletons.npz or .trch).",
+        examples=["labels/ovule_3.skeletons.npz"],
+    )
+    image_key: str | None = Field(
+        None, description="Dataset inside the image's HDF5 or Zarr.", examples=["volumes/raw"]
+    )
+    label_key: str | None = Field(
+        None, description="Dataset inside the label's HDF5 or Zarr.", examples=["volumes/labels"]
+    )
+    mask_key: str | None = Field(
+        None, description="Dataset inside the mask's HDF5 or Zarr.", examples=["volumes/mask"]
+    )
+    axes: str | None = Field(
+        None, description="Axes of the image file, such as CZYX.", examples=["CZYX"]
+    )
+    label_axes: str | None = Field(
+        None, description="Axes of the label file, such as ZYX.", examples=["ZYX"]
+    )
+    spacing: Spacing = Field(
+        None,
+        description="(z, y, x) in µm, or a text such as '50, 4, 4 nm'.",
+        examples=["50, 4, 4 nm"],
+    )
+    group: str | None = Field(
+        None, description="Cases of one group stay in one split.", examples=["embryo_2"]
+    )
     weight: float = Field(
-        1.0, gt=0, le=1e6, description="How often it is drawn, against the others."
+        1.0, gt=0, le=1e6, description="How often it is drawn, against the others.", examples=[2.0]
     )
 
 
@@ -69,17 +129,21 @@ class LabelsConfig(Section):
     """What is put right about the labels while they are read; in this order."""
 
     threshold: float | None = Field(
-        None, description="1 at and above it, else 0: for probabilities and smoothed masks."
+        None,
+        description="1 at and above it, else 0: for probabilities and smoothed masks.",
+        examples=[128],
     )
     background: PositiveInt | None = Field(
-        None, description="The value of the background: it becomes 0, and 0 becomes this value."
+        None,
+        description="The value of the background: it becomes 0, and 0 becomes this value.",
+        examples=[255],
     )
     connected_components: Literal[6, 18, 26] | None = Field(
         None,
         description="Each connected piece becomes an object; neighbours by 6, 18 or 26.",
     )
     min_size: PositiveInt | None = Field(
-        None, description="Objects of fewer voxels become background."
+        None, description="Objects of fewer voxels become background.", examples=[10]
     )
     relabel: bool = Field(False, description="Ids become 1, 2, 3, ... in their order.")
 
@@ -87,10 +151,12 @@ class LabelsConfig(Section):
 class PointsConfig(Section):
     """How labels that are points (.csv, or .xml of the Cell Counter) become voxels."""
 
-    radius: float | None = Field(None, ge=0, description="Of the ball around each point.")
+    radius: float | None = Field(
+        None, ge=0, description="Of the ball around each point.", examples=[4.5]
+    )
     unit: Literal["um", "voxels"] = Field("um", description="Of the radius.")
-    offset: tuple[float, float, float] = Field(
-        (0.0, 0.0, 0.0), description="Voxels (z, y, x) added to every point."
+    offset: Weights3 = Field(
+        (0.0, 0.0, 0.0), description="Voxels (z, y, x) added to every point.", examples=[[9, 0, 0]]
     )
     ids: Literal["points", "types"] = Field(
         "points", description="Each point is an object, or each type a class."
@@ -100,11 +166,17 @@ class PointsConfig(Section):
 class RegionConfig(Section):
     """A box of a volume that alone is used, as a case of its own."""
 
-    start: tuple[float, float, float] = Field(description="First voxel (z, y, x).")
-    stop: tuple[float, float, float] | None = Field(None, description="The voxel after the last.")
-    size: tuple[float, float, float] | None = Field(None, description="Instead of stop.")
-    case: str | None = Field(None, description="The case it lies in; every case if not given.")
-    name: str | None = Field(None, description="Its name, after that of the case.")
+    start: Weights3 = Field(description="First voxel (z, y, x).", examples=[[0, 512, 512]])
+    stop: Weights3 | None = Field(
+        None, description="The voxel after the last.", examples=[[64, 1024, 1024]]
+    )
+    size: Weights3 | None = Field(None, description="Instead of stop.", examples=[[64, 512, 512]])
+    case: str | None = Field(
+        None, description="The case it lies in; every case if not given.", examples=["ovule_3"]
+    )
+    name: str | None = Field(
+        None, description="Its name, after that of the case.", examples=["corner"]
+    )
     unit: Literal["voxels", "um"] = Field("voxels", description="Of start, stop and size.")
     side: Literal["train", "val"] | None = Field(
         None, description="Its side of the split; drawn if not given."
@@ -114,32 +186,58 @@ class RegionConfig(Section):
 class DataConfig(Section):
     """Where the volumes and labels are, and how to read them."""
 
-    root: Path | None = Field(None, description="Folder (or file) to look for cases in.")
-    layout: str | None = Field(None, description="Force a layout instead of recognising it.")
-    slices: bool | None = Field(
-        None, description="A folder of images is one stack (true) or many 2D images (false)."
+    root: Path | None = Field(
+        None, description="Folder (or file) to look for cases in.", examples=["raw"]
     )
-    image_dir: str | None = Field(None, description="Name of the image folder under root.")
-    label_dir: str | None = Field(None, description="Name of the label folder under root.")
+    layout: str | None = Field(
+        None, description="Force a layout instead of recognising it.", examples=["nnunet"]
+    )
+    slices: bool | None = Field(
+        None,
+        description="A folder of images is one stack (true) or many 2D images (false).",
+        examples=[True],
+    )
+    image_dir: str | None = Field(
+        None, description="Name of the image folder under root.", examples=["images"]
+    )
+    label_dir: str | None = Field(
+        None, description="Name of the label folder under root.", examples=["masks"]
+    )
     slices_by: Literal["number", "order"] = Field(
         "number",
         description="Slices of image, label, mask and channels belong together by the numbers in "
         "their names, or by their order.",
     )
-    mask_dir: str | None = Field(None, description="Name of the valid-mask folder under root.")
+    mask_dir: str | None = Field(
+        None, description="Name of the valid-mask folder under root.", examples=["annotated"]
+    )
     image_suffix: str | None = Field(
-        None, description="What names of images end in, where the usual words do not tell: _em."
+        None,
+        description="What names of images end in, where the usual words do not tell: _em.",
+        examples=["_em"],
     )
     label_suffix: str | None = Field(
-        None, description="What names of labels end in, where the usual words do not tell: _truth."
+        None,
+        description="What names of labels end in, where the usual words do not tell: _truth.",
+        examples=["_truth"],
     )
-    image_key: str | None = Field(None, description="Image dataset inside HDF5 or Zarr files.")
-    label_key: str | None = Field(None, description="Label dataset inside HDF5 or Zarr files.")
-    mask_key: str | None = Field(None, description="Valid mask inside HDF5 or Zarr files.")
-    axes: str | None = Field(None, description="Axes of the image files, such as CZYX or YXC.")
-    label_axes: str | None = Field(None, description="Axes of the label files.")
+    image_key: str | None = Field(
+        None, description="Image dataset inside HDF5 or Zarr files.", examples=["volumes/raw"]
+    )
+    label_key: str | None = Field(
+        None, description="Label dataset inside HDF5 or Zarr files.", examples=["volumes/labels"]
+    )
+    mask_key: str | None = Field(
+        None, description="Valid mask inside HDF5 or Zarr files.", examples=["volumes/mask"]
+    )
+    axes: str | None = Field(
+        None, description="Axes of the image files, such as CZYX or YXC.", examples=["CZYX"]
+    )
+    label_axes: str | None = Field(None, description="Axes of the label files.", examples=["ZYX"])
     spacing: Spacing = Field(
-        None, description="(z, y, x) in µm, over what files say; '50, 4, 4 nm' works too."
+        None,
+        description="(z, y, x) in µm, over what files say; '50, 4, 4 nm' works too.",
+        examples=["50, 4, 4 nm"],
     )
     geometry: Literal["header", "stored"] | None = Field(
         None,
@@ -150,7 +248,9 @@ class DataConfig(Section):
         False, description="Read other files that a file links to (HDF5, OME-TIFF)."
     )
     cases: list[CaseConfig] = Field(
-        default_factory=list, description="Cases by hand, instead of root."
+        default_factory=list,
+        description="Cases by hand, instead of root.",
+        examples=[[{"image": "raw/a.tif", "label": "labels/a.tif"}]],
     )
     label_kind: Literal["auto", "instances", "classes"] = Field(
         "auto",
@@ -161,7 +261,9 @@ class DataConfig(Section):
         None, description="What took the images, for augment: auto; told by the data if not given."
     )
     ignore: Values = Field(
-        (), description="Label values that are no class and not annotated, such as 255."
+        (),
+        description="Label values that are no class and not annotated, such as 255.",
+        examples=[255],
     )
     labels: LabelsConfig = Field(
         default_factory=lambda: LabelsConfig.model_validate({}),
@@ -177,16 +279,23 @@ class DataConfig(Section):
         default_factory=lambda: PointsConfig.model_validate({}),
         description="How labels that are points become voxels.",
     )
-    regions: list[RegionConfig] | Path = Field(
+    regions: Annotated[
+        list[RegionConfig] | Path, Wanted("a list of boxes, or the path of a file of them,")
+    ] = Field(
         default_factory=list,
         description="Boxes that alone are used, each a case of its own: a list, or a .json, .csv "
         "or webKnossos .nml file.",
+        examples=[[{"start": [0, 512, 512], "size": [64, 512, 512]}]],
     )
     unlabelled: NonNegativeInt | None = Field(
-        None, description="The label value of what is not annotated: 0, where 0 is no background."
+        None,
+        description="The label value of what is not annotated: 0, where 0 is no background.",
+        examples=[0],
     )
     n_classes: PositiveInt | None = Field(
-        None, description="Number of classes with background; counted in the labels if not given."
+        None,
+        description="Number of classes with background; counted in the labels if not given.",
+        examples=[3],
     )
 
     @model_validator(mode="after")
@@ -202,14 +311,20 @@ class SplitConfig(Section):
     kind: Literal["auto", "cases", "group", "kfold", "blocks"] = Field(
         "auto", description="auto: by case, or a block of the volume where there is only one."
     )
-    fraction: float = Field(0.2, ge=0, lt=1, description="Share of the cases for validation.")
-    folds: PositiveInt | None = Field(None, description="Number of folds for kfold.")
-    fold: NonNegativeInt = Field(0, description="The fold that is validated on.")
+    fraction: float = Field(
+        0.2, ge=0, lt=1, description="Share of the cases for validation.", examples=[0.25]
+    )
+    folds: PositiveInt | None = Field(None, description="Number of folds for kfold.", examples=[5])
+    fold: NonNegativeInt = Field(0, description="The fold that is validated on.", examples=[1])
     group: str | None = Field(
-        None, description="Regex on case names; cases with equal match (group 1) stay together."
+        None,
+        description="Regex on case names; cases with equal match (group 1) stay together.",
+        examples=["^(embryo\\d+)"],
     )
     gap: Count3 | None = Field(
-        None, description="Voxels (z, y, x) between blocks; one patch if not given."
+        None,
+        description="Voxels (z, y, x) between blocks; one patch if not given.",
+        examples=[[16, 64, 64]],
     )
 
 
@@ -219,43 +334,61 @@ class PlanConfig(Section):
     planner: Literal["memory", "biom3d"] = Field(
         "memory", description="memory: fits a budget and the spacing; biom3d: its algorithm."
     )
-    memory: Memory = Field(8 * 2**30, description="Memory for training, such as 8GiB.")
+    memory: Memory = Field(
+        "8GiB",
+        validate_default=True,
+        description="Memory for training, such as 8GiB.",
+        examples=["8GiB"],
+    )
     precision: Literal["mixed", "fp32"] = Field("mixed", description="Of the training step.")
-    max_dims: Size3 = Field((128, 128, 128), description="biom3d: bound of the patch's volume.")
-    max_pool: NonNegativeInt = Field(5, description="Most poolings on an axis.")
-    min_batch: PositiveInt = Field(2, description="Smallest batch size.")
-    max_batch: PositiveInt = Field(16, description="Largest batch size.")
-    patch_size: Size3 | None = Field(None, description="(z, y, x) in voxels.")
-    batch_size: PositiveInt | None = Field(None, description="Patches in a batch.")
-    pool: Count3 | None = Field(None, description="Poolings along (z, y, x).")
+    max_dims: Size3 = Field(
+        (128, 128, 128),
+        description="biom3d: bound of the patch's volume.",
+        examples=[[128, 128, 128]],
+    )
+    max_pool: NonNegativeInt = Field(5, description="Most poolings on an axis.", examples=[4])
+    min_batch: PositiveInt = Field(2, description="Smallest batch size.", examples=[2])
+    max_batch: PositiveInt = Field(16, description="Largest batch size.", examples=[8])
+    patch_size: Size3 | None = Field(
+        None, description="(z, y, x) in voxels.", examples=[[32, 128, 128]]
+    )
+    batch_size: PositiveInt | None = Field(None, description="Patches in a batch.", examples=[2])
+    pool: Count3 | None = Field(None, description="Poolings along (z, y, x).", examples=[[3, 5, 5]])
     aug_patch_size: Size3 | None = Field(
-        None, description="What is stored, so that rotations have something to turn."
+        None,
+        description="What is stored, so that rotations have something to turn.",
+        examples=[[40, 184, 184]],
     )
 
 
 class EpochConfig(Section):
     """What a trainer calls an epoch, however many patches are stored."""
 
-    steps: PositiveInt = Field(250, description="Batches of an epoch; each draws anew.")
+    steps: PositiveInt = Field(
+        250, description="Batches of an epoch; each draws anew.", examples=[100]
+    )
 
 
 class PreprocessConfig(Section):
     """Spacing and intensities."""
 
     target_spacing: Literal["none", "median", "finest"] | Spacing = Field(
-        "none", description="none, median, finest, or (z, y, x) in µm."
+        "none", description="none, median, finest, or (z, y, x) in µm.", examples=["median"]
     )
     order: Literal[1, 3] = Field(3, description="Interpolation of images: 3 cubic, 1 linear.")
-    separate_z: Literal["auto"] | bool = Field(
+    separate_z: Annotated[Literal["auto"] | bool, Wanted("auto, true or false")] = Field(
         "auto",
         description="Interpolate in-plane only, taking the nearest section along z; auto does so "
         "along any axis whose spacing is 3 times that of the finest.",
+        examples=[True],
     )
     normalise: Literal["zscore", "minmax", "percentile", "given", "none"] = Field(
         "zscore", description="How intensities are brought to one scale, when read."
     )
-    mean: list[float] | None = Field(None, description="Per channel, for normalise: given.")
-    std: list[PositiveFloat] | None = Field(None, description="Likewise.")
+    mean: list[float] | None = Field(
+        None, description="Per channel, for normalise: given.", examples=[[0.5]]
+    )
+    std: list[PositiveFloat] | None = Field(None, description="Likewise.", examples=[[0.25]])
     scope: Literal["dataset", "case"] = Field(
         "dataset", description="Statistics of the whole training set, or of each case."
     )
@@ -266,6 +399,7 @@ class PreprocessConfig(Section):
         "auto",
         description="auto: bounds that spare labelled voxels and bright signal; or two percentiles "
         "of all voxels; null for none.",
+        examples=[[0.5, 99.5]],
     )
     crop_nonzero: bool = Field(False, description="Cut away the empty border of each case.")
 
@@ -291,7 +425,9 @@ class PreprocessConfig(Section):
 class ForegroundConfig(Section):
     """Patches that are drawn around labelled voxels."""
 
-    p: Probability = Field(0.33, description="Share of the patches drawn around foreground.")
+    p: Probability = Field(
+        0.33, description="Share of the patches drawn around foreground.", examples=[0.5]
+    )
     per: Literal["class", "instance", "voxel"] = Field(
         "instance", description="What is drawn evenly: classes, instances or voxels."
     )
@@ -300,13 +436,18 @@ class ForegroundConfig(Section):
 class RejectConfig(Section):
     """Patches that are thrown back."""
 
-    size_thres: int = Field(-1, description="Fewest foreground voxels; -1 is off.")
-    diversity: int = Field(-1, description="Fewest distinct ids, background counted; -1 is off.")
-    p: Probability = Field(0.95, description="Probability of rejecting such a patch.")
+    size_thres: int = Field(-1, description="Fewest foreground voxels; -1 is off.", examples=[1000])
+    diversity: int = Field(
+        -1, description="Fewest distinct ids, background counted; -1 is off.", examples=[3]
+    )
+    p: Probability = Field(
+        0.95, description="Probability of rejecting such a patch.", examples=[0.8]
+    )
     valid_ratio: Probability | Literal["auto"] = Field(
         "auto",
         description="With a valid mask: the share of valid voxels must be above this; auto: 0.5, "
         "but 0 where such patches would leave out most of what is annotated.",
+        examples=[0.5],
     )
 
 
@@ -331,17 +472,25 @@ class FilterConfig(Section):
         description="max: too little near bright voxels; mean_std: too dark or too flat; shannon: "
         "grey values of too little entropy; mask: too little of the valid mask.",
     )
-    threshold: float | None = Field(None, description="max: a grey value; shannon: bits.")
+    threshold: float | None = Field(
+        None, description="max: a grey value; shannon: bits.", examples=[20]
+    )
     coverage: Probability | None = Field(
-        None, description="max and mask: the least share of the region."
+        None, description="max and mask: the least share of the region.", examples=[0.3]
     )
-    mean_threshold: float | None = Field(None, ge=0, description="mean_std: the least mean.")
+    mean_threshold: float | None = Field(
+        None, ge=0, description="mean_std: the least mean.", examples=[10]
+    )
     std_threshold: float | None = Field(
-        None, ge=0, description="mean_std: the least standard deviation."
+        None, ge=0, description="mean_std: the least standard deviation.", examples=[2]
     )
-    ref_channel: NonNegativeInt = Field(0, description="The channel that is looked at.")
+    ref_channel: NonNegativeInt = Field(
+        0, description="The channel that is looked at.", examples=[1]
+    )
     filtered_patch_prob: Probability = Field(
-        0.1, description="Share of the patches that stays where regions are left out."
+        0.1,
+        description="Share of the patches that stays where regions are left out.",
+        examples=[0.2],
     )
 
     @property
@@ -375,8 +524,11 @@ class PatchingConfig(Section):
         None,
         description="For training; if not given, as many as an epoch draws, but enough to cover "
         "the voxels twice and no more than cover them 16 times.",
+        examples=[200],
     )
-    overlap: Count3 = Field((0, 0, 0), description="Voxels shared by neighbours of a grid.")
+    overlap: Count3 = Field(
+        (0, 0, 0), description="Voxels shared by neighbours of a grid.", examples=[[8, 32, 32]]
+    )
     foreground: ForegroundConfig = Field(
         default_factory=lambda: ForegroundConfig.model_validate({}),
         description="Patches around labelled voxels.",
@@ -405,18 +557,24 @@ class SkeletonConfig(Section):
 
     enabled: bool = Field(False, description="Make skeletons and bake them into the patch set.")
     method: Literal["lee", "teasar"] = Field("lee", description="How they are made.")
-    anisotropy: tuple[float, float, float] | None = Field(
-        None, description="Weights of (z, y, x) distances; the spacing's ratios if not given."
+    anisotropy: Weights3 | None = Field(
+        None,
+        description="Weights of (z, y, x) distances; the spacing's ratios if not given.",
+        examples=[[10, 1, 1]],
     )
     average: bool = Field(True, description="Smooth the baked field within each instance.")
-    radius: PositiveInt = Field(7, description="Of the discs of the skeleton mask, in voxels.")
-    flank_radius: NonNegativeInt = Field(3, description="Of the discs on neighbouring slices.")
+    radius: PositiveInt = Field(
+        7, description="Of the discs of the skeleton mask, in voxels.", examples=[5]
+    )
+    flank_radius: NonNegativeInt = Field(
+        3, description="Of the discs on neighbouring slices.", examples=[2]
+    )
 
 
 class OutputConfig(Section):
     """Where the patch set is written."""
 
-    dir: Path = Field(Path("patches"), description="Folder of the patch set.")
+    dir: Path = Field(Path("patches"), description="Folder of the patch set.", examples=["patches"])
     compression: Literal["lz4", "zstd", "none"] = Field("lz4", description="Of the patches.")
     targets: Literal["load", "store"] = Field(
         "load", description="When targets are made: as samples are loaded, or kept in the set, too."
@@ -427,9 +585,15 @@ class FindingsConfig(Section):
     """Findings by name: `volprep check --explain all` lists them."""
 
     ignore: list[str] = Field(
-        default_factory=list, description="Warnings and infos that are not told; errors stay."
+        default_factory=list,
+        description="Warnings and infos that are not told; errors stay.",
+        examples=[["unknown-spacing"]],
     )
-    error: list[str] = Field(default_factory=list, description="Findings that end the run.")
+    error: list[str] = Field(
+        default_factory=list,
+        description="Findings that end the run.",
+        examples=[["slices-missing"]],
+    )
 
     @field_validator("ignore", "error")
     @classmethod
@@ -455,20 +619,34 @@ class ClusterConfig(Section):
     """Jobs of a queueing system that a Dask cluster is made of, by dask-jobqueue."""
 
     kind: Literal["slurm", "pbs", "sge", "lsf"] = Field("slurm", description="The system.")
-    jobs: PositiveInt = Field(1, description="How many are asked for.")
-    cores: PositiveInt = Field(1, description="Of a job: units that run in it at once.")
-    processes: PositiveInt | None = Field(
-        None, description="Of a job: workers that share its cores; Dask's choice if not given."
+    jobs: PositiveInt = Field(1, description="How many are asked for.", examples=[8])
+    cores: PositiveInt = Field(
+        1, description="Of a job: units that run in it at once.", examples=[16]
     )
-    memory: str = Field("4GB", description="Of a job, such as 32GB.")
-    queue: str | None = Field(None, description="Queue or partition.")
-    account: str | None = Field(None, description="Account or project.")
-    walltime: str | None = Field(None, description="Of a job, such as 04:00:00.")
-    interface: str | None = Field(None, description="Network interface, such as ib0.")
-    local_directory: str | None = Field(None, description="Scratch folder on the nodes.")
-    log_directory: str | None = Field(None, description="Where the jobs write their logs.")
+    processes: PositiveInt | None = Field(
+        None,
+        description="Of a job: workers that share its cores; Dask's choice if not given.",
+        examples=[4],
+    )
+    memory: str = Field("4GB", description="Of a job, such as 32GB.", examples=["32GB"])
+    queue: str | None = Field(None, description="Queue or partition.", examples=["short"])
+    account: str | None = Field(None, description="Account or project.", examples=["lab42"])
+    walltime: str | None = Field(
+        None, description="Of a job, such as 04:00:00.", examples=["04:00:00"]
+    )
+    interface: str | None = Field(
+        None, description="Network interface, such as ib0.", examples=["ib0"]
+    )
+    local_directory: str | None = Field(
+        None, description="Scratch folder on the nodes.", examples=["/scratch"]
+    )
+    log_directory: str | None = Field(
+        None, description="Where the jobs write their logs.", examples=["logs"]
+    )
     job_extra_directives: list[str] | None = Field(
-        None, description="More lines for the head of the job script, such as --gres=tmp:10G."
+        None,
+        description="More lines for the head of the job script, such as --gres=tmp:10G.",
+        examples=[["--gres=tmp:10G"]],
     )
 
 
@@ -476,7 +654,7 @@ class ComputeConfig(Section):
     """How much of the machine is used, and of which machines."""
 
     workers: PositiveInt | None = Field(
-        None, description="Threads or processes; all processors if not given."
+        None, description="Threads or processes; all processors if not given.", examples=[8]
     )
     executor: Literal["serial", "threads", "processes", "dask"] = Field(
         "threads",
@@ -484,7 +662,9 @@ class ComputeConfig(Section):
         'same files; dask needs pip install "volprep[cluster]".',
     )
     scheduler: str | None = Field(
-        None, description="dask: a scheduler that runs, such as tcp://10.0.0.7:8786."
+        None,
+        description="dask: a scheduler that runs, such as tcp://10.0.0.7:8786.",
+        examples=["tcp://10.0.0.7:8786"],
     )
     cluster: ClusterConfig | None = Field(
         None, description="dask: start workers as jobs of a queueing system."
@@ -518,8 +698,10 @@ class ExportConfig(Section):
 class Config(Section):
     """Everything `volprep prepare` needs to know. Paths are relative to the YAML file."""
 
-    data: DataConfig
-    seed: NonNegativeInt = Field(0, description="Of everything that is drawn.")
+    data: DataConfig = Field(
+        description="Where the volumes and labels are.", examples=[{"root": "raw"}]
+    )
+    seed: NonNegativeInt = Field(0, description="Of everything that is drawn.", examples=[1])
     split: SplitConfig = Field(default_factory=lambda: SplitConfig.model_validate({}))
     plan: PlanConfig = Field(default_factory=lambda: PlanConfig.model_validate({}))
     epoch: EpochConfig = Field(default_factory=lambda: EpochConfig.model_validate({}))
@@ -528,15 +710,24 @@ class Config(Section):
     )
     patching: PatchingConfig = Field(default_factory=lambda: PatchingConfig.model_validate({}))
     skeletons: SkeletonConfig = Field(default_factory=lambda: SkeletonConfig.model_validate({}))
-    targets: list[dict[str, Any] | str] = Field(
-        default_factory=list,
-        description="What the network learns, made from labels after augmentation: binary, "
-        "affinities, boundary, signed_distance, instance_distance, flow, size_weight, one_hot.",
+    targets: Annotated[list[Named], Wanted("a list of names, or of names with parameters,")] = (
+        Field(
+            default_factory=list,
+            description="What the network learns, made from labels after augmentation: binary, "
+            "affinities, boundary, signed_distance, instance_distance, flow, size_weight, one_hot.",
+            examples=[
+                ["boundary", {"affinities": {"offsets": [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]}}]
+            ],
+        )
     )
-    augment: Literal["auto"] | list[dict[str, Any] | str] | dict[str, Any] = Field(
+    augment: Annotated[
+        Literal["auto"] | list[Named] | dict[str, Any],
+        Wanted("auto, or a list of names, or of names with parameters,"),
+    ] = Field(
         "auto",
         description="Augmentations: a list of named sections, in order; auto: the preset that "
         "fits (em, fluorescence, ct or 2d), which the plan names; [] for none.",
+        examples=[["flip", {"rotate": {"max_angle": 30}}, "gamma"]],
     )
     findings: FindingsConfig = Field(
         default_factory=lambda: FindingsConfig.model_validate({}),

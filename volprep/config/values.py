@@ -12,6 +12,8 @@ __all__ = ["parse_memory", "parse_spacing"]
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4,
           "ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}  # fmt: skip
 
+_NO_SPACING = "is no spacing; write three lengths (z, y, x), such as '50, 4, 4 nm'"
+
 
 def parse_memory(value: object) -> int:
     """Bytes from a number or a text such as ``8GiB``, ``500 MB``, ``2e9``.
@@ -23,9 +25,11 @@ def parse_memory(value: object) -> int:
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return int(value)
-    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kmgt]?i?)b?\s*", str(value), re.IGNORECASE)
+    if not isinstance(value, str):
+        raise ValueError("is no amount of memory; write it like 8GiB or 500MB")
+    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kmgt]?i?)b?\s*", value, re.IGNORECASE)
     if match is None or match[2].lower() not in _UNITS:
-        raise ValueError(f"{value!r} is no amount of memory; write it like 8GiB or 500MB")
+        raise ValueError("is no amount of memory; write it like 8GiB or 500MB")
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
@@ -43,17 +47,17 @@ def parse_spacing(value: object) -> tuple[float, float, float] | None:
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(.*?[\d.])\s*([^\d\s,;]*)\s*", value)
         if match is None:
-            raise ValueError(f"{value!r} is no spacing; write three numbers, e.g. [0.3, 0.1, 0.1]")
+            raise ValueError(_NO_SPACING)
         value, unit = re.split(r"[\s,;x×]+", match[1]), match[2] or "um"
     if not isinstance(value, Sequence) or len(value) != 3:
-        raise ValueError(f"{value!r} is no spacing; write three numbers (z, y, x)")
+        raise ValueError(_NO_SPACING)
     try:
         numbers = [to_micrometres(float(v), unit) for v in value]
     except (TypeError, ValueError):
-        raise ValueError(f"{value!r} is no spacing; write three numbers (z, y, x)") from None
+        raise ValueError(_NO_SPACING) from None
     if any(n is None for n in numbers):
-        raise ValueError(f"{unit!r} is no unit of length; use um, nm or mm")
+        raise ValueError(f"is of {unit!r}, no unit of length; use um, nm or mm")
     z, y, x = (float(n) for n in numbers if n is not None)
     if not all(0 < n < float("inf") for n in (z, y, x)):
-        raise ValueError(f"spacing must be positive, got {value!r}")
+        raise ValueError("is no spacing, which must be positive; write it like [0.3, 0.1, 0.1]")
     return z, y, x

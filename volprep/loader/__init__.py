@@ -1,6 +1,7 @@
 """Torch datasets over patch sets and over folders. The only room that needs torch to be loaded."""
 
 from volprep.loader.batches import PatchLoader
+from volprep.loader.devices import torch_devices
 from volprep.loader.network import MeasuredStep, PlannedUNet, measure_step
 from volprep.loader.patches import PatchDataset, dataloader
 from volprep.loader.skeletons import MultiDataset, SkeletonDataset, collate_skeletons
@@ -23,4 +24,5 @@ __all__ = [
     "measure_loader",
     "measure_stages",
     "measure_step",
+    "torch_devices",
 ]

@@ -16,6 +16,8 @@ from volprep.pipeline.inputs import (
     load_target,
     voxel_count,
 )
+from volprep.pipeline.installation import environment
+from volprep.pipeline.meanings import about, explain, parameters_of
 from volprep.pipeline.measure import fingerprint
 from volprep.pipeline.prepare import foresee, make_units, next_units, prepare
 from volprep.pipeline.repair import repair
@@ -24,9 +26,12 @@ from volprep.pipeline.tiles import write_tiles_json
 
 __all__ = [
     "Exported",
+    "about",
     "check",
     "chosen_cases",
     "compute_with",
+    "environment",
+    "explain",
     "export",
     "export_all",
     "fingerprint",
@@ -38,6 +43,7 @@ __all__ = [
     "make_units",
     "measure_plan",
     "next_units",
+    "parameters_of",
     "plan_of",
     "plan_of_shape",
     "prepare",

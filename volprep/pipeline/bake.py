@@ -37,6 +37,7 @@ def run_bake(
     workers: int | None = None,
     executor: str | None = None,
     scheduler: str | None = None,
+    changes: Sequence[str] = (),
     reporter: Reporter = silent,
     **asked: Any,
 ) -> list[BakeSummary]:
@@ -53,7 +54,7 @@ def run_bake(
     if labels is not None:
         cases: Sequence[Case] = [case_of_labels(labels, key, _lengths("spacing", spacing))]
     elif config is not None:
-        settings = load_target(config)
+        settings = load_target(config, changes=changes)
         section, cases = settings.skeletons, list_cases(settings).items
         compute = settings.compute
     compute = compute_with(compute, workers=workers, executor=executor, scheduler=scheduler)
@@ -77,7 +78,7 @@ def _lengths(option: str, text: str | None) -> Spacing3 | None:
     try:
         return parse_spacing(text)
     except ValueError as error:
-        raise ConfigError(f"--{option}: {error}") from None
+        raise ConfigError(f"--{option}: found {text!r}, which {error}") from None
 
 
 def bake_skeletons(

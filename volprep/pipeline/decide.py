@@ -194,7 +194,7 @@ def plan_of_shape(
     try:
         micrometres = parse_spacing(spacing)
     except ValueError as error:
-        raise ConfigError(f"--spacing: {error}") from None
+        raise ConfigError(f"--spacing: found {spacing!r}, which {error}") from None
     return make_plan(
         median, spacing=micrometres, n_channels=n_channels, n_classes=n_classes,
         **_plan_arguments(section),

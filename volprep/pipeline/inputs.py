@@ -27,6 +27,7 @@ from volprep.config import (
     load_config,
     load_yaml,
     make_config,
+    parse_changes,
     with_values,
 )
 from volprep.errors import ConfigError, SourceError
@@ -54,6 +55,7 @@ def load_target(
     *,
     plan: Mapping[str, Any] | None = None,
     masks: Path | None = None,
+    changes: Sequence[str] = (),
     **data: Any,
 ) -> Config:
     """A config file, or the config that a plain folder or volume stands for.
@@ -66,12 +68,15 @@ def load_target(
         Keys of ``plan:`` that win over the file's.
     masks : Path or None
         For a folder of images: the folder of their labels, by the same stems.
+    changes : sequence of str
+        ``key=value`` as ``--set`` gives them, over the file's.
     **data
         Keys of ``data:`` for a folder; None leaves one out.
     """
     given = {name: value for name, value in data.items() if value is not None}
+    changed = parse_changes(changes)
     if is_config(path):
-        config = load_config(path)
+        config = load_config(path, changed)
         check_augment(config, f"{path}: augment")
         targets_from_config(config.targets, where=f"{path}: targets")
         for number, entry in enumerate(config.exports):
@@ -80,9 +85,9 @@ def load_target(
             words = ", ".join([*given, *(["masks"] if masks else [])])
             raise ConfigError(f"{path}: {words}: goes with a folder; put it in the YAML")
     elif masks is not None:
-        config = make_config({"data": {"cases": _pairs(path, masks), **given}}, str(path))
+        config = make_config({"data": {"cases": _pairs(path, masks), **given}}, str(path), changed)
     else:
-        config = make_config({"data": {"root": _resolved(path), **given}}, str(path))
+        config = make_config({"data": {"root": _resolved(path), **given}}, str(path), changed)
     return config.model_copy(update={"plan": with_values(config.plan, plan or {}, "plan")})
 
 

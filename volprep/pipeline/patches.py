@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.cases import Cases
-from volprep.compute import default_workers, threads
+from volprep.compute import default_workers, memory_limit, threads
 from volprep.config import ComputeConfig, Config
 from volprep.cutting import (
     Block,
@@ -346,7 +345,7 @@ def _check_memory(
     patch = sum(math.prod(spec.patch_shape) * spec.dtype.itemsize for spec in specs)
     workers = config.compute.workers or default_workers()
     need = 4 * patch * workers
-    have = _memory()
+    have = memory_limit()
     if have is not None and need > have:
         raise PlanError(
             f"a stored patch of {' x '.join(map(str, size))} voxels needs about "
@@ -354,16 +353,3 @@ def _check_memory(
             f"{have / 2**30:.1f} GiB; set plan.patch_size or plan.aug_patch_size smaller, "
             "or compute.workers to fewer"
         )
-
-
-def _memory() -> int | None:
-    """Bytes that this process may use: the machine's, or its control group's if they are fewer."""
-    limits = []
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
-        except (OSError, ValueError):  # absent, or "max"
-            continue
-    if hasattr(os, "sysconf"):  # not on Windows
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return min(limits, default=None)
