@@ -44,8 +44,12 @@ def placed(name: str, value: Any) -> dict[str, Any]:
     for part in parts[:-1]:
         plain_part = part.removesuffix("[]")
         if part.endswith("[]"):
-            needed = {"cases": {"image": "a.tif"}, "regions": {"start": [0, 0, 0], "size": [1] * 3}}
-            entry = needed.get(plain_part, {})
+            entry = {
+                key.name.rsplit(".", 1)[-1]: plain(key.example)
+                for key in KEYS
+                if key.required and key.name.rsplit(".", 1)[0].endswith(part)
+            }
+            entry |= {"size": [1, 1, 1]} if plain_part == "regions" else {}
             if plain_part == "cases":
                 del place["root"]
             place = place.setdefault(plain_part, [entry])[0]

@@ -214,13 +214,15 @@ def _example(field: FieldInfo, default: Any, inner: type[BaseModel] | None) -> A
         return field.examples[0]
     if isinstance(default, bool):
         return not default
+    if default is None and bool in get_args(field.annotation):
+        return True
     choices = [value for value in _choices(field.annotation) if value != default]
     if choices:
         return choices[0]
     if inner is not None:
-        first, of_it = next(iter(inner.model_fields.items()))
-        key = _key(first, of_it)
-        section = {first: key.example}
+        fields = inner.model_fields
+        names = [name for name, one in fields.items() if one.is_required()] or [next(iter(fields))]
+        section = {name: _key(name, fields[name]).example for name in names}
         return [section] if _is_list(field.annotation) else section
     return default
 
