@@ -14,7 +14,7 @@ from volprep.compute import run_units
 from volprep.errors import SourceError
 from volprep.ledger import Unit, key_of
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.sources import tile_files
+from volprep.sources import files_of
 
 __all__ = ["Input", "Inputs", "Trust", "paths_of", "read_inputs"]
 
@@ -162,7 +162,7 @@ def read_inputs(
 
 def _states(path: Path) -> tuple[_State, ...]:
     states = []
-    for file in _files(path):
+    for file in files_of(path):
         found = file.stat()
         name = _name(file, path)
         times = (found.st_mtime_ns, found.st_ctime_ns)
@@ -172,19 +172,13 @@ def _states(path: Path) -> tuple[_State, ...]:
 
 def _hash(path: Path) -> str:
     digest = hashlib.sha256()
-    for file in _files(path):
+    for file in files_of(path):
         if file != path:
             digest.update(_name(file, path).encode() + b"\0")
         with file.open("rb") as stream:
             while piece := stream.read(_PIECE):
                 digest.update(piece)
     return digest.hexdigest()
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file())
-    return [path, *tile_files(path)]
 
 
 def _name(file: Path, path: Path) -> str:

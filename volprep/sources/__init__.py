@@ -23,6 +23,7 @@ from volprep.sources.base import SLAB_BYTES, Array, Volume
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.keys import is_image_key, is_label_key
 from volprep.sources.labels import LabelVolume
+from volprep.sources.named import files_of
 from volprep.sources.names import (
     SUFFIXES,
     is_volume_path,
@@ -55,6 +56,7 @@ __all__ = [
     "aligned",
     "describe_tiles",
     "difference",
+    "files_of",
     "gather",
     "is_image_key",
     "is_label_key",
@@ -189,7 +191,7 @@ def tile_files(path: Path) -> list[Path]:
     """The tiles that the JSON of a tiled volume names and that are there; none of other files."""
     if path.suffix.lower() != ".json":
         return []
-    found: list[Path] = import_module("volprep.sources.tiles").tile_files(path)
+    found: list[Path] = import_module("volprep.sources.tiles").named_files(path)
     return found
 
 

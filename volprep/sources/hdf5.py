@@ -211,8 +211,10 @@ def open_source(
             "dtype": dataset.dtype, "key": name, "spacing": spacing, "notes": (*notes, *doubts),
             "placement": _placement(dataset.attrs, layout),
         }  # fmt: skip
+        if dataset.external:
+            return _external(path, dataset, layout, rest)
         filters = _filters(place, dataset)
-        here = not (dataset.is_virtual or dataset.external or _elsewhere(path, dataset))
+        here = not (dataset.is_virtual or _elsewhere(path, dataset))
         offset = dataset.id.get_offset() if here else None
         if dataset.chunks is None and not filters and offset is not None:
             _check_size(path, offset + dataset.nbytes)
@@ -256,13 +258,31 @@ def _check_files(path: Path, dataset: Any, allow: External) -> None:
 
     The library reads what is missing there as the fill value, without a word.
     """
-    for target, what in virtual_files(path, dataset).items():
+    for target, what in virtual_files(dataset).items():
         if not may_follow(path, target, allow) or (dataset.external and not allow):
             refuse_foreign(path, f"{dataset.name!r} {what}", target)
         if not target.exists() and "%" not in target.name:  # %b counts blocks of an open end
             raise SourceError(
                 path, f"{dataset.name!r} {what} {target}, which is not there", "bring it there"
             )
+
+
+def _external(path: Path, dataset: Any, layout: Layout, rest: dict[str, Any]) -> Volume:
+    """Voxels in another file, mapped there, where they lie in one piece.
+
+    The library would look for the file in the folder that a command is given in; here it lies
+    beside the one that names it, as linked files do.
+    """
+    name, offset, _ = dataset.external[0]
+    if len(dataset.external) > 1:
+        raise SourceError(
+            path,
+            f"{dataset.name!r} keeps its voxels in {len(dataset.external)} pieces of other files",
+            "copy it into one file with h5repack",
+        )
+    target = Path(dataset.file.filename).parent / name
+    _check_size(target, offset + dataset.nbytes)
+    return FileVolume(target, layout, offset=offset, **rest)
 
 
 def _filters(place: str, dataset: Any) -> list[int]:

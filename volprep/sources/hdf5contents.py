@@ -18,7 +18,7 @@ from volprep.errors import SourceError
 from volprep.sources.external import External, may_follow, refuse_foreign
 from volprep.sources.keys import choose_key
 
-__all__ = ["Contents", "contents_of", "virtual_files"]
+__all__ = ["Contents", "contents_of", "named_files", "virtual_files"]
 
 
 @dataclass
@@ -162,11 +162,29 @@ def _identity(item: Any) -> tuple[int, int]:
     return int(info.fileno), int(info.addr)
 
 
-def virtual_files(path: Path, dataset: Any) -> Mapping[Path, str]:
+def virtual_files(dataset: Any) -> Mapping[Path, str]:
     """The other files that a virtual dataset or external storage is put together from."""
     if dataset.is_virtual:
         names = {s.file_name: "is put together from" for s in dataset.virtual_sources()}
         names.pop(".", None)
     else:
         names = {name: "keeps its voxels in" for name, _, _ in dataset.external or ()}
-    return {path.parent / name: what for name, what in names.items()}
+    folder = Path(dataset.file.filename).parent  # a link may have led to it
+    return {folder / name: what for name, what in names.items()}
+
+
+def named_files(path: Path) -> list[Path]:
+    """The other files that links and datasets of an HDF5 file name; no link is followed."""
+    import h5py
+
+    found: list[Path] = []
+    with h5py.File(path, "r", locking="best-effort") as file:
+
+        def visit(name: str, link: Any) -> None:
+            if isinstance(link, h5py.ExternalLink):
+                found.append(path.parent / link.filename)
+            elif isinstance(link, h5py.HardLink) and isinstance(file[name], h5py.Dataset):
+                found.extend(virtual_files(file[name]))
+
+        file.visititems_links(visit)
+    return found

@@ -20,7 +20,14 @@ from volprep.sources.base import Array, Volume
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.slices import plane_header, read_plane
 
-__all__ = ["TileList", "TilePresence", "TileVolume", "open_source", "read_tile_list"]
+__all__ = [
+    "TileList",
+    "TilePresence",
+    "TileVolume",
+    "named_files",
+    "open_source",
+    "read_tile_list",
+]
 
 ROW, COLUMN = "{row}", "{column}"
 
@@ -212,7 +219,7 @@ def open_source(
     )  # fmt: skip
 
 
-def tile_files(path: Path) -> list[Path]:
+def named_files(path: Path) -> list[Path]:
     """The tiles that a JSON names and that are there; none of a JSON that describes no tiles."""
     try:
         tiles = read_tile_list(path)

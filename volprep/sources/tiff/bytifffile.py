@@ -17,7 +17,7 @@ from volprep.sources.external import may_follow, refuse_foreign
 from volprep.sources.tiff.pages import Pages, check_planes
 from volprep.sources.tiff.voxelsize import Resolution
 
-__all__ = ["pages_by_tifffile"]
+__all__ = ["named_files", "pages_by_tifffile"]
 
 _MASK = 4  # of tag 254: the page is a mask for another
 _BINARY_ONLY = re.compile(r"""<(?:\w+:)?BinaryOnly\b[^>]*\bMetadataFile\s*=\s*["']([^"']*)""")
@@ -148,6 +148,24 @@ def _description(path: Path, file: Any, keyframe: Any) -> str:
             "bring that file to the same folder, or save the image with its metadata",
         )
     return companion.read_text(encoding="utf-8", errors="replace")
+
+
+def named_files(path: Path) -> list[Path]:
+    """The files beside a TIFF that its OME metadata name: parts of the image, and metadata."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        description = file.pages[0].description
+    found = []
+    metadata = _BINARY_ONLY.search(description)
+    if metadata is not None:
+        companion = path.parent / Path(metadata[1]).name
+        found.append(companion)
+        if companion.is_file():
+            description = companion.read_text(encoding="utf-8", errors="replace")
+    if "<OME" in description or ":OME" in description:
+        found += [path.parent / name for name in _FILE_NAME.findall(description)]
+    return found
 
 
 def _without_ones(shape: Sequence[int], axes: str, keep: int) -> tuple[tuple[int, ...], str]:
