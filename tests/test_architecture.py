@@ -25,7 +25,7 @@ FLOORS = [
     ["warp", "ledger"],
     ["randomness", "compute", "kernels", "config"],
     ["findings"],
-    ["geometry", "codecs", "files"],
+    ["geometry", "codecs", "files", "places"],
     ["errors", "version"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -37,6 +37,7 @@ GUESTS = {
     "numba": {"kernels"},
     "torch": {"loader", "skeletons"},  # skeletons: lazily, for the documented tensors and .trch
     "zarr": {"sources", "store", "outputs"},
+    "tensorstore": {"sources"},
     "dask": {"compute"},
     "distributed": {"compute"},
 }
@@ -44,7 +45,10 @@ GUESTS = {
 LEFT = {
     ("__init__", "pipeline.prepare"),  # mypy takes the function of this name for the file
 }  # fmt: skip
-LIGHT = ["numpy", "torch", "numba", "zarr", "dask", "scipy", "skimage", "tifffile", "h5py"]
+LIGHT = [
+    "numpy", "torch", "numba", "zarr", "dask", "scipy", "skimage", "tifffile", "h5py",
+    "tensorstore",
+]  # fmt: skip
 
 
 def room_of(path: Path) -> str:

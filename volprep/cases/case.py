@@ -23,6 +23,7 @@ from volprep.cases.valid import ValidMask
 from volprep.errors import ConfigError, SourceError
 from volprep.findings import Finding
 from volprep.geometry import Box, Spacing3, three
+from volprep.places import path_of
 from volprep.sources import Volume, aligned, open_labels, open_volume
 
 __all__ = ["Case", "Cases", "FileRef", "Fold", "Geometry", "LabelKind", "did_you_mean"]
@@ -96,7 +97,7 @@ class FileRef:
         """The inverse of `to_dict`."""
         external = bool(values.get("allow_external", False))
         return cls(
-            Path(values["path"]), values.get("key"), values.get("axes"), external,
+            path_of(values["path"]), values.get("key"), values.get("axes"), external,
             values.get("time"),
         )  # fmt: skip
 

@@ -17,6 +17,7 @@ from volprep.cases.stacks import slice_findings
 from volprep.errors import ConfigError, SourceError
 from volprep.findings import Finding
 from volprep.geometry import Spacing3
+from volprep.places import path_of
 from volprep.sources import natural_key
 
 __all__ = ["cases_from_entries", "find_cases", "group_of"]
@@ -40,7 +41,7 @@ def find_cases(
     Parameters
     ----------
     root : path-like
-        A folder in one of `LAYOUTS`, one file (or Zarr store), or a ``.txt`` that
+        A folder in one of `LAYOUTS`, one file (or Zarr store, or URL), or a ``.txt`` that
         lists images, one a line.
     layout : str or None
         One of `LAYOUTS`; None tries them in their order.
@@ -66,7 +67,7 @@ def find_cases(
     ConfigError
         If an option cannot be understood.
     """
-    path = Path(root)
+    path = path_of(root)
     if not path.exists():
         raise SourceError(path, "no such file or folder", "check the path")
     if path.suffix.lower() == ".txt":
@@ -243,7 +244,7 @@ def _lines(path: Path) -> list[Path]:
         raise SourceError(
             path, f"cannot be read as a list ({error})", "write a path a line"
         ) from error
-    found = [path.parent / line.strip() for line in text.splitlines() if line.strip()]
+    found = [path.parent / path_of(line.strip()) for line in text.splitlines() if line.strip()]
     if not found:
         raise SourceError(path, "lists no file", "write a path a line")
     return found
@@ -281,7 +282,7 @@ def _entry_ref(entry: Mapping[str, Any], what: str, image: Path, root: Path) -> 
 
 
 def _existing(root: Path, path: str | Path) -> Path:
-    found = root / Path(path).expanduser()
+    found = root / path_of(path).expanduser()
     if not found.exists():
         raise SourceError(found, "no such file or folder", "check the path in the list of cases")
     return found

@@ -35,8 +35,8 @@ from volprep.findings import Finding
 from volprep.sources import (
     is_image_key,
     is_label_key,
+    is_volume_folder,
     is_volume_path,
-    is_zarr,
     list_datasets,
 )
 
@@ -184,7 +184,7 @@ LAYOUTS: dict[str, Callable[[Search], Cases | None]] = {
 def one_file(search: Search) -> Cases | None:
     """A single file or Zarr store: its own label inside, or a label file beside it."""
     path = search.root
-    if path.is_dir() and not is_zarr(path):
+    if path.is_dir() and not is_volume_folder(path):
         return None
     if not is_volume_path(path):
         raise SourceError(path, "not a volume", "give a TIFF, NIfTI, HDF5, Zarr, .npy or PNG")
@@ -304,7 +304,7 @@ def _container_case(search: Search, path: Path) -> tuple[Case | None, list[Findi
     mask = search.mask(path if search.mask_key else None)
     label_ref = search.label(path, label) if label else None
     case = Case(stem(path), (search.image(path, image),), label_ref, mask, skeletons)
-    used = {key.strip("/") for key in (image, label, search.mask_key) if key}
+    used = {key.strip("/") for key in (image, label, search.mask_key) if key is not None}
     idle = [key for key in keys if key not in used and not _is_level(key, used)]
     told = [] if not idle else [
         Finding(

@@ -9,7 +9,8 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 from volprep.errors import SourceError
-from volprep.sources import is_volume_path, is_zarr, natural_key, stem_of
+from volprep.places import is_remote
+from volprep.sources import is_volume_folder, is_volume_path, natural_key, stem_of
 
 __all__ = [
     "PLANE_SUFFIXES",
@@ -59,7 +60,7 @@ _ROLE_LAST = re.compile(rf"(?P<base>.+?)[._ -]{_ROLES}", re.IGNORECASE)
 _ROLE_FIRST = re.compile(rf"{_ROLES}[._ -](?P<base>.+)", re.IGNORECASE)
 _SKELETONS = re.compile(r"(?P<base>.+?)(\.labels\.tiff?)?\.skeletons(\.\w+)+", re.IGNORECASE)
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
-_CONTAINERS = frozenset({".h5", ".hdf5", ".hdf", ".zarr", ".npz"})
+_CONTAINERS = frozenset({".h5", ".hdf5", ".hdf", ".zarr", ".npz", ".zip", ".ozx"})
 
 
 def is_image_dir(name: str) -> bool:
@@ -79,7 +80,7 @@ def is_mask_dir(name: str) -> bool:
 
 def holds_datasets(path: Path) -> bool:
     """Whether a file can hold an image and its label at once."""
-    return path.suffix.lower() in _CONTAINERS or is_zarr(path)
+    return path.suffix.lower() in _CONTAINERS or is_volume_folder(path) or is_remote(path)
 
 
 def stem(path: Path) -> str:
@@ -88,7 +89,7 @@ def stem(path: Path) -> str:
     macOS stores names decomposed (NFD), everything else as typed (NFC): the same name for
     a user, two for `==`.
     """
-    name = path.name if path.is_dir() and not is_zarr(path) else stem_of(path)
+    name = path.name if path.is_dir() and not is_volume_folder(path) else stem_of(path)
     return unicodedata.normalize("NFC", name)
 
 
@@ -266,7 +267,7 @@ def entries_in(folder: Path | None) -> list[Path]:
 
 def subfolders_of(folder: Path | None) -> list[Path]:
     """The folders in a folder that are no Zarr stores, in natural order."""
-    return [path for path in visible_in(folder) if path.is_dir() and not is_zarr(path)]
+    return [path for path in visible_in(folder) if path.is_dir() and not is_volume_folder(path)]
 
 
 def visible_in(folder: Path | None) -> list[Path]:

@@ -13,7 +13,7 @@ from volprep.cases.naming import PLANE_SUFFIXES, gaps_in, running_numbers, stem,
 from volprep.cases.search import Search, some
 from volprep.errors import SourceError
 from volprep.findings import Finding
-from volprep.sources import is_zarr, open_volume, slice_files
+from volprep.sources import is_volume_folder, open_volume, slice_files
 
 __all__ = ["is_stack", "slice_findings"]
 
@@ -165,7 +165,7 @@ def _beside_folder(folder: Path, files: Sequence[Path]) -> list[int] | None:
 
 
 def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not is_zarr(path)
+    return path.is_dir() and not is_volume_folder(path)
 
 
 def _plane(path: Path) -> tuple[int, int] | None:

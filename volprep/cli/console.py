@@ -6,8 +6,22 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["print_json", "print_table", "say", "shape_text", "spacing_text", "stage"]
+from volprep.errors import ConfigError
+from volprep.places import is_remote, path_of
+
+__all__ = ["local", "print_json", "print_table", "say", "shape_text", "spacing_text", "stage"]
+
+
+def local(path: Path, option: str) -> Path:
+    """What a command writes to; ConfigError where that is a URL."""
+    if is_remote(path_of(path)):
+        raise ConfigError(
+            f"{option}: {path_of(path)} is a URL, and what is written goes to a disk of this "
+            "machine; give a folder, and copy it to the store when it is done"
+        )
+    return path
 
 
 def print_json(content: object) -> None:

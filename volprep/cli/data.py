@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from volprep.cli.app import Set, app
-from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text, stage
+from volprep.cli.console import local, print_json, print_table, say, shape_text, spacing_text, stage
 from volprep.errors import ConfigError, DataCheckError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Source = Annotated[Path, typer.Argument(help="A config, or a folder (or file) of volumes.")]
+Source = Annotated[Path, typer.Argument(help="A config, or a folder (or file or URL) of volumes.")]
 LabelDir = Annotated[
     str | None, typer.Option(help="Name of the label folder, where there are several.")
 ]
@@ -33,7 +33,7 @@ Slices = Annotated[
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Argument(help="Folder (or file) with volumes and labels.")],
+    data: Annotated[Path, typer.Argument(help="Folder (or file or URL) with volumes and labels.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The YAML to write.")] = Path(
         "volprep.yaml"
     ),
@@ -57,6 +57,9 @@ def init(
     from volprep import pipeline
     from volprep.store import write_text
 
+    for path, option in ((out, "--out"), (patches, "--patches")):
+        if path is not None:
+            local(path, option)
     if out.exists() and not force:
         raise ConfigError(f"{out}: exists; add --force to overwrite it, or give another --out")
     options: dict[str, Any] = {
@@ -85,7 +88,7 @@ def init(
 @app.command()
 def check(
     source: Annotated[
-        Path | None, typer.Argument(help="A config, or a folder (or file) of volumes.")
+        Path | None, typer.Argument(help="A config, or a folder (or file or URL) of volumes.")
     ] = None,
     image_dir: ImageDir = None,
     label_dir: LabelDir = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from volprep.cli.app import Executor, Scheduler, Set, app
-from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text, stage
+from volprep.cli.console import local, print_json, print_table, say, shape_text, spacing_text, stage
 from volprep.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -174,7 +174,7 @@ def _settings(
     )
     output = settings.output
     if out is not None:
-        output = output.model_copy(update={"dir": out.resolve()})
+        output = output.model_copy(update={"dir": local(out, "--out").resolve()})
     return settings.model_copy(update={"output": output, "compute": compute})
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volprep.cli.app import Executor, Scheduler, Set, app
-from volprep.cli.console import print_json, print_table, stage
+from volprep.cli.console import local, print_json, print_table, stage
 from volprep.errors import ConfigError
 
 
@@ -74,7 +74,7 @@ def bake_skeletons(
         labels=labels,
         key=key,
         spacing=spacing,
-        out=out,
+        out=local(out, "--out"),
         workers=workers,
         executor=executor,
         scheduler=scheduler,

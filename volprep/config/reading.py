@@ -20,6 +20,7 @@ from volprep.config.mistakes import mistakes
 from volprep.config.sections import Config
 from volprep.config.training import TrainingConfig
 from volprep.errors import ConfigError
+from volprep.places import path_of
 
 __all__ = [
     "canonical_json",
@@ -389,7 +390,7 @@ def _absolute(base: Path, path: Path) -> Path:
             f"{path}: the environment variable {match[0]} is not set; set it or write the path out"
         )
     try:
-        return (base / Path(text).expanduser()).resolve()
+        return (base / path_of(text).expanduser()).resolve()
     except RuntimeError as error:  # a link that leads to itself, or no home
         raise ConfigError(f"{path}: {error}; correct the path") from None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,8 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from volprep.config.values import parse_memory, parse_spacing
+from volprep.config.values import local_folder, parse_memory, parse_spacing
 from volprep.findings import TABLE
+from volprep.places import path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ Count3 = Annotated[
     tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt],
     Wanted("three whole numbers (z, y, x), 0 or above"),
 ]
+Place = Annotated[Path, AfterValidator(path_of)]
+LocalFolder = Annotated[Path, AfterValidator(local_folder)]
 Weights3 = Annotated[tuple[float, float, float], Wanted("three numbers (z, y, x)")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Values = Annotated[
@@ -83,11 +87,13 @@ class CaseConfig(Section):
     name: str | None = Field(
         None, description="Its name; the image's stem if not given.", examples=["ovule_3"]
     )
-    image: Path | list[Path] = Field(
+    image: Place | list[Place] = Field(
         description="The image file, or one file per channel.", examples=["raw/ovule_3.tif"]
     )
-    label: Path | None = Field(None, description="The label file.", examples=["labels/ovule_3.tif"])
-    mask: Path | None = Field(
+    label: Place | None = Field(
+        None, description="The label file.", examples=["labels/ovule_3.tif"]
+    )
+    mask: Place | None = Field(
         None,
         description="Valid mask: non-zero where labels are to be used.",
         examples=["labels/ovule_3_annotated.tif"],
@@ -186,8 +192,8 @@ class RegionConfig(Section):
 class DataConfig(Section):
     """Where the volumes and labels are, and how to read them."""
 
-    root: Path | None = Field(
-        None, description="Folder (or file) to look for cases in.", examples=["raw"]
+    root: Place | None = Field(
+        None, description="Folder, file or URL to look for cases in.", examples=["raw"]
     )
     layout: str | None = Field(
         None, description="Force a layout instead of recognising it.", examples=["nnunet"]
@@ -574,7 +580,9 @@ class SkeletonConfig(Section):
 class OutputConfig(Section):
     """Where the patch set is written."""
 
-    dir: Path = Field(Path("patches"), description="Folder of the patch set.", examples=["patches"])
+    dir: LocalFolder = Field(
+        Path("patches"), description="Folder of the patch set.", examples=["patches"]
+    )
     compression: Literal["lz4", "zstd", "none"] = Field("lz4", description="Of the patches.")
     targets: Literal["load", "store"] = Field(
         "load", description="When targets are made: as samples are loaded, or kept in the set, too."

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from volprep.geometry import to_micrometres
+from volprep.places import is_remote, path_of
 
-__all__ = ["parse_memory", "parse_spacing"]
+__all__ = ["local_folder", "parse_memory", "parse_spacing"]
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4,
           "ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}  # fmt: skip
@@ -61,3 +63,13 @@ def parse_spacing(value: object) -> tuple[float, float, float] | None:
     if not all(0 < n < float("inf") for n in (z, y, x)):
         raise ValueError("is no spacing, which must be positive; write it like [0.3, 0.1, 0.1]")
     return z, y, x
+
+
+def local_folder(path: Path) -> Path:
+    """A folder on a disk of this machine; a URL is refused."""
+    if is_remote(path_of(path)):
+        raise ValueError(
+            "patch sets and volumes are written to a disk of this machine; give a folder, and "
+            "copy it to the store when it is done"
+        )
+    return path

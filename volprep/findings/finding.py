@@ -10,6 +10,7 @@ from typing import Any
 
 from volprep.errors import DataCheckError
 from volprep.findings.table import TABLE, Level
+from volprep.places import path_of
 
 __all__ = ["LEVELS", "Finding", "Note", "Rules", "by_level", "explain", "raise_on_errors"]
 
@@ -56,7 +57,8 @@ class Finding:
         level: Level | None = None,
     ) -> None:
         kind = TABLE[name]
-        values = (name, found, todo or kind.todo, case, path, level or kind.level)
+        place = None if path is None else path_of(path)
+        values = (name, found, todo or kind.todo, case, place, level or kind.level)
         for field, value in zip(self.__slots__, values, strict=True):
             object.__setattr__(self, field, value)
 

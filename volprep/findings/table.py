@@ -103,6 +103,14 @@ TABLE: dict[str, Kind] = {
         why="Read as its metadata say, every voxel of the array would be the fill value.",
         example="an old nested Zarr v2 store whose .zarray has no dimension_separator",
     ),
+    "chunks-unlisted": Kind(
+        "info",
+        wanted="a store that lists what it holds, as S3 and Google Cloud Storage do",
+        todo="nothing, as long as nobody writes there; else read it from a bucket or a disk",
+        why="A web server gives files by name alone: of inputs there only the metadata are known "
+        "again, and a chunk that is exchanged between two runs is not noticed.",
+        example="data: {root: https://host/em.zarr}",
+    ),
     "clip-collapses": Kind(
         "warning",
         wanted="bounds that leave a range",

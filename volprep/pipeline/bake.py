@@ -15,6 +15,7 @@ from volprep.ledger import Ledger
 from volprep.pipeline.baked import BakedCase, BakeOptions, BakeSummary
 from volprep.pipeline.inputs import compute_with, engine_of, list_cases, load_target
 from volprep.pipeline.reporting import Reporter, silent
+from volprep.places import path_of
 from volprep.sources import stem_of
 
 __all__ = ["bake_skeletons", "case_of_labels", "run_bake"]
@@ -52,7 +53,7 @@ def run_bake(
     """
     section, compute = SkeletonConfig.model_validate({}), None
     if labels is not None:
-        cases: Sequence[Case] = [case_of_labels(labels, key, _lengths("spacing", spacing))]
+        cases: Sequence[Case] = [case_of_labels(path_of(labels), key, _lengths("spacing", spacing))]
     elif config is not None:
         settings = load_target(config, changes=changes)
         section, cases = settings.skeletons, list_cases(settings).items

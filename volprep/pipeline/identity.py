@@ -14,7 +14,8 @@ from volprep.compute import run_units
 from volprep.errors import SourceError
 from volprep.ledger import Unit, key_of
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.sources import files_of
+from volprep.places import is_remote
+from volprep.sources import files_of, stored_objects
 
 __all__ = ["Input", "Inputs", "Trust", "paths_of", "read_inputs"]
 
@@ -34,7 +35,8 @@ class Input:
     path : Path
     sha256 : str
         Of the content; of a folder, of the names and contents of all files in it; of the JSON
-        of a tiled volume, of its tiles, too.
+        of a tiled volume, of its tiles, too. Of what lies behind a URL, of the names of all its
+        objects and what the store calls their present content (`stored_objects`).
     states : tuple
         Of each file, as the system tells.
     """
@@ -67,7 +69,8 @@ class Input:
             If its content is another, or it is gone.
         """
         try:
-            if _states(self.path) == self.states or _hash(self.path) == self.sha256:
+            states = _states(self.path)
+            if states == self.states or _hash(self.path, states) == self.sha256:
                 return
         except OSError:
             pass
@@ -149,9 +152,11 @@ def read_inputs(
             try:
                 states = _states(path)
                 found = Input(path, "", states)
-                noted = known(str(path)) if trust == "mtime" else None
+                # What lies behind a URL has no time here; to look at it is to identify it.
+                trusted = trust == "mtime" and not is_remote(path)
+                noted = known(str(path)) if trusted else None
                 if noted is None or found.facts != {k: noted.get(k) for k in found.facts}:
-                    noted = {"sha256": _hash(path)}
+                    noted = {"sha256": _hash(path, states)}
             except OSError as error:
                 raise SourceError(path, error.strerror or str(error), "check the file") from None
             advance(1)
@@ -161,6 +166,8 @@ def read_inputs(
 
 
 def _states(path: Path) -> tuple[_State, ...]:
+    if is_remote(path):
+        return tuple((f"{name} {version}", 0, 0, 0, 0) for name, version in stored_objects(path))
     states = []
     for file in files_of(path):
         found = file.stat()
@@ -170,8 +177,12 @@ def _states(path: Path) -> tuple[_State, ...]:
     return tuple(states)
 
 
-def _hash(path: Path) -> str:
+def _hash(path: Path, states: Iterable[_State]) -> str:
     digest = hashlib.sha256()
+    if is_remote(path):
+        for name, *_ in states:
+            digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        return digest.hexdigest()
     for file in files_of(path):
         if file != path:
             digest.update(_name(file, path).encode() + b"\0")

@@ -35,6 +35,7 @@ from volprep.exports import create_exporter
 from volprep.findings import Finding
 from volprep.headers import list_volumes
 from volprep.pipeline.augmentation import check_augment
+from volprep.places import path_of
 from volprep.sources import stem_of
 from volprep.splits import Twins, find_twins
 from volprep.targets import targets_from_config
@@ -63,7 +64,7 @@ def load_target(
     Parameters
     ----------
     path : Path
-        ``.yaml`` and ``.yml`` are configs, anything else is data.
+        ``.yaml`` and ``.yml`` are configs, anything else is data: a folder, a file, a URL.
     plan : mapping or None
         Keys of ``plan:`` that win over the file's.
     masks : Path or None
@@ -73,6 +74,7 @@ def load_target(
     **data
         Keys of ``data:`` for a folder; None leaves one out.
     """
+    path = path_of(path)
     given = {name: value for name, value in data.items() if value is not None}
     changed = parse_changes(changes)
     if is_config(path):

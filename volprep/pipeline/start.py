@@ -17,6 +17,7 @@ from volprep.errors import SourceError
 from volprep.findings import raise_on_errors
 from volprep.pipeline.augmentation import starting_augment
 from volprep.pipeline.inputs import list_cases, load_target
+from volprep.places import is_remote, path_of
 from volprep.sampling import ForegroundIndex
 
 __all__ = ["LabelGuess", "guess_label_kind", "start", "starting_yaml"]
@@ -215,6 +216,9 @@ def _entry(name: str, value: object, indent: int) -> list[str]:
 
 def _relative(path: Path, base: Path) -> str:
     """From the config's folder, so that both can be moved together."""
+    place = path_of(path)
+    if is_remote(place):
+        return str(place)
     return Path(os.path.relpath(path.resolve(), base)).as_posix()
 
 

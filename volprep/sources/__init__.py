@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from volprep.errors import SourceError
+from volprep.places import ARCHIVES, is_remote, path_of
 from volprep.sources.aligned import aligned
 from volprep.sources.array import ArrayVolume
 from volprep.sources.axes import Layout, time_point
@@ -26,17 +27,16 @@ from volprep.sources.labels import LabelVolume
 from volprep.sources.named import files_of
 from volprep.sources.names import (
     SUFFIXES,
+    is_volume_folder,
     is_volume_path,
-    is_zarr,
     kind_of,
     natural_key,
     slice_files,
     stem_of,
 )
 from volprep.sources.passes import gather
-from volprep.sources.place import RemotePlace, place_of
 from volprep.sources.placement import Difference, Placement, difference
-from volprep.sources.sniff import check_place, content_error
+from volprep.sources.sniff import check_place, content_error, stored_kind
 from volprep.sources.wrapped import WrappedVolume
 
 __all__ = [
@@ -60,14 +60,15 @@ __all__ = [
     "gather",
     "is_image_key",
     "is_label_key",
+    "is_volume_folder",
     "is_volume_path",
-    "is_zarr",
     "list_datasets",
     "natural_key",
     "open_labels",
     "open_volume",
     "slice_files",
     "stem_of",
+    "stored_objects",
     "tile_files",
 ]
 
@@ -96,8 +97,9 @@ def open_volume(
     Parameters
     ----------
     path : path-like
-        A TIFF, NIfTI, HDF5, Zarr, ``.npy``, ``.npz``, PNG or JPEG file, a
-        folder of slices, or the JSON of a tiled volume.
+        A TIFF, NIfTI, HDF5, Zarr, N5, precomputed, ``.npy``, ``.npz``, PNG or JPEG file, a
+        folder of slices, or the JSON of a tiled volume; of Zarr, N5 and precomputed volumes
+        also a URL: ``s3://``, ``gs://``, ``https://``, ``http://``.
     key : str or None
         The dataset inside an HDF5, Zarr or ``.npz`` container. None takes the only one,
         or the one that is called as images are (``raw``, ``image``, ``main``, ...).
@@ -175,9 +177,9 @@ def list_datasets(path: str | Path, *, allow_external: bool | None = None) -> li
     SourceError
         If it cannot be read.
     """
-    place = Path(path)
-    kind = _kind(place)
-    if kind not in ("hdf5", "zarr", "npy"):
+    place = path_of(path)
+    kind, place = _kind(place, None)
+    if kind not in ("hdf5", "zarr", "npy", "n5", "precomputed"):
         return []
     options = {"allow_external": allow_external} if kind in _LINKING else {}
     try:
@@ -185,6 +187,38 @@ def list_datasets(path: str | Path, *, allow_external: bool | None = None) -> li
     except SourceError as error:
         raise content_error(place, kind, error) from error
     return sorted((Dataset(*entry) for entry in found), key=lambda d: natural_key(d.key))
+
+
+def stored_objects(path: Path) -> list[tuple[str, str]]:
+    """What lies behind a URL: names, and what the store calls the present content of each.
+
+    Parameters
+    ----------
+    path : RemotePath
+        A container or an array.
+
+    Returns
+    -------
+    list of (str, str)
+        The second is the store's own mark (an ETag of S3, a generation of Google's). Where the
+        store lists what it holds, every object; of more than 20,000 only as many and the
+        metadata have a mark, and the others an empty one. A web server lists nothing: of the
+        metadata there is their content, and of the voxels nothing, so that a chunk that is
+        exchanged there is not noticed.
+
+    Raises
+    ------
+    SourceError
+        If nothing is there, or it cannot be reached.
+    """
+    from volprep.sources import cloud
+
+    found = cloud.contents(path)
+    if found is None:
+        return cloud.metadata_of(path)
+    if not found:
+        raise SourceError(path, "does not exist", "check the URL")
+    return [(name, mark) for name, mark in found]
 
 
 def tile_files(path: Path) -> list[Path]:
@@ -211,25 +245,26 @@ def _open(
     *,
     labels: bool,
 ) -> Volume:
-    path = place_of(given)
-    if isinstance(path, RemotePlace):
-        from volprep.sources import zarr
-
-        return zarr.open_remote(path, key, axes, labels=labels)
-    kind = _kind(path)
+    kind, path = _kind(path_of(given), key)
     reader = import_module(f"volprep.sources.{kind}")
     options = {"allow_external": allow_external} if kind in _LINKING else {}
     try:
         volume: Volume = reader.open_source(path, key, axes, labels=labels, **options)
     except SourceError as error:
         raise content_error(path, kind, error) from error
+    volume.path = path_of(given)  # of an archive the file, not the folder in it
     return volume
 
 
-def _kind(path: Path) -> str:
+def _kind(path: Path, key: str | None) -> tuple[str, Path]:
+    """The module that reads a path, and where in it the volume begins."""
+    if is_remote(path):
+        return stored_kind(path, key)
     check_place(path)
     kind = kind_of(path)
+    if path.suffix.lower() in ARCHIVES and path.is_file() and kind is not None:
+        return stored_kind(path, key)
     if kind is None:
         known = ", ".join(sorted({s for s in SUFFIXES if s.count(".") == 1}))
         raise SourceError(path, "is of no known format", f"give one of {known}, or a folder")
-    return kind
+    return kind, path

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from volprep.errors import SourceError, VolprepError
 from volprep.findings import Note
 from volprep.geometry import Box, Shape3, Spacing3
+from volprep.places import path_of
 from volprep.sources.axes import Layout
 from volprep.sources.openfiles import OPEN, next_serial
 from volprep.sources.placement import Placement
@@ -191,7 +192,7 @@ class Volume(ABC):
         notes: Sequence[Note] = (),
         placement: Placement | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = path_of(path)
         self.key = key
         self.axes = layout.axes
         self.shape = layout.shape

@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from volprep.errors import SourceError
 from volprep.findings import Note
 from volprep.geometry import Spacing3, to_micrometres
 from volprep.sources.axes import Layout
-from volprep.sources.place import Place
 from volprep.sources.placement import Placement
 from volprep.sources.zarrarray import read_attributes
 
@@ -75,14 +74,14 @@ class _Transform:
         return _Transform(scale, offset, (*self.other, *after.other))
 
 
-def ome_attributes(folder: Place) -> Mapping[str, Any]:
+def ome_attributes(folder: Path) -> Mapping[str, Any]:
     """The OME metadata of a group: from version 0.5 on they lie under ``ome``."""
     attributes = read_attributes(folder)
     ome = attributes.get("ome")
     return ome if isinstance(ome, dict) else attributes
 
 
-def clean_key(path: Place, key: str) -> str:
+def clean_key(path: Path, key: str) -> str:
     """A key without slashes around it; one that leads out of the folder is refused."""
     parts = PurePosixPath(key.strip("/")).parts
     if ".." in parts:
@@ -90,7 +89,7 @@ def clean_key(path: Place, key: str) -> str:
     return "/".join(parts)
 
 
-def levels_of(folder: Place) -> list[Level]:
+def levels_of(folder: Path) -> list[Level]:
     """The levels of the first multiscale image of a group, the finest first.
 
     Raises
@@ -181,7 +180,7 @@ def placement_of(level: Level | None) -> Placement | None:
 
 
 def _axes(
-    folder: Place, where: str, image: Mapping[str, Any], own: Any
+    folder: Path, where: str, image: Mapping[str, Any], own: Any
 ) -> tuple[str, tuple[str | None, ...]]:
     """Letters and units of the axes: of the image, or of the system that a level leads to."""
     named, key = image.get("axes"), "axes"
@@ -207,7 +206,7 @@ def _letter(axis: Mapping[str, Any]) -> str:
     return _LETTERS.get(kind) or str(axis["name"]).upper()[:1]
 
 
-def _transform(folder: Place, where: str, entries: Any, count: int) -> _Transform:
+def _transform(folder: Path, where: str, entries: Any, count: int) -> _Transform:
     """A list of transformations, one after the other."""
     found = _Transform()
     for entry in entries or []:
@@ -224,7 +223,7 @@ def _transform(folder: Place, where: str, entries: Any, count: int) -> _Transfor
 
 
 def _vector(
-    folder: Place, where: str, kind: str, entry: Mapping[str, Any], count: int
+    folder: Path, where: str, kind: str, entry: Mapping[str, Any], count: int
 ) -> tuple[float, ...]:
     try:
         values = tuple(float(v) for v in entry[kind])
@@ -235,7 +234,7 @@ def _vector(
     return values
 
 
-def _bad(folder: Place, key: str, what: str) -> SourceError:
+def _bad(folder: Path, key: str, what: str) -> SourceError:
     return SourceError(folder, f"its OME metadata cannot be used: {key} {what}", "correct the key")
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from volprep.places import ARCHIVES, is_remote
 from volprep.sources.base import reading
 
 __all__ = [
+    "MARKS",
     "SUFFIXES",
     "Kind",
+    "is_volume_folder",
     "is_volume_path",
-    "is_zarr",
     "kind_of",
     "natural_key",
     "slice_files",
@@ -23,7 +25,8 @@ Kind = str
 #: Suffix to the module of this family that reads it; compound suffixes come first.
 SUFFIXES: dict[str, Kind] = {
     ".ome.tiff": "tiff", ".ome.tif": "tiff", ".ome.btf": "tiff", ".ome.tf8": "tiff",
-    ".nii.gz": "nifti", ".ome.zarr": "zarr",
+    ".nii.gz": "nifti", ".ome.zarr.zip": "zarr", ".zarr.zip": "zarr", ".ome.zarr": "zarr",
+    ".ozx": "zarr", ".n5": "n5", ".precomputed": "precomputed",
     ".tiff": "tiff", ".tif": "tiff", ".btf": "tiff", ".tf8": "tiff", ".lsm": "tiff",
     ".nii": "nifti", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".zarr": "zarr",
     ".npy": "npy", ".npz": "npy",
@@ -31,7 +34,13 @@ SUFFIXES: dict[str, Kind] = {
     ".json": "tiles",
 }  # fmt: skip
 
-_ZARR_MARKS = ("zarr.json", ".zarray", ".zgroup")
+#: Kinds of folders by the files in them, and what one of a common name must hold.
+MARKS: dict[Kind, dict[str, bytes]] = {
+    "zarr": {"zarr.json": b"", ".zarray": b"", ".zgroup": b""},
+    "precomputed": {"info": b'"scales"'},
+    "n5": {"attributes.json": b'"n5"'},
+}
+_FOLDERS = tuple(MARKS)
 
 
 def natural_key(name: str | Path) -> tuple[tuple[int, int, str], ...]:
@@ -71,38 +80,57 @@ def stem_of(path: str | Path) -> str:
     return name[: len(name) - len(suffix)] if suffix else name
 
 
-def is_zarr(path: str | Path) -> bool:
-    """Whether a folder is a Zarr array or group: by its suffix or by the metadata in it."""
-    folder = Path(path)
-    if not folder.is_dir():
-        return False
-    return _suffix(folder.name) in (".zarr", ".ome.zarr") or any(
-        (folder / mark).is_file() for mark in _ZARR_MARKS
-    )
+def is_volume_folder(path: str | Path) -> bool:
+    """Whether a folder is one volume or container: Zarr, N5 or precomputed, by name or metadata."""
+    return _folder_kind(Path(path)) is not None
 
 
 def is_volume_path(path: str | Path) -> bool:
-    """Whether a path looks like one volume: a file with a known suffix, or a Zarr folder.
+    """Whether a path looks like one volume: a file with a known suffix, a Zarr folder, a URL.
 
     A folder of slices is not: whether its pictures are one stack or many images is
     for the caller to decide.
     """
+    if is_remote(path):
+        return True
     place = Path(path)
     if place.is_dir():
-        return is_zarr(place)
+        return is_volume_folder(place)
     suffix = _suffix(place.name)
     if suffix == ".json":
         return _lists_tiles(place)
-    return suffix is not None and SUFFIXES[suffix] != "zarr"
+    return suffix is not None and (SUFFIXES[suffix] not in _FOLDERS or suffix.endswith(ARCHIVES))
 
 
 def kind_of(path: str | Path) -> Kind | None:
     """The module of this family that reads `path`; None where there is none."""
     place = Path(path)
     if place.is_dir():
-        return "zarr" if is_zarr(place) else "slices"
+        return _folder_kind(place) or "slices"
     suffix = _suffix(place.name)
     return None if suffix is None else SUFFIXES[suffix]
+
+
+def _folder_kind(folder: Path) -> Kind | None:
+    """The module that reads a folder as one volume; None where it is none."""
+    if not folder.is_dir():
+        return None
+    suffix = _suffix(folder.name)
+    if suffix is not None and SUFFIXES[suffix] in _FOLDERS:
+        return SUFFIXES[suffix]
+    for kind, marks in MARKS.items():
+        for name, word in marks.items():
+            if (folder / name).is_file() and (not word or word in _head(folder / name)):
+                return kind
+    return None
+
+
+def _head(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(1 << 16)
+    except OSError:
+        return b""
 
 
 def slice_files(folder: str | Path) -> list[Path]:

@@ -1,80 +1,27 @@
-"""A place that data are read from: a path, or a URL that fsspec knows.
+"""What readers of chunked formats ask of a place: read a file, list a folder.
 
-What readers of chunked formats ask of a place stands here: read all of it, read a range, list
-it, and say what state it is in. Formats that go through these functions read from object
-stores as they read from a disk.
+A place is a path. What lies behind a URL or in a zip archive is asked of its store
+(`volprep.sources.cloud`), all else of the disk, so that formats that go through these
+functions are read from object stores as from a disk.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from volprep.errors import MissingDependencyError
+from volprep.places import ARCHIVES, is_remote
 from volprep.sources.base import stored_bytes
 
-__all__ = ["Entry", "Place", "RemotePlace", "State", "entries", "place_of", "read", "read_range",
-           "state"]  # fmt: skip
+__all__ = ["Entry", "State", "entries", "is_stored", "read", "read_range", "state"]
 
 Bytes = bytes | npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class RemotePlace:
-    """A file or folder behind a URL, with as much of a path's manners as readers need."""
-
-    url: str
-
-    def __truediv__(self, name: str | PurePosixPath) -> RemotePlace:
-        """What lies below."""
-        text = str(name).strip("/")
-        return RemotePlace(f"{self.url.rstrip('/')}/{text}") if text not in ("", ".") else self
-
-    def __str__(self) -> str:
-        return self.url
-
-    @property
-    def name(self) -> str:
-        """The last part."""
-        return self.url.rstrip("/").rpartition("/")[2]
-
-    @property
-    def parents(self) -> tuple[RemotePlace, ...]:
-        """The folders above, the nearest first."""
-        protocol, _, rest = self.url.rstrip("/").partition("://")
-        parts = rest.split("/")
-        above = ["/".join(parts[:n]) for n in range(len(parts) - 1, 0, -1)]
-        return tuple(RemotePlace(f"{protocol}://{text}") for text in above)
-
-    def relative_to(self, other: RemotePlace) -> PurePosixPath:
-        """The way from a folder above."""
-        return PurePosixPath(self.url.removeprefix(f"{other.url.rstrip('/')}/"))
-
-    def resolve(self) -> RemotePlace:
-        """Itself: object stores have no links."""
-        return self
-
-    @cached_property
-    def store(self) -> Any:
-        """The file system of fsspec."""
-        try:
-            import fsspec
-        except ImportError as error:
-            raise MissingDependencyError("fsspec", "remote") from error
-        return fsspec.core.url_to_fs(self.url)[0]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url}
-
-
-Place = Path | RemotePlace
+_GONE = (FileNotFoundError, NotADirectoryError)
 
 
 class Entry(NamedTuple):
@@ -91,72 +38,74 @@ class State(NamedTuple):
     version: str
 
 
-def place_of(text: str | Path) -> Place:
-    """The place that a path or URL means."""
-    return RemotePlace(str(text)) if "://" in str(text) else Path(text)
+def is_stored(place: Path) -> bool:
+    """Whether a place lies in a store: behind a URL, or in a zip archive."""
+    if is_remote(place):
+        return True
+    return any(
+        folder.suffix.lower() in ARCHIVES and folder.is_file() for folder in (place, *place.parents)
+    )
 
 
-def read(place: Place) -> bytes | None:
+def read(place: Path) -> bytes | None:
     """All bytes of a file; None where there is none."""
+    if is_stored(place):
+        from volprep.sources import cloud
+
+        return cloud.read(place)
     try:
-        if isinstance(place, Path):
-            return place.read_bytes()
-        data: bytes = place.store.cat_file(place.url)
-    except (FileNotFoundError, NotADirectoryError):
+        return place.read_bytes()
+    except (*_GONE, IsADirectoryError):
         return None
-    return data
 
 
-def read_range(place: Place, start: int = 0, size: int | None = None) -> Bytes | None:
-    """Some bytes of a file, fewer at its end; None where there is no such file.
+def read_range(file: Path, start: int = 0, size: int | None = None) -> Bytes | None:
+    """Some bytes of a file on a disk, fewer at its end; None where there is no such file.
 
     Parameters
     ----------
-    place : Path or RemotePlace
-        The file.
+    file : Path
     start : int
         Where they begin; negative from the end.
     size : int or None
         How many; None takes what is left.
     """
     try:
-        if isinstance(place, Path):
-            with place.open("rb") as file:
-                whole = os.fstat(file.fileno()).st_size
-                first = max(0, whole + start) if start < 0 else min(start, whole)
-                left = whole - first
-                return stored_bytes(file.fileno(), left if size is None else min(size, left), first)
-        end = None if size is None or (start < 0 and start + size >= 0) else start + size
-        data: bytes = place.store.cat_file(place.url, start=start, end=end)
-    except (FileNotFoundError, NotADirectoryError):
+        with file.open("rb") as stream:
+            whole = os.fstat(stream.fileno()).st_size
+            first = max(0, whole + start) if start < 0 else min(start, whole)
+            left = whole - first
+            return stored_bytes(stream.fileno(), left if size is None else min(size, left), first)
+    except _GONE:
         return None
-    return data
 
 
-def entries(place: Place) -> Iterator[Entry]:
-    """What a folder holds, in no order; nothing where there is no such folder."""
+def entries(place: Path) -> Iterator[Entry]:
+    """What a folder holds, in no order; nothing where there is no such folder.
+
+    Raises
+    ------
+    SourceError
+        If it lies in a store that does not list what it holds: a web server.
+    """
+    if is_stored(place):
+        from volprep.sources import cloud
+
+        for name, is_folder in cloud.entries(place):
+            yield Entry(name, is_folder)
+        return
     try:
-        if isinstance(place, Path):
-            with os.scandir(place) as found:
-                for entry in found:
-                    yield Entry(entry.name, entry.is_dir())
-            return
-        for told in place.store.ls(place.url, detail=True):
-            name = told["name"].rstrip("/").rpartition("/")[2]
-            yield Entry(name, told["type"] == "directory")
-    except (FileNotFoundError, NotADirectoryError):
+        with os.scandir(place) as found:
+            for entry in found:
+                yield Entry(entry.name, entry.is_dir())
+    except _GONE:
         return
 
 
-def state(place: Place) -> State | None:
-    """Size and version of a file; None where there is none."""
+def state(file: Path) -> State | None:
+    """Size and version of a file on a disk; None where there is none."""
     try:
-        if isinstance(place, Path):
-            found = place.stat()
-            return State(found.st_size, str(found.st_mtime_ns))
-        told = place.store.info(place.url)
-    except (FileNotFoundError, NotADirectoryError):
+        found = file.stat()
+    except _GONE:
         return None
-    version = next((told[k] for k in ("ETag", "etag", "mtime", "LastModified", "created")
-                    if k in told), "")  # fmt: skip
-    return State(int(told.get("size") or 0), str(version))
+    return State(found.st_size, str(found.st_mtime_ns))

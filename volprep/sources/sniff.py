@@ -8,8 +8,11 @@ import stat
 from pathlib import Path
 
 from volprep.errors import SourceError
+from volprep.places import ARCHIVES
+from volprep.sources.names import MARKS
+from volprep.sources.place import entries, read
 
-__all__ = ["check_place", "content_error"]
+__all__ = ["check_place", "content_error", "stored_kind"]
 
 _HEAD = 1024
 #: First bytes to what they begin, the kind of reader for it, and the suffix it should have.
@@ -70,6 +73,38 @@ def check_place(path: Path) -> None:
     kinds = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
     what = kinds.get(stat.S_IFMT(mode), "device")
     raise SourceError(path, f"is a {what} and no file", "leave it out, or give a file")
+
+
+def stored_kind(path: Path, key: str | None) -> tuple[str, Path]:
+    """The reader for what lies behind a URL or in an archive, and where it begins.
+
+    Parameters
+    ----------
+    path : Path
+    key : str or None
+        An array in it: a container may have no metadata of its own.
+
+    Raises
+    ------
+    SourceError
+        If no metadata of a chunked format is there.
+    """
+    places = [path]
+    if path.suffix.lower() in ARCHIVES:  # of a folder they hold the folder, or what is in it
+        inside = [e.name for e in entries(path) if e.is_folder]
+        places += [path / inside[0]] if len(inside) == 1 else []
+    for place in places:
+        for folder in (place, place / key.strip("/")) if key else (place,):
+            for kind, marks in MARKS.items():
+                for name, word in marks.items():
+                    data = read(folder / name)
+                    if data is not None and (word in data or kind == "n5"):
+                        return kind, place
+    raise SourceError(
+        path,
+        "holds no Zarr, N5 or precomputed volume",
+        "check the path; files of other formats are read from a disk: copy them",
+    )
 
 
 def content_error(path: Path, kind: str, error: SourceError) -> SourceError:

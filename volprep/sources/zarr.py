@@ -1,8 +1,8 @@
-"""Zarr and OME-Zarr folders: which array is meant, its axes and its spacing."""
+"""Zarr and OME-Zarr, in folders, archives and stores: which array is meant, axes, spacing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from volprep.sources.multiscales import (
     placement_of,
     spacing_of,
 )
-from volprep.sources.place import Place, RemotePlace, entries, read
+from volprep.sources.place import entries, is_stored
 from volprep.sources.zarrarray import (
     ZarrArray,
     ZarrVolume,
@@ -31,13 +31,13 @@ from volprep.sources.zarrarray import (
     read_json,
 )
 
-__all__ = ["datasets", "open_remote", "open_source"]
+__all__ = ["datasets", "open_source"]
 
 _FEW = 4  # so few sections look like channels
 _DEEPEST = 3  # how many folders a level may lie below its image
 
 
-def open_source(path: Place, key: str | None, axes: str | None, *, labels: bool) -> Volume:
+def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
     """Open an array of a Zarr folder, level 0 where it is an OME-Zarr image."""
     with reading(path, "Zarr folder"):
         name, level = _find(path, key, labels=labels)
@@ -51,7 +51,9 @@ def open_source(path: Place, key: str | None, axes: str | None, *, labels: bool)
             )
         if array is None:
             raise SourceError(place, "is no Zarr array", "give the key of an array or an image")
-        array.check_claim(place)
+        stored = is_stored(path)
+        if not stored:
+            array.check_claim(place)
         letters, notes = _axes(place, array, level, axes)
         layout = Layout.of(place, letters, array.shape)
         fits = level is not None and level.axes == layout.axes
@@ -62,28 +64,36 @@ def open_source(path: Place, key: str | None, axes: str | None, *, labels: bool)
             "placement": placement_of(level) if fits else None,
             "notes": (*array.notes, *(level.notes if level else ()), *notes, *doubts),
         }
-        return ZarrVolume(path, layout, array, **rest)
+        return _in_store(path, layout, array, rest) if stored else ZarrVolume(
+            path, layout, array, **rest
+        )  # fmt: skip
 
 
-def open_remote(path: RemotePlace, key: str | None, axes: str | None, *, labels: bool) -> Volume:
-    """Open an array of a Zarr folder behind a URL; of other formats only files are read."""
-    with reading(path, "Zarr folder"):
-        marks = (read(path / name) for name in ("zarr.json", ".zgroup", ".zarray"))
-        if all(mark is None for mark in marks):
-            raise SourceError(
-                path, "is no Zarr folder", "check the URL; copy files of other formats to a disk"
-            )
-    return open_source(path, key, axes, labels=labels)
+def _in_store(path: Path, layout: Layout, array: ZarrArray, rest: Mapping[str, Any]) -> Volume:
+    """The array over tensorstore."""
+    from volprep.sources.cloud import StoreVolume
+
+    volume = StoreVolume(
+        path,
+        layout,
+        array.dtype,
+        place=array.path,
+        driver="zarr3" if array.version == 3 else "zarr",
+        chunks=layout.spatial(array.block),
+        **rest,
+    )
+    volume.check_claim()
+    return volume
 
 
-def datasets(path: Place) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
     """The arrays of at least two axes below a folder; of an image only its first level."""
     with reading(path, "Zarr folder"):
         found = [(key, array) for key, array in _walk(path, "") if len(array.shape) > 1]
     return [(key, array.shape, array.dtype) for key, array in found]
 
 
-def _find(path: Place, key: str | None, *, labels: bool) -> tuple[str, Level | None]:
+def _find(path: Path, key: str | None, *, labels: bool) -> tuple[str, Level | None]:
     """Key of the array that is meant, and its level where it belongs to an image."""
     if key is not None:
         return _named(path, clean_key(path, key))
@@ -97,14 +107,14 @@ def _find(path: Place, key: str | None, *, labels: bool) -> tuple[str, Level | N
     if "bioformats2raw.layout" in ome_attributes(
         path
     ) or "bioformats2raw.layout" in read_attributes(path):
-        images = [c for c in _children(path) if levels_of(path / c)]
+        images = [c for c in _children(path, "") if levels_of(path / c)]
         if len(images) == 1:
             return _named(path, images[0])
     found = {k: array.shape for k, array in _walk(path, "")}
     return _named(path, choose_key(path, found, None, labels=labels))
 
 
-def _named(path: Place, key: str) -> tuple[str, Level | None]:
+def _named(path: Path, key: str) -> tuple[str, Level | None]:
     """An array, or the first level of the image, of that key."""
     if read_array(path / key) is not None:
         return key, _level_of(path, key)
@@ -115,7 +125,7 @@ def _named(path: Place, key: str) -> tuple[str, Level | None]:
     return choose_key(path, found, key or ".", labels=False), None
 
 
-def _label_group(path: Place) -> str | None:
+def _label_group(path: Path) -> str | None:
     """The one label image of an OME-Zarr image; None where it has none."""
     folder = path / "labels"
     names = ome_attributes(folder).get("labels", read_attributes(folder).get("labels"))
@@ -127,23 +137,16 @@ def _label_group(path: Place) -> str | None:
     return clean_key(path, f"labels/{names[0]}")
 
 
-def _level_of(path: Place, key: str) -> Level | None:
+def _level_of(path: Path, key: str) -> Level | None:
     """What the image that an array belongs to says of it; the array may be opened by itself."""
     folder = path / key
-    above: Sequence[Place] = folder.parents
+    above: Sequence[Path] = folder.parents
     for image in list(above)[:_DEEPEST]:
-        name = _below(folder, image)
+        name = folder.relative_to(image).as_posix()
         for level in levels_of(image):
             if level.path == name:
                 return level
     return None
-
-
-def _below(folder: Place, image: Place) -> str:
-    """The way from an image to a folder in it."""
-    if isinstance(folder, RemotePlace) and isinstance(image, RemotePlace):
-        return folder.relative_to(image).as_posix()
-    return Path(str(folder)).relative_to(str(image)).as_posix()
 
 
 def _axes(
@@ -172,13 +175,36 @@ def _axes(
     return letters, ()
 
 
-def _children(folder: Place) -> list[str]:
-    return sorted(e.name for e in entries(folder) if e.is_folder and not e.name.startswith("."))
+def _children(root: Path, key: str) -> list[str]:
+    """The folders in a group; where the store lists nothing, those that its metadata name."""
+    try:
+        found = [e.name for e in entries(root / key) if e.is_folder]
+    except SourceError as error:
+        from volprep.sources.cloud import lists_nothing
+
+        if not lists_nothing(error):
+            raise
+        found = _named_children(root, key)
+    return sorted(name for name in found if not name.startswith("."))
 
 
-def _walk(
-    root: Place, key: str, seen: frozenset[Place] = frozenset()
-) -> list[tuple[str, ZarrArray]]:
+def _named_children(root: Path, key: str) -> list[str]:
+    """What consolidated metadata and those of images say of the folders in a group."""
+    folder, lead = root / key, f"{key}/" if key else ""
+    old = (read_json(root / ".zmetadata") or {}).get("metadata", {})
+    new = (read_json(root / "zarr.json") or {}).get("consolidated_metadata") or {}
+    every = [*(n.rpartition("/")[0] for n in old), *new.get("metadata", {})]
+    found = {n.removeprefix(lead).split("/")[0] for n in every if n.startswith(lead)} - {""}
+    found |= {level.path.split("/")[0] for level in levels_of(folder)}
+    labels = ome_attributes(folder).get("labels")
+    found |= set(map(str, labels)) if isinstance(labels, list) else set()
+    inside = folder / "labels"
+    if any(read_json(inside / name) is not None for name in ("zarr.json", ".zgroup")):
+        found.add("labels")
+    return sorted(found)
+
+
+def _walk(root: Path, key: str, seen: frozenset[Path] = frozenset()) -> list[tuple[str, ZarrArray]]:
     """All arrays below a group; of a multiscale image its first level alone.
 
     `seen` are the folders above: a link that leads back to one of them is not followed.
@@ -195,7 +221,7 @@ def _walk(
     levels = levels_of(folder)
     later = {level.path.split("/")[0] for level in levels[1:]}
     found: list[tuple[str, ZarrArray]] = []
-    for child in _children(folder):
+    for child in _children(root, key):
         if child not in later:
             found += _walk(root, f"{key}/{child}" if key else child, seen | {place})
     return found

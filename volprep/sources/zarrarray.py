@@ -23,7 +23,7 @@ from volprep.findings import Note
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array, reading
 from volprep.sources.chunked import ChunkedVolume, Index
-from volprep.sources.place import Place, entries, read, read_range, state
+from volprep.sources.place import entries, is_stored, read, read_range, state
 
 __all__ = ["ZarrArray", "ZarrVolume", "read_array", "read_attributes", "read_json"]
 
@@ -39,7 +39,7 @@ class ZarrArray:
 
     Attributes
     ----------
-    path : Path or RemotePlace
+    path : Path
         Folder of the array.
     shape, dtype, fill
         Of the whole array; `dtype` in the byte order that is stored.
@@ -59,9 +59,11 @@ class ZarrArray:
         What its metadata leave open.
     blosc : bool
         Whether zarr-python decodes, and a chunk's file is what blosc has written.
+    version : int
+        Of the format: 2 or 3.
     """
 
-    path: Place
+    path: Path
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     fill: Any
@@ -74,6 +76,7 @@ class ZarrArray:
     names: tuple[str, ...] | None
     notes: tuple[Note, ...] = ()
     blosc: bool = False
+    version: int = 2
 
     @property
     def files(self) -> tuple[int, ...]:
@@ -81,7 +84,7 @@ class ZarrArray:
         chunk = self.shard or self.block
         return tuple(-(-n // c) for n, c in zip(self.shape, chunk, strict=True))
 
-    def file(self, index: Index) -> Place:
+    def file(self, index: Index) -> Path:
         """The file of a chunk."""
         prefix, separator = self.key
         name = separator.join(map(str, index)) or "0"
@@ -121,15 +124,9 @@ class ZarrArray:
 class ZarrVolume(ChunkedVolume):
     """One Zarr array; chunks are read and decoded when a box touches them."""
 
-    def __init__(self, path: Place, layout: Layout, array: ZarrArray, **rest: Any) -> None:
-        self._source = path
-        super().__init__(Path(str(path)), layout, array.dtype, block=array.block, **rest)
+    def __init__(self, path: Path, layout: Layout, array: ZarrArray, **rest: Any) -> None:
+        super().__init__(path, layout, array.dtype, block=array.block, **rest)
         self._meta = array
-
-    @property
-    def name(self) -> str:
-        """The folder or its URL, and the array in it."""
-        return str(self._source) if self.key is None else f"{self._source}::{self.key}"
 
     def missing_chunks(self) -> tuple[int, int]:
         """As `Volume.missing_chunks`; of shards the inner chunks are counted."""
@@ -225,7 +222,7 @@ class ZarrVolume(ChunkedVolume):
         return decode_shard_index(bytes(data), ratio, codecs)
 
 
-def read_json(path: Place) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
     """A metadata document; None where there is none."""
     data = read(path)
     if data is None:
@@ -236,7 +233,7 @@ def read_json(path: Place) -> dict[str, Any] | None:
     return document
 
 
-def read_attributes(folder: Place) -> dict[str, Any]:
+def read_attributes(folder: Path) -> dict[str, Any]:
     """The attributes of a group or array of either version."""
     document = read_json(folder / "zarr.json")
     if document is not None:
@@ -245,7 +242,7 @@ def read_attributes(folder: Place) -> dict[str, Any]:
     return read_json(folder / ".zattrs") or {}
 
 
-def read_array(folder: Place) -> ZarrArray | None:
+def read_array(folder: Path) -> ZarrArray | None:
     """The metadata of the array in a folder; None where it holds a group or nothing."""
     document = read_json(folder / "zarr.json")
     if document is not None:
@@ -258,7 +255,7 @@ def read_array(folder: Place) -> ZarrArray | None:
     return _version_2(folder, document)
 
 
-def _check_format(folder: Place, document: Mapping[str, Any], known: int) -> None:
+def _check_format(folder: Path, document: Mapping[str, Any], known: int) -> None:
     """A version that is not known may mean anything by the keys that are."""
     if document.get("zarr_format", known) != known:
         raise SourceError(
@@ -268,7 +265,7 @@ def _check_format(folder: Place, document: Mapping[str, Any], known: int) -> Non
         )
 
 
-def _version_2(folder: Place, meta: Mapping[str, Any]) -> ZarrArray:
+def _version_2(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
     shape, block = _sizes(meta["shape"], meta["chunks"])
     if not isinstance(meta["dtype"], str):
         raise SourceError(folder, "holds records, not numbers", "give an array of numbers")
@@ -302,8 +299,8 @@ def _as_stored(array: ZarrArray, told: str | None) -> ZarrArray:
     Stores written before ``dimension_separator`` was invented may nest their chunks and say
     nothing; read as they say, every voxel of them would be the fill value.
     """
-    if len(array.shape) < 2 or next(array.stored(), None) is not None:
-        return array
+    if len(array.shape) < 2 or is_stored(array.path) or next(array.stored(), None) is not None:
+        return array  # what lies in a store has no folders that a separator could hide
     other = "/" if array.key[1] == "." else "."
     turned = replace(array, key=("", other))
     if next(turned.stored(), None) is None:
@@ -319,7 +316,7 @@ def _as_stored(array: ZarrArray, told: str | None) -> ZarrArray:
     return replace(turned, notes=(Note("chunks-nested", text),))
 
 
-def _version_3(folder: Place, meta: Mapping[str, Any]) -> ZarrArray:
+def _version_3(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
     grid, encoding = meta["chunk_grid"], meta["chunk_key_encoding"]
     if grid["name"] != "regular":
         raise SourceError(folder, f"has a {grid['name']} chunk grid", "store it in regular chunks")
@@ -351,6 +348,7 @@ def _version_3(folder: Place, meta: Mapping[str, Any]) -> ZarrArray:
         index_first=first,
         names=_axis_names(meta.get("dimension_names")),
         blosc=codecs is None and meta["codecs"][-1].get("name") == "blosc",
+        version=3,
     )
 
 
@@ -364,7 +362,7 @@ def _chain(chain: Sequence[Mapping[str, Any]]) -> tuple[Codecs | None, bool]:
     return Codecs.of(names[:-1] if checked else names, checked=checked), big
 
 
-def _names(folder: Place, depth: int) -> Iterator[tuple[str, ...]]:
+def _names(folder: Path, depth: int) -> Iterator[tuple[str, ...]]:
     """The names of files so many folders down, with those of the folders between."""
     for entry in entries(folder):
         if depth == 1:
