@@ -14,6 +14,7 @@ from volprep.pipeline.inputs import list_cases
 from volprep.pipeline.prepare import prepare
 from volprep.pipeline.volumes import PreparedRef, make_volume
 from volprep.preprocess import Preprocessing, case_layout, resample_image, resample_labels
+from volprep.store import volume_path
 
 SETTINGS = Preprocessing(target=(0.2, 0.1, 0.1))
 
@@ -44,26 +45,28 @@ def cases(tmp_path):
 
 def refs_of(cases, settings, folder):
     """The cases as they will be prepared in a folder."""
+    layouts = [case_layout(c.open_image(), c.open_label(), settings) for c in cases]
     return [
-        PreparedRef(c, case_layout(c.open_image(), c.open_label(), settings), "", folder / c.name)
-        for c in cases
+        PreparedRef(case, layout, "", volume_path(folder, case.name))
+        for case, layout in zip(cases, layouts, strict=True)
     ]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_cases_are_resampled(cases, tmp_path, workers):
-    for ref in refs_of(cases, SETTINGS, tmp_path / "volumes"):
-        assert make_volume(ref, workers=workers) == ()
+    for ref in refs_of(cases, SETTINGS, tmp_path):
+        assert make_volume(ref, workers=workers)[0] == ()
         shape, source, case = (15, 43, 63), ref.case, ref.open()
         assert source.name == case.name
         assert (case.image.read() == resample_image(source.open_image().read(), shape)).all()
         for opened, got in ((source.open_label(), case.label), (source.open_mask(), case.mask)):
-            assert got.dtype == opened.dtype
             assert (got.read()[0] == resample_labels(opened.read()[0], shape)).all()
+        assert case.label.dtype == np.uint16  # as wide as the largest id wants
+        assert case.label.form.dtype == np.uint8  # and stored as narrow as six ids allow
 
 
 def test_volume_is_unlinked_and_not_written_into_when_it_is_made_again(cases, tmp_path):
-    (ref, _) = refs_of(cases, SETTINGS, tmp_path / "volumes")
+    (ref, _) = refs_of(cases, SETTINGS, tmp_path)
     make_volume(ref, workers=1)
     before = {p: p.read_bytes() for p in (tmp_path / "volumes").rglob("*") if p.is_file()}
     for number, path in enumerate(before):

@@ -87,7 +87,7 @@ def harm(path: Path) -> None:
 def test_the_set_has_all_kinds_of_files(made: Path) -> None:
     names = " ".join(tree(made / "out"))
     for part in ("train.zarr/offset/c", "train.zarr/mask/c", "val.zarr/label/c", "skeletons/a.npz",
-                 "volumes/a.image.zarr/c", "sites/train.npy", "train.yaml"):  # fmt: skip
+                 "volumes/a.ome.zarr/0/c", "sites/train.npy", "train.yaml"):  # fmt: skip
         assert part in names, part
     assert list(verify_set(made / "out")) == []
     assert list(verify_set(made / "out", quick=True)) == []
@@ -120,7 +120,8 @@ def test_any_damaged_file_is_found_and_mended_to_the_byte(folder: Path, made: Pa
 @pytest.mark.parametrize(
     "name",
     ["manifest.json", "ledger.jsonl", "patches/train.zarr/label/c/0/0/0/0", "skeletons/a.npz",
-     "volumes/a.label.zarr/zarr.json", "sites/val.npy", "patches/val.zarr/index/c/0/0"],
+     "volumes/a.ome.zarr/labels/label/0/zarr.json", "sites/val.npy",
+     "patches/val.zarr/index/c/0/0"],
 )  # fmt: skip
 def test_one_damaged_file_is_mended_to_the_byte(folder: Path, name: str) -> None:
     out, before = folder / "out", tree(folder / "out")

@@ -22,7 +22,6 @@ import zarr
 
 from volprep.errors import StoreError
 from volprep.files import describe, files_below
-from volprep.geometry import Box
 from volprep.ledger import Ledger, Unit
 from volprep.store import (
     FORMAT,
@@ -32,7 +31,6 @@ from volprep.store import (
     PatchReader,
     PatchStore,
     PatchWriter,
-    create_case_array,
 )
 from volprep.store.reader import OpenShards
 
@@ -187,7 +185,7 @@ def many_shards(path: Path, count: int) -> PatchReader:
 def test_open_files_are_bounded(tmp_path: Path) -> None:
     reader = many_shards(tmp_path / "a.zarr", 60)
     kept = OpenShards(limit=7)
-    with mock.patch("volprep.store.reader._OPEN", kept):
+    with mock.patch("volprep.store.reader.OPEN", kept):
         before = len(os.listdir("/proc/self/fd"))
         for number in [*range(60), *range(60)]:
             assert int(reader.read("image", number)[0, 0, 0, 0]) == number
@@ -243,7 +241,7 @@ def test_a_limit_of_the_machine_is_not_called_damage(tmp_path: Path) -> None:
         "except OSError: pass\n"
         "for n in range(60): reader.read('image', n)\n"
         "from volprep.store import reader as room\n"
-        "room._OPEN.forget()\n"
+        "room.OPEN.forget()\n"
         "try:\n"
         "    while True: held.append(os.open('/dev/null', os.O_RDONLY))\n"
         "except OSError: pass\n"
@@ -337,29 +335,3 @@ def test_set_appears_only_when_published(tmp_path: Path) -> None:
     assert len(PatchStore(final).split("train")) == N
     with pytest.raises(StoreError, match="no split"):
         PatchStore(final).split("test")
-
-
-def test_case_array_is_written_and_read_by_boxes(tmp_path: Path) -> None:
-    data = np.random.default_rng(0).integers(0, 255, (2, 9, 8, 7)).astype(np.uint8)
-    volume = create_case_array(
-        tmp_path / "v.zarr", data.shape, data.dtype, chunks=(4, 4, 4), spacing=(3, 1, 1)
-    )
-    for z in (0, 4, 8):
-        box = Box((z, 0, 0), (min(z + 4, 9), 8, 7))
-        volume.write(box, data[(slice(None), *box.slices)])
-    np.testing.assert_array_equal(volume.read(Box((3, 1, 2), (8, 8, 6))), data[:, 3:8, 1:8, 2:6])
-    assert volume.spacing == (3, 1, 1)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.int64])
-def test_any_zarr_reader_opens_a_case_array(tmp_path: Path, dtype: type) -> None:
-    import zarr
-
-    data = (np.random.default_rng(0).random((2, 9, 21, 7)) * 100).astype(dtype)
-    volume = create_case_array(tmp_path / "v.zarr", data.shape, dtype, chunks=(4, 8, 8))
-    for start, stop in (((0, 0, 0), (8, 21, 7)), ((8, 0, 0), (9, 8, 7)), ((8, 8, 0), (9, 21, 7))):
-        box = Box(start, stop)
-        volume.write(box, data[(slice(None), *box.slices)])
-    data[:, 2:6, 3:9, 1:5] += 1
-    volume.write(Box((2, 3, 1), (6, 9, 5)), data[:, 2:6, 3:9, 1:5])
-    np.testing.assert_array_equal(zarr.open_array(tmp_path / "v.zarr", mode="r")[:], data)

@@ -40,7 +40,7 @@ def make_set(folder: Path, *, seed: int = 0, count: int = 11) -> Path:
             path = root / "skeletons" / f"{case}.npz"
             write_text(path, f"points of {case} {seed}")
             note(Unit("skeletons", case, key_of(case, seed)), ([describe(path, root)], {}))
-            path = root / "volumes" / f"{case}.image.zarr" / "c/0/0/0/0"
+            path = root / "volumes" / f"{case}.ome.zarr" / "0/c/0/0/0/0"
             write_text(path, f"voxels of {case} {seed}")
             note(Unit("volumes", case, key_of(case, seed)), ([describe(path, root)], {}))
         for split, n in (("train", count), ("val", 3)):

@@ -24,6 +24,7 @@ from volprep.errors import StoreError
 
 __all__ = [
     "NOT_THERE",
+    "REOPEN",
     "REPAIR",
     "File",
     "NewFile",
@@ -48,6 +49,8 @@ _PIECE = 1 << 22
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 #: What helps against damage.
 REPAIR = "find out more with: volprep verify OUT; mend it with: volprep repair OUT"
+#: What is to be done where another set has taken the place of one that is open.
+REOPEN = "if the set was made anew meanwhile, open it again"
 _LIMITS = {
     errno.EMFILE: "raise the limit of open files: ulimit -n",
     errno.ENFILE: "close other programs",

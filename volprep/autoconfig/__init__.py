@@ -20,6 +20,8 @@ from volprep.autoconfig.biom3d import (
 from volprep.autoconfig.blocks import DEFORMATION, BlockFit, fit_patch
 from volprep.autoconfig.epoch import (
     EpochPlan,
+    Store,
+    choose_store,
     distinct_positions,
     few_positions,
     plan_epoch,
@@ -44,10 +46,12 @@ __all__ = [
     "Plan",
     "Recipe",
     "ResampledCase",
+    "Store",
     "UNet",
     "UnfitShapeError",
     "augmentation_patch",
     "auto_config",
+    "choose_store",
     "choose_target_spacing",
     "design_network",
     "display_info",

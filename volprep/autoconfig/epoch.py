@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from volprep.autoconfig.memory import format_bytes
 from volprep.geometry import Shape3, three
 
 __all__ = [
     "FEW_POSITIONS",
     "EpochPlan",
+    "Store",
+    "choose_store",
     "distinct_positions",
     "few_positions",
     "plan_epoch",
     "stored_size",
 ]
+
+Store = Literal["patches", "volumes"]
 
 #: Fewer distinct places than this repeat themselves within minutes of training.
 FEW_POSITIONS = 50
@@ -119,6 +125,25 @@ def plan_epoch(
     if distinct_positions(regions, stored_size) <= tiles:
         cover, reason = 1, "a stored patch has one place only"
     return EpochPlan(steps, distinct_positions(regions, patch_size), cover, cover * tiles, reason)
+
+
+def choose_store(asked: Store | Literal["auto"], patches: int, volumes: int) -> tuple[Store, str]:
+    """Whether patches are cut once, or volumes kept to draw from; and why.
+
+    Parameters
+    ----------
+    asked : {'patches', 'volumes', 'auto'}
+        ``auto`` takes what needs less room: volumes for nearly every set that fits a disk,
+        patches for sparse samples of huge data.
+    patches, volumes : int
+        Bytes that each would take before they are compressed.
+    """
+    room = f"the patches are {format_bytes(patches)}, the volumes {format_bytes(volumes)}"
+    if asked != "auto":
+        return asked, f"output.store, given; uncompressed, {room}"
+    if volumes < patches:
+        return "volumes", f"they need less room, and every epoch draws new places; {room}"
+    return "patches", f"they need less room than the volumes that they are cut from; {room}"
 
 
 def stored_size(patch_size: Shape3, augmented: Shape3, regions: Sequence[Shape3]) -> Shape3:

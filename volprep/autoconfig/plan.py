@@ -55,6 +55,8 @@ class Plan:
         Distinct places of a patch in the training data.
     cover, n_patches : int or None
         How often the stored patches cover the training voxels, and how many they are.
+    store : {'patches', 'volumes'} or None
+        What the set keeps: patches that are cut once, or volumes to draw from.
     resampled : tuple of (str, (int, int, int), int)
         Of each case that is resampled: its name, its new shape, and the bytes of its image
         and its labels.
@@ -85,6 +87,7 @@ class Plan:
     n_positions: int | None = None
     cover: int | None = None
     n_patches: int | None = None
+    store: str | None = None
     resampled: tuple[tuple[str, Shape3, int], ...] = ()
     given: tuple[str, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)

@@ -191,17 +191,8 @@ def inspect(
     from volprep.store import PatchStore, load_json
 
     store = PatchStore(out)
-    readers = {split: store.split(split) for split in store.manifest["training"]["patches"]}
     damaged = _faults(out) if verify else []
-    cases = store.manifest["cases"]
-    rows = []
-    for split, reader in readers.items():
-        for number, name in enumerate(cases):
-            mine = reader.index[reader.index[:, 0] == number]
-            if len(mine):
-                voxels = len(mine) * _voxels(reader.spec("image").patch_shape[1:])
-                padded = int((mine[:, 4:10].sum(axis=1) > 0).sum())
-                rows.append([split, name, len(mine), f"{mine[:, 10].sum() / voxels:.1%}", padded])
+    rows = _patches_by_case(store) if store.kind == "patches" else _samples_by_case(store)
     if as_json:
         print_json(
             {
@@ -220,7 +211,10 @@ def inspect(
         )
     else:
         _show(out, store.manifest)
-        print_table("cases", ["split", "case", "patches", "foreground", "padded"], rows)
+        heads = ["split", "case", "patches", "foreground", "padded"]
+        if store.kind == "volumes":
+            heads, rows = ["split", "case", "samples of an epoch"], [row[:3] for row in rows]
+        print_table("cases", heads, rows)
         found = [Finding.from_dict(each) for each in load_json(out / "findings.json")["findings"]]
         if found:
             print_table("findings", ["level", "finding"], [[f.level, str(f)] for f in found])
@@ -296,6 +290,31 @@ def _faults(out: Path, *, quick: bool = False) -> list[Any]:
         return list(verify_set(out, progress=advance))
 
 
+def _patches_by_case(store: Any) -> list[list[Any]]:
+    """Of each split and case: patches, the share that is foreground, and those that are padded."""
+    rows: list[list[Any]] = []
+    for split in store.manifest["training"]["patches"]:
+        reader = store.split(split)
+        for number, name in enumerate(store.manifest["cases"]):
+            mine = reader.index[reader.index[:, 0] == number]
+            if len(mine):
+                voxels = len(mine) * _voxels(reader.spec("image").patch_shape[1:])
+                padded = int((mine[:, 4:10].sum(axis=1) > 0).sum())
+                rows.append([split, name, len(mine), f"{mine[:, 10].sum() / voxels:.1%}", padded])
+    return rows
+
+
+def _samples_by_case(store: Any) -> list[list[Any]]:
+    """Of each split and case: samples of an epoch; where they lie is drawn when they are wanted."""
+    names = store.manifest["cases"]
+    return [
+        [split, names[number], count, None, None]
+        for split, counts in store.manifest["samples"].items()
+        for number, count in enumerate(counts)
+        if count
+    ]
+
+
 def _voxels(shape: tuple[int, ...]) -> int:
     count = 1
     for n in shape:
@@ -308,9 +327,11 @@ def _show(path: Path, manifest: dict[str, Any]) -> None:
     patches = ", ".join(f"{n} {split}" for split, n in training["n_patches"].items())
     rows: list[list[object]] = [
         ["patch set", path],
-        ["patches", patches],
+        ["samples of an epoch" if training["store"] == "volumes" else "patches", patches],
         ["patch size", f"{shape_text(training['patch_size'])} voxels (z y x)"],
-        ["stored for training", f"{shape_text(training['stored_patch_size'])} voxels"],
+        ["read for training", f"{shape_text(training['stored_patch_size'])} voxels"]
+        if training["store"] == "volumes"
+        else ["stored for training", f"{shape_text(training['stored_patch_size'])} voxels"],
         ["batch size", training["batch_size"]],
         ["pooling", shape_text(training["pool"])],
         ["spacing", spacing_text(training["spacing"])],

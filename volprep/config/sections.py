@@ -583,10 +583,21 @@ class OutputConfig(Section):
     dir: LocalFolder = Field(
         Path("patches"), description="Folder of the patch set.", examples=["patches"]
     )
-    compression: Literal["lz4", "zstd", "none"] = Field("lz4", description="Of the patches.")
+    store: Literal["patches", "volumes", "auto"] = Field(
+        "patches",
+        description="What is kept: patches that are cut once, or volumes, from which every epoch "
+        "draws new places; auto: what needs less room.",
+    )
+    compression: Literal["lz4", "zstd", "none"] = Field("lz4", description="Of what is kept.")
     targets: Literal["load", "store"] = Field(
         "load", description="When targets are made: as samples are loaded, or kept in the set, too."
     )
+
+    @model_validator(mode="after")
+    def _targets_lie_beside_patches(self) -> OutputConfig:
+        if self.store == "volumes" and self.targets == "store":
+            raise ValueError("targets: store belongs to store: patches; volumes have targets made")
+        return self
 
 
 class FindingsConfig(Section):

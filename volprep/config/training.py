@@ -56,10 +56,18 @@ class TrainingConfig(Section):
     """What a trainer needs to know about a patch set: `train.yaml`."""
 
     volprep_version: str
+    store: Literal["patches", "volumes"] = Field(
+        description="Whether patches were cut once, or places are drawn from volumes."
+    )
     patches: dict[Literal["train", "val"], str] = Field(description="Zarr stores, relative.")
-    n_patches: dict[Literal["train", "val"], NonNegativeInt]
+    volumes: dict[str, str] = Field(description="OME-Zarr of each case that is kept, relative.")
+    n_patches: dict[Literal["train", "val"], NonNegativeInt] = Field(
+        description="Patches; of volumes, the samples of an epoch."
+    )
     patch_size: Size3 = Field(description="The network's input (z, y, x) in voxels.")
-    stored_patch_size: Size3 = Field(description="Size of the stored training patches.")
+    stored_patch_size: Size3 = Field(
+        description="Size of the stored training patches, or of what is read for a sample."
+    )
     batch_size: PositiveInt
     pool: Count3 = Field(description="Poolings along (z, y, x).")
     strides: list[Size3] = Field(description="Of each stage of the network, from the top.")

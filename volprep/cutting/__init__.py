@@ -4,6 +4,7 @@
 in here knows a config or a file: cases are volumes that are ready to be cut.
 """
 
+from volprep.cutting.blocks import Room, read_block
 from volprep.cutting.draw import Acceptance, Drawing, filtering, foreground
 from volprep.cutting.patches import (
     PadMode,
@@ -14,9 +15,8 @@ from volprep.cutting.patches import (
     pad_of,
     read_patch,
 )
+from volprep.cutting.places import Block, TrainingPlaces
 from volprep.cutting.sites import (
-    Block,
-    TrainingPlaces,
     blocks_of,
     grid_sites,
     stored_patch_size,
@@ -29,6 +29,7 @@ __all__ = [
     "Drawing",
     "PadMode",
     "PreparedCase",
+    "Room",
     "Site",
     "TrainingPlaces",
     "blocks_of",
@@ -38,6 +39,7 @@ __all__ = [
     "foreground",
     "grid_sites",
     "pad_of",
+    "read_block",
     "read_patch",
     "stored_patch_size",
     "training_sites",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from volprep.sampling import (
     find_places,
 )
 
-__all__ = ["Acceptance", "Drawing", "filtering", "foreground"]
+__all__ = ["Acceptance", "Drawing", "ForegroundLater", "filtering", "foreground"]
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +82,21 @@ class Drawing:
     filtered_patch_prob: float = 0.1
 
 
-class _ForegroundLater:
+class ForegroundLater:
     """A foreground index that is built when it is first asked, and let go when others are."""
 
     def __init__(self, number: int, box: Box, built: Callable[[int], ForegroundIndex]) -> None:
         self.number, self.box, self._built = number, box, built
 
+    def index(self) -> ForegroundIndex:
+        """The index itself."""
+        return self._built(self.number)
+
     def __len__(self) -> int:
-        return len(self._built(self.number))
+        return len(self.index())
 
     def patch_start(self, rng: np.random.Generator, patch_size: Sequence[int]) -> Shape3:
-        return self._built(self.number).patch_start(rng, patch_size)
+        return self.index().patch_start(rng, patch_size)
 
 
 def foreground(
@@ -121,7 +125,7 @@ def foreground(
         return index
 
     return [
-        None if prepared[number].label is None else _ForegroundLater(place, box, built)
+        None if prepared[number].label is None else ForegroundLater(place, box, built)
         for place, (number, box) in enumerate(blocks)
     ]
 
@@ -180,6 +184,8 @@ class Acceptance:
         Of the patches.
     rejected : list or None
         What was thrown back is added to it.
+    places : mapping or None
+        As the attribute, where it is known: nothing is walked through then.
 
     Attributes
     ----------
@@ -201,11 +207,13 @@ class Acceptance:
         blocks: Sequence[tuple[int, Box]],
         size: Shape3,
         rejected: list[Site] | None = None,
+        *,
+        places: Mapping[tuple[int, Box], Places] | None = None,
     ) -> None:
-        self._prepared, self._size, self._rejected = prepared, size, rejected
+        self._prepared, self.size, self._rejected = prepared, size, rejected
         self._reads_labels = drawing.rejection.reads_labels
-        self.places: dict[tuple[int, Box], Places] = {}
-        for number, box in blocks:
+        self.places: dict[tuple[int, Box], Places] = dict(places or {})
+        for number, box in () if places is not None else blocks:
             case = prepared[number]
             if case.mask is not None or (self._reads_labels and case.label is not None):
                 self.places[number, box] = find_places(
@@ -269,7 +277,7 @@ class Acceptance:
     def _read(self, site: Site) -> tuple[Patch | None, Patch | None]:
         """The label, where it matters, and the valid mask of a patch, inside its region."""
         case = self._prepared[site.case]
-        box = site.region.common(Box.at(site.start, self._size))
+        box = site.region.common(Box.at(site.start, self.size))
         labels = case.label if self._reads_labels else None
         label = None if labels is None else labels.read(box)
         return label, None if case.mask is None else case.mask.read(box)

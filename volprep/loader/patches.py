@@ -7,25 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
 from volprep.geometry import Shape3, three
 from volprep.loader.batches import PatchLoader
-from volprep.loader.dataset import EpochDataset, Sample, empty_numbers
+from volprep.loader.dataset import Sample
 from volprep.loader.order import EpochSampler
-from volprep.loader.recipe import Arrays, LabelDtype, Recipe, SampleTransform
-from volprep.randomness import sample_generator
-from volprep.skeletons import Skeletons, present_ids
+from volprep.loader.recipe import LabelDtype, Recipe, SampleTransform
+from volprep.loader.voxels import BlockDataset, set_blocks
+from volprep.skeletons import Skeletons
 from volprep.store import PatchStore
 
 __all__ = ["PatchDataset", "dataloader"]
 
 
-class PatchDataset(EpochDataset):
-    """The patches of one split of a patch set.
+class PatchDataset(BlockDataset):
+    """The patches of one split of a patch set, whether it keeps them or the volumes.
 
     Parameters
     ----------
@@ -64,9 +62,13 @@ class PatchDataset(EpochDataset):
     -----
     ``dataset[index]`` is ``dataset[epoch, index]`` of the epoch given by
     `set_epoch` (0 at first). A sample depends on (seed, epoch, index) alone, so
-    any number of workers, forked or spawned, gives the same samples. Keys:
+    any number of workers, forked or spawned, gives the same samples.
 
-    ``image`` float32 (C, Z, Y, X); ``label`` int64 (Z, Y, X), ids as in the file, classes
+    Of a set of volumes (``output.store: volumes``) each epoch draws its training places anew, as
+    the plan says; the place is a function of (seed, epoch, index), too. Each block is as large
+    as a stored patch would be. Validation is the same fixed tiling in both.
+
+    Keys: ``image`` float32 (C, Z, Y, X); ``label`` int64 (Z, Y, X), ids as in the file, classes
     as 0 to K - 1; ``mask`` bool (Z, Y, X) where the cases have valid masks; ``offset``
     float32 (3, Z, Y, X) and ``skeleton_mask`` uint8 (Z, Y, X) where skeletons were asked
     for, baked anew from the points after an augmentation; ``case`` number of the case in
@@ -95,13 +97,12 @@ class PatchDataset(EpochDataset):
         self.split = split
         self.seed = self.training["seed"] if seed is None else seed
         self.batch_size: int = self.training["batch_size"]
-        self._reader = self.store.split(split)
-        specs = {name: self._reader.spec(name) for name in self._reader.names}
-        self._stored = three(specs["image"].patch_shape[1:])
+        self._shift = split == "train"
+        self._blocks = set_blocks(self.store, split, self.seed)
         self.patch_size = self._checked_size(patch_size)
         self._recipe = Recipe(
             self.training,
-            {name: (spec.patch_shape[:-3], spec.dtype) for name, spec in specs.items()},
+            self._blocks.stored,
             self.patch_size,
             augment=augment,
             normalise=normalise,
@@ -110,40 +111,12 @@ class PatchDataset(EpochDataset):
         )
         self._skeletons: dict[int, Skeletons] = {}
 
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def room(self, epoch: int = 0, index: int = 0) -> dict[str, npt.NDArray[Any]]:
-        """As of `EpochDataset`."""
-        return {**self._recipe.room(), **empty_numbers()}
-
-    def fill(self, epoch: int, index: int, out: Arrays) -> None:
-        """As of `EpochDataset`."""
-        row = self._reader.index[index]
-        case = int(row[0])
-        voxels = {}
-        for name in self._recipe.reads:
-            room = self._recipe.scratch(name, self._reader.spec(name).patch_shape)
-            voxels[name] = self._reader.read(name, index, room)
-        points = None
-        if self._recipe.needs_points:
-            points = self._points(case).only(present_ids(voxels["label"])).shift(-row[1:4])
-        offset = self._recipe.fill(
-            self.cases[case], voxels, points, sample_generator(self.seed, epoch, index), out,
-            shift=self.split == "train",
-        )  # fmt: skip
-        after = [n - p - o for n, p, o in zip(self._stored, self.patch_size, offset, strict=True)]
-        cut_off = np.stack([offset, after], axis=1)
-        out["case"][...], out["index"][...] = case, index
-        out["start"][...] = row[1:4] + offset
-        out["pad"][...] = np.maximum(np.stack([row[4:7], row[7:10]], axis=1) - cut_off, 0)
-
     def where(self, epoch: int, index: int) -> str:
-        """The case and the first voxel of a stored patch, in words."""
-        row = self._reader.index[index].tolist()
-        return (
-            f"{self.store.path}: {self.split} patch {index}, of {self.cases[row[0]]} at {row[1:4]}"
-        )
+        """The case and the first voxel of what a sample is made from, in words."""
+        what = "patch" if self.store.kind == "patches" else "place"
+        case, start = self._blocks.place(epoch, index)
+        place = f"{self.cases[case]} at {list(start)}"
+        return f"{self.store.path}: {self.split} {what} {index}, of {place}"
 
     def _points(self, case: int) -> Skeletons:
         if case not in self._skeletons:
@@ -155,7 +128,7 @@ class PatchDataset(EpochDataset):
         return self._skeletons[case]
 
     def _checked_size(self, size: Literal["plan"] | Sequence[int] | None) -> Shape3:
-        wanted: Any = self._stored if size is None else size
+        wanted: Any = self._blocks.size if size is None else size
         if isinstance(size, str):
             if size != "plan":
                 raise ValueError(f"patch_size: found {size!r}; wanted 'plan', None or (Z, Y, X)")
@@ -168,8 +141,8 @@ class PatchDataset(EpochDataset):
             ) from None
         if min(checked) < 1:
             raise ValueError(f"patch_size: found {size!r}; wanted numbers of 1 or more")
-        if any(w > s for w, s in zip(checked, self._stored, strict=True)):
-            raise ValueError(f"patch_size {checked} is larger than the stored {self._stored}")
+        if any(w > s for w, s in zip(checked, self._blocks.size, strict=True)):
+            raise ValueError(f"patch_size {checked} is larger than the stored {self._blocks.size}")
         return checked
 
 

@@ -16,7 +16,7 @@ from volprep.preprocess import Normalisation
 from volprep.skeletons import Skeletons
 from volprep.targets import LabelPatch, Target, make_targets, targets_from_config
 
-__all__ = ["Arrays", "LabelDtype", "Recipe", "SampleTransform", "number_classes"]
+__all__ = ["Arrays", "LabelDtype", "Recipe", "SampleTransform", "Stored", "number_classes"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 LabelDtype = Literal["int64", "int32", "stored"]
@@ -100,10 +100,6 @@ class Recipe:
             room |= {array.name: np.empty(array.shape(self.size), array.dtype) for array in made}
         return room
 
-    def scratch(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """This thread's memory for a stored array."""
-        return self._scratch.array(name, shape, self.stored[name][1])
-
     def fill(
         self,
         case: str,
@@ -138,11 +134,11 @@ class Recipe:
         """
         found = three(voxels["image"].shape[-3:])
         if self.augment is None:
-            offset = self._offset(found, rng if shift else None)
+            offset = self.offset(found, rng if shift else None)
             self._cut(case, voxels, offset, out)
             points = None if points is None else points.shift([-n for n in offset])
         elif isinstance(self.augment, Compose):
-            offset = self._offset(found, None)
+            offset = self.offset(found, None)
             points = self._augmented(self.augment, case, voxels, points, rng, out)
         else:
             offset, points = self._called(self.augment, case, voxels, points, rng, out)
@@ -150,7 +146,8 @@ class Recipe:
             make_targets(self.targets, LabelPatch(out["label"], self._voxel(), points), out)
         return offset
 
-    def _offset(self, found: Shape3, rng: np.random.Generator | None) -> Shape3:
+    def offset(self, found: Shape3, rng: np.random.Generator | None) -> Shape3:
+        """Where in a block a sample is cut: anywhere, or in the middle without a generator."""
         room = [n - p for n, p in zip(found, self.size, strict=True)]
         return three(r // 2 if rng is None else int(rng.integers(r + 1)) for r in room)
 
@@ -249,7 +246,7 @@ class Recipe:
         found = three(moved["image"].shape[-3:])
         if any(n < p for n, p in zip(found, self.size, strict=True)):
             raise ValueError(f"augment gave {found} voxels, fewer than patch_size {self.size}")
-        offset = self._offset(found, rng)
+        offset = self.offset(found, rng)
         part = Box.at(offset, self.size).slices
         for name in whole:
             out[name][...] = moved[name][..., *part]

@@ -9,30 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.augment import Compose
-from volprep.cutting import (
-    Block,
-    Drawing,
-    PadMode,
-    PreparedCase,
-    Site,
-    TrainingPlaces,
-    cut_voxels,
-    pad_of,
-)
+from volprep.cutting import Block, Drawing, PadMode, PreparedCase, Site, TrainingPlaces
 from volprep.geometry import Box, Shape3, VolumeLike, three
-from volprep.loader.dataset import EpochDataset, empty_numbers
-from volprep.loader.recipe import Arrays, LabelDtype, Recipe, SampleTransform
+from volprep.loader.recipe import LabelDtype, Recipe, SampleTransform
+from volprep.loader.voxels import PLACES, BlockDataset, PlacedBlocks, stored_arrays
 from volprep.preprocess import Normalisation
 from volprep.randomness import sample_generator
+from volprep.skeletons import Skeletons
 from volprep.targets import Target
 
 __all__ = ["VolumeDataset"]
 
-#: The streams of places are none of those that samples draw from.
-_PLACES = 2**61
 
-
-class VolumeDataset(EpochDataset):
+class VolumeDataset(BlockDataset):
     """Patches drawn from volumes that are read while training goes on.
 
     Parameters
@@ -104,12 +93,15 @@ class VolumeDataset(EpochDataset):
             raise ValueError(f"length: found {length}; wanted 1 or more")
         self._cases = [_case(number, volume) for number, volume in enumerate(volumes)]
         self.cases = [case.name for case in self._cases]
-        self.patch_size, self.length, self.seed = three(patch_size), length, seed
-        self._pad_mode: PadMode = pad_mode
-        self._read_size = self._checked_read_size(read_size, augment)
+        self.patch_size, self.seed = three(patch_size), seed
+        size = self._checked_read_size(read_size, augment)
+        stored = stored_arrays(self._cases)
+        self._blocks = PlacedBlocks(
+            self._cases, size, stored, count=length, site=self.site, mode=pad_mode
+        )
         self._recipe = Recipe(
             _training(normalisation, targets, spacing),
-            _stored(self._cases),
+            stored,
             self.patch_size,
             augment=augment or False,
             normalise=normalisation is not None,
@@ -121,44 +113,20 @@ class VolumeDataset(EpochDataset):
         every = [(n, Box.whole(case.image.shape)) for n, case in enumerate(self._cases)]
         self._places = TrainingPlaces(
             every if blocks is None else blocks,
-            self._read_size,
+            size,
             drawing or Drawing(),
             self._cases,
             weights=[1.0] * len(self._cases) if weights is None else weights,
             held=None,
         )
 
-    def __len__(self) -> int:
-        return self.length
-
-    def room(self, epoch: int = 0, index: int = 0) -> dict[str, npt.NDArray[Any]]:
-        """As of `EpochDataset`."""
-        return {**self._recipe.room(), **empty_numbers()}
-
-    def fill(self, epoch: int, index: int, out: Arrays) -> None:
-        """As of `EpochDataset`."""
-        site = self.site(epoch, index)
-        case, box = self._cases[site.case], Box.at(site.start, self._read_size)
-        voxels = cut_voxels(case, site.region, box, self._recipe.reads, self._pad_mode)
-        points = None
-        if self._recipe.needs_points and case.skeletons is not None:
-            points = case.skeletons.crop(box, voxels["label"])
-        offset = self._recipe.fill(
-            case.name, voxels, points, sample_generator(self.seed, epoch, index), out, shift=True
-        )
-        start = three(a + o for a, o in zip(site.start, offset, strict=True))
-        out["case"][...], out["index"][...], out["start"][...] = site.case, index, start
-        out["pad"][...] = np.stack(pad_of(site.region, Box.at(start, self.patch_size)), axis=1)
-
-    def where(self, epoch: int, index: int) -> str:
-        """The volume and the first voxel of what is read for a sample, in words."""
-        site = self.site(epoch, index)
-        return f"{self.cases[site.case]} at {list(site.start)}"
-
     def site(self, epoch: int, index: int) -> Site:
         """Where a sample is read: a function of the seed, the epoch and the index alone."""
-        rng = sample_generator(self.seed, epoch, _PLACES + index)
+        rng = sample_generator(self.seed, epoch, PLACES + index)
         return self._places.draw(int(rng.integers(len(self._places))), rng)
+
+    def _points(self, case: int) -> Skeletons:
+        return self._cases[case].skeletons or Skeletons.from_points({})
 
     def _checked_read_size(
         self, wanted: Sequence[int] | None, augment: SampleTransform | None
@@ -217,27 +185,6 @@ class _Held:
     def read(self, box: Box | None = None) -> npt.NDArray[Any]:
         """The voxels of `box`, as (C, Z, Y, X)."""
         return self._array if box is None else self._array[(slice(None), *box.slices)]
-
-
-def _stored(cases: Sequence[PreparedCase]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """The arrays that all cases have, in the one dtype that holds every case's values."""
-    channels = {case.image.shape[0] for case in cases}
-    if len(channels) > 1:
-        raise ValueError(f"volumes: images of {sorted(channels)} channels; wanted one number")
-    labelled = {case.label is not None for case in cases}
-    if len(labelled) > 1:
-        raise ValueError("volumes: some have a label and others do not; leave these out")
-    found: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-        "image": (tuple(channels), np.result_type(*(case.image.dtype for case in cases)))
-    }
-    labels = [case.label.dtype for case in cases if case.label is not None]
-    if labels:
-        found["label"] = ((), np.result_type(*labels))
-        if found["label"][1].kind == "f":
-            raise ValueError(f"volumes: labels are {sorted(map(str, labels))}; wanted integers")
-    if any(case.mask is not None for case in cases):
-        found["mask"] = ((), np.dtype(bool))
-    return found
 
 
 def _training(

@@ -23,6 +23,7 @@ from volprep.pipeline.prepare import foresee, make_units, next_units, prepare
 from volprep.pipeline.repair import repair
 from volprep.pipeline.start import start
 from volprep.pipeline.tiles import write_tiles_json
+from volprep.pipeline.volumes import open_prepared
 
 __all__ = [
     "Exported",
@@ -43,6 +44,7 @@ __all__ = [
     "make_units",
     "measure_plan",
     "next_units",
+    "open_prepared",
     "parameters_of",
     "plan_of",
     "plan_of_shape",

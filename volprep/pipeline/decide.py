@@ -15,6 +15,7 @@ from volprep.autoconfig import (
     BlockFit,
     Plan,
     ResampledCase,
+    choose_store,
     choose_target_spacing,
     fit_patch,
     make_plan,
@@ -149,6 +150,7 @@ def decide(config: Config, cases: Cases, known: Known) -> Decision:
     given = config.plan.aug_patch_size is not None
     plan = with_augment(plan, augment, reason, size_given=given)
     plan = _with_epoch(config, dataclasses.replace(plan, resampled=resampled), splits, shapes)
+    plan = _with_store(config, plan, splits, layouts, known.label_bytes)
     return Decision(plan, splits, classes, layouts, measured)
 
 
@@ -392,6 +394,41 @@ def _with_epoch(config: Config, plan: Plan, splits: Splits, shapes: Mapping[str,
             "n_patches": epoch.reason if given is None else "patching.patches_per_case, given",
         },
     )
+
+
+def _with_store(
+    config: Config,
+    plan: Plan,
+    splits: Splits,
+    layouts: Mapping[str, CaseLayout],
+    label_bytes: Mapping[str, int],
+) -> Plan:
+    """The plan with what is kept: patches that are cut once, or volumes to draw from."""
+    asked = config.output.store
+    if asked == "auto" and config.output.targets == "store":
+        reason = "output.targets: store keeps targets with the patches that they belong to"
+        return dataclasses.replace(plan, store="patches", reasons={**plan.reasons, "store": reason})
+    voxel = {
+        name: layout.shape[0] * layout.dtype.itemsize + label_bytes.get(name, 0)
+        for name, layout in layouts.items()
+    }
+    shapes = {name: three(layout.shape[1:]) for name, layout in layouts.items()}
+    regions = {
+        side: [shapes[part.case] if part.box is None else part.box.shape for part in parts]
+        for side, parts in (("train", splits.train), ("val", splits.val))
+    }
+    stored = stored_size(plan.patch_size, plan.aug_patch_size, regions["train"])
+    tiles = sum(
+        math.prod(-(-n // p) for n, p in zip(region, plan.patch_size, strict=True))
+        for region in regions["val"]
+    )
+    cut = (plan.n_patches or 0) * math.prod(stored) + tiles * math.prod(plan.patch_size)
+    store, reason = choose_store(
+        asked,
+        cut * max(voxel.values()),
+        sum(math.prod(shapes[name]) * each for name, each in voxel.items()),
+    )
+    return dataclasses.replace(plan, store=store, reasons={**plan.reasons, "store": reason})
 
 
 def _divided(

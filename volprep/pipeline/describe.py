@@ -10,7 +10,6 @@ from typing import Any
 
 from volprep.cases import Cases
 from volprep.config import Config, TrainingConfig, dump_yaml
-from volprep.files import File
 from volprep.findings import Finding
 from volprep.fingerprint import Fingerprint
 from volprep.pipeline.decide import Decision
@@ -62,7 +61,8 @@ def manifest(
     *,
     lost_ids: Mapping[str, Sequence[int]],
     skeletons: Mapping[str, Mapping[str, int]],
-    metadata: Mapping[Any, Sequence[File]],
+    patches: Patches,
+    pad_mode: str,
 ) -> dict[str, Any]:
     """What the manifest says of the set beside its files."""
     return {
@@ -75,7 +75,15 @@ def manifest(
         "label_repairs": {case.name: done for case in cases if (done := case.repaired())},
         "versions": _versions(),
         "training": training.model_dump(mode="json"),
-        "metadata": {split: [list(file) for file in files] for split, files in metadata.items()},
+        "store": training.store,
+        "volumes": dict(sorted(patches.volumes.items())),
+        "arrays": patches.arrays,
+        "samples": patches.samples,
+        "places": patches.places,
+        "pad_mode": pad_mode,
+        "metadata": {
+            split: [list(file) for file in files] for split, files in patches.metadata.items()
+        },
     }
 
 
@@ -89,10 +97,13 @@ def training_config(
 ) -> TrainingConfig:
     """What `train.yaml` holds."""
     plan, labelled = decision.plan, any(case.label is not None for case in cases)
+    drawn = plan.store == "volumes"
     return TrainingConfig.model_validate(
         {
             "volprep_version": __version__,
-            "patches": {split: f"patches/{split}.zarr" for split in patches.counts},
+            "store": plan.store,
+            "patches": {s: f"patches/{s}.zarr" for s in patches.counts if not drawn},
+            "volumes": {name: f"volumes/{name}.ome.zarr" for name in sorted(patches.volumes)},
             "n_patches": dict(patches.counts),
             "patch_size": plan.patch_size,
             "stored_patch_size": patches.stored,
@@ -116,7 +127,7 @@ def training_config(
             "case_normalisation": {n: rule.to_dict() for n, rule in intensities.of_case.items()},
             "augment": plan.augment,
             "targets": [target.to_dict() for target in targets],
-            "stored_targets": [target.name for target in stored_targets(config, targets)],
+            "stored_targets": [t.name for t in stored_targets(config, targets) if not drawn],
             "splits": "splits.json",
             "seed": config.seed,
             "precision": plan.precision,

@@ -20,15 +20,17 @@ from volprep.compute import default_workers, memory_limit, threads
 from volprep.config import ComputeConfig, Config
 from volprep.cutting import (
     Block,
+    Drawing,
     PadMode,
     Site,
+    TrainingPlaces,
     cut_patches,
     grid_sites,
     stored_patch_size,
     training_sites,
 )
 from volprep.errors import DataCheckError, PlanError
-from volprep.files import File, NewFile
+from volprep.files import File, NewFile, describe
 from volprep.findings import Finding
 from volprep.geometry import Box, Shape3, Spacing3, three
 from volprep.ledger import Made, Unit, key_of
@@ -54,16 +56,28 @@ class Patches:
     Attributes
     ----------
     counts : dict
-        Patches of each split.
+        Patches of each split; of volumes, the samples of an epoch.
     stored : (Z, Y, X)
         The size of those for training.
     metadata : dict
         The files of each split that say how its patches are read.
+    volumes : dict
+        The keys of the volumes that the set keeps, by case.
+    arrays : dict
+        Of a set of volumes: axes before (Z, Y, X) and dtype of what is read from them.
+    samples : dict
+        Of a set of volumes: samples of an epoch, by split and by the case's number.
+    places : str or None
+        The key of what training places are drawn by, where they are drawn by the loader.
     """
 
     counts: dict[SplitName, int]
     stored: Shape3
     metadata: dict[SplitName, tuple[File, ...]]
+    volumes: dict[str, str]
+    arrays: dict[str, tuple[list[int], str]]
+    samples: dict[SplitName, list[int]]
+    places: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +125,7 @@ def make_patches(
     """
     refs = sides["train"]
     config, plan, prepared = run.config, decision.plan, Prepared(refs)
+    drawn = plan.store == "volumes"
     blocks = {
         "train": _blocks(decision.splits.train, refs),
         "val": _blocks(decision.splits.val, refs),
@@ -132,7 +147,9 @@ def make_patches(
     }
     sources = [[ref.case.name, ref.key, ref.case.weight] for ref in refs]
 
-    def choose(split: SplitName) -> Made:
+    def choose(split: SplitName, key: str) -> Made:
+        if split == "train" and drawn and how.name != "sequential":
+            return _draw_later(run, blocks["train"], stored, how, prepared, key)
         if split == "val":
             found = grid_sites(blocks["val"], plan.patch_size, config.patching.overlap)
         else:
@@ -154,18 +171,31 @@ def make_patches(
             "plan.patch_size": plan.patch_size,
             "plan.aug_patch_size": plan.aug_patch_size,
             "split": [held["train"], held["val"]],
+            "output.store": plan.store,
             **{f"case {name}": key for name, key, _ in sources},
         },
     )
     metadata: dict[SplitName, tuple[File, ...]] = {}
     counts: dict[SplitName, int] = {}
+    samples: dict[SplitName, list[int]] = {}
+    places = None
     for split, size in sizes.items():
-        drawn = where if split == "train" else {"overlap": config.patching.overlap}
+        by = where if split == "train" else {"overlap": config.patching.overlap}
         regions = [[number, box.start, box.stop] for number, box in blocks[split]]
-        unit = Unit("sites", split, key_of("sites", 2, size, drawn, regions, sources))
-        rows = _chosen(run, unit, partial(choose, split))
+        unit = Unit("sites", split, key_of("sites", 2, size, by, regions, sources, plan.store))
+        _choose(run, unit, partial(choose, split, unit.key))
+        if split == "train" and drawn and how.name != "sequential":
+            facts = run.facts(unit)
+            counts[split], samples[split] = facts["patches"], facts["cases"]
+            metadata[split], places = (), unit.key
+            continue
+        rows = _load(run.path(unit, f"sites/{split}.npy"))
         counts[split] = len(rows)
         run.told.tell(_padding(split, rows, size))
+        if drawn:
+            samples[split] = np.bincount(rows[:, 0], minlength=len(refs)).tolist()
+            metadata[split] = run.files(unit)
+            continue
         specs = _specs(dtypes, channels, size, config.output.compression)
         specs += [
             ArraySpec(array.name, array.shape(size), array.dtype, config.output.compression)
@@ -175,18 +205,52 @@ def make_patches(
         metadata[split] = _write_split(
             run, split, rows, specs, sides[split], stored_too, plan.spacing, inputs
         )
-    return Patches(counts, stored, metadata)
+    kept = {ref.case.name: ref.key for ref in refs if ref.arrays is not None}
+    arrays = _arrays(run, dtypes, channels, refs) if drawn else {}
+    return Patches(counts, stored, metadata, kept, arrays, samples, places)
 
 
-def _chosen(run: Run, unit: Unit, choose: Any) -> _Rows:
-    """The places of a split as they are on the disk, chosen if they are not there."""
+def _draw_later(
+    run: Run,
+    blocks: Sequence[Block],
+    stored: Shape3,
+    how: Drawing,
+    prepared: Prepared,
+    key: str,
+) -> Made:
+    """Find what it takes to draw training places, for a loader that draws them anew."""
+    with run.reporter("choose places", len(blocks), "cases") as advance:
+        places = TrainingPlaces(
+            blocks, stored, how, prepared,
+            weights=[ref.case.weight for ref in prepared.refs], progress=advance, held=1,
+        )  # fmt: skip
+        path = run.folder / "sites" / "train.npz"
+        places.save(path, key)
+    of_case = np.bincount(places.cases, minlength=len(prepared)).tolist()
+    return [describe(path, run.folder)], {"patches": len(places), "cases": of_case}
+
+
+def _arrays(
+    run: Run, dtypes: Mapping[str, np.dtype[Any]], channels: int, refs: Sequence[PreparedRef]
+) -> dict[str, tuple[list[int], str]]:
+    """What a loader reads from the volumes; labels are as wide as the widest of them."""
+    found = dict(dtypes)
+    if "label" in found:
+        made = (run.facts(Unit("volumes", ref.case.name, ref.key)) for ref in refs)
+        found["label"] = np.result_type(*(facts["label"] for facts in made if facts["label"]))
+    return {
+        name: ([channels] if name == "image" else [], dtype.name) for name, dtype in found.items()
+    }
+
+
+def _choose(run: Run, unit: Unit, choose: Any) -> None:
+    """Choose the places of a split, if they are not on the disk."""
     change = run.changes["sites"]
     if run.has(unit):
         change.kept += 1
     else:
         change.redone += 1
     run.once(unit, choose)
-    return _load(run.path(unit, f"sites/{unit.index}.npy"))
 
 
 def _save(sites: Sequence[Site], folder: Path, split: SplitName) -> Made:

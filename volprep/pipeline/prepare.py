@@ -340,8 +340,9 @@ def _build(
     describe(run, decision, intensities, audit, training)
     inputs.check(cases)
     return manifest(
-        cases, inputs, training, lost_ids=lost, skeletons=counts, metadata=patches.metadata
-    )
+        cases, inputs, training, lost_ids=lost, skeletons=counts, patches=patches,
+        pad_mode=config.patching.pad_mode,
+    )  # fmt: skip
 
 
 def _inputs(run: Run, trust: Trust) -> Inputs:

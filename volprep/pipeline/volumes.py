@@ -1,4 +1,4 @@
-"""The preprocessing stage: every case that changes, cropped and resampled into its own arrays."""
+"""The preprocessing stage: cases cropped and resampled, each kept as a volume of its own."""
 
 from __future__ import annotations
 
@@ -11,23 +11,35 @@ from typing import Any, overload
 
 from volprep.cases import Case, Cases
 from volprep.compute import default_workers
+from volprep.config import load_config
 from volprep.cutting import PreparedCase
-from volprep.files import File, describe, files_below, remove, replace_folder, temporary
+from volprep.errors import SourceError
+from volprep.files import File, remove, replace_folder, temporary
 from volprep.findings import Finding
-from volprep.geometry import Box, Shape3
+from volprep.geometry import Shape3
 from volprep.ledger import Made, Unit, key_of
 from volprep.pipeline.decide import Decision
-from volprep.pipeline.identity import Inputs
+from volprep.pipeline.identity import Inputs, paths_of, read_inputs
+from volprep.pipeline.inputs import list_cases
+from volprep.pipeline.reporting import silent
 from volprep.pipeline.run import Run
-from volprep.preprocess import CaseLayout, preprocess_case
+from volprep.preprocess import CaseLayout, preprocess_case, volume_ids
 from volprep.skeletons import Skeletons
-from volprep.sources import open_volume
-from volprep.store import StoredVolume, create_case_array
+from volprep.store import CaseWriter, PatchStore, StoredCase, fitted_chunks, narrowest, volume_path
 
-__all__ = ["CHUNKS", "Prepared", "PreparedRef", "make_volume", "prepare_volumes", "vanished"]
+__all__ = [
+    "Prepared",
+    "PreparedRef",
+    "make_volume",
+    "open_prepared",
+    "prepare_volumes",
+    "vanished",
+]
 
-#: Chunks of a resampled volume on disk.
-CHUNKS: Shape3 = (32, 128, 128)
+#: Chunks of volumes from which patches are cut once, whatever their size.
+_CHUNKS: Shape3 = (32, 128, 128)
+#: Sections that are made at once.
+_DEPTH = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +53,11 @@ class PreparedRef:
     key : str
         Of what its voxels are.
     arrays : Path or None
-        ``volumes/NAME`` without its ending; None reads the files themselves.
+        The OME-Zarr that its voxels are kept in; None reads the files themselves.
+    chunks : (Z, Y, X)
+        Of that.
+    compression : {'lz4', 'zstd', 'none'}
+        Of that.
     skeletons : Path or None
     skeletons_key : str or None
     """
@@ -50,6 +66,8 @@ class PreparedRef:
     layout: CaseLayout
     key: str
     arrays: Path | None = None
+    chunks: Shape3 = _CHUNKS
+    compression: str = "lz4"
     skeletons: Path | None = None
     skeletons_key: str | None = None
 
@@ -95,21 +113,13 @@ class Prepared(Sequence[PreparedCase]):
 
 @functools.lru_cache(maxsize=64)
 def _opened(ref: PreparedRef) -> PreparedCase:
-    case, layout = ref.case, ref.layout
+    case = ref.case
     skeletons = None if ref.skeletons is None else Skeletons.from_file(ref.skeletons)
     if ref.arrays is None:
         image, label, mask = case.open_image(), case.open_label(), case.open_mask()
         return PreparedCase(case.name, image, label, mask, skeletons)
-    mask = case.open_mask()
-    return PreparedCase(
-        case.name,
-        open_volume(ref.arrays.with_name(ref.arrays.name + ".image.zarr")),
-        None
-        if case.label is None
-        else open_volume(ref.arrays.with_name(ref.arrays.name + ".label.zarr")),
-        None if mask is None else layout.open(mask, labels=True),
-        skeletons,
-    )
+    kept = StoredCase.open(ref.arrays)
+    return PreparedCase(case.name, kept.image, kept.label, kept.mask, skeletons)
 
 
 def prepare_volumes(
@@ -117,20 +127,24 @@ def prepare_volumes(
 ) -> tuple[list[PreparedRef], dict[str, list[int]]]:
     """The cases ready to be cut, and the label ids that each of them lost.
 
-    A case that nothing is done to is read from its files. Threads take a case each, or
-    share one where there are more of them.
+    All are kept where samples are to be drawn from volumes; else those that are resampled, and
+    the others are read from their files. Threads take a case each, or share one where there
+    are more of them.
     """
-    section = run.config.preprocess
+    section, drawn = run.config.preprocess, decision.plan.store == "volumes"
+    chunks = fitted_chunks(decision.plan.patch_size) if drawn else _CHUNKS
+    compression = run.config.output.compression if drawn else "lz4"
     refs, units = [], []
     for case in cases:
         layout = decision.layouts[case.name]
         key = inputs.key(case)
-        if layout.unchanged:
+        if layout.unchanged and not drawn:
             refs.append(PreparedRef(case, layout, key))
             continue
-        unit = Unit("volumes", case.name, key_of("volumes", 1, key, _plain(layout), CHUNKS))
-        units.append(unit)
-        refs.append(PreparedRef(case, layout, unit.key, run.folder / "volumes" / case.name))
+        key = key_of("volumes", 2, key, _plain(layout), chunks, compression)
+        units.append(Unit("volumes", case.name, key))
+        path = volume_path(run.folder, case.name)
+        refs.append(PreparedRef(case, layout, key, path, chunks, compression))
     if not units:
         return refs, {}
     run.made_from(
@@ -140,6 +154,9 @@ def prepare_volumes(
             "preprocess.order": section.order,
             "preprocess.separate_z": section.separate_z,
             "preprocess.crop_nonzero": section.crop_nonzero,
+            "output.store": decision.plan.store,
+            "chunks": chunks,
+            **({"output.compression": compression} if drawn else {}),
             **{f"case {case.name}": inputs.key(case) for case in cases},
         },
     )
@@ -152,6 +169,55 @@ def prepare_volumes(
     run.all("volumes", units, make, title="preprocess", what="cases", workers=beside)
     lost = {str(u.index): list(run.facts(u)["lost_ids"]) for u in units if run.has(u)}
     return refs, {name: ids for name, ids in lost.items() if ids}
+
+
+def open_prepared(out: Path) -> list[PreparedCase]:
+    """The prepared cases of a finished set, whether it keeps patches or volumes.
+
+    Parameters
+    ----------
+    out : Path
+
+    Returns
+    -------
+    list of PreparedCase
+        In the order of the manifest, nothing of them read yet: the volumes that the set keeps,
+        and the files themselves of cases to which nothing was done.
+
+    Raises
+    ------
+    StoreError
+        If there is no set.
+    SourceError
+        If a file that is still needed is another one than when the set was made.
+    """
+    store = PatchStore(out)
+    names, kept = store.manifest["cases"], store.manifest["volumes"]
+    cases = {}
+    if any(name not in kept for name in names):
+        listed = list_cases(load_config(out / "config.resolved.yaml"))
+        cases = {case.name: case for case in listed if case.name in names}
+        _same_inputs(store, [cases[name] for name in names if name not in kept])
+    found = []
+    for name in names:
+        path = out / "skeletons" / f"{name}.npz"
+        skeletons = Skeletons.from_file(path) if path.exists() else None
+        if name in kept:
+            case = store.case(name)
+            found.append(PreparedCase(name, case.image, case.label, case.mask, skeletons))
+        else:
+            own = cases[name]
+            arrays = own.open_image(), own.open_label(), own.open_mask()
+            found.append(PreparedCase(name, *arrays, skeletons))
+    return found
+
+
+def _same_inputs(store: PatchStore, cases: Sequence[Case]) -> None:
+    noted = {entry["path"]: entry for entry in store.manifest["inputs"]}
+    inputs = read_inputs(paths_of(cases), noted.get, trust="mtime", workers=None, reporter=silent)
+    for path, found in inputs.by_path.items():
+        if found.sha256 != noted[str(path)]["sha256"]:
+            raise SourceError(path, "changed since the set was made", "run volprep prepare again")
 
 
 def vanished(lost: Mapping[str, Sequence[int]]) -> Iterator[Finding]:
@@ -178,53 +244,49 @@ def _make(
     unit: Unit, *, refs: Mapping[str, PreparedRef], inputs: Inputs, folder: Path, workers: int
 ) -> Made:
     ref = refs[str(unit.index)]
+    path = volume_path(folder, ref.case.name)
     # Aside until it is whole: a process that makes the same beside this one is not disturbed.
-    aside = temporary(folder / "volumes" / ref.case.name)
+    aside = temporary(path)
     try:
-        lost = make_volume(replace(ref, arrays=aside / ref.case.name), workers=workers)
+        lost, files = make_volume(replace(ref, arrays=aside), workers=workers)
+        label = StoredCase.open(aside).label
         inputs.check([ref.case])
-        files = []
-        for array in sorted(aside.iterdir()):
-            files += [_named(describe(path, aside)) for path in files_below(array)]
-            replace_folder(array, folder / "volumes" / array.name)
+        replace_folder(aside, path)
     finally:
         remove(aside)
-    return files, {"lost_ids": [int(i) for i in lost]}
+    below = path.relative_to(folder).as_posix()
+    named = [file._replace(path=f"{below}/{file.path}") for file in files]
+    return named, {
+        "lost_ids": [int(i) for i in lost],
+        "label": None if label is None else label.dtype.name,
+    }
 
 
-def _named(file: File) -> File:
-    return file._replace(path=f"volumes/{file.path}")
-
-
-def make_volume(ref: PreparedRef, *, workers: int) -> tuple[int, ...]:
-    """Fill the arrays of one case; the ids that its labels lost."""
+def make_volume(ref: PreparedRef, *, workers: int) -> tuple[tuple[int, ...], list[File]]:
+    """Fill the arrays of one case: the ids that its labels lost, and the files below its folder."""
     if ref.arrays is None:
         raise ValueError(f"{ref.case.name} is read from its files")
-    layout, image, label = ref.layout, ref.case.open_image(), ref.case.open_label()
-    images = _fresh_array(ref.arrays, "image", layout.shape, layout.dtype, layout)
-    write_labels = None
-    if label is not None:
-        shape = (1, *layout.shape[1:])
-        labels = _fresh_array(ref.arrays, "label", shape, label.dtype, layout)
-
-        def write_labels(box: Box, array: Any) -> None:
-            labels.write(box, array[None])
-
-    return preprocess_case(
+    layout, case = ref.layout, ref.case
+    image, label, mask = case.open_image(), case.open_label(), case.open_mask()
+    writer = CaseWriter(
+        ref.arrays, ref.key,
+        chunks=ref.chunks, compression=ref.compression, spacing=layout.spacing,
+    )  # fmt: skip
+    images = writer.image(layout.shape, layout.dtype)
+    plane = (1, *layout.shape[1:])
+    ids = None if label is None else volume_ids(label)
+    labels = None if ids is None else writer.label(plane, *narrowest(ids))
+    masks = None if mask is None else writer.mask(plane)
+    lost = preprocess_case(
         image,
         label,
         layout,
         write_image=images.write,
-        write_labels=write_labels,
-        depth=CHUNKS[0],
+        write_labels=None if labels is None else labels.write_plane,
+        mask=mask,
+        write_mask=None if masks is None else masks.write_plane,
+        ids=ids,
+        depth=ref.chunks[0] * max(1, _DEPTH // ref.chunks[0]),
         workers=workers,
     )
-
-
-def _fresh_array(
-    arrays: Path, kind: str, shape: Sequence[int], dtype: Any, layout: CaseLayout
-) -> StoredVolume:
-    """A new array; an old one is unlinked, since its files may be those of a finished set, too."""
-    path = arrays.with_name(f"{arrays.name}.{kind}.zarr")
-    remove(path)
-    return create_case_array(path, shape, dtype, chunks=CHUNKS, spacing=layout.spacing)
+    return lost, writer.finish()

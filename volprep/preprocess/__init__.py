@@ -11,6 +11,7 @@ from volprep.preprocess.case import (
     case_layout,
     nonzero_box,
     preprocess_case,
+    volume_ids,
 )
 from volprep.preprocess.grid import resampled_shape, separate_axis
 from volprep.preprocess.normalise import Normalisation
@@ -33,4 +34,5 @@ __all__ = [
     "resample_labels",
     "resampled_shape",
     "separate_axis",
+    "volume_ids",
 ]

@@ -30,6 +30,7 @@ __all__ = [
     "case_layout",
     "nonzero_box",
     "preprocess_case",
+    "volume_ids",
 ]
 
 Array = npt.NDArray[Any]
@@ -278,6 +279,9 @@ def preprocess_case(
     *,
     write_image: Write,
     write_labels: Write | None = None,
+    mask: VolumeLike | None = None,
+    write_mask: Write | None = None,
+    ids: Array | None = None,
     depth: int = 32,
     memory: int = 256 * 2**20,
     workers: int = 1,
@@ -290,9 +294,13 @@ def preprocess_case(
     image, labels : VolumeLike, and VolumeLike or None
         Labels have one channel and the (Z, Y, X) of the image.
     layout : CaseLayout
-    write_image, write_labels : callable
+    mask : VolumeLike or None
+        Valid where it is not zero; of the labels' form.
+    ids : ndarray or None
+        The ids of `labels`, sorted, where they are known; else they are read once more.
+    write_image, write_labels, write_mask : callable
         ``write(box, array)``: `box` in the result, `array` (C, Z, Y, X) of `layout.dtype`
-        or, for labels, (Z, Y, X) of their own, valid until the call returns.
+        or, for labels and masks, (Z, Y, X) of their own, valid until the call returns.
         Boxes are disjoint and start at multiples of `depth` along Z and of 128 along Y;
         with several workers calls come from several threads.
     depth : int
@@ -324,9 +332,14 @@ def preprocess_case(
         prepared = layout.open(labels, labels=True)
         if prepared is not labels:
             # A pass of its own: resampling may skip voxels, and the only ones of an id.
-            units.append(partial(before.add_all, labels, _depth_within(labels, _AT_ONCE)))
+            if ids is None:
+                units.append(partial(before.add_all, labels))
+            else:
+                before.add(ids)
             write_labels = _noting(write_labels, after)
         walks.append((prepared, _without_channel(write_labels)))
+    if mask is not None and write_mask is not None:
+        walks.append((layout.open(mask, labels=True), _without_channel(write_mask)))
     units += [
         partial(_walk, volume, depth, part, write, progress)
         for volume, write in walks
@@ -335,6 +348,13 @@ def preprocess_case(
     for _ in run_units(_call, units, backend="threads", workers=workers):
         pass
     return before.missing_from(after)
+
+
+def volume_ids(labels: VolumeLike) -> Array:
+    """The distinct ids of a label volume, sorted, background included; it is read once."""
+    found = _Ids()
+    found.add_all(labels)
+    return found.all()
 
 
 def _call(unit: Callable[[], None]) -> None:
@@ -359,16 +379,20 @@ class _Ids:
     def add(self, array: Array) -> None:
         self._found.append(label_ids(array))
 
-    def add_all(self, volume: VolumeLike, depth: int) -> None:
+    def add_all(self, volume: VolumeLike) -> None:
         whole = Box.whole(volume.shape)
-        sections = Sections(volume, whole, depth, forward=True)
+        sections = Sections(volume, whole, _depth_within(volume, _AT_ONCE), forward=True)
         for _, _, voxels in sections.take(0, whole.stop[0]):
             self.add(voxels)
+
+    def all(self) -> Array:
+        """Every id, sorted."""
+        return np.unique(np.concatenate(self._found))
 
     def missing_from(self, other: _Ids) -> tuple[int, ...]:
         if not self._found:
             return ()
-        mine, theirs = (np.unique(np.concatenate(ids._found)) for ids in (self, other))
+        mine, theirs = self.all(), other.all()
         return tuple(int(i) for i in np.setdiff1d(mine, theirs, assume_unique=True))
 
 

@@ -11,7 +11,7 @@ from volprep.sampling.filters import (
     create_patch_filter,
     filter_patches,
 )
-from volprep.sampling.foreground import ForegroundIndex
+from volprep.sampling.foreground import ForegroundIndex, Per
 from volprep.sampling.regions import region_values, spread_regions
 from volprep.sampling.rejection import Rejection
 
@@ -22,6 +22,7 @@ __all__ = [
     "MaxPatchFilter",
     "MeanStdPatchFilter",
     "PatchFilter",
+    "Per",
     "Places",
     "Rejection",
     "ShannonPatchFilter",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,39 @@ class Places:
     def __len__(self) -> int:
         """How many places can be drawn."""
         return int(np.count_nonzero(np.diff(self._ends, prepend=0.0)))
+
+    def facts(self) -> dict[str, Any]:
+        """All but the numbers of each place, as plain values for JSON."""
+        return {
+            "valid_ratio": self.rejection.valid_ratio,
+            "valid": self.valid,
+            "best_valid": self.best_valid,
+            "best_size": self.best_size,
+            "share": self.share,
+        }
+
+    def packed(self) -> Floats:
+        """The numbers of each place, in one array."""
+        sizes = [len(starts) for starts in self._starts]
+        return np.concatenate([np.array(sizes, np.float64), *self._starts, self._ends])
+
+    @classmethod
+    def unpacked(
+        cls,
+        block: Box,
+        patch_size: Shape3,
+        rejection: Rejection,
+        facts: Mapping[str, Any],
+        packed: Floats,
+    ) -> Places:
+        """What `facts` and `packed` were taken of."""
+        ends = np.cumsum([3, *packed[:3].astype(int)])
+        starts = [packed[a:b].astype(np.int64) for a, b in itertools.pairwise(ends)]
+        known = {name: value for name, value in facts.items() if name != "valid_ratio"}
+        return cls(
+            block, patch_size, rejection.with_ratio(facts["valid_ratio"]), **known,
+            _starts=_three(starts), _ends=packed[ends[-1] :],
+        )  # fmt: skip
 
     def draw(self, rng: np.random.Generator) -> tuple[Shape3, Shape3]:
         """The first voxel of a place that qualifies, and of a patch anywhere up to the next place.

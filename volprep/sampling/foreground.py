@@ -220,6 +220,40 @@ class ForegroundIndex:
             start.append(place if b - a >= p else a - (p - (b - a)) // 2)
         return start[0], start[1], start[2]
 
+    def thinned(self, max_runs: int) -> ForegroundIndex:
+        """The same with about `max_runs` runs at most: of ids with many a random part is kept.
+
+        Each id keeps one run at least, and is drawn as often as before; which of its voxels can
+        be drawn is chosen by a hash of their place.
+        """
+        if len(self._starts) <= max_runs:
+            return self
+        cap = max(1.0, _cap(self._runs, max_runs))
+        of = np.repeat(np.arange(len(self.ids)), self._runs)
+        # Fibonacci hashing: neighbours are as far apart as can be.
+        chance = self._starts.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        order = np.lexsort((chance, of))
+        first = np.repeat(_before(self._runs)[:-1], self._runs)
+        kept = np.sort(order[np.arange(len(of)) - first < cap])
+        lengths = np.diff(self._ends, prepend=0)[kept]
+        runs = np.bincount(of[kept], minlength=len(self.ids)).astype(np.int64)
+        return ForegroundIndex(
+            self.box, self.per, self.ids, self.counts, runs, self._starts[kept], np.cumsum(lengths)
+        )
+
+    def packed(self) -> Int64s:
+        """All of the index but its box and `per`, in one array."""
+        sizes = np.array([len(self.ids), len(self._starts)], np.int64)
+        ids = self.ids.view(np.int64)
+        return np.concatenate([sizes, ids, self.counts, self._runs, self._starts, self._ends])
+
+    @classmethod
+    def unpacked(cls, box: Box, per: Per, packed: Int64s) -> ForegroundIndex:
+        """The index that `packed` was taken of."""
+        things, runs = packed[:2].tolist()
+        parts = np.split(packed[2:], np.cumsum([things, things, things, runs]))
+        return cls(box, per, parts[0].view(np.uint64), *parts[1:])
+
     def save(self, path: str | Path) -> None:
         """Write the index to an .npz file."""
         np.savez(

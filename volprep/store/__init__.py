@@ -22,21 +22,32 @@ from volprep.store.shards import (
     PatchWriter,
 )
 from volprep.store.verify import Fault, verify_set
-from volprep.store.volumes import StoredVolume, create_case_array
+from volprep.store.volumes import (
+    CaseWriter,
+    StoredCase,
+    StoredVolume,
+    fitted_chunks,
+    narrowest,
+    volume_path,
+)
 
 __all__ = [
     "FORMAT",
     "INDEX_COLUMNS",
     "PATCHES_PER_SHARD",
     "ArraySpec",
+    "CaseWriter",
     "Fault",
     "PatchReader",
     "PatchStore",
     "PatchWriter",
+    "StoredCase",
     "StoredVolume",
-    "create_case_array",
+    "fitted_chunks",
     "load_json",
+    "narrowest",
     "verify_set",
+    "volume_path",
     "write_json",
     "write_text",
 ]

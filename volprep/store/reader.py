@@ -24,7 +24,7 @@ from volprep.codecs import (
     without_crc32c,
 )
 from volprep.errors import StoreError
-from volprep.files import NOT_THERE, REPAIR, load_json, unreadable
+from volprep.files import NOT_THERE, REOPEN, REPAIR, load_json, unreadable
 from volprep.store.shards import (
     FORMAT,
     HEADER_BYTES,
@@ -35,7 +35,16 @@ from volprep.store.shards import (
     shard_path,
 )
 
-__all__ = ["OpenShards", "PatchReader"]
+__all__ = [
+    "OPEN",
+    "Metadata",
+    "OpenShard",
+    "OpenShards",
+    "PatchReader",
+    "next_serial",
+    "read_table",
+    "scratch",
+]
 
 _MOST_TABLE = 2**36  # more is no table of patches but a damaged number
 _TABLES = ("index", "units")
@@ -70,8 +79,8 @@ class PatchReader:
         if not isinstance(attributes, dict) or attributes.get("volprep") != FORMAT:
             raise StoreError(f"{path}: no volprep patch set; make one with: volprep prepare")
         self.attributes: dict[str, Any] = attributes
-        self.index = _read_table(path / "index", "<i8", len(INDEX_COLUMNS)).astype(np.int64)
-        keys = [row.tobytes().hex() for row in _read_table(path / "units", "|u1", KEY_BYTES)]
+        self.index = read_table(path / "index", "<i8", len(INDEX_COLUMNS)).astype(np.int64)
+        keys = [row.tobytes().hex() for row in read_table(path / "units", "|u1", KEY_BYTES)]
         self._arrays = {
             entry.name: _ShardedArray(entry, keys, len(self.index))
             for entry in sorted(path.iterdir())
@@ -145,7 +154,7 @@ class OpenShards:
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
-        self._shards: OrderedDict[tuple[int, int], _Shard] = OrderedDict()
+        self._shards: OrderedDict[tuple[int, int], OpenShard] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -158,7 +167,7 @@ class OpenShards:
             self._limit = max(4, min(1024, _open_files_limit() // 4))
         return self._limit
 
-    def get(self, name: tuple[int, int], open_shard: Callable[[], _Shard]) -> _Shard:
+    def get(self, name: tuple[int, int], open_shard: Callable[[], OpenShard]) -> OpenShard:
         """The shard of that name, opened if it is not held."""
         with self._lock:
             shard = self._shards.get(name)
@@ -172,7 +181,7 @@ class OpenShards:
                 self._shards.popitem(last=False)
         return shard
 
-    def _opened(self, open_shard: Callable[[], _Shard]) -> _Shard:
+    def _opened(self, open_shard: Callable[[], OpenShard]) -> OpenShard:
         try:
             return open_shard()
         except OSError as error:
@@ -190,13 +199,20 @@ class OpenShards:
         self._shards.clear()
 
 
-_OPEN = OpenShards()
+OPEN = OpenShards()
 _SERIAL = itertools.count()
+
+
+def next_serial() -> int:
+    """A number for a reader by which its shards are held open; no other has it."""
+    return next(_SERIAL)
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_OPEN.forget)
+    os.register_at_fork(after_in_child=OPEN.forget)
 
 
-class _Shard:
+class OpenShard:
     """An open file and its index; closed when the last thread lets go of it."""
 
     def __init__(self, path: Path, header: bytes, per_shard: int) -> None:
@@ -209,10 +225,7 @@ class _Shard:
         found = self.read(HEADER_BYTES, 0)
         if found != header:
             without_crc32c(found)  # else its header is damaged, and says nothing
-            raise CodecError(
-                "the shard is of another set, or in another's place; "
-                "if the set was made anew meanwhile, open it again"
-            )
+            raise CodecError(f"the shard is of another set, or in another's place; {REOPEN}")
         self.index = decode_shard_index(self.read(tail, self.size - tail), (per_shard,))
 
     def __del__(self) -> None:
@@ -240,7 +253,7 @@ class _ShardedArray:
 
     def __init__(self, path: Path, keys: list[str], count: int) -> None:
         self.path, self._keys, self._count = path, keys, count
-        with _Metadata(path) as meta:
+        with Metadata(path) as meta:
             shape, sharding = meta["shape"], meta["codecs"][0]["configuration"]
             chain = {codec["name"]: codec.get("configuration") for codec in sharding["codecs"]}
             packed = "blosc" in chain
@@ -260,10 +273,10 @@ class _ShardedArray:
             ):
                 raise ValueError("what it says does not fit together")
         self._codecs = Codecs(("blosc",) if packed else (), True)
-        self._serial = next(_SERIAL)  # a reader of a set made anew never gets a shard of the old
+        self._serial = next_serial()  # a reader of a set made anew never gets a shard of the old
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= {**state, "_serial": next(_SERIAL)}
+        self.__dict__ |= {**state, "_serial": next_serial()}
 
     def read(self, number: int, out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
         if out is None:
@@ -276,7 +289,7 @@ class _ShardedArray:
             raise ValueError(f"out must be {self.spec.patch_shape} {self.spec.dtype}, contiguous")
         shard, place = divmod(number, self._per_shard)
         try:
-            self._fill(_OPEN.get((self._serial, shard), lambda: self._open(shard)), place, out)
+            self._fill(OPEN.get((self._serial, shard), lambda: self._open(shard)), place, out)
         except CodecError as error:
             path = shard_path(self.path, self.spec, shard)
             raise StoreError(f"{path}: patch {number} is damaged: {error}; {REPAIR}") from error
@@ -309,23 +322,23 @@ class _ShardedArray:
         start = shard * self._per_shard
         return range(start, min(start + self._per_shard, self._count))
 
-    def _fill(self, shard: _Shard, place: int, out: npt.NDArray[Any]) -> None:
+    def _fill(self, shard: OpenShard, place: int, out: npt.NDArray[Any]) -> None:
         found = inner_chunk(shard.index[place], shard.size)
         if found is None:
             raise CodecError("it was never written")
-        packed = _scratch(found[1])
+        packed = scratch("packed", found[1])
         shard.read_into(packed.data, found[0])
         self._codecs.decode(packed, out.reshape(-1).view(np.uint8))
         if sys.byteorder == "big":
             out.byteswap(inplace=True)
 
-    def _open(self, shard: int) -> _Shard:
+    def _open(self, shard: int) -> OpenShard:
         count = min(self._per_shard, self._count - shard * self._per_shard)
         header = shard_header(self._keys[shard], self.spec, shard, count)
-        return _Shard(shard_path(self.path, self.spec, shard), header, self._per_shard)
+        return OpenShard(shard_path(self.path, self.spec, shard), header, self._per_shard)
 
 
-class _Metadata:
+class Metadata:
     """The ``zarr.json`` of an array; whatever it lacks or has in another form is damage."""
 
     def __init__(self, path: Path) -> None:
@@ -341,9 +354,9 @@ class _Metadata:
             ) from error
 
 
-def _read_table(path: Path, dtype: str, columns: int) -> npt.NDArray[Any]:
+def read_table(path: Path, dtype: str, columns: int) -> npt.NDArray[Any]:
     """A small array of one compressed chunk, without importing zarr."""
-    with _Metadata(path) as meta:
+    with Metadata(path) as meta:
         count, width = meta["shape"]
         if width != columns or [c["name"] for c in meta["codecs"]] != ["bytes", "zstd", "crc32c"]:
             raise ValueError("what it says does not fit together")
@@ -374,11 +387,12 @@ def _open_files_limit() -> int:
 _LOCAL = threading.local()
 
 
-def _scratch(size: int) -> npt.NDArray[np.uint8]:
-    """Room for compressed bytes, of this thread alone and used again: no page is new."""
-    kept: npt.NDArray[np.uint8] | None = getattr(_LOCAL, "scratch", None)
+def scratch(name: str, size: int) -> npt.NDArray[np.uint8]:
+    """Bytes of this thread alone, used again under the same name: no page is new."""
+    held: dict[str, npt.NDArray[np.uint8]] = _LOCAL.__dict__
+    kept = held.get(name)
     if kept is None or len(kept) < size:
-        kept = _LOCAL.scratch = np.empty(size + size // 4, np.uint8)
+        kept = held[name] = np.empty(size + size // 4, np.uint8)
     return kept[:size]
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from volprep.errors import StoreError
-from volprep.files import REPAIR, File
+from volprep.files import REOPEN, REPAIR, File, unreadable
 from volprep.ledger import differs, load_manifest
 from volprep.store.reader import PatchReader
 from volprep.store.shards import FORMAT
+from volprep.store.volumes import StoredCase, volume_path
 
 __all__ = ["PatchStore"]
 
@@ -45,23 +49,78 @@ class PatchStore:
                 f"{FORMAT!r}; prepare it again with --overwrite"
             )
 
+    @property
+    def kind(self) -> Literal["patches", "volumes"]:
+        """Whether the set keeps patches that were cut once, or volumes to draw from."""
+        kind: Literal["patches", "volumes"] = self.manifest.get("store", "patches")
+        return kind
+
+    @property
+    def places(self) -> Path:
+        """What training places of a set of volumes are drawn by, where they are drawn."""
+        return self.path / "sites" / "train.npz"
+
+    def case(self, name: str) -> StoredCase:
+        """A prepared case, as a set of volumes keeps it; of one of patches, those resampled.
+
+        Raises
+        ------
+        StoreError
+            If the set does not keep it, or it is damaged or of another set.
+        """
+        keys: dict[str, str] = self.manifest.get("volumes", {})
+        if name not in keys:
+            raise StoreError(
+                f"{self.path}: keeps no volume of {name!r}; those of every case are kept with "
+                "output.store: volumes"
+            )
+        case = StoredCase.open(volume_path(self.path, name))
+        if case.image.form.key != keys[name]:
+            raise StoreError(f"{case.path}: is of another set; {REOPEN}")
+        return case
+
+    def sites(self, split: str) -> npt.NDArray[np.int64]:
+        """Where the patches of a split lie.
+
+        Returns
+        -------
+        ndarray, shape (N, 10), int64
+            Case, first voxel, and start and stop of the region that may be seen.
+        """
+        self._compare(split)
+        path = self.path / "sites" / f"{split}.npy"
+        try:
+            rows: npt.NDArray[np.int64] = np.load(path, allow_pickle=False)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        except ValueError as error:
+            raise StoreError(f"{path}: damaged ({error}); {REPAIR}") from error
+        return rows
+
     def split(self, name: str) -> PatchReader:
         """The patches of ``train`` or ``val``.
 
         Raises
         ------
         StoreError
-            If the set has no such split, or its metadata or index are not as written.
+            If the set keeps no patches, has no such split, or its metadata or index are not as
+            written.
         """
+        if self.kind == "volumes":
+            raise StoreError(f"{self.path}: keeps volumes and no patches; read them with `case`")
+        self._compare(name)
+        return PatchReader(self.path / "patches" / f"{name}.zarr")
+
+    def _compare(self, split: str) -> None:
+        """Look whether the files that say how a split is read are as they were written."""
         known: dict[str, list[Any]] = self.manifest["metadata"]
-        if name not in known:
-            raise StoreError(f"{self.path}: no split {name!r}; there are {', '.join(known)}")
-        for file in (File(*entry) for entry in known[name]):
+        if split not in known:
+            raise StoreError(f"{self.path}: no split {split!r}; there are {', '.join(known)}")
+        for file in (File(*entry) for entry in known[split]):
             path = self.path / file.path
             found = differs(path, file)
             if found is not None:
                 raise StoreError(f"{path}: damaged ({found}); {REPAIR}")
-        return PatchReader(self.path / "patches" / f"{name}.zarr")
 
 
 def _what_is_there(path: Path) -> str:

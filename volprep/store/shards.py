@@ -33,8 +33,10 @@ __all__ = [
     "ArraySpec",
     "Encoded",
     "PatchWriter",
+    "file_header",
     "shard_header",
     "shard_path",
+    "write_table",
 ]
 
 FORMAT = "volprep patch set 2"
@@ -82,6 +84,11 @@ def shard_header(key: str, spec: ArraySpec, shard: int, count: int) -> bytes:
         Patches in it.
     """
     parts = f"{key}|{spec.name}|{spec.patch_shape}|{spec.dtype.name}|{spec.compression}|{shard}"
+    return file_header(parts, count)
+
+
+def file_header(parts: str, count: int) -> bytes:
+    """The first bytes of a shard of `count` chunks, by the words that tell it from all others."""
     head = _HEADER.pack(_MAGIC, hashlib.sha256(parts.encode()).digest(), count)
     return head + struct.pack("<I", crc32c(head))
 
@@ -223,13 +230,13 @@ class PatchWriter:
             raise ValueError(f"{len(index)} rows and {len(units)} keys of {self.n_patches} patches")
         columns = {"columns": list(INDEX_COLUMNS)}
         tables = {
-            "index": _table(index, ("patch", "column"), columns),
-            "units": _table(units, ("shard", "byte"), {}),
+            "index": write_table(index, ("patch", "column"), columns),
+            "units": write_table(units, ("shard", "byte"), {}),
         }
-        contents = self._metadata()
+        contents = {name: data.to_bytes() for name, data in self._metadata().items()}
         for table, found in tables.items():
             contents |= {f"{table}/{name}": data for name, data in found.items()}
-        return [self._put(name, contents[name].to_bytes()) for name in sorted(contents)], {}
+        return [self._put(name, contents[name]) for name in sorted(contents)], {}
 
     def _metadata(self) -> dict[str, Any]:
         """The group and its arrays, made in memory: on disk, zarr would write into old files."""
@@ -257,10 +264,10 @@ class PatchWriter:
         return new.described(self.root)
 
 
-def _table(
+def write_table(
     table: npt.NDArray[Any], axes: Sequence[str], attributes: dict[str, Any]
-) -> Mapping[str, Any]:
-    """The files of a small array of one chunk."""
+) -> dict[str, bytes]:
+    """The files of a small array of one chunk, by name."""
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
@@ -277,7 +284,7 @@ def _table(
         zarr_format=3,
     )
     array[:] = table
-    return contents
+    return {name: data.to_bytes() for name, data in contents.items()}
 
 
 class _ShardFile:
