@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -27,15 +28,18 @@ from volprep.checks.measure import (
     CheckedLabel,
     ImageFacts,
     Progress,
+    Walked,
+    measure_case,
     measure_image,
     measure_labels,
 )
 from volprep.errors import SourceError
 from volprep.findings import Finding, Level, Note
-from volprep.geometry import Spacing3
+from volprep.fingerprint import Counted
+from volprep.geometry import Box, Spacing3
 from volprep.sources import Volume
 
-__all__ = ["CheckedCase", "LabelKind", "examine_case", "said"]
+__all__ = ["Along", "CheckedCase", "LabelKind", "examine_case", "said"]
 
 LabelKind = Literal["instances", "classes"]
 Found = TypeVar("Found")
@@ -63,6 +67,10 @@ class CheckedCase:
     voxels : ImageFacts or None
     labels : CheckedLabel or None
         None where only the headers were looked at.
+    counted : Counted or None
+        For the fingerprint, where `Along` asked for it.
+    filled : Box or None
+        Of the voxels of the image that are not zero, where `Along` asked for it.
     """
 
     case: Case
@@ -71,6 +79,8 @@ class CheckedCase:
     mask: Volume | None = None
     voxels: ImageFacts | None = None
     labels: CheckedLabel | None = None
+    counted: Counted | None = None
+    filled: Box | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -91,6 +101,26 @@ class CheckedCase:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Along:
+    """What the one walk over the voxels serves beside the checks.
+
+    Attributes
+    ----------
+    counted : mapping of str to Box or None
+        The cases that are counted for the fingerprint, and the box of each; None is all of it.
+    crop : bool
+        Whether the box of the voxels that are not zero is wanted.
+    pace : callable
+        Told of a case and the share of it that was walked through, from any thread: its files
+        are in the system's cache up to there.
+    """
+
+    counted: Mapping[str, Box | None] = field(default_factory=dict)
+    crop: bool = False
+    pace: Callable[[Case, float], object] = lambda _case, _share: None
+
+
 def examine_case(
     case: Case,
     kind: LabelKind,
@@ -98,6 +128,8 @@ def examine_case(
     progress: Progress = None,
     *,
     by_hand: bool = False,
+    along: Along | None = None,
+    workers: int = 1,
 ) -> tuple[CheckedCase, list[Finding]]:
     """Open a case, read its voxels unless only headers are wanted, and say what stands out.
 
@@ -121,12 +153,22 @@ def examine_case(
     findings += attempt(lambda: list(count_chunks(case, image, label, mask))) or []
     if headers_only or any(finding.level == "error" for finding in findings):
         return CheckedCase(case, image, label, mask), findings
-    voxels = None if image is None else attempt(partial(measure_image, image, progress))
-    before = len(findings)
-    labels = None if label is None else attempt(partial(measure_labels, label, progress))
-    if label is not None and labels is None and (swapped := swapped_by_dtype(case, image)):
-        findings[before:] = [swapped]
-    valid = None if mask is None else attempt(partial(measure_labels, mask, progress))
+    volumes = (image, label, mask)
+    try:
+        walked = _walked(case, volumes, along or Along(), workers, progress)
+    except SourceError:  # whose of the three it is shows where each is read on its own
+        walked = None
+    if walked is not None:
+        voxels = None if walked.image is None else walked.image.facts()
+        labels = None if walked.label is None else walked.label.facts()
+        valid = None if walked.mask is None else walked.mask.facts()
+    else:
+        voxels = None if image is None else attempt(partial(measure_image, image))
+        before = len(findings)
+        labels = None if label is None else attempt(partial(measure_labels, label))
+        if label is not None and labels is None and (swapped := swapped_by_dtype(case, image)):
+            findings[before:] = [swapped]
+        valid = None if mask is None else attempt(partial(measure_labels, mask))
     if image is not None and voxels is not None:
         level: Level | None = "warning" if by_hand else None
         alone = list(judge_image(case, image, level=level)) if label is None else []
@@ -143,7 +185,41 @@ def examine_case(
     if mask is not None and valid is not None and not len(valid.ids):
         found = "the valid mask is 0 everywhere: no voxel of the label would be used"
         findings.append(_finding("empty-mask", case, mask, found))
-    return CheckedCase(case, image, label, mask, voxels, labels), findings
+    counting = None if walked is None else walked.counting
+    return CheckedCase(
+        case, image, label, mask, voxels, labels,
+        counted=None if counting is None else counting.counted(),
+        filled=None if walked is None or walked.image is None else walked.image.filled,
+    ), findings  # fmt: skip
+
+
+def _walked(
+    case: Case,
+    volumes: Sequence[Volume | None],
+    along: Along,
+    workers: int,
+    progress: Progress,
+) -> Walked | None:
+    """One walk over all that a case has; None where it has nothing."""
+    there = [volume for volume in volumes if volume is not None]
+    if not there:
+        return None
+    whole = Box.whole(there[0].shape)
+    total, done, lock = whole.size * len(there), 0, Lock()
+
+    def advance(count: int) -> None:
+        nonlocal done
+        with lock:
+            done += count
+            share = done / total
+        along.pace(case, share)
+        if progress is not None:
+            progress(count)
+
+    counted = along.counted[case.name] or whole if case.name in along.counted else None
+    return measure_case(
+        volumes, counted=counted, crop=along.crop, workers=workers, progress=advance
+    )
 
 
 def _unreadable(case: Case, error: SourceError) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.cases import Case, Cases
-from volprep.checks.case import CheckedCase, LabelKind, examine_case
+from volprep.checks.case import Along, CheckedCase, LabelKind, examine_case
 from volprep.checks.measure import Progress
 from volprep.checks.placement import Placed, find_misplaced
-from volprep.compute import run_units
+from volprep.compute import default_workers, run_units
 from volprep.findings import Finding, by_level
 from volprep.geometry import Shape3
 from volprep.splits import Splits, audit_splits
@@ -118,13 +118,17 @@ def examine_cases(
     halo: Shape3 = (0, 0, 0),
     workers: int | None = None,
     progress: Progress = None,
+    along: Along | None = None,
 ) -> Report:
-    """As `check_cases`, with the facts that the findings follow from."""
+    """As `check_cases`, with the facts that the findings follow from.
+
+    `along` is what the walk over the voxels serves beside the checks.
+    """
     look = partial(
         examine_case, kind=label_kind, headers_only=headers_only, progress=progress,
-        by_hand=not isinstance(cases, Cases) or cases.layout == "list",
+        by_hand=not isinstance(cases, Cases) or cases.layout == "list", along=along,
     )  # fmt: skip
-    looked = list(run_units(look, cases, workers=workers))
+    looked = list(_each(look, list(cases), default_workers() if workers is None else workers))
     facts = tuple(each for each, _ in looked)
     findings = list(cases.findings) if isinstance(cases, Cases) else []
     findings += [finding for _, found in looked for finding in found]
@@ -141,6 +145,16 @@ def examine_cases(
         )  # fmt: skip
         findings += audit
     return Report(facts, tuple(by_level(_merged(findings))))
+
+
+def _each(
+    look: Callable[..., tuple[CheckedCase, list[Finding]]], cases: Sequence[Case], workers: int
+) -> Iterator[tuple[CheckedCase, list[Finding]]]:
+    """Each case looked at, in order: several at once, or all threads at one where it is alone."""
+    if len(cases) < workers:
+        yield from (look(case, workers=workers) for case in cases)
+    else:
+        yield from run_units(look, cases, workers=workers)
 
 
 def _misplaced(facts: Sequence[CheckedCase], doubtful: Set[str | None]) -> Iterator[Finding]:

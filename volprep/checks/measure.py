@@ -1,22 +1,39 @@
-"""What the voxels of an image and of its labels say, gathered in one streamed pass each."""
+"""What the voxels of an image, its labels and its mask say, gathered in one pass over them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from volprep.compute import run_units
+from volprep.fingerprint import Counting, LabelCount, is_narrow
 from volprep.geometry import Box
-from volprep.sources import Volume
+from volprep.preprocess import NonzeroBox
+from volprep.sources import Volume, walk
 from volprep.splits import ContentHash, SketchMaker
 
-__all__ = ["CheckedLabel", "ImageFacts", "Progress", "measure_image", "measure_labels"]
+__all__ = [
+    "CheckedLabel",
+    "ImageFacts",
+    "Progress",
+    "Walked",
+    "measure_case",
+    "measure_image",
+    "measure_labels",
+]
 
 Progress = Callable[[int], None] | None
 Array = npt.NDArray[Any]
+
+#: Of image, labels and mask together, for each thread.
+_BLOCK_BYTES = 8 * 2**20
+#: Voxels that a thread walks through in one go.
+_STRETCH = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +99,238 @@ class CheckedLabel:
         return int(self.sizes.sum()) / self.size
 
 
+class ImageMeasure:
+    """Gathers what the voxels of an image say; blocks may come in any order.
+
+    Parameters
+    ----------
+    volume : Volume
+    crop : bool
+        Whether the box of the voxels that are not zero is wanted.
+    """
+
+    def __init__(self, volume: Volume, *, crop: bool = False) -> None:
+        self._digest, self._sketch = ContentHash(volume), SketchMaker(volume.shape)
+        self._low = np.full(volume.shape[:2], np.inf)
+        self._high = np.full(volume.shape[:2], -np.inf)
+        self._not_finite = 0
+        self._filled = NonzeroBox() if crop else None
+
+    def add(self, box: Box, voxels: Array) -> None:
+        """A block (C, Z, Y, X)."""
+        self._digest.add(box, voxels)
+        if self._filled is not None:
+            self._filled.add(box, voxels)
+        for index in range(voxels.shape[1]):
+            z = box.start[0] + index
+            plane = np.ascontiguousarray(voxels[:, index])
+            self._sketch.add(plane[0], z)
+            smallest, largest, bad = _range(plane.reshape(len(plane), -1))
+            self._low[:, z] = np.minimum(self._low[:, z], smallest)
+            self._high[:, z] = np.maximum(self._high[:, z], largest)
+            self._not_finite += bad
+
+    def merge(self, other: ImageMeasure) -> None:
+        """Add what was gathered of other blocks."""
+        self._digest.merge(other._digest)
+        self._sketch.merge(other._sketch)
+        np.minimum(self._low, other._low, out=self._low)
+        np.maximum(self._high, other._high, out=self._high)
+        self._not_finite += other._not_finite
+        if self._filled is not None and other._filled is not None:
+            self._filled.merge(other._filled)
+
+    @property
+    def filled(self) -> Box | None:
+        """The box of the voxels that are not zero; None where all are, or it is not wanted."""
+        return None if self._filled is None else self._filled.box
+
+    def facts(self) -> ImageFacts:
+        """What was gathered of all blocks."""
+        low, high = self._low, self._high
+        flat = (low >= high).all(axis=0)
+        blank = np.flatnonzero(flat) if not (low.min(axis=1) >= high.max(axis=1)).all() else ()
+        return ImageFacts(
+            low=tuple(low.min(axis=1).tolist()),
+            high=tuple(high.max(axis=1).tolist()),
+            not_finite=self._not_finite,
+            blank_planes=tuple(int(z) for z in blank),
+            content=self._digest.hexdigest(),
+            sketch=self._sketch.sketch(),
+        )
+
+
+class LabelMeasure:
+    """Gathers what labels say; blocks come in the order z, y, x and cover a region.
+
+    Parameters
+    ----------
+    volume : Volume
+        From `open_labels`.
+    region : Box
+        Whole planes.
+
+    Attributes
+    ----------
+    count : LabelCount
+        Of the ids of the region.
+    """
+
+    def __init__(self, volume: Volume, region: Box) -> None:
+        self._shape = volume.shape[1:]
+        self.count = LabelCount(region)
+        self._planes = np.zeros(volume.shape[1], np.int64)
+        self._tops = np.zeros(volume.shape[1], np.uint64)
+        self._apart = True
+        self._faces: Array = np.zeros(0, np.uint64)
+
+    def add(self, box: Box, voxels: Array) -> None:
+        """A block (Z, Y, X)."""
+        self.count.add(box, voxels)
+        sections = box.slices[0]
+        self._planes[sections] += np.count_nonzero(voxels, axis=(1, 2))
+        highest = voxels.max(axis=(1, 2))
+        before = self._tops[sections].copy()
+        np.maximum(self._tops[sections], highest, out=self._tops[sections])
+        self._apart = self._apart and _apart(voxels, highest, before)
+        found = [self._faces, *_on_faces(voxels, box, self._shape)]
+        if len(found) > 1:
+            self._faces = np.unique(np.concatenate(found))
+
+    def merge(self, other: LabelMeasure) -> None:
+        """Add the region that comes next along z."""
+        self.count.merge(other.count)
+        self._planes += other._planes
+        np.maximum(self._tops, other._tops, out=self._tops)
+        self._apart = self._apart and other._apart
+        self._faces = np.union1d(self._faces, other._faces)
+
+    def facts(self) -> CheckedLabel:
+        """What was gathered of all blocks."""
+        ids, sizes = self.count.listed()
+        return CheckedLabel(
+            ids=ids,
+            sizes=sizes,
+            size=int(np.prod(self._shape, dtype=np.int64)),
+            planes=self._planes,
+            tops=self._tops,
+            apart=self._apart,
+            cut=int(np.count_nonzero(self._faces)),
+        )
+
+
+@dataclass(slots=True)
+class Walked:
+    """What one walk over the volumes of a case gathers; each where there is one.
+
+    Attributes
+    ----------
+    image : ImageMeasure or None
+    label, mask : LabelMeasure or None
+    counting : Counting or None
+        For the fingerprint, and the box it covers.
+    """
+
+    image: ImageMeasure | None
+    label: LabelMeasure | None
+    mask: LabelMeasure | None
+    counting: Counting | None = None
+
+    def merge(self, other: Walked) -> None:
+        """Add the region that comes next along z."""
+        for name in ("image", "label", "mask", "counting"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine is None:
+                setattr(self, name, theirs)
+            elif theirs is not None:
+                mine.merge(theirs)
+
+
+def measure_case(
+    volumes: Sequence[Volume | None],
+    *,
+    counted: Box | None = None,
+    crop: bool = False,
+    workers: int = 1,
+    progress: Progress = None,
+) -> Walked:
+    """Read the volumes of a case together, once.
+
+    Parameters
+    ----------
+    volumes : (Volume or None, Volume or None, Volume or None)
+        Image, labels and mask, of one shape.
+    counted : Box or None
+        What is counted for the fingerprint, where the image's dtype `is_narrow`.
+    crop : bool
+        As for `ImageMeasure`.
+    workers : int
+        Threads, a stretch of planes each, where the volumes can be read from their middle.
+    progress : callable or None
+        Told how many voxels were read, of images, labels and masks alike.
+
+    Raises
+    ------
+    SourceError
+        If a file cannot be read to its end, or a value is no id.
+    """
+    there = [volume for volume in volumes if volume is not None]
+    part = partial(_measure_part, volumes, counted=counted, crop=crop, progress=progress)
+    regions = _stretches(there) if workers > 1 else [Box.whole(there[0].shape)]
+    parts = run_units(part, regions, workers=workers)
+    walked = next(parts)
+    for other in parts:
+        walked.merge(other)
+    return walked
+
+
+def _stretches(volumes: Sequence[Volume]) -> list[Box]:
+    """The planes of volumes cut into what one thread walks through, whole layers of chunks."""
+    whole = Box.whole(volumes[0].shape)
+    _, height, width = whole.shape
+    layer = max(1 if v.chunks == v.shape[1:] else v.chunks[0] for v in volumes)
+    depth = -(-max(1, _STRETCH // (height * width)) // layer) * layer
+    if any(volume.sequential for volume in volumes) or depth >= whole.stop[0]:
+        return [whole]
+    starts = range(0, whole.stop[0], depth)
+    return [Box((z, 0, 0), (z + depth, height, width)).clip(whole.shape) for z in starts]
+
+
+def _measure_part(
+    volumes: Sequence[Volume | None],
+    region: Box,
+    *,
+    counted: Box | None,
+    crop: bool,
+    progress: Progress,
+) -> Walked:
+    image, label, mask = volumes
+    walked = Walked(
+        None if image is None else ImageMeasure(image, crop=crop),
+        None if label is None else LabelMeasure(label, region),
+        None if mask is None else LabelMeasure(mask, region),
+    )
+    inner = None if counted is None else counted.common(region)
+    if image is not None and inner is not None and inner.size and is_narrow(image.dtype):
+        ids = walked.label.count if walked.label is not None and inner == region else None
+        walked.counting = Counting(image, label, inner, ids=ids)
+    for box, (voxels, labels, valid) in walk(volumes, region, max_bytes=_BLOCK_BYTES):
+        if walked.image is not None and voxels is not None:
+            walked.image.add(box, voxels)
+        if walked.label is not None and labels is not None:
+            walked.label.add(box, labels[0])
+        if walked.mask is not None and valid is not None:
+            walked.mask.add(box, valid[0])
+        part = box if inner is None else box.common(inner)
+        if walked.counting is not None and voxels is not None and part.size:
+            inside = part.shift([-n for n in box.start]).slices
+            seen = None if labels is None else labels[0][inside]
+            walked.counting.add(part, voxels[:, *inside], seen)
+        if progress is not None:
+            progress(box.size * sum(volume is not None for volume in volumes))
+    return walked
+
+
 def measure_image(volume: Volume, progress: Progress = None) -> ImageFacts:
     """Read an image once.
 
@@ -96,33 +345,9 @@ def measure_image(volume: Volume, progress: Progress = None) -> ImageFacts:
     SourceError
         If the file cannot be read to its end.
     """
-    digest = ContentHash(volume)
-    low = np.full(volume.shape[:2], np.inf)
-    high = np.full(volume.shape[:2], -np.inf)
-    not_finite = 0
-    sketch = SketchMaker(volume.shape)
-    for box, voxels in volume.slabs():
-        digest.add(box, voxels)
-        for index in range(voxels.shape[1]):
-            plane = np.ascontiguousarray(voxels[:, index])
-            sketch.add(plane[0], box.start[0] + index)
-            smallest, largest, bad = _range(plane.reshape(len(plane), -1))
-            z = box.start[0] + index
-            low[:, z] = np.minimum(low[:, z], smallest)
-            high[:, z] = np.maximum(high[:, z], largest)
-            not_finite += bad
-        if progress is not None:
-            progress(box.size)
-    flat = (low >= high).all(axis=0)
-    blank = np.flatnonzero(flat) if not (low.min(axis=1) >= high.max(axis=1)).all() else ()
-    return ImageFacts(
-        low=tuple(low.min(axis=1).tolist()),
-        high=tuple(high.max(axis=1).tolist()),
-        not_finite=not_finite,
-        blank_planes=tuple(int(z) for z in blank),
-        content=digest.hexdigest(),
-        sketch=sketch.sketch(),
-    )
+    found = measure_case([volume, None, None], progress=progress).image
+    assert found is not None
+    return found.facts()
 
 
 def measure_labels(volume: Volume, progress: Progress = None) -> CheckedLabel:
@@ -140,34 +365,9 @@ def measure_labels(volume: Volume, progress: Progress = None) -> CheckedLabel:
     SourceError
         If the file cannot be read to its end, or a value is no id.
     """
-    totals: dict[int, int] = {}
-    faces: set[int] = set()
-    planes = np.zeros(volume.shape[1], np.int64)
-    tops = np.zeros(volume.shape[1], np.uint64)
-    apart = True
-    for box, block in volume.slabs():
-        voxels = block[0]
-        for label, count in zip(*_runs(voxels), strict=True):
-            totals[label] = totals.get(label, 0) + count
-        planes[box.slices[0]] += np.count_nonzero(voxels, axis=(1, 2))
-        highest = voxels.max(axis=(1, 2))
-        before = tops[box.slices[0]].copy()
-        np.maximum(tops[box.slices[0]], highest, out=tops[box.slices[0]])
-        apart = apart and _apart(voxels, highest, before)
-        faces |= _on_faces(voxels, box, volume.shape[1:])
-        if progress is not None:
-            progress(box.size)
-    totals.pop(0, None)
-    ids = sorted(totals)
-    return CheckedLabel(
-        ids=np.array(ids, np.uint64),
-        sizes=np.array([totals[label] for label in ids], np.int64),
-        size=int(np.prod(volume.shape[1:], dtype=np.int64)),
-        planes=planes,
-        tops=tops,
-        apart=apart,
-        cut=len(faces - {0}),
-    )
+    found = measure_case([None, volume, None], progress=progress).label
+    assert found is not None
+    return found.facts()
 
 
 def _apart(voxels: Array, highest: Array, before: Array) -> bool:
@@ -188,23 +388,11 @@ def _range(values: Array) -> tuple[Array, Array, int]:
     return low, high, values.size - int(np.count_nonzero(good))
 
 
-def _runs(voxels: Array) -> tuple[list[int], list[int]]:
-    """Ids and their voxels, from the runs of equal ids in memory order."""
-    flat = np.ascontiguousarray(voxels).reshape(-1)
-    starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
-    lengths = np.diff(starts, append=flat.size)
-    ids, inverse = np.unique(flat[starts], return_inverse=True)
-    counts = np.bincount(inverse.reshape(-1), weights=lengths)  # exact: below 2**53
-    return ids.tolist(), counts.astype(np.int64).tolist()
-
-
-def _on_faces(voxels: Array, box: Box, shape: tuple[int, ...]) -> set[int]:
+def _on_faces(voxels: Array, box: Box, shape: tuple[int, ...]) -> Iterator[Array]:
     """The values of a slab on the outer faces of the volume; a single plane has no faces in z."""
-    found: set[int] = set()
     for axis in range(3):
         if shape[axis] == 1:
             continue
         for edge, at in ((0, box.start[axis]), (-1, box.stop[axis] - shape[axis])):
             if at == 0:
-                found.update(np.unique(voxels.take(edge, axis=axis)).tolist())
-    return found
+                yield np.unique(voxels.take(edge, axis=axis)).astype(np.uint64)

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
         Statistics,
         Weighting,
     )
+    from volprep.fingerprint.labels import LabelCount
     from volprep.fingerprint.measure import compute_fingerprint
+    from volprep.fingerprint.narrow import Counted, Counting, is_narrow
     from volprep.fingerprint.walk import FingerprintInput
     from volprep.headers import MixedShapesError, compute_median
 
@@ -59,6 +61,8 @@ _HOMES = {
         "Weighting",
     ],
     "volprep.fingerprint.measure": ["compute_fingerprint"],
+    "volprep.fingerprint.labels": ["LabelCount"],
+    "volprep.fingerprint.narrow": ["Counted", "Counting", "is_narrow"],
     "volprep.fingerprint.walk": ["FingerprintInput"],
     "volprep.headers": ["MixedShapesError", "compute_median"],
 }
@@ -68,10 +72,13 @@ __all__ = [
     "PERCENTILES",
     "CaseFacts",
     "ClipBounds",
+    "Counted",
+    "Counting",
     "Distribution",
     "Fingerprint",
     "FingerprintInput",
     "Histogram",
+    "LabelCount",
     "LabelFacts",
     "MixedShapesError",
     "Region",
@@ -85,6 +92,7 @@ __all__ = [
     "compute_median",
     "data_fingerprint",
     "draw_histogram",
+    "is_narrow",
 ]
 
 

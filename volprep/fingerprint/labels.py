@@ -87,11 +87,11 @@ class LabelCount:
 
     def sizes(self) -> Counts:
         """Voxels of each id, by ascending id."""
-        return self._listed()[1]
+        return self.listed()[1]
 
     def facts(self, dtype: np.dtype[Any]) -> LabelFacts:
         """What was counted."""
-        ids, counts = self._listed()
+        ids, counts = self.listed()
         voxels = None
         if ids.size <= LabelFacts.MOST_LISTED:
             voxels = dict(zip(ids.tolist(), counts.tolist(), strict=True))
@@ -108,7 +108,8 @@ class LabelCount:
             touching=int(np.count_nonzero(self._touching)),
         )
 
-    def _listed(self) -> tuple[npt.NDArray[np.uint64], Counts]:
+    def listed(self) -> tuple[npt.NDArray[np.uint64], Counts]:
+        """Every id above 0, ascending, and its voxels."""
         (filled,) = np.nonzero(self._table)
         order = filled[np.argsort(self._table[filled])]
         return self._table[order], self._counts[order]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from volprep.errors import DataCheckError
 from volprep.fingerprint.facts import PERCENTILES, CaseFacts, Fingerprint
 from volprep.fingerprint.labels import size_percentiles
-from volprep.fingerprint.narrow import is_narrow, measure_narrow
+from volprep.fingerprint.narrow import Counted, is_narrow, measure_narrow
 from volprep.fingerprint.walk import FingerprintInput, closing, opened
 from volprep.fingerprint.work import Job
 from volprep.geometry import VolumeLike
@@ -24,6 +25,7 @@ def compute_fingerprint(
     progress: Callable[[int], None] | None = None,
     headers_only: bool = False,
     percentiles: Sequence[float] = PERCENTILES,
+    known: Mapping[str, Counted] | None = None,
 ) -> Fingerprint:
     """Measure shapes, spacings, intensities and labels of a data set.
 
@@ -41,6 +43,9 @@ def compute_fingerprint(
         Read no voxel: shapes, dtypes and spacings only.
     percentiles : sequence of float
         Of the intensities, 0 to 100.
+    known : mapping of str to Counted, or None
+        What was counted already, by case, in another pass over the same box. It spares
+        reading where all images are integers of up to 16 bits.
 
     Returns
     -------
@@ -72,9 +77,11 @@ def compute_fingerprint(
     _check_channels([job.head for job in jobs])
     # The largest first, so that no worker is left alone with one at the end.
     order = sorted(range(len(jobs)), key=lambda i: -sum(r.size for r in jobs[i].regions))
-    measure = measure_narrow
+    measure = partial(measure_narrow, known=known or {})
     if not all(is_narrow(np.dtype(job.head.dtype)) for job in jobs):
-        from volprep.fingerprint.wide import measure_wide as measure
+        from volprep.fingerprint.wide import measure_wide
+
+        measure = partial(measure_wide)
     found = measure(
         [jobs[i] for i in order],
         percentiles=percentiles,

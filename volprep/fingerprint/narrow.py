@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +15,20 @@ from volprep.fingerprint.counts import (
     statistics_of_counts,
     weighted_percentiles,
 )
-from volprep.fingerprint.facts import CaseFacts, Distribution, Region, Statistics, Weighting
+from volprep.fingerprint.facts import (
+    CaseFacts,
+    Distribution,
+    LabelFacts,
+    Region,
+    Statistics,
+    Weighting,
+)
 from volprep.fingerprint.labels import LabelCount, as_ids, as_mask
 from volprep.fingerprint.walk import closing
 from volprep.fingerprint.work import Job, Measured, measured_in_parts
-from volprep.geometry import Box
+from volprep.geometry import Box, VolumeLike
 
-__all__ = ["is_narrow", "measure_narrow"]
+__all__ = ["Counted", "Counting", "is_narrow", "measure_narrow"]
 
 Array = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
@@ -45,6 +52,7 @@ def measure_narrow(
     percentiles: Sequence[float],
     workers: int | None,
     progress: Callable[[int], None],
+    known: Mapping[str, Counted],
 ) -> Measured:
     """Count every value, and keep the counts of all images together.
 
@@ -52,25 +60,31 @@ def measure_narrow(
     ----------
     jobs : sequence of Job
         Of images whose dtype `is_narrow`.
-    percentiles, workers, progress
+    percentiles, workers, progress, known
         As for `compute_fingerprint`.
     """
     facts, sizes = [], []
     shape = (jobs[0].head.shape[0], 2, _SPAN)
     voxels, images = np.zeros(shape, np.int64), np.zeros(shape)
+    unknown = [job for job in jobs if job.head.name not in known]
 
-    def count(number: int, region: Box) -> _Counted:
-        return _count_part(jobs[number], region, progress)
+    def count(number: int, region: Box) -> Counting:
+        return _count_part(unknown[number], region, progress)
 
-    parts = measured_in_parts(count, [job.regions for job in jobs], workers=workers)
-    for job, counted in zip(jobs, parts, strict=True):
-        counts, lowest = counted.by_region(np.dtype(job.head.dtype))
+    parts = measured_in_parts(count, [job.regions for job in unknown], workers=workers)
+    for job in jobs:
+        counted = known.get(job.head.name)
+        if counted is None:
+            counted = next(parts).counted()
+        else:
+            progress(sum(region.size for region in job.regions))
+        counts, lowest = counted.dense()
         place = slice(lowest - _LOWEST, lowest - _LOWEST + counts.shape[2])
         voxels[..., place] += counts
         images[..., place] += counts / np.maximum(counts.sum(axis=2, keepdims=True), 1)
         facts.append(_facts(job, counted, counts, lowest, percentiles))
         if counted.labels is not None:
-            sizes.append(counted.labels.sizes())
+            sizes.append(counted.sizes)
     drawn = [(np.flatnonzero(channel[_ALL]), channel[_ALL]) for channel in voxels]
     return Measured(
         cases=facts,
@@ -90,62 +104,124 @@ def _labelled(voxels: Counts) -> tuple[Distribution, ...]:
     )
 
 
-@dataclass
-class _Counted:
-    """Voxels by channel, by whether they are foreground, and by the bits of their value."""
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How often each value occurs in an image and in its foreground, and what its labels are.
 
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Of the image.
+    values : ndarray of int64
+        Those that occur, ascending.
+    counts : ndarray of int64, shape (C, 2, values)
+        Of all voxels, and of the foreground.
+    labels : LabelFacts or None
+    sizes : ndarray of int64
+        Voxels of each id.
+    """
+
+    dtype: np.dtype[Any]
+    values: Counts
     counts: Counts
-    labels: LabelCount | None
+    labels: LabelFacts | None
+    sizes: Counts
 
-    def merge(self, other: _Counted) -> None:
-        """Add the part that comes next along z."""
-        self.counts += other.counts
-        if self.labels is not None and other.labels is not None:
-            self.labels.merge(other.labels)
+    def dense(self) -> tuple[Counts, int]:
+        """The counts of every value that the dtype has, and the least of them."""
+        least = int(np.iinfo(self.dtype).min)
+        counts = np.zeros((*self.counts.shape[:2], 2 ** (8 * self.dtype.itemsize)), np.int64)
+        counts[..., self.values - least] = self.counts
+        return counts, least
 
-    def by_region(self, dtype: np.dtype[Any]) -> tuple[Counts, int]:
-        """Counts of all voxels and of the foreground, and the value of the first bin."""
-        counts, lowest = self.counts, 0
-        if dtype.kind == "i":
+
+class Counting:
+    """Counts an image and its labels; blocks come in the order z, y, x and cover a region.
+
+    Parameters
+    ----------
+    image : Volume
+        Of a dtype that `is_narrow`.
+    label : Volume or None
+    region : Box
+    ids : LabelCount or None
+        Counts the labels of the region already, and is fed and merged by whoever made it.
+    """
+
+    def __init__(
+        self,
+        image: VolumeLike,
+        label: VolumeLike | None,
+        region: Box,
+        *,
+        ids: LabelCount | None = None,
+    ) -> None:
+        self._dtype = image.dtype
+        self._label_dtype = None if label is None else label.dtype
+        # By channel, by whether they are foreground, and by the bits of their value.
+        shape = (image.shape[0], 2, 2 ** (8 * image.dtype.itemsize))
+        self._counts: Counts = np.zeros(shape, np.int64)
+        self._labels = LabelCount(region) if label is not None and ids is None else ids
+        self._own = ids is None
+
+    def add(self, box: Box, image: Array, label: Array | None) -> None:
+        """Count a block: (C, Z, Y, X) of the image, (Z, Y, X) of the labels."""
+        from volprep.kernels.histogram import count_intensities
+
+        mask = np.zeros(0, np.uint8)
+        if self._labels is not None and label is not None:
+            ids = as_ids(label)
+            if self._own:
+                self._labels.add(box, ids)
+            mask = np.ascontiguousarray(as_mask(ids)).reshape(-1)
+        for channel, count in zip(image, self._counts, strict=True):
+            count_intensities(_unsigned(channel), mask, count)
+
+    def merge(self, other: Counting) -> None:
+        """Add the region that comes next along z."""
+        self._counts += other._counts
+        if self._own and self._labels is not None and other._labels is not None:
+            self._labels.merge(other._labels)
+
+    def counted(self) -> Counted:
+        """What was counted, in little memory."""
+        counts, least = self._counts, 0
+        if self._dtype.kind == "i":
             half = counts.shape[2] // 2
-            counts, lowest = np.roll(counts, half, axis=2), -half
-        return np.stack([counts[:, 0] + counts[:, 1], counts[:, 1]], axis=1), lowest
+            counts, least = np.roll(counts, half, axis=2), -half
+        (values,) = np.nonzero(counts.any(axis=(0, 1)))
+        found = counts[..., values]
+        labels, sizes = None, np.zeros(0, np.int64)
+        if self._labels is not None and self._label_dtype is not None:
+            labels, sizes = self._labels.facts(self._label_dtype), self._labels.sizes()
+        both = np.stack([found[:, 0] + found[:, 1], found[:, 1]], axis=1)
+        return Counted(self._dtype, values + least, both, labels, sizes)
 
 
-def _count_part(job: Job, region: Box, progress: Callable[[int], None]) -> _Counted:
+def _count_part(job: Job, region: Box, progress: Callable[[int], None]) -> Counting:
     """Count one part of an image and its labels, block by block."""
-    from volprep.kernels.histogram import count_intensities
-
     pair = job.opened(region)
     with closing(pair.image), closing(pair.label):
-        bins = 2 ** (8 * pair.image.dtype.itemsize)
-        counts = np.zeros((pair.image.shape[0], 2, bins), np.int64)
-        labels = None if pair.label is None else LabelCount(pair.region)
+        counting = Counting(pair.image, pair.label, pair.region)
         for box, block, ids in pair.blocks(BLOCK_BYTES):
-            mask = np.zeros(0, np.uint8)
-            if labels is not None and ids is not None:
-                ids = as_ids(ids)
-                labels.add(box, ids)
-                mask = np.ascontiguousarray(as_mask(ids)).reshape(-1)
-            for channel, count in zip(block, counts, strict=True):
-                count_intensities(_unsigned(channel), mask, count)
+            counting.add(box, block, ids)
             progress(box.size)
-    return _Counted(counts, labels)
+    return counting
 
 
 def _facts(
-    job: Job, counted: _Counted, counts: Counts, lowest: int, percentiles: Sequence[float]
+    job: Job, counted: Counted, counts: Counts, lowest: int, percentiles: Sequence[float]
 ) -> CaseFacts:
     def channels(row: int) -> tuple[Statistics, ...]:
         return tuple(statistics_of_counts(count[row], lowest, percentiles) for count in counts)
 
-    if counted.labels is None or job.label_dtype is None:
+    if counted.labels is None:
         return replace(job.head, everywhere=channels(_ALL))
     return replace(
         job.head,
         everywhere=channels(_ALL),
         foreground=channels(_FOREGROUND),
-        labels=counted.labels.facts(job.label_dtype),
+        labels=counted.labels,
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from volprep.errors import DataCheckError
 from volprep.geometry import Box, VolumeLike
-from volprep.sources import ArrayVolume, Volume
+from volprep.sources import ArrayVolume, Volume, walk
 
 __all__ = ["FingerprintInput", "Opened", "closing", "opened"]
 
@@ -22,9 +21,6 @@ Array = npt.NDArray[Any]
 
 #: What one worker measures in one go, where a volume can be read from its middle.
 PART_VOXELS = 2**26
-#: The largest block of what is read from its beginning: such blocks come in new memory,
-#: which the allocator hands out again only where it is small.
-STREAM_BYTES = 2**20
 #: How many times larger blocks of mapped files are: they cost no memory, only fewer calls.
 MAPPED_TIMES = 4
 
@@ -80,21 +76,10 @@ class Opened:
         image : ndarray, shape (C, Z, Y, X)
         label : ndarray, shape (Z, Y, X), or None
         """
-        limit = max_bytes
-        if self._sequential:
-            limit = min(max_bytes, STREAM_BYTES)
-        elif self._mapped:
-            limit = max_bytes * MAPPED_TIMES
-        boxes = _boxes(self.image, self.label, limit)
-        read = self._slabs if self._sequential and _are_planes(boxes, self.image) else self._boxes
-        for box, image, label in read(boxes):
-            part = box.common(self.region)
-            if not part.size:
-                continue
-            inside = part.shift([-n for n in box.start]).slices
-            yield part, image[:, *inside], None if label is None else label[0][inside]
-            if part.stop == self.region.stop:
-                return
+        limit = max_bytes * (MAPPED_TIMES if self._mapped else 1)
+        for box, (image, label) in walk([self.image, self.label], self.region, max_bytes=limit):
+            if image is not None:
+                yield box, image, None if label is None else label[0]
 
     def regions(self) -> list[Box]:
         """The region cut along z into what one worker measures, whole layers of chunks."""
@@ -125,28 +110,6 @@ class Opened:
     def _mapped(self) -> bool:
         return all(isinstance(v, Volume) and v.mapped for v in self._volumes)
 
-    def _boxes(self, boxes: Sequence[Box]) -> Iterator[tuple[Box, Array, Array | None]]:
-        """What the region needs of each box, read on its own."""
-        for box in boxes:
-            part = box.common(self.region)
-            if not part.size:
-                continue
-            image = self.image.read(part)
-            label = None if self.label is None else self.label.read(part)
-            yield part, image, label
-            let_go(image)
-            if label is not None:
-                let_go(label)
-
-    def _slabs(self, boxes: Sequence[Box]) -> Iterator[tuple[Box, Array, Array | None]]:
-        """The whole volume from its beginning."""
-        image = _slabs(self.image, boxes)
-        if self.label is None:
-            yield from ((box, block, None) for box, block in image)
-            return
-        for (box, block), (_, ids) in zip(image, _slabs(self.label, boxes), strict=True):
-            yield box, block, ids
-
 
 def opened(item: FingerprintInput, region: Box | None = None) -> Opened:
     """Open image and labels of a case, and check that they belong together.
@@ -172,46 +135,6 @@ def opened(item: FingerprintInput, region: Box | None = None) -> Opened:
 def closing(volume: VolumeLike | None) -> AbstractContextManager[Any]:
     """Close a volume of ours after use; leave any other alone."""
     return volume if isinstance(volume, Volume) else nullcontext()
-
-
-def let_go(block: Array) -> None:
-    """Give back the memory of a block that is mapped from a file; the file's cache stays.
-
-    Without this, walking through a mapped volume ends with all of it in memory.
-    """
-    owner: Any = block
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    first = block.ctypes.data - np.frombuffer(owner, np.uint8, 1).ctypes.data
-    reach = sum((n - 1) * step for n, step in zip(block.shape, block.strides, strict=True))
-    start = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
-    size = (first + reach + block.itemsize - start) // mmap.PAGESIZE * mmap.PAGESIZE
-    if size > 0:
-        owner.madvise(mmap.MADV_DONTNEED, start, size)
-
-
-def _boxes(image: VolumeLike, label: VolumeLike | None, max_bytes: int) -> list[Box]:
-    """Blocks that suit the image's chunks; its labels take their share of the bytes."""
-    own = image.dtype.itemsize * image.shape[0]
-    share = max_bytes * own // (own + (0 if label is None else label.dtype.itemsize))
-    if isinstance(image, Volume):
-        return image.slab_boxes(max_bytes=share)
-    _, nz, ny, nx = image.shape
-    depth = max(1, share // max(1, own * ny * nx))
-    return [Box((z, 0, 0), (z + depth, ny, nx)).clip(image.shape) for z in range(0, nz, depth)]
-
-
-def _are_planes(boxes: Sequence[Box], image: VolumeLike) -> bool:
-    return boxes[0].shape[1:] == image.shape[2:]
-
-
-def _slabs(volume: VolumeLike, boxes: Sequence[Box]) -> Iterator[tuple[Box, Array]]:
-    """Whole planes in the given boxes, walked through from the beginning where it helps."""
-    if isinstance(volume, Volume):
-        return volume.slabs(boxes[0].shape[0])
-    return ((box, volume.read(box)) for box in boxes)
 
 
 def _chunk_depth(volume: VolumeLike | None) -> int:

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from volprep.cases import Cases
-from volprep.checks import Report, examine_cases
+from volprep.checks import Along, Report, examine_cases
 from volprep.config import Config
 from volprep.errors import ConfigError, DataCheckError, PlanError, SourceError
 from volprep.findings import Finding, by_level
@@ -29,11 +29,13 @@ def check(
     headers_only: bool = False,
     intensities: bool = True,
     progress: Callable[[int], None] | None = None,
+    along: Along | None = None,
 ) -> Report:
     """Everything that is wrong or doubtful about the cases, and about their split.
 
     `intensities` asks what the user's own bounds of clipping would cut, where there are any;
-    `prepare` asks itself, of the training voxels alone.
+    `prepare` asks itself, of the training voxels alone. `along` is what the walk over the
+    voxels serves beside.
 
     Notes
     -----
@@ -50,6 +52,7 @@ def check(
         label_kind=cases.label_kind,
         workers=config.compute.workers,
         progress=progress,
+        along=along,
     )
     chosen = sound
     with contextlib.suppress(SourceError):  # which the report names

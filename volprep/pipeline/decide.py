@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,7 +33,7 @@ from volprep.config import (
     with_values,
 )
 from volprep.cutting import Drawing
-from volprep.errors import ConfigError, PlanError
+from volprep.errors import ConfigError, PlanError, VolprepError
 from volprep.fingerprint import (
     Fingerprint,
     LabelFacts,
@@ -53,6 +55,7 @@ __all__ = [
     "Known",
     "decide",
     "drawing",
+    "foreseen_parts",
     "measure_plan",
     "plan_blocks",
     "plan_of",
@@ -152,6 +155,26 @@ def decide(config: Config, cases: Cases, known: Known) -> Decision:
     plan = _with_epoch(config, dataclasses.replace(plan, resampled=resampled), splits, shapes)
     plan = _with_store(config, plan, splits, layouts, known.label_bytes)
     return Decision(plan, splits, classes, layouts, measured)
+
+
+def foreseen_parts(config: Config, cases: Cases) -> dict[str, Box | None]:
+    """What intensities will be measured on, by case, as far as headers tell; empty if they do not.
+
+    Nothing is decided by it: whoever reads the voxels for another reason can measure these
+    parts on the way, and what turns out otherwise is measured by itself.
+    """
+    with contextlib.suppress(VolprepError):
+        values = frozenset({0, 1}) if cases.label_kind == "classes" else None
+        chosen = chosen_cases(config, cases, {})
+        known = survey(config, chosen, silent, values, {})
+        known = dataclasses.replace(known, look=lambda _part: (0.0, 0.5, 1.0))
+        parts = decide(config, chosen, known).measured
+        once = Counter(part.case for part in parts)
+        found = {part.case: part.box for part in parts if once[part.case] == 1}
+        if config.preprocess.scope == "case":
+            found |= {case.name: None for case in chosen if case.name not in once}
+        return found
+    return {}
 
 
 def plan_of(config: Config, reporter: Reporter = silent) -> Plan:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import mmap
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 from volprep.cases import Case
@@ -15,9 +19,9 @@ from volprep.errors import SourceError
 from volprep.ledger import Unit, key_of
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.places import is_remote
-from volprep.sources import files_of, stored_objects
+from volprep.sources import files_of, natural_key, stored_objects
 
-__all__ = ["Input", "Inputs", "Trust", "paths_of", "read_inputs"]
+__all__ = ["Hashing", "Input", "Inputs", "Trust", "paths_of", "read_inputs", "size_of"]
 
 #: ``hash`` reads every input; ``mtime`` takes the hash of a file of the same size and time.
 Trust = Literal["hash", "mtime"]
@@ -34,9 +38,10 @@ class Input:
     ----------
     path : Path
     sha256 : str
-        Of the content; of a folder, of the names and contents of all files in it; of the JSON
-        of a tiled volume, of its tiles, too. Of what lies behind a URL, of the names of all its
-        objects and what the store calls their present content (`stored_objects`).
+        Of the content; of several files (a folder, the JSON of a tiled volume and its tiles) of
+        the names of all of them and of the SHA-256 of each, by name: so that they may be read
+        in any order. Of what lies behind a URL, of the names of all its objects and what the
+        store calls their present content (`stored_objects`).
     states : tuple
         Of each file, as the system tells.
     """
@@ -149,7 +154,7 @@ def read_inputs(
     with reporter("identify files", len(paths), "files") as advance:
 
         def read(path: Path) -> tuple[Path, Input]:
-            try:
+            with _reading(path):
                 states = _states(path)
                 found = Input(path, "", states)
                 # What lies behind a URL has no time here; to look at it is to identify it.
@@ -157,12 +162,142 @@ def read_inputs(
                 noted = known(str(path)) if trusted else None
                 if noted is None or found.facts != {k: noted.get(k) for k in found.facts}:
                     noted = {"sha256": _hash(path, states)}
-            except OSError as error:
-                raise SourceError(path, error.strerror or str(error), "check the file") from None
             advance(1)
             return path, Input(path, noted["sha256"], states)
 
         return Inputs(dict(run_units(read, paths, workers=workers)))
+
+
+def size_of(path: Path) -> int:
+    """Bytes of all files that a path stands for; SourceError if they are not there."""
+    with _reading(path):
+        return sum(state[1] for state in _states(path))
+
+
+class Hashing:
+    """Identifies files beside those who read voxels from them.
+
+    A file is hashed as far as it was walked through: its bytes are in the system's cache then,
+    and come from the disk once.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        As for `read_inputs`. Their states are taken at once, before anything is read.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._digests: dict[Path, _Digest] = {}
+        self._states: dict[Path, tuple[_State, ...]] = {}
+        for path in paths:
+            with _reading(path):
+                self._states[path] = _states(path)
+                self._digests[path] = _Digest(path, self._states[path])
+
+    def pace(self, case: Case, share: float) -> None:
+        """A share of the voxels of a case was read; any thread may say so."""
+        for path in case.paths():
+            self._digests[path].reach(share)
+
+    def finish(self, workers: int | None) -> Inputs:
+        """Read the rest.
+
+        Raises
+        ------
+        SourceError
+            If a file cannot be read, or is another now.
+        """
+
+        def read(path: Path) -> tuple[Path, Input]:
+            with _reading(path):
+                return path, Input(path, self._digests[path].finish(), self._states[path])
+
+        return Inputs(dict(run_units(read, self._digests, workers=workers)))
+
+
+class _Digest:
+    """The hash of a file or folder, a stretch at a time.
+
+    The files of a folder are read in the order of the numbers in their names, as chunks and
+    sections are walked through.
+    """
+
+    def __init__(self, path: Path, states: Iterable[_State]) -> None:
+        self._path = path
+        # What lies behind a URL is identified by what the store says of it.
+        self._told = [state[0] for state in states] if is_remote(path) else []
+        files = [] if is_remote(path) else list(files_of(path))
+        self._names = {file: _name(file, path) for file in files}
+        self._left = deque(sorted(files, key=lambda file: natural_key(self._names[file])))
+        self._total = sum(file.stat().st_size for file in files)
+        self._done, self._offset = 0, 0
+        self._digests: dict[Path, str] = {}
+        self._digest = hashlib.sha256()
+        self._lock = Lock()
+
+    def reach(self, share: float) -> None:
+        """Read up to a share of the bytes; where another thread does so, it is left to that."""
+        whole = share >= 1
+        if not whole and share * self._total - self._done < _PIECE:
+            return
+        if not self._lock.acquire(blocking=whole):
+            return
+        try:
+            while self._left and (whole or self._done + _PIECE <= share * self._total):
+                self._step()
+        except OSError:
+            pass  # `finish` meets it again
+        finally:
+            self._lock.release()
+
+    def finish(self) -> str:
+        """Read the rest, and give the hash."""
+        with self._lock:
+            while self._left:
+                self._step()
+        if list(self._digests) == [self._path]:
+            return self._digests[self._path]
+        digest = hashlib.sha256()
+        for name in self._told:
+            digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        for file, name in sorted(self._names.items(), key=lambda item: item[1]):
+            line = f"{name}\0{self._digests[file]}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def _step(self) -> None:
+        """Read a piece of the file that is next."""
+        file = self._left[0]
+        piece = _piece(file, self._offset)
+        if len(piece):
+            self._digest.update(piece)
+            self._offset += len(piece)
+            self._done += len(piece)
+        if len(piece) < _PIECE:
+            self._digests[file] = self._digest.hexdigest()
+            self._digest, self._offset = hashlib.sha256(), 0
+            self._left.popleft()
+
+
+def _piece(file: Path, offset: int) -> bytes | mmap.mmap:
+    """Some bytes of a file, mapped: they need no memory where they are in the system's cache."""
+    with file.open("rb") as stream:
+        size = min(_PIECE, os.fstat(stream.fileno()).st_size - offset)
+        if size <= 0:
+            return b""
+        try:
+            return mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ, offset=offset)
+        except (OSError, ValueError):  # no file system can be relied on to map
+            stream.seek(offset)
+            return stream.read(size)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(path, error.strerror or str(error), "check the file") from None
 
 
 def _states(path: Path) -> tuple[_State, ...]:
@@ -178,18 +313,7 @@ def _states(path: Path) -> tuple[_State, ...]:
 
 
 def _hash(path: Path, states: Iterable[_State]) -> str:
-    digest = hashlib.sha256()
-    if is_remote(path):
-        for name, *_ in states:
-            digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
-        return digest.hexdigest()
-    for file in files_of(path):
-        if file != path:
-            digest.update(_name(file, path).encode() + b"\0")
-        with file.open("rb") as stream:
-            while piece := stream.read(_PIECE):
-                digest.update(piece)
-    return digest.hexdigest()
+    return _Digest(path, states).finish()
 
 
 def _name(file: Path, path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from volprep.cases import Case, Cases
 from volprep.compute import run_units
@@ -15,6 +15,7 @@ from volprep.findings import Finding
 from volprep.fingerprint import (
     PERCENTILES,
     CaseFacts,
+    Counted,
     Fingerprint,
     FingerprintInput,
     Statistics,
@@ -114,9 +115,15 @@ def crop_box(case: Case) -> Box:
 
 
 def measure(
-    config: Config, cases: Cases, parts: Sequence[SplitPart], reporter: Reporter, title: str
+    config: Config,
+    cases: Cases,
+    parts: Sequence[SplitPart],
+    reporter: Reporter,
+    title: str,
+    *,
+    known: Mapping[str, Counted] | None = None,
 ) -> Fingerprint:
-    """The fingerprint of some cases, or blocks of them."""
+    """The fingerprint of some cases, or blocks of them; `known` as of `compute_fingerprint`."""
     named = [(cases.named(part.case), part.box) for part in parts]
     inputs = [
         FingerprintInput(case.name, case.open_image, _label_opener(case), box=box)
@@ -129,6 +136,7 @@ def measure(
             workers=config.compute.workers,
             progress=advance,
             percentiles=percentiles_of(config),
+            known=known,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +12,12 @@ from typing import Any
 
 from volprep.autoconfig import few_positions
 from volprep.cases import Cases
+from volprep.checks import Along, CheckedCase, Report
 from volprep.config import Config
 from volprep.errors import StoreError
 from volprep.files import load_json, remove
 from volprep.findings import Finding
-from volprep.fingerprint import Fingerprint
+from volprep.fingerprint import Counted, Fingerprint
 from volprep.geometry import Box, three
 from volprep.ledger import (
     LEDGER,
@@ -30,9 +32,9 @@ from volprep.ledger import (
 )
 from volprep.pipeline.augmentation import check_augment
 from volprep.pipeline.check import check, values_of
-from volprep.pipeline.decide import Decision, decide, survey
+from volprep.pipeline.decide import Decision, decide, foreseen_parts, survey
 from volprep.pipeline.describe import Intensities, describe, manifest, training_config
-from volprep.pipeline.identity import Inputs, Trust, paths_of, read_inputs
+from volprep.pipeline.identity import Hashing, Inputs, Trust, paths_of, read_inputs, size_of
 from volprep.pipeline.inputs import chosen_cases, engine_of, list_cases, load_target, voxel_count
 from volprep.pipeline.measure import (
     clip_warnings,
@@ -183,7 +185,7 @@ def prepare(
         run = Run(config, told, reporter, folder=ledger.folder, ledger=ledger, engine=engine)
         try:
             with engine:
-                head = _build(run, inputs or _inputs(run, trust))
+                head = _build(run, inputs, trust)
         finally:
             PreparedRef.close_all()
             for change in run.changes.values():
@@ -269,7 +271,7 @@ def _shared(
     )  # fmt: skip
     try:
         with engine:
-            _build(run, _inputs(run, trust))
+            _build(run, None, trust)
     except OpenStageError as error:
         return error.stage
     finally:
@@ -293,9 +295,9 @@ def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silen
         config, Told(rules_of(config), quiet=True), reporter, folder=_partial(out), stock=stock
     )
     stopped, noted = None, list[PreparedSet]()
-    inputs = _inputs(run, trust)
+    inputs = _inputs(run, list_cases(config), trust)
     try:
-        _build(run, inputs, noted.append)
+        _build(run, inputs, trust, noted.append)
     except NotDoneError as error:
         stopped = str(error)
     finished, old = _finished(out), Records(out / LEDGER)
@@ -305,8 +307,38 @@ def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silen
     return Foreseen(tuple(run.changes.values()), finished, complete, stopped, inputs, ready)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the one walk over all voxels has shown.
+
+    Attributes
+    ----------
+    report : Report
+    parts : mapping of str to Box or None
+        What was counted of which case.
+    """
+
+    report: Report
+    parts: Mapping[str, Box | None]
+
+    def counted(self, parts: Sequence[SplitPart]) -> dict[str, Counted]:
+        """The counts of those of some parts that were foreseen."""
+        once = Counter(part.case for part in parts)
+        wanted = {part.case: part.box for part in parts if once[part.case] == 1}
+        return {
+            facts.case.name: facts.counted
+            for facts in self.report.facts
+            if facts.counted is not None
+            and facts.case.name in wanted
+            and self.parts[facts.case.name] == wanted[facts.case.name]
+        }
+
+
 def _build(
-    run: Run, inputs: Inputs, note: Callable[[PreparedSet], object] = lambda _: None
+    run: Run,
+    inputs: Inputs | None,
+    trust: Trust,
+    note: Callable[[PreparedSet], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Everything of the set but its name; what else stands in its manifest.
 
@@ -314,8 +346,13 @@ def _build(
     """
     config, told = run.config, run.told
     listed = list_cases(config)
-    cases, hashes, values = _checked(run, listed, inputs)
-    decision = _decided(run, cases, inputs, values)
+    seen: _Seen | None = None
+    if inputs is None and _is_new(run, listed):
+        inputs, seen = _walk(run, listed)
+    elif inputs is None:
+        inputs = _inputs(run, listed, trust)
+    cases, hashes, values = _checked(run, listed, inputs, seen)
+    decision = _decided(run, cases, inputs, values, seen)
     audit = audit_splits(
         decision.splits, cases.items, patch=decision.plan.patch_size, hashes=hashes
     )
@@ -324,7 +361,7 @@ def _build(
     few = few_positions(decision.plan.n_positions)
     told.tell([Finding("few-positions", few)] if few else [])
     targets = targets_of(config, cases, decision.plan)
-    intensities = _intensities(run, cases, decision, inputs)
+    intensities = _intensities(run, cases, decision, inputs, seen)
     refs, lost = prepare_volumes(run, cases, decision, inputs)
     note(PreparedSet(decision, tuple(refs)))
     told.tell(vanished(lost))
@@ -345,7 +382,7 @@ def _build(
     )  # fmt: skip
 
 
-def _inputs(run: Run, trust: Trust) -> Inputs:
+def _inputs(run: Run, listed: Cases, trust: Trust) -> Inputs:
     """Every file of the cases that the config lists."""
 
     def known(path: str) -> Mapping[str, Any] | None:
@@ -353,34 +390,69 @@ def _inputs(run: Run, trust: Trust) -> Inputs:
         return None if noted is None else {**noted, "sha256": noted["key"]}
 
     workers = run.config.compute.workers
-    paths = paths_of(list_cases(run.config))
-    return read_inputs(paths, known, trust=trust, workers=workers, reporter=run.reporter)
+    return read_inputs(paths_of(listed), known, trust=trust, workers=workers, reporter=run.reporter)
+
+
+def _is_new(run: Run, listed: Cases) -> bool:
+    """Whether every voxel must be looked at, whatever the files turn out to be."""
+    if run.ledger is None:
+        return False
+    noted = run.noted("check", "cases")
+    if noted is None or noted.get("asked") != _asked(run.config, listed):
+        return True
+    for path in paths_of(listed):
+        before = run.noted("inputs", str(path))
+        if before is None or before.get("size") != size_of(path):
+            return True
+    return False
+
+
+def _asked(config: Config, listed: Cases) -> str:
+    """All that the check depends on beside the files."""
+    asked = config.model_dump(mode="json", include={"data", "split", "plan", "findings", "seed"})
+    asked["data"] = {k: v for k, v in asked["data"].items() if k not in ("root", "cases")}
+    asked["target_spacing"] = config.preprocess.target_spacing
+    asked["crop_nonzero"] = config.preprocess.crop_nonzero
+    told = [finding.to_dict() for finding in listed.findings]
+    return key_of("asked", 1, asked, _placeless(told))
+
+
+def _walk(run: Run, listed: Cases) -> tuple[Inputs, _Seen]:
+    """Check the cases, measure what will train and identify all files, in one walk over them."""
+    config = run.config
+    hashing = Hashing(paths_of(listed))
+    parts = foreseen_parts(config, listed)
+    along = Along(parts, crop=config.preprocess.crop_nonzero, pace=hashing.pace)
+    with run.reporter("check", voxel_count(listed), "voxels") as advance:
+        report = check(config, listed, intensities=False, progress=advance, along=along)
+    run.told.tell(report.findings)
+    return hashing.finish(config.compute.workers), _Seen(report, parts)
 
 
 def _checked(
-    run: Run, listed: Cases, inputs: Inputs
+    run: Run, listed: Cases, inputs: Inputs, seen: _Seen | None
 ) -> tuple[Cases, Mapping[str, str] | None, frozenset[int] | None]:
     """The cases to prepare, the hashes of their images, and the values of their labels.
 
     Errors of the data end it here, warnings are told.
     """
     config = run.config
-    asked = config.model_dump(mode="json", include={"data", "split", "plan", "findings", "seed"})
-    asked["data"] = {k: v for k, v in asked["data"].items() if k not in ("root", "cases")}
-    asked["target_spacing"] = config.preprocess.target_spacing
-    asked["crop_nonzero"] = config.preprocess.crop_nonzero
+    asked = _asked(config, listed)
     keys = [[case.name, inputs.key(case), case.group, case.weight] for case in listed]
-    told = [finding.to_dict() for finding in listed.findings]
-    unit = Unit("check", "cases", key_of("check", 1, asked, keys, _placeless(told)))
+    unit = Unit("check", "cases", key_of("check", 1, asked, keys))
+
+    def look() -> Report:
+        with run.reporter("check", voxel_count(listed), "voxels") as advance:
+            return check(config, listed, intensities=False, progress=advance)
 
     def make() -> Made:
-        with run.reporter("check", voxel_count(listed), "voxels") as advance:
-            report = check(config, listed, intensities=False, progress=advance)
+        report = look() if seen is None else seen.report
         run.told.tell(report.findings)
         inputs.check(listed)
         chosen = chosen_cases(config, listed, report.hashes)
         values = values_of(report, chosen)
         return (), {
+            "asked": asked,
             "findings": [finding.to_dict() for finding in report.findings],
             "hashes": report.hashes,
             "values": None if values is None else sorted(values),
@@ -406,11 +478,14 @@ def _placeless(findings: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [[finding["name"], finding["case"]] for finding in findings]
 
 
-def _decided(run: Run, cases: Cases, inputs: Inputs, values: frozenset[int] | None) -> Decision:
+def _decided(
+    run: Run, cases: Cases, inputs: Inputs, values: frozenset[int] | None, seen: _Seen | None
+) -> Decision:
     crops: dict[str, Box] = {}
     if run.config.preprocess.crop_nonzero:
         units = [Unit("crop", case.name, key_of("crop", 1, inputs.key(case))) for case in cases]
-        make = partial(_crop, cases=cases, inputs=inputs)
+        filled = {} if seen is None else {f.case.name: f for f in seen.report.facts if f.voxels}
+        make = partial(_crop, cases=cases, inputs=inputs, seen=filled)
         run.all("crop", units, make, title="crop", what="cases")
         found = ((str(unit.index), run.facts(unit)) for unit in units)
         crops = {name: Box(three(box["start"]), three(box["stop"])) for name, box in found}
@@ -418,14 +493,20 @@ def _decided(run: Run, cases: Cases, inputs: Inputs, values: frozenset[int] | No
     return decide(run.config, cases, known)
 
 
-def _crop(unit: Unit, *, cases: Cases, inputs: Inputs) -> Made:
+def _crop(unit: Unit, *, cases: Cases, inputs: Inputs, seen: Mapping[str, CheckedCase]) -> Made:
     case = cases.named(str(unit.index))
-    box = crop_box(case)
+    known = seen.get(case.name)
+    if known is None or known.image is None:
+        box = crop_box(case)
+    else:
+        box = known.filled or Box.whole(known.image.shape)
     inputs.check([case])
     return (), {"start": box.start, "stop": box.stop}
 
 
-def _intensities(run: Run, cases: Cases, decision: Decision, inputs: Inputs) -> Intensities | None:
+def _intensities(
+    run: Run, cases: Cases, decision: Decision, inputs: Inputs, seen: _Seen | None
+) -> Intensities | None:
     """Measure what trains, and decide how intensities are brought to one scale.
 
     None where nothing is to be measured now.
@@ -440,7 +521,8 @@ def _intensities(run: Run, cases: Cases, decision: Decision, inputs: Inputs) -> 
         unit = Unit("fingerprint", name, key_of("fingerprint", 1, boxes, percentiles_of(config)))
 
         def make() -> Made:
-            found = measure(config, cases, parts, run.reporter, "fingerprint")
+            known = {} if seen is None else seen.counted(parts)
+            found = measure(config, cases, parts, run.reporter, "fingerprint", known=known)
             inputs.check(cases.named(part.case) for part in parts)
             return (), found.to_dict()
 

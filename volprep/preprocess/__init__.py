@@ -7,6 +7,7 @@ and normalising are decided here as plain numbers and applied when a patch is re
 from volprep.preprocess.case import (
     CaseLayout,
     Header,
+    NonzeroBox,
     Preprocessing,
     case_layout,
     nonzero_box,
@@ -22,6 +23,7 @@ __all__ = [
     "CaseLayout",
     "CroppedVolume",
     "Header",
+    "NonzeroBox",
     "Normalisation",
     "Preprocessing",
     "ResampledVolume",

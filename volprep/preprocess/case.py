@@ -26,6 +26,7 @@ from volprep.preprocess.volume import (
 __all__ = [
     "CaseLayout",
     "Header",
+    "NonzeroBox",
     "Preprocessing",
     "case_layout",
     "nonzero_box",
@@ -198,20 +199,40 @@ def nonzero_box(volume: VolumeLike, *, memory: int = _AT_ONCE) -> Box | None:
     Box or None
         None where every voxel is zero.
     """
-    low, high = [np.iinfo(np.int64).max] * 3, [-1] * 3
-    whole = Box.whole(volume.shape)
+    found, whole = NonzeroBox(), Box.whole(volume.shape)
     sections = Sections(volume, whole, _depth_within(volume, memory), forward=True)
-    for first, _, voxels in sections.take(0, whole.stop[0]):
+    for first, last, voxels in sections.take(0, whole.stop[0]):
+        found.add(Box((first, 0, 0), (last, *whole.stop[1:])), voxels)
+    return found.box
+
+
+class NonzeroBox:
+    """Gathers the smallest box that holds every voxel that is not zero in some channel."""
+
+    def __init__(self) -> None:
+        self._low, self._high = [np.iinfo(np.int64).max] * 3, [-1] * 3
+
+    def add(self, box: Box, voxels: Array) -> None:
+        """A block (C, Z, Y, X); they may come in any order."""
         filled: Array = np.any(voxels, axis=0)
-        corner = (first, 0, 0)
         for axis, others in enumerate(((1, 2), (0, 2), (0, 1))):
             found = np.flatnonzero(filled.any(axis=others))
             if found.size:
-                low[axis] = min(low[axis], corner[axis] + int(found[0]))
-                high[axis] = max(high[axis], corner[axis] + int(found[-1]))
-    if high[0] < 0:
-        return None
-    return Box((low[0], low[1], low[2]), (high[0] + 1, high[1] + 1, high[2] + 1))
+                first = box.start[axis]
+                self._low[axis] = min(self._low[axis], first + int(found[0]))
+                self._high[axis] = max(self._high[axis], first + int(found[-1]))
+
+    def merge(self, other: NonzeroBox) -> None:
+        """Add the blocks that another one has seen."""
+        self._low = list(map(min, self._low, other._low))
+        self._high = list(map(max, self._high, other._high))
+
+    @property
+    def box(self) -> Box | None:
+        """None where every voxel is zero."""
+        if self._high[0] < 0:
+            return None
+        return Box(three(self._low), three([n + 1 for n in self._high]))
 
 
 def case_layout(

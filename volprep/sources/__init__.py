@@ -34,7 +34,7 @@ from volprep.sources.names import (
     slice_files,
     stem_of,
 )
-from volprep.sources.passes import gather
+from volprep.sources.passes import gather, walk
 from volprep.sources.placement import Difference, Placement, difference
 from volprep.sources.sniff import check_place, content_error, stored_kind
 from volprep.sources.wrapped import WrappedVolume
@@ -70,6 +70,7 @@ __all__ = [
     "stem_of",
     "stored_objects",
     "tile_files",
+    "walk",
 ]
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "Array",
     "Volume",
     "forget",
+    "forget_block",
     "map_file",
     "native_dtype",
     "open_descriptor",
@@ -147,6 +148,27 @@ def forget(view: mmap.mmap | Array) -> None:
         return
     if hasattr(view, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
         view.madvise(mmap.MADV_DONTNEED)
+
+
+def forget_block(block: Array) -> None:
+    """Give the memory of a part of a mapped file back; any other array is left alone.
+
+    Without this, walking through a mapped volume ends with all of it in memory.
+    """
+    owner: Any = block
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    first = block.ctypes.data - np.frombuffer(owner, np.uint8, 1).ctypes.data
+    # Of an axis that is mirrored the first voxel lies last.
+    spans = [(n - 1) * step for n, step in zip(block.shape, block.strides, strict=True)]
+    first += sum(span for span in spans if span < 0)
+    reach = sum(map(abs, spans))
+    start = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = (first + reach + block.itemsize - start) // mmap.PAGESIZE * mmap.PAGESIZE
+    if size > 0:
+        owner.madvise(mmap.MADV_DONTNEED, start, size)
 
 
 class Volume(ABC):

@@ -20,16 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.geometry import Box, VolumeLike
-from volprep.sources.base import Array, Volume
+from volprep.sources.base import SLAB_BYTES, Array, Volume, forget_block
 from volprep.sources.chunked import LARGE_BYTES
 from volprep.sources.scratch import scratch_array
 
-__all__ = ["HELD_BYTES", "gather", "groups"]
+__all__ = ["HELD_BYTES", "gather", "groups", "walk"]
 
 #: What the boxes of a pass that are begun and not finished may take of the memory.
 HELD_BYTES = 256 * 2**20
 #: What is read in one go, where a layer is wanted in wide parts.
 _READ_BYTES = 4 * 2**20
+#: The largest block of what is read from its beginning: such blocks come in new memory,
+#: which the allocator hands out again only where it is small.
+_STREAM_BYTES = 2**20
 #: Reads that wait for a thread: enough that none is idle while boxes are handed out.
 _AHEAD = 32
 
@@ -78,10 +81,96 @@ def gather(
     swept = [n for n, volume in enumerate(volumes) if _is_swept(volume)]
     if not swept or len(boxes) < 2:
         for box in boxes:
-            yield tuple(None if volume is None else volume.read(box) for volume in volumes)
+            arrays = tuple(None if volume is None else volume.read(box) for volume in volumes)
+            yield arrays
+            _let_go(arrays)
         return
     for first, last in groups(volumes, boxes, None if spill else held):
         yield from _Pass(volumes, swept, boxes[first:last], held if spill else None, pool).run()
+
+
+def walk(
+    volumes: Sequence[VolumeLike | None],
+    region: Box | None = None,
+    *,
+    max_bytes: int = SLAB_BYTES,
+) -> Iterator[tuple[Box, tuple[Array | None, ...]]]:
+    """Volumes of one shape together, each voxel once, in the order z, y, x.
+
+    Parameters
+    ----------
+    volumes : sequence of VolumeLike or None
+        Such as an image, its labels and its mask; None gives None. Not all are None.
+    region : Box or None
+        What is walked through; None takes all.
+    max_bytes : int
+        The size of a block of all volumes together; at least one chunk is read.
+
+    Yields
+    ------
+    box : Box
+        Boxes are disjoint and cover the region. Where chunks differ they follow those of the
+        volume that has the most bytes in a voxel, since what is open is of the others.
+    arrays : tuple of ndarray (C, Z, Y, X) or None
+        Valid until the next is asked for.
+    """
+    there = [volume for volume in volumes if volume is not None]
+    within = Box.whole(there[0].shape) if region is None else region
+    if any(isinstance(v, Volume) and v.sequential for v in there):
+        yield from _walk_streams(volumes, within, min(max_bytes, _STREAM_BYTES))
+        return
+    boxes = [box.common(within) for box in _boxes(there, max_bytes)]
+    boxes = [box for box in boxes if box.size]
+    yield from zip(boxes, gather(volumes, boxes, spill=True), strict=True)
+
+
+def _walk_streams(
+    volumes: Sequence[VolumeLike | None], region: Box, max_bytes: int
+) -> Iterator[tuple[Box, tuple[Array | None, ...]]]:
+    """Whole planes, of what can only be read from its beginning, and of what goes with it."""
+    streams = {
+        n: v for n, v in enumerate(volumes) if isinstance(v, Volume) and v.sequential
+    }  # fmt: skip
+    others = [None if n in streams else volume for n, volume in enumerate(volumes)]
+    first = next(iter(streams.values()))
+    plane = sum(_voxel_bytes(v) for v in volumes if v is not None) * first.shape[2] * first.shape[3]
+    depth = max(1, max_bytes // max(1, plane))
+    boxes = first.slab_boxes(depth)
+    slabs = {n: volume.slabs(depth) for n, volume in streams.items()}
+    for box, found in zip(boxes, gather(others, boxes, spill=True), strict=True):
+        arrays = list(found)
+        for n, stream in slabs.items():
+            arrays[n] = next(stream)[1]
+        part = box.common(region)
+        if part.size:
+            inside = part.shift([-n for n in box.start]).slices
+            yield part, tuple(None if a is None else a[:, *inside] for a in arrays)
+        if box.stop[0] >= region.stop[0]:
+            return
+
+
+def _boxes(volumes: Sequence[VolumeLike], max_bytes: int) -> list[Box]:
+    """Blocks of some volumes that follow the chunks of one of them."""
+    swept = [volume for volume in volumes if _is_swept(volume)]
+    lead = max(swept, key=_voxel_bytes) if swept else volumes[0]
+    share = max_bytes * _voxel_bytes(lead) // sum(map(_voxel_bytes, volumes))
+    if isinstance(lead, Volume):
+        return lead.slab_boxes(max_bytes=share)
+    _, nz, ny, nx = lead.shape
+    depth = max(1, share // max(1, _voxel_bytes(lead) * ny * nx))
+    return [Box((z, 0, 0), (z + depth, ny, nx)).clip(lead.shape) for z in range(0, nz, depth)]
+
+
+def _voxel_bytes(volume: VolumeLike) -> int:
+    """Of all channels."""
+    return int(volume.dtype.itemsize) * int(volume.shape[0])
+
+
+def _let_go(arrays: Sequence[Array | None]) -> None:
+    """Give mapped pages back; those of scratch files and of memory go by themselves."""
+    for array in arrays:
+        if array is not None:
+            forget_block(array)
 
 
 def groups(
@@ -158,6 +247,7 @@ class _Pass:
                 request.arrays.clear()
                 yield tuple(arrays)
                 self._room.give_back(number)
+                _let_go(arrays)
         finally:
             for sweep in self._sweeps:
                 sweep.stop()

@@ -95,6 +95,10 @@ class ContentHash:
         bits = np.ascontiguousarray(voxels).view(self._bits)
         self._add(bits, box.start, self._shape, self._along, self._sums)
 
+    def merge(self, other: ContentHash) -> None:
+        """Add the voxels that another one of the same volume has seen."""
+        self._sums += other._sums
+
     def hexdigest(self) -> str:
         """128 bits in hexadecimal."""
         return blake2b(self._head.encode() + self._sums.tobytes(), digest_size=16).hexdigest()

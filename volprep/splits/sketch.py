@@ -56,6 +56,10 @@ class SketchMaker:
         if len(self._found) > 64:
             self._found = [self.sketch()]
 
+    def merge(self, other: SketchMaker) -> None:
+        """Add the planes that another one of the same image has seen."""
+        self._found = [np.unique(np.concatenate([self.sketch(), other.sketch()]))[:SKETCH]]
+
     def sketch(self) -> Sketch:
         """What was found so far: at most `SKETCH` hashes, ascending."""
         if not self._found:
