@@ -1,16 +1,20 @@
-"""Bytes read, CPU time and memory of walks through large volumes, whatever their chunks.
+"""Bytes read, CPU time and memory of runs over large volumes, whatever their chunks.
 
-    python scripts/bench_scale.py [--gib 0.25] [--plane 2048] [--only FORMAT ...]
+    python scripts/bench_scale.py [--gib 0.1] [--plane 1024] [--only FORMAT ...] [--rounds 1]
 
-For each format a volume of one channel is made once (uint8, half noise), and then, each in a
-process of its own:
+For each format an image (uint8, half noise) and its labels (uint16, blocks of one id) are made
+once. Then, each in a process of its own:
 
-    check   what `volprep check` reads of an image: extremes, blank planes, content hash
-    measure `volprep fingerprint` of the same image
-    floor   the file's chunks decoded once, in slabs, and the SHA-256 of its bytes
+    walk      check, fingerprint and SHA-256 of all files, as `volprep prepare` begins
+    prepare   a whole `volprep prepare` with 200 patches
+    resample  the same onto twice the spacing in the plane
+    floor     the chunks of both files decoded once, in slabs, and the SHA-256 of their bytes
+    cut       200 boxes of 64^3 in the order of z, each chunk decoded once (`sources.gather`)
+    peer      the same boxes one by one through zarr-python, h5py, tifffile, nibabel or NumPy
 
-Given are bytes read for each byte of the file (`/proc/self/io`, rchar: bytes of mapped files
-do not count there, and are given as 0), CPU seconds, and the peak of private memory.
+Given are, for each byte of the input: what was asked of the system (rchar; bytes of mapped files
+do not count there) and what came from the disk (read_bytes, the files dropped from the cache
+before); CPU and wall seconds; the peak of private memory (RssAnon).
 """
 
 from __future__ import annotations
@@ -24,59 +28,160 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from benchlib import BENCH, table
+from benchlib import BENCH, median, table
 
 DATA = BENCH / "data" / "scale"
 Array = np.ndarray
+WHAT = ("walk", "prepare", "resample", "floor", "cut", "peer")
+PATCHES = 200
 
-WALK = """
-import hashlib, json, sys, threading, time
+RUN = r"""
+import hashlib, json, os, shutil, sys, threading, time
 from pathlib import Path
 import numpy as np, volprep
-from volprep.checks.measure import measure_image
-from volprep.fingerprint import FingerprintInput, compute_fingerprint
-from volprep.sources import ArrayVolume
+from volprep import pipeline
+from volprep.config import Config
 
-what, path = sys.argv[1], Path(sys.argv[2])
+what, folder, patches = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+workers = int(sys.argv[4])
+image = next(p for p in folder.iterdir() if p.name.startswith("image."))
+label = next(p for p in folder.iterdir() if p.name.startswith("label."))
+
+def files(path):
+    return [f for f in sorted(path.rglob("*")) if f.is_file()] if path.is_dir() else [path]
 
 def fields(name):
     rows = (line.split(":") for line in open(f"/proc/self/{name}") if ":" in line)
     return {key.strip(): value.split() for key, value in rows}
 
-def check(volume):
-    measure_image(volume)
+def config(where, **more):
+    given = {
+        "data": {"cases": [{"image": str(where[0]), "label": str(where[1])}],
+                 "spacing": [1, 1, 1], "label_kind": "instances"},
+        "split": {"kind": "blocks", "fraction": 0.1},
+        "plan": {"patch_size": [32, 64, 64], "batch_size": 2},
+        "patching": {"patches_per_case": patches},
+        "augment": [],
+        "output": {"dir": str(folder / "out")},
+        "compute": {"workers": workers},
+        **more,
+    }
+    return Config.model_validate(given)
 
-def measure_(volume):
-    compute_fingerprint([FingerprintInput("a", lambda: volume)], workers=1)
+def walk(where):
+    from volprep.checks import Along, examine_cases
+    from volprep.fingerprint import FingerprintInput, compute_fingerprint
+    from volprep.pipeline.identity import Hashing, paths_of
+    cases = pipeline.list_cases(config(where))
+    hashing = Hashing(paths_of(cases))
+    report = examine_cases(
+        cases, workers=workers, along=Along({c.name: None for c in cases}, pace=hashing.pace)
+    )
+    hashing.finish(workers)
+    known = {facts.case.name: facts.counted for facts in report.facts}
+    compute_fingerprint(
+        [FingerprintInput(c.name, c.open_image, c.open_label) for c in cases], known=known
+    )
 
-def floor(volume):
-    for _, block in volume.slabs():
-        block.max()
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if file.is_file():
+def prepare(where, **more):
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    settings = config(where, **more)
+    pipeline.prepare(settings)
+    told["written"] = sum(f.stat().st_size for f in files(folder / "out"))
+
+def resample(where):
+    prepare(where, preprocess={"target_spacing": [1, 2, 2]})
+
+def floor(where):
+    for path, opened in zip(where, (volprep.open_volume, volprep.open_labels)):
+        for _, block in opened(path).slabs():
+            block.max()
+        digest = hashlib.sha256()
+        for file in files(path):
             with file.open("rb") as stream:
                 while piece := stream.read(2**20):
                     digest.update(piece)
 
-walk = {"check": check, "measure": measure_, "floor": floor}[what]
-walk(ArrayVolume(np.arange(4096, dtype=np.uint8).reshape(1, 64, 64)))  # compiled, imported
-volume = volprep.open_volume(path)
+def boxes(shape):
+    rng = np.random.default_rng(0)
+    size = [min(64, n) for n in shape]
+    last = [n - s + 1 for n, s in zip(shape, size)]
+    starts = [[int(rng.integers(0, n)) for n in last] for _ in range(patches)]
+    return [volprep.Box.at(start, size) for start in sorted(starts)]
+
+def cut(where):
+    from volprep.compute import threads
+    from volprep.sources import gather
+    volumes = [volprep.open_volume(where[0]), volprep.open_labels(where[1])]
+    with threads(workers) as pool:
+        for arrays in gather(volumes, boxes(volumes[0].shape[1:]), pool=pool):
+            for array in arrays:
+                array.max()
+
+def peer(where):
+    for path in where:
+        name = path.name
+        if name.endswith(".zarr"):
+            import zarr
+            array = zarr.open_array(str(path), mode="r")
+        elif name.endswith(".h5"):
+            import h5py
+            array = h5py.File(path)["raw"]
+        elif name.endswith(".npy"):
+            array = np.load(path, mmap_mode="r")
+        elif ".tif" in name and ".z." not in name:
+            import tifffile
+            array = tifffile.memmap(path, mode="r")
+        elif ".tif" in name:
+            import tifffile, zarr
+            array = zarr.open_array(tifffile.imread(path, aszarr=True), mode="r")
+        elif name.endswith(".nii"):
+            import nibabel
+            array = np.asarray(nibabel.load(path).dataobj).T
+        else:
+            print(json.dumps({"none": True}))
+            raise SystemExit
+        for box in boxes(array.shape):
+            np.asarray(array[box.slices]).max()
+
+told = {}
+tiny = folder.parent / "tiny"
+if not tiny.exists():
+    tiny.mkdir()
+    rng = np.random.default_rng(0)
+    np.save(tiny / "image.npy", rng.integers(0, 40, (96, 256, 256)).astype(np.uint8))
+    label_ = np.zeros((96, 256, 256), np.uint16)
+    label_[::3, 10:200, 20:220] = 3
+    np.save(tiny / "label.npy", label_)
+work = {"walk": walk, "prepare": prepare, "resample": resample, "floor": floor, "cut": cut,
+        "peer": peer}[what]
+kept = folder
+folder = tiny
+work((tiny / "image.npy", tiny / "label.npy"))  # compiled, imported
+folder = kept
+inputs = [f for path in (image, label) for f in files(path)]
+for file in inputs:
+    descriptor = os.open(file, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
 peak, done = [0], threading.Event()
 
 def watch():
-    while not done.wait(0.05):
+    while not done.wait(0.02):
         peak[0] = max(peak[0], int(fields("status").get("RssAnon", ["0"])[0]))
 
 watcher = threading.Thread(target=watch)
 watcher.start()
-read, cpu = int(fields("io")["rchar"][0]), time.process_time()
-walk(volume)
-cpu = time.process_time() - cpu
-read = int(fields("io")["rchar"][0]) - read
+before, cpu, wall = fields("io"), time.process_time(), time.perf_counter()
+work((image, label))
+cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+after = fields("io")
 done.set()
 watcher.join()
-print(json.dumps({"read": read, "cpu": cpu, "peak": peak[0] * 1024}))
+size = sum(f.stat().st_size for f in inputs)
+for name in ("rchar", "read_bytes"):
+    told[name] = (int(after[name][0]) - int(before[name][0])) / size
+print(json.dumps({**told, "cpu": cpu, "wall": wall, "peak": peak[0] * 1024, "size": size}))
 """
 
 
@@ -143,49 +248,76 @@ def makers(shape: tuple[int, ...]) -> dict[str, tuple[str, Callable[[Path, Array
     }  # fmt: skip
 
 
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def voxels(shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """An image of noise and labels of blocks."""
+    image = np.random.default_rng(0).integers(0, 40, shape).astype(np.uint8)
+    z, y, x = (np.arange(n) // step for n, step in zip(shape, (16, 48, 48), strict=True))
+    inside = (np.arange(shape[1]) % 48 < 32)[:, None] & (np.arange(shape[2]) % 48 < 32)
+    ids = (z[:, None, None] * 7919 + y[:, None] * 101 + x) % 65000 + 1
+    return image, np.where(inside, ids, 0).astype(np.uint16)
+
+
+def make(folder: Path, shape: tuple[int, ...], suffix: str, write: Callable[..., None]) -> None:
+    """Image and label of one format, where they are not there yet."""
+    if folder.exists():
+        return
+    part = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name, array in zip(("image", "label"), voxels(shape), strict=True):
+        write(part / f"{name}{suffix}", array)
+    part.rename(folder)
+
+
+def measured(what: str, folder: Path, workers: int, rounds: int) -> dict[str, float]:
+    """Medians of some runs."""
+    told = []
+    for _ in range(rounds):
+        command = [sys.executable, "-c", RUN, what, str(folder), str(PATCHES), str(workers)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        told.append(json.loads(done.stdout.splitlines()[-1]))
+    return {
+        name: median([each[name] for each in told])
+        for name, value in told[0].items()
+        if isinstance(value, int | float)
+    }
 
 
 def main() -> None:
-    """Make what is not there, walk through it, print a table."""
+    """Make what is not there, run over it, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gib", type=float, default=0.25, help="size of each volume")
-    parser.add_argument("--plane", type=int, default=2048, help="voxels along y and x")
+    parser.add_argument("--gib", type=float, default=0.1, help="size of each image")
+    parser.add_argument("--plane", type=int, default=1024, help="voxels along y and x")
     parser.add_argument("--only", nargs="*", help="formats")
+    parser.add_argument("--what", nargs="*", default=WHAT, choices=WHAT)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1)
     given = parser.parse_args()
-    depth = max(64, round(given.gib * 2**30 / given.plane**2))
+    depth = max(80, round(given.gib * 2**30 / given.plane**2))
     shape = (depth, given.plane, given.plane)
     found = makers(shape)
-    folder = DATA / f"{depth}x{given.plane}"
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
     rows = []
     for name in given.only or found:
-        suffix, make = found[name]
-        path = folder / f"volume{suffix}"
-        if not path.exists():
-            try:
-                make(path, rng.integers(0, 40, shape).astype(np.uint8))
-            except BaseException:
-                shutil.rmtree(path, ignore_errors=True)
-                path.unlink(missing_ok=True)
-                raise
-        row = [name, f"{size_of(path) / 2**20:.0f} MB"]
-        for what in ("check", "measure", "floor"):
-            command = [sys.executable, "-c", WALK, what, str(path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            told = json.loads(done.stdout.splitlines()[-1])
-            row.append(f"{told['read'] / size_of(path):.2f}")
-            row += [f"{told['cpu']:.2f} s", f"{told['peak'] / 2**20:.0f} MB"]
-        rows.append(row)
-        print(" ".join(row), flush=True)
-    heads = ["format", "file"]
-    for what in ("check", "measure", "floor"):
-        heads += [f"{what} read", "CPU", "memory"]
-    print(table(heads, rows))
+        suffix, write = found[name]
+        folder = DATA / f"{depth}x{given.plane}" / suffix.strip(".")
+        make(folder, shape, suffix, write)
+        results: dict[str, dict[str, float]] = {}
+        for what in given.what:
+            told = results[what] = measured(what, folder, given.workers, given.rounds)
+            if told.get("none"):
+                continue
+            row = [name, what, f"{told['rchar']:.2f}", f"{told['read_bytes']:.2f}"]
+            row += [f"{told['cpu']:.2f}", f"{told['wall']:.2f}", f"{told['peak'] / 2**20:.0f}"]
+            rows.append(row)
+            print("  ".join(row), flush=True)
+        for what, over in (("walk", "floor"), ("peer", "cut")):
+            if {what, over} <= set(results) and not results["peer"].get("none"):
+                ratio = results[what]["cpu"] / max(results[over]["cpu"], 1e-9)
+                print(f"{name}  CPU of {what} / {over}: {ratio:.2f}", flush=True)
+        shutil.rmtree(folder / "out", ignore_errors=True)
+    print(table(["format", "what", "rchar", "disk", "CPU s", "wall s", "MB"], rows))
 
 
 if __name__ == "__main__":

@@ -532,8 +532,8 @@ def _intensities(
     try:
         train = measured("train", decision.measured)
         if config.preprocess.scope == "case":
-            seen = {part.case for part in decision.measured}
-            rest = [SplitPart(case.name) for case in cases if case.name not in seen]
+            named = {part.case for part in decision.measured}
+            rest = [SplitPart(case.name) for case in cases if case.name not in named]
             others = measured("val", rest).cases if rest else ()
     except NotDoneError:
         return None
