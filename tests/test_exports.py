@@ -462,3 +462,229 @@ def test_classes_count_from_0_and_what_is_none_is_ignored(label: Any, mask: Any)
     found = form.read(case_of(label, mask=mask), Box.whole(label.shape))
     wanted = np.select([mask == 0, label == 0, label == 1, label == 3], [9, 0, 1, 2], 9)
     assert (found == wanted).all()
+
+
+# The others: their files as their own readers take them; scripts/acceptance asks those
+
+
+def exported(folder: Path, to: str, out: Path) -> pipeline.Exported:
+    made = pipeline.export(folder / "out", to, out)
+    assert not list(verify(out))
+    assert (out / "README.md").exists()
+    return made
+
+
+def side_of(made: pipeline.Exported) -> dict[str, str]:
+    return {case["name"]: case["side"] for case in made.cases}
+
+
+def original(folder: Path, name: str, what: str = "") -> Any:
+    return source(folder, {"c_d": "c.d"}.get(name, name), what)
+
+
+def ids_back(found: Any, table: Path) -> Any:
+    rows = np.loadtxt(table, delimiter=",", skiprows=1, dtype=np.int64, ndmin=2)
+    back = np.zeros(rows[:, 0].max() + 1, np.int64)
+    back[rows[:, 0]] = rows[:, 1]
+    return back[found]
+
+
+@pytest.mark.parametrize("to", ["monai", "torchio"])
+def test_nifti_has_our_voxels_and_a_true_affine(instances: Path, tmp_path: Path, to: str) -> None:
+    import nibabel
+
+    made = exported(instances, to, tmp_path / "x")
+    for name in side_of(made):
+        image = nibabel.load(tmp_path / f"x/images/{name}.nii.gz")
+        assert (original(instances, name) == np.asarray(image.dataobj).T).all()
+        assert np.allclose(image.affine, np.diag([0.5, 0.5, 2.0, 1.0]))
+        assert image.header.get_xyzt_units()[0] == "micron"
+        label = np.asarray(nibabel.load(tmp_path / f"x/labels/{name}.nii.gz").dataobj).T
+        mask = np.asarray(nibabel.load(tmp_path / f"x/masks/{name}.nii.gz").dataobj).T
+        valid = original(instances, name, ".valid") if name == "b" else np.ones(SHAPE)
+        assert (mask == valid).all()
+        assert (label == original(instances, name, ".labels") * (valid > 0)).all()
+
+
+def test_monai_lists_hold_out_what_we_hold_out(instances: Path, tmp_path: Path) -> None:
+    made = exported(instances, "monai", tmp_path / "x")
+    sides = side_of(made)
+    lists = content(tmp_path / "x/dataset.json")
+    for key, side in (("training", "train"), ("validation", "val")):
+        names = {Path(entry["image"]).name.removesuffix(".nii.gz") for entry in lists[key]}
+        assert names == {name for name, its in sides.items() if its == side}
+    folds = content(tmp_path / "x/datalist.json")["training"]
+    for entry in folds:
+        name = Path(entry["image"]).name.removesuffix(".nii.gz")
+        assert (entry["fold"] == 0) == (sides[name] == "val")
+
+
+def test_torchio_table_has_a_row_for_each_case(instances: Path, tmp_path: Path) -> None:
+    import csv
+
+    made = exported(instances, "torchio", tmp_path / "x")
+    with (tmp_path / "x/subjects.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["name"]: row["side"] for row in rows} == side_of(made)
+    assert all((tmp_path / "x" / row[what]).exists() for row in rows for what in ("image", "mask"))
+
+
+def test_cellpose_has_a_picture_for_each_section(instances: Path, tmp_path: Path) -> None:
+    made = exported(instances, "cellpose", tmp_path / "x")
+    assert "numbered from 1 on" in told(made)
+    assert "background there" in told(made)
+    for name, side in side_of(made).items():
+        for z in (0, 5, SHAPE[0] - 1):
+            start = tmp_path / f"x/{side}/{name}_z{z:04}"
+            assert (tifffile.imread(f"{start}_img.tif") == original(instances, name)[z]).all()
+            found = tifffile.imread(f"{start}_masks.tif")
+            label = original(instances, name, ".labels")[z].copy()
+            if name == "b":
+                label[original(instances, name, ".valid")[z] == 0] = 0
+            assert found.dtype == np.uint16
+            assert (ids_back(found, tmp_path / f"x/{side}/{name}.ids.csv") == label).all()
+
+
+def test_stardist_leaves_out_what_is_not_annotated(instances: Path, tmp_path: Path) -> None:
+    made = exported(instances, "stardist", tmp_path / "x")
+    for name, side in side_of(made).items():
+        image = tifffile.imread(tmp_path / f"x/{side}/images/{name}.tif")
+        assert (image == original(instances, name)).all()
+        label = original(instances, name, ".labels").astype(np.int64)
+        if name == "b":
+            label[original(instances, name, ".valid") == 0] = -1
+        assert (tifffile.imread(tmp_path / f"x/{side}/masks/{name}.tif") == label).all()
+
+
+def test_skoots_has_bytes_skeletons_and_its_axes(instances: Path, tmp_path: Path) -> None:
+    import torch
+    import yaml
+
+    made = exported(instances, "skoots", tmp_path / "x")
+    assert "8 bits" in told(made)
+    for name, side in side_of(made).items():
+        start = tmp_path / f"x/{side}/{name}"
+        image = tifffile.imread(f"{start}.tif")
+        assert image.dtype == np.uint8
+        assert np.corrcoef(image.ravel(), original(instances, name).ravel())[0, 1] > 0.99
+        labels = tifffile.imread(f"{start}.labels.tif")
+        points = torch.load(f"{start}.skeletons.trch", weights_only=True)
+        assert set(points) == set(np.unique(labels).tolist()) - {0}
+        for number, places in points.items():  # (row, column, section), as SKOOTS stores masks
+            rows, columns, sections = places.round().long().numpy().T
+            assert (labels.transpose(1, 2, 0)[rows, columns, sections] == number).all()
+    config = yaml.safe_load((tmp_path / "x/skoots.yaml").read_text())
+    crop = [config["AUGMENTATION"][f"CROP_{n}"] for n in ("DEPTH", "WIDTH", "HEIGHT")]
+    assert crop == [8, 16, 16]
+
+
+def test_bytes_stay_bytes_for_skoots(tmp_path: Path) -> None:
+    write_cases(tmp_path)
+    for name in ("a", "b", "c.d"):
+        path = tmp_path / f"data/{name}.tif"
+        tifffile.imwrite(path, (tifffile.imread(path) // 8).astype(np.uint8))
+    (tmp_path / "c.yaml").write_text(MASKED.format(kind="instances"), encoding="utf-8")
+    pipeline.prepare(load_config(tmp_path / "c.yaml"))
+    made = exported(tmp_path, "skoots", tmp_path / "x")
+    assert "8 bits" not in told(made)
+    image = tifffile.imread(tmp_path / f"x/{side_of(made)['a']}/a.tif")
+    assert (image == source(tmp_path, "a")).all()
+
+
+def test_biom3d_has_normalised_arrays_and_our_folds(classes: Path, tmp_path: Path) -> None:
+    from volprep.preprocess import Normalisation
+
+    made = exported(classes, "biom3d", tmp_path / "x")
+    training = content(classes / "out/manifest.json")["training"]
+    rule = Normalisation.from_dict(training["normalisation"])
+    for name in side_of(made):
+        image = np.load(tmp_path / f"x/images/{name}.npy")
+        assert (image == rule.apply(original(classes, name)[None])).all()
+        label = original(classes, name, ".labels") // 2
+        if name == "b":
+            label[original(classes, name, ".valid") == 0] = 0
+        assert (np.load(tmp_path / f"x/masks/{name}.npy") == label[None]).all()
+    rows = (tmp_path / "x/folds.csv").read_text().splitlines()[1:]
+    folds = {row.split(",")[0].removesuffix(".npy"): row.split(",")[2] for row in rows}
+    assert folds == {name: "0" if s == "val" else "1" for name, s in side_of(made).items()}
+    scope: dict[str, Any] = {"__file__": str(tmp_path / "x/config.py")}
+    exec((tmp_path / "x/config.py").read_text(), scope)
+    assert (scope["CONFIG"].PATCH_SIZE, scope["CONFIG"].BATCH_SIZE) == ([8, 16, 16], 3)
+    assert scope["CONFIG"].NUM_CLASSES == 2
+
+
+def test_careamics_has_images_alone(classes: Path, tmp_path: Path) -> None:
+    import yaml
+
+    made = exported(classes, "careamics", tmp_path / "x")
+    assert "labels are not handed over" in told(made)
+    for name, side in side_of(made).items():
+        image = tifffile.imread(tmp_path / f"x/{side}/{name}.tif")
+        assert (image == original(classes, name)).all()
+    config = yaml.safe_load((tmp_path / "x/careamics.yaml").read_text())["data_config"]
+    assert (config["axes"], config["patching"]["patch_size"]) == ("ZYX", [8, 16, 16])
+
+
+def test_connectomics_has_one_dataset_a_file_and_both_configs(
+    instances: Path, tmp_path: Path
+) -> None:
+    import h5py
+    import yaml
+
+    made = exported(instances, "connectomics", tmp_path / "x")
+    for name in side_of(made):
+        with h5py.File(tmp_path / f"x/images/{name}.h5") as file:
+            assert list(file) == ["main"]
+            assert (file["main"][:] == original(instances, name)).all()
+        with h5py.File(tmp_path / f"x/labels/{name}.h5") as file:
+            label = original(instances, name, ".labels").copy()
+            if name == "b":
+                label[original(instances, name, ".valid") == 0] = 0
+            assert (file["main"][:] == label).all()
+    present = yaml.safe_load((tmp_path / "x/connectomics.yaml").read_text())["default"]
+    first = yaml.safe_load((tmp_path / "x/v1.yaml").read_text())
+    for side, key in (("train", "IMAGE_NAME"), ("val", "VAL_IMAGE_NAME")):
+        names = [f"images/{name}.h5" for name, its in side_of(made).items() if its == side]
+        assert present["data"][side]["image"] == names
+        assert first["DATASET"][key].split("@") == names
+    assert present["data"]["dataloader"] == {"batch_size": 3, "patch_size": [8, 16, 16]}
+
+
+@pytest.mark.parametrize("to", ["cellpose", "stardist", "skoots"])
+def test_classes_are_refused_by_those_that_learn_instances(
+    classes: Path, tmp_path: Path, to: str
+) -> None:
+    with pytest.raises(DataCheckError, match="learns instances"):
+        pipeline.export(classes / "out", to, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("to", sorted(TABLE))
+def test_blocks_keep_their_sides_in_every_target(blocks: Path, tmp_path: Path, to: str) -> None:
+    out = tmp_path / "Dataset001_a"
+    made = exported(blocks, to, out)
+    splits = content(blocks / "out/splits.json")
+    found = sorted((case["side"], case["box"]) for case in made.cases)
+    wanted = [(side, part["box"]) for side in ("train", "val") for part in splits[side]]
+    assert found == sorted(wanted)
+
+
+@pytest.mark.parametrize("to", sorted(TABLE))
+def test_an_export_written_twice_is_the_same_bytes(blocks: Path, tmp_path: Path, to: str) -> None:
+    one, two = tmp_path / "1/Dataset001_a", tmp_path / "2/Dataset001_a"
+    pipeline.export(blocks / "out", to, one, workers=1)
+    pipeline.export(blocks / "out", to, two, workers=2)
+    assert tree(one) == tree(two)
+
+
+def test_the_command_line_names_every_target() -> None:
+    shown = " ".join(volprep("export", "--help").stdout.split())
+    assert all(name in shown for name in TABLE)
+
+
+@pytest.mark.parametrize("to", sorted(TABLE))
+def test_every_script_of_an_export_compiles(blocks: Path, tmp_path: Path, to: str) -> None:
+    out = tmp_path / "Dataset001_a"
+    pipeline.export(blocks / "out", to, out)
+    for path in out.rglob("*.py"):
+        compile(path.read_text(encoding="utf-8"), str(path), "exec")

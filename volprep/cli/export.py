@@ -19,7 +19,10 @@ def export(
     ],
     to: Annotated[
         str | None,
-        typer.Option(help="nnunet; without it, what the YAML lists under exports:."),
+        typer.Option(
+            help="nnunet, biom3d, careamics, connectomics, skoots, monai, torchio, cellpose or "
+            "stardist; without it, what the YAML lists as exports."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the export.")] = None,
     plans: Annotated[

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from importlib import resources
+from typing import Any, Protocol
 
 from volprep.exports.files import ExportFile
 from volprep.exports.given import ExportSet
 from volprep.exports.labels import Ids
 from volprep.findings import Finding
 
-__all__ = ["Exporter", "changes", "common_losses", "impossible", "loses", "no_mask", "renumbered"]
+__all__ = [
+    "Exporter",
+    "changes",
+    "common_losses",
+    "facts",
+    "impossible",
+    "loses",
+    "no_mask",
+    "renumbered",
+    "template",
+]
 
 
 class Exporter(Protocol):
@@ -61,8 +72,7 @@ def common_losses(given: ExportSet, *, needs_labels: bool = True) -> Iterator[Fi
             "cases differ in spacing, and volumes are handed over as they were prepared",
             "set preprocess.target_spacing, if the target does not resample",
         )
-    weights = given.training.get("case_normalisation")
-    if weights:
+    if given.training["case_normalisation"]:
         yield loses(
             "intensities are brought to one scale case by case, which is not handed over",
             "let the target normalise each image",
@@ -83,3 +93,18 @@ def no_mask(given: ExportSet, what: str) -> Iterator[Finding]:
     """For targets that know no valid mask."""
     if given.masked:
         yield loses(f"the target knows no valid mask: what is not annotated is {what}")
+
+
+def facts(given: ExportSet) -> dict[str, Any]:
+    """What a trainer's own script needs to know, in plain values; sizes are (z, y, x)."""
+    wanted = (
+        "label_kind", "n_channels", "class_names", "patch_size", "batch_size", "strides",
+        "kernel_sizes", "features", "steps_per_epoch", "spacing", "normalisation",
+    )  # fmt: skip
+    classes = 2 if given.classes is None else len(given.classes)
+    return {**{name: given.training[name] for name in wanted}, "n_classes": classes}
+
+
+def template(name: str) -> str:
+    """A script that an export brings along; it imports the target, and so is no module of ours."""
+    return (resources.files("volprep.exports") / "templates" / f"{name}.txt").read_text("utf-8")

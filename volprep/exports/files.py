@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from volprep.errors import MissingDependencyError
 from volprep.exports.given import ExportCase, slabs
 from volprep.exports.labels import Ids, LabelForm, ids_of
 from volprep.geometry import Box, Shape3, Spacing3
+from volprep.preprocess import Normalisation
 
 __all__ = [
     "ExportFile",
@@ -25,7 +26,12 @@ __all__ = [
     "json_file",
     "nifti_image",
     "nifti_labels",
+    "npy_image",
+    "npy_labels",
+    "section_image",
+    "section_labels",
     "text_file",
+    "tiff_bytes",
     "tiff_image",
     "tiff_labels",
     "yaml_file",
@@ -127,6 +133,70 @@ def tiff_labels(
 
     made_of = ["tiff", *case.made_of, *form.made_of, squeeze]
     return _tiff(path, case, lambda: form.dtype(case), read, made_of, squeeze, 1)
+
+
+def section_image(path: str, case: ExportCase, z: int, channels: Sequence[int]) -> ExportFile:
+    """A TIFF of one section, (Y, X), or (C, Y, X) of several channels."""
+    return tiff_image(path, _section(case, z), channels, squeeze=True)
+
+
+def section_labels(path: str, case: ExportCase, z: int, form: LabelForm) -> ExportFile:
+    """A (Y, X) TIFF of the labels of one section, with ids as in the whole case."""
+
+    def read(box: Box) -> Array:
+        return form.read(case, box)[None]
+
+    part = _section(case, z)
+    made_of = ["tiff", *part.made_of, *case.made_of, *form.made_of]
+    return _tiff(path, part, lambda: form.dtype(case), read, made_of, True, 1)
+
+
+def _section(case: ExportCase, z: int) -> ExportCase:
+    (first, top, left), (_, bottom, right) = case.box.start, case.box.stop
+    return replace(case, box=Box((first + z, top, left), (first + z + 1, bottom, right)))
+
+
+def tiff_bytes(
+    path: str,
+    case: ExportCase,
+    channels: int,
+    bounds: Sequence[tuple[float, float]] | None,
+) -> ExportFile:
+    """A TIFF of the first channels in 8 bits, (Z, Y, X) or (Z, Y, X, C).
+
+    `bounds` are the values that become 0 and 255, for each channel; None keeps bytes as they are.
+    """
+
+    def read(box: Box) -> Array:
+        voxels = case.image.read(box)[:channels]
+        if bounds is not None:
+            low, high = (np.array(ends).reshape(-1, 1, 1, 1) for ends in zip(*bounds, strict=True))
+            low, high = low[:channels], high[:channels]
+            share = (np.clip(voxels, low, high) - low) / np.maximum(high - low, 1e-12)
+            voxels = np.rint(255 * share).astype(np.uint8)
+        return voxels
+
+    def write(to: Path) -> None:
+        import tifffile
+
+        pages = (page for voxels in map(read, slabs(case.box)) for page in _last(voxels))
+        shape = case.shape if channels == 1 else (*case.shape, channels)
+        axes = "ZYXC"[: len(shape)]
+        tifffile.imwrite(
+            to, pages, shape=shape, dtype=np.uint8, photometric="minisblack",
+            planarconfig="contig" if channels > 1 else None, compression="zlib",
+            metadata={"axes": axes},
+        )  # fmt: skip
+
+    made_of = ["tiff bytes", *case.made_of, channels, bounds]
+    return ExportFile(path, made_of, write, case.box.size * channels)
+
+
+def _last(voxels: Array) -> Iterator[Array]:
+    """(C, Z, Y, X) section by section, with the channels last where there are several."""
+    for z in range(voxels.shape[1]):
+        section = voxels[:, z]
+        yield section[0] if len(section) == 1 else np.ascontiguousarray(np.moveaxis(section, 0, -1))
 
 
 def _tiff(
@@ -269,3 +339,41 @@ def _hdf5(
                 array[(..., *where)] = read(box)
 
     return ExportFile(path, ["hdf5", key, case.spacing, *made_of], write, case.box.size * channels)
+
+
+def npy_image(path: str, case: ExportCase, rule: Normalisation) -> ExportFile:
+    """A ``.npy`` of the normalised image: (C, Z, Y, X), float32."""
+
+    def read(box: Box) -> Array:
+        return rule.apply(case.image.read(box))
+
+    made_of = [*case.made_of, rule.to_dict()]
+    dtype = np.dtype(np.float32)
+    return _npy(path, case, lambda: dtype, read, case.image.shape[0], made_of)
+
+
+def npy_labels(path: str, case: ExportCase, form: LabelForm) -> ExportFile:
+    """A ``.npy`` of the labels: (1, Z, Y, X)."""
+
+    def read(box: Box) -> Array:
+        return form.read(case, box)[None]
+
+    return _npy(path, case, lambda: form.dtype(case), read, 1, [*case.made_of, *form.made_of])
+
+
+def _npy(
+    path: str,
+    case: ExportCase,
+    dtype: Callable[[], np.dtype[Any]],
+    read: Read,
+    channels: int,
+    made_of: Sequence[Any],
+) -> ExportFile:
+    def write(to: Path) -> None:
+        array = np.lib.format.open_memmap(to, "w+", dtype(), (channels, *case.shape))
+        for box in slabs(case.box):
+            where = box.shift([-n for n in case.box.start]).slices
+            array[(slice(None), *where)] = read(box)
+        array.flush()
+
+    return ExportFile(path, ["npy", *made_of], write, case.box.size * channels)

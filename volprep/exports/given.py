@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy.typing as npt
 
 from volprep.geometry import Box, Shape3, Spacing3, VolumeLike
+from volprep.preprocess import Normalisation
 
 __all__ = ["ExportCase", "ExportSet", "PreparedVolumes", "Side", "cut_cases", "slabs"]
 
@@ -151,6 +152,11 @@ class ExportSet:
         """(Z, Y, X) in µm that the plan is for."""
         spacing: Sequence[float] | None = self.training["spacing"]
         return None if spacing is None else (spacing[0], spacing[1], spacing[2])
+
+    def normalisation(self, case: ExportCase) -> Normalisation:
+        """How intensities of a case are brought to one scale."""
+        own: Mapping[str, Any] = self.training["case_normalisation"]
+        return Normalisation.from_dict(own.get(case.case) or self.training["normalisation"])
 
     @property
     def anisotropic(self) -> bool:

@@ -134,20 +134,23 @@ class Ids:
         What the target reads, the smallest first.
     ignore : int or None
         What is written where nothing is annotated; None writes 0.
+    highest : int or None
+        The highest id that the target keeps exact, where that is less than its type holds.
     """
 
     dtypes: tuple[str, ...] = ("uint8", "uint16", "uint32", "uint64")
     ignore: int | None = None
+    highest: int | None = None
 
     @property
     def limit(self) -> int:
         """The highest id that the target can hold."""
-        return int(np.iinfo(self.dtypes[-1]).max)
+        return self.highest or int(np.iinfo(self.dtypes[-1]).max)
 
     @property
     def made_of(self) -> list[Any]:
         """Its values."""
-        return ["ids", self.dtypes, self.ignore]
+        return ["ids", self.dtypes, self.ignore, self.highest]
 
     def renumbers(self, case: ExportCase) -> bool:
         """Whether ids of the case are beyond what the target holds."""

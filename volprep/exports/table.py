@@ -6,8 +6,16 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from volprep.errors import ConfigError, did_you_mean
+from volprep.exports.biom3d import Biom3d
+from volprep.exports.careamics import Careamics
+from volprep.exports.cellpose import Cellpose
+from volprep.exports.connectomics import Connectomics
 from volprep.exports.exporter import Exporter
+from volprep.exports.monai import Monai
 from volprep.exports.nnunet import NnUNet
+from volprep.exports.skoots import Skoots
+from volprep.exports.stardist import StarDist
+from volprep.exports.torchio import TorchIO
 
 __all__ = ["TABLE", "Target", "create_exporter"]
 
@@ -36,7 +44,18 @@ class Target(NamedTuple):
 
 TABLE: dict[str, Target] = {
     "nnunet": Target(NnUNet, "nnunetv2", "2.8.1", "classes, ignore, spacing, split, plan"),
-}
+    "biom3d": Target(Biom3d, "biom3d", None, "classes, split, plan"),
+    "careamics": Target(Careamics, "careamics", None, "images, split, batch"),
+    "connectomics": Target(
+        Connectomics, "pytorch_connectomics", None,
+        "instances or classes, valid masks, spacing, split, patch, batch",
+    ),
+    "skoots": Target(Skoots, "skoots", None, "instances, skeletons, split, patch, batch"),
+    "monai": Target(Monai, "monai", "1.6.1", "classes or ids, valid masks, spacing, split, plan"),
+    "torchio": Target(TorchIO, "torchio", "1.2.1", "classes or ids, valid masks, spacing, split"),
+    "cellpose": Target(Cellpose, "cellpose", None, "2D sections of instances, split"),
+    "stardist": Target(StarDist, "stardist", None, "instances, valid masks, split, patch, batch"),
+}  # fmt: skip
 
 
 def create_exporter(name: str, where: str = "export", **options: Any) -> Exporter:

@@ -1,0 +1,171 @@
+"""PyTorch Connectomics: HDF5 files, the YAML of version 1 and that of the present one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from volprep.exports.exporter import changes, common_losses, loses, renumbered
+from volprep.exports.files import (
+    ExportFile,
+    hdf5_image,
+    hdf5_labels,
+    id_table,
+    text_file,
+    yaml_file,
+)
+from volprep.exports.given import ExportCase, ExportSet
+from volprep.exports.labels import Classes, Ids, LabelForm, Valid
+from volprep.findings import Finding
+
+__all__ = ["Connectomics"]
+
+#: Version 1 makes float32 of labels, in which ids up to 2^24 stay exact.
+_IDS = Ids(("uint8", "uint16", "uint32"), highest=2**24)
+
+
+@dataclass(frozen=True)
+class Connectomics:
+    """``images/NAME.h5``, ``labels/NAME.h5``, ``masks/NAME.h5`` (``main``), two YAML files."""
+
+    def losses(self, given: ExportSet) -> Iterator[Finding]:
+        """What the two versions do to intensities and spacing."""
+        yield from common_losses(given)
+        if given.classes is None:
+            yield from renumbered(given, _IDS)
+        elif 0 not in given.classes:
+            yield changes(f"classes count from 0, which is {given.class_names[0]}")
+        yield loses(
+            "PyTorch Connectomics normalises each volume for itself",
+            "have it normalised before, or see whether that will do",
+        )
+        if any(np.dtype(case.image.dtype) != np.uint8 for case in given.cases):
+            yield loses(
+                "version 1 divides by 255 whatever the type, so v1.yaml is for 8 bits alone"
+            )
+
+    def files(self, given: ExportSet) -> Iterator[ExportFile]:
+        """Volumes, tables, the two configs and a README."""
+        form: LabelForm = _IDS if given.classes is None else Classes(tuple(given.classes))
+        for case in given.cases:
+            yield hdf5_image(f"images/{case.name}.h5", case)
+            yield hdf5_labels(f"labels/{case.name}.h5", case, form)
+            if given.masked:
+                yield hdf5_labels(f"masks/{case.name}.h5", case, Valid())
+            if isinstance(form, Ids):
+                yield from id_table(f"labels/{case.name}.ids.csv", case, form)
+        yield yaml_file("connectomics.yaml", _present(given), "PyTorch Connectomics 2 and later")
+        yield yaml_file("v1.yaml", _first(given), "PyTorch Connectomics 1")
+        yield text_file("README.md", _README.format(name=given.name))
+
+
+def _paths(given: ExportSet, folder: str, cases: list[ExportCase]) -> list[str]:
+    return [f"{folder}/{case.name}.h5" for case in cases]
+
+
+def _present(given: ExportSet) -> dict[str, Any]:
+    training, size = given.training, list(given.patch_size)
+    nanometres = None if given.spacing is None else [1000 * s for s in given.spacing]
+
+    def side(cases: list[ExportCase]) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "image": _paths(given, "images", cases),
+            "label": _paths(given, "labels", cases),
+        }
+        if given.masked:
+            found["mask"] = _paths(given, "masks", cases)
+        return {**found, "resolution": nanometres}
+
+    outputs = 1 if given.classes is None else len(given.classes)
+    held = {"val": side(given.of("val"))} if given.of("val") else {}
+    return {
+        "experiment_name": given.name,
+        "save_path": "outputs",
+        "default": {
+            "model": {
+                "arch": {"type": "monai_unet"},
+                "in_channels": given.channels,
+                "out_channels": outputs,
+                "input_size": size,
+                "output_size": size,
+                "monai": {
+                    "filters": list(training["features"])[:5],
+                    "num_res_units": 1,
+                    "kernel_size": 3,
+                    "dropout": 0.0,
+                },
+                "loss": {
+                    "losses": [
+                        {
+                            "function": "DiceLoss",
+                            "weight": 1.0,
+                            "pred_slice": f"0:{outputs}",
+                            "target_slice": "0:1",
+                        }
+                    ]
+                },
+            },
+            "data": {
+                "train": side(given.of("train")),
+                **held,
+                "dataloader": {"batch_size": training["batch_size"], "patch_size": size},
+            },
+        },
+        "train": {
+            "optimization": {
+                "max_epochs": 100,
+                "n_steps_per_epoch": training["steps_per_epoch"],
+                "precision": "16-mixed" if training["precision"] == "mixed" else "32",
+                "optimizer": {"name": "AdamW", "lr": 1e-3},
+            },
+            "system": {"num_gpus": 1, "num_workers": 2, "seed": training["seed"]},
+        },
+    }
+
+
+def _first(given: ExportSet) -> dict[str, Any]:
+    training, size = given.training, list(given.patch_size)
+    train, val = given.of("train"), given.of("val")
+    outputs = 1 if given.classes is None else len(given.classes)
+
+    def joined(folder: str, cases: list[ExportCase]) -> str:
+        return "@".join(_paths(given, folder, cases))
+
+    names = {"IMAGE_NAME": joined("images", train), "LABEL_NAME": joined("labels", train)}
+    if given.masked:
+        names["VALID_MASK_NAME"] = joined("masks", train)
+    if val:
+        names["VAL_IMAGE_NAME"] = joined("images", val)
+        names["VAL_LABEL_NAME"] = joined("labels", val)
+        if given.masked:
+            names["VAL_VALID_MASK_NAME"] = joined("masks", val)
+    return {
+        "SYSTEM": {"NUM_GPUS": 1, "NUM_CPUS": 4},
+        "MODEL": {
+            "ARCHITECTURE": "unet_3d",
+            "INPUT_SIZE": size,
+            "OUTPUT_SIZE": size,
+            "IN_PLANES": given.channels,
+            "OUT_PLANES": outputs,
+            "TARGET_OPT": ["0"] if given.classes is None else [f"9-{outputs}"],
+        },
+        "DATASET": {"INPUT_PATH": "./", "OUTPUT_PATH": "outputs/", **names},
+        "SOLVER": {
+            "SAMPLES_PER_BATCH": training["batch_size"],
+            "ITERATION_TOTAL": 100 * training["steps_per_epoch"],
+        },
+    }
+
+
+_README = """# {name} for PyTorch Connectomics
+
+    python PATH_TO_PYTORCH_CONNECTOMICS/scripts/main.py --config connectomics.yaml
+
+in this folder, for version 2 and later; for version 1
+`python PATH_TO_PYTORCH_CONNECTOMICS/scripts/main.py --config-file v1.yaml`. Volumes are the dataset
+`main` of HDF5 files: (z, y, x), images with channels (c, z, y, x). `masks/` is 1 where labels are
+annotated.
+"""
