@@ -24,7 +24,21 @@ NEEDED = [Requirement(text) for text in PROJECT["dependencies"]]
 TOOLS = {"pytest-xdist", "ruff", "mypy", "types-pyyaml", "scipy-stubs"}
 # The benchmarks and scripts/acceptance install the systems that they compare with themselves;
 # "asking" lies beside the latter.
-PEERS = {"asking", "batchgeneratorsv2", "elektronn3", "monai", "nnunetv2", "skoots"}
+PEERS = {
+    "asking",
+    "batchgeneratorsv2",
+    "biom3d",
+    "careamics",
+    "cellpose",
+    "connectomics",
+    "elektronn3",
+    "monai",
+    "nnunetv2",
+    "skoots",
+    "stardist",
+    "torchio",
+    "yacs",
+}
 
 
 def plain(name: str) -> str:
