@@ -23,7 +23,7 @@ NEEDED = [Requirement(text) for text in PROJECT["dependencies"]]
 # Imported by their commands or plugins, not by a line of ours.
 TOOLS = {"pytest-xdist", "ruff", "mypy", "types-pyyaml", "scipy-stubs"}
 # The benchmarks and scripts/acceptance install the systems that they compare with themselves;
-# "asking" lies beside the latter.
+# "asking" lies beside the latter, and "subjects", "train" and "transforms" in what is exported.
 PEERS = {
     "asking",
     "batchgeneratorsv2",
@@ -36,7 +36,10 @@ PEERS = {
     "nnunetv2",
     "skoots",
     "stardist",
+    "subjects",
     "torchio",
+    "train",
+    "transforms",
     "yacs",
 }
 

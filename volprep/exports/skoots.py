@@ -164,7 +164,7 @@ def _config(given: ExportSet, channels: int) -> dict[str, Any]:
             "TRAIN_STORE_DATA_ON_GPU": [False],
             "VALIDATION_DATA_DIR": held,
             "VALIDATION_SAMPLE_PER_IMAGE": [max(1, each("val") // 5)] * len(held),
-            "VALIDATION_BATCH_SIZE": batch,
+            "VALIDATION_BATCH_SIZE": batch if held else 0,
             "VALIDATION_STORE_DATA_ON_GPU": [False] * len(held),
             "SAVE_PATH": "models",
         },
