@@ -38,6 +38,12 @@ GUESTS = {
     "torch": {"loader", "skeletons"},  # skeletons: lazily, for the documented tensors and .trch
     "zarr": {"sources", "store", "outputs"},
     "tensorstore": {"sources"},
+    "mrcfile": {"sources"},
+    "nrrd": {"sources"},
+    "SimpleITK": {"sources"},
+    "bioio_czi": {"sources"},
+    "bioio_nd2": {"sources"},
+    "bioio_lif": {"sources"},
     "dask": {"compute"},
     "distributed": {"compute"},
 }

@@ -692,10 +692,10 @@ def test_cellpose_files_are_read_but_for_its_pickles(tmp_path):
 
 def test_what_is_not_used_is_named(tmp_path):
     put(tmp_path, "images/a.npy", "labels/a.npy", "synapses/a.npy", "images4d/a.npy", "b.npy")
-    put(tmp_path, "notes/readme.txt", "images/scan.czi")
+    put(tmp_path, "notes/readme.txt", "images/scan.dcm")
     cases = find_cases(tmp_path)
     assert "not used: images4d/, synapses/, b.npy" in told(cases)["siblings-unused"]
-    assert "1 file left out, of formats that are not read: scan.czi" in told(cases)["file-left-out"]
+    assert "1 file left out, of formats that are not read: scan.dcm" in told(cases)["file-left-out"]
     levels = {finding.name: finding.level for finding in cases.findings}
     assert levels == {"siblings-unused": "info", "file-left-out": "warning"}
     path = a_container(tmp_path / "c.h5", raw=VOLUME, label=VOLUME, extra=VOLUME)

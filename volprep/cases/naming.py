@@ -39,8 +39,7 @@ MOST_GAPS = 1000
 PLANE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg"})
 #: Pictures and volumes of microscopes and scanners that have a reader of their own elsewhere.
 _FOREIGN = re.compile(
-    r"\.(bmp|czi|dcm|dm3|dm4|dv|gif|ims|j2k|jp2|lif|mha|mhd|mrc|nd2|ndpi|nhdr|nrrd|oib|oif|rec|scn"
-    r"|sld|stk|svs|tga|vsi|webp)",
+    r"\.(bmp|dcm|dm3|dm4|dv|gif|j2k|jp2|ndpi|oib|oif|scn|sld|stk|svs|tga|vsi|webp)",
     re.IGNORECASE,
 )
 
@@ -60,7 +59,9 @@ _ROLE_LAST = re.compile(rf"(?P<base>.+?)[._ -]{_ROLES}", re.IGNORECASE)
 _ROLE_FIRST = re.compile(rf"{_ROLES}[._ -](?P<base>.+)", re.IGNORECASE)
 _SKELETONS = re.compile(r"(?P<base>.+?)(\.labels\.tiff?)?\.skeletons(\.\w+)+", re.IGNORECASE)
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
-_CONTAINERS = frozenset({".h5", ".hdf5", ".hdf", ".zarr", ".npz", ".zip", ".ozx"})
+_CONTAINERS = frozenset({
+    ".h5", ".hdf5", ".hdf", ".zarr", ".npz", ".zip", ".ozx", ".czi", ".nd2", ".lif",
+})  # fmt: skip
 
 
 def is_image_dir(name: str) -> bool:

@@ -170,6 +170,23 @@ def tiles_json(
     say(f"wrote {out}: {shape_text(shape)} (z y x); it is a volume now: volprep check {name}")
 
 
+@app.command()
+def formats(as_json: Json = False) -> None:
+    """List the formats that are read, and what to install for those that cannot be read here."""
+    from volprep.sources import FORMATS
+
+    if as_json:
+        print_json([
+            {**row._asdict(), "installed": row.installed, "install": row.install}
+            for row in FORMATS
+        ])  # fmt: skip
+        return
+    rows = [
+        [row.title, " ".join(row.suffixes), row.read, row.install or "read here"] for row in FORMATS
+    ]
+    print_table("formats", ["format", "suffixes", "what is read", "here"], rows)
+
+
 def _explain(name: str, *, as_json: bool) -> None:
     """What a finding means; of all of them the names first."""
     from volprep.findings import TABLE, explain

@@ -22,6 +22,7 @@ from volprep.sources.array import ArrayVolume
 from volprep.sources.axes import Layout, time_point
 from volprep.sources.base import SLAB_BYTES, Array, Volume
 from volprep.sources.chunked import ChunkedVolume, Index
+from volprep.sources.formats import FORMATS, Format
 from volprep.sources.keys import is_image_key, is_label_key
 from volprep.sources.labels import LabelVolume
 from volprep.sources.named import files_of
@@ -40,6 +41,7 @@ from volprep.sources.sniff import check_place, content_error, stored_kind
 from volprep.sources.wrapped import WrappedVolume
 
 __all__ = [
+    "FORMATS",
     "SLAB_BYTES",
     "SUFFIXES",
     "Array",
@@ -47,6 +49,7 @@ __all__ = [
     "ChunkedVolume",
     "Dataset",
     "Difference",
+    "Format",
     "Index",
     "LabelVolume",
     "Layout",
@@ -74,7 +77,17 @@ __all__ = [
 ]
 
 
-_LINKING = ("hdf5", "tiff", "tiles")  # the formats whose files name other files
+_LINKING = (
+    "hdf5",
+    "tiff",
+    "tiles",
+    "nrrd",
+    "metaimage",
+)  # the formats whose files name other files
+
+
+#: The formats of files that hold several volumes.
+_CONTAINERS = ("hdf5", "zarr", "npy", "n5", "precomputed", "czi", "nd2", "lif", "imaris")
 
 
 class Dataset(NamedTuple):
@@ -180,7 +193,7 @@ def list_datasets(path: str | Path, *, allow_external: bool | None = None) -> li
     """
     place = path_of(path)
     kind, place = _kind(place, None)
-    if kind not in ("hdf5", "zarr", "npy", "n5", "precomputed"):
+    if kind not in _CONTAINERS:
         return []
     options = {"allow_external": allow_external} if kind in _LINKING else {}
     try:

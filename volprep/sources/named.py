@@ -17,6 +17,8 @@ _NAMING = {
     "tiles": "volprep.sources.tiles",
     "hdf5": "volprep.sources.hdf5contents",
     "tiff": "volprep.sources.tiff.bytifffile",
+    "nrrd": "volprep.sources.nrrd",
+    "metaimage": "volprep.sources.metaimage",
 }
 
 

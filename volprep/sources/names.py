@@ -7,6 +7,7 @@ from pathlib import Path
 
 from volprep.places import ARCHIVES, is_remote
 from volprep.sources.base import reading
+from volprep.sources.formats import FORMATS
 
 __all__ = [
     "MARKS",
@@ -24,15 +25,9 @@ Kind = str
 
 #: Suffix to the module of this family that reads it; compound suffixes come first.
 SUFFIXES: dict[str, Kind] = {
-    ".ome.tiff": "tiff", ".ome.tif": "tiff", ".ome.btf": "tiff", ".ome.tf8": "tiff",
-    ".nii.gz": "nifti", ".ome.zarr.zip": "zarr", ".zarr.zip": "zarr", ".ome.zarr": "zarr",
-    ".ozx": "zarr", ".n5": "n5", ".precomputed": "precomputed",
-    ".tiff": "tiff", ".tif": "tiff", ".btf": "tiff", ".tf8": "tiff", ".lsm": "tiff",
-    ".nii": "nifti", ".h5": "hdf5", ".hdf5": "hdf5", ".hdf": "hdf5", ".zarr": "zarr",
-    ".npy": "npy", ".npz": "npy",
-    ".png": "pictures", ".jpg": "pictures", ".jpeg": "pictures",
-    ".json": "tiles",
-}  # fmt: skip
+    suffix: row.kind for row in FORMATS for suffix in sorted(row.suffixes, key=len, reverse=True)
+}
+SUFFIXES = dict(sorted(SUFFIXES.items(), key=lambda item: -item[0].count(".")))
 
 #: Kinds of folders by the files in them, and what one of a common name must hold.
 MARKS: dict[Kind, dict[str, bytes]] = {

@@ -37,6 +37,8 @@ _MAGIC: tuple[tuple[bytes, str, str, str], ...] = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "", ""),
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 picture", "", ""),
 )
+#: Kinds of files that are text, or begin with some.
+_TEXTS = ("tiles", "nrrd", "metaimage")
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -143,13 +145,13 @@ def _content(head: bytes, kind: str) -> tuple[str, str] | None:
         )
     for magic, what, reader, suffix in _MAGIC:
         if head.startswith(magic):
-            if reader == kind:
+            if reader == kind or (reader, kind) == ("hdf5", "imaris"):
                 return None
             wanted = f"rename it to end in {suffix}" if suffix else "save it in a format of volumes"
             return f"is {what} by its content", wanted
     if head[344:347] in (b"n+1", b"ni1"):
         return None if kind == "nifti" else ("is a NIfTI file by its content", "rename it to .nii")
-    return None if kind == "tiles" else _text(head)  # their JSON is text
+    return None if kind in _TEXTS else _text(head)
 
 
 def _text(head: bytes) -> tuple[str, str] | None:

@@ -1,0 +1,153 @@
+"""MetaImage files (``.mha``, ``.mhd``), over SimpleITK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from volprep.errors import MissingDependencyError, SourceError
+from volprep.findings import Note
+from volprep.geometry import Box
+from volprep.sources.axes import Layout
+from volprep.sources.base import Array, Volume, reading
+from volprep.sources.external import External, may_follow, refuse_foreign
+from volprep.sources.placement import Placement, Vector
+
+__all__ = ["named_files", "open_source"]
+
+_MILLIMETRE = 1000.0  # ITK's lengths, in µm
+_MOST_HEADER = 1 << 16
+
+
+class MetaImageVolume(Volume):
+    """A MetaImage; a box is read alone where the file is raw, else all of it once."""
+
+    def __init__(
+        self, path: Path, layout: Layout, dtype: Any, *, packed: bool, **rest: Any
+    ) -> None:
+        self._packed = packed
+        super().__init__(path, layout, dtype, **rest)
+
+    def _open(self) -> Any:
+        itk = _library()
+        if not self._packed:
+            return self  # each box has a reader of its own
+        return itk.GetArrayFromImage(itk.ReadImage(str(self.path), imageIO="MetaImageIO"))
+
+    def _held_bytes(self) -> int:
+        return self.nbytes if self._packed else 0
+
+    def _read(self, box: Box) -> Array:
+        cut = self._layout.select(box)
+        if self._packed:
+            return self._layout.arrange(self._opened()[cut])
+        self._opened()
+        space = [c for c, a in zip(cut, self._layout.axes, strict=True) if a in "ZYX"]
+        itk = _library()
+        reader = itk.ImageFileReader()
+        reader.SetImageIO("MetaImageIO")
+        reader.SetFileName(str(self.path))
+        reader.SetExtractIndex([c.start for c in space[::-1]])
+        reader.SetExtractSize([c.stop - c.start for c in space[::-1]])
+        return self._layout.arrange(itk.GetArrayFromImage(reader.Execute()))
+
+
+def open_source(
+    path: Path,
+    key: str | None,
+    axes: str | None,
+    *,
+    labels: bool,
+    allow_external: External = None,
+) -> Volume:
+    """Open a `.mha` or `.mhd` file."""
+    if key is not None:
+        raise SourceError(path, f"holds one array, not a dataset {key!r}", "leave out the key")
+    itk = _library()
+    with reading(path, "MetaImage file"):
+        header = _fields(path)
+        for data in _data_files(path, header):
+            if not may_follow(path, data, allow_external):
+                refuse_foreign(path, "keeps its voxels in", data)
+        reader = itk.ImageFileReader()
+        reader.SetImageIO("MetaImageIO")
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        sizes = [int(n) for n in reader.GetSize()[::-1]]
+        channels = int(reader.GetNumberOfComponents())
+        stored = (*sizes, channels) if channels > 1 else tuple(sizes)
+        own = "ZYX"[-len(sizes) :] if len(sizes) < 4 else "TZYX"[-len(sizes) :]
+        own += "C" if channels > 1 else ""
+        layout = Layout.of(path, axes or own, stored)
+        dtype = itk.GetArrayFromImage(
+            itk.Image([1] * len(sizes), reader.GetPixelID(), channels if channels > 1 else 0)
+        ).dtype
+        rest = _world(reader, len(sizes)) if "ElementSpacing" in header else {
+            "notes": (Note("unknown-spacing", "no spacing stored"),)
+        }  # fmt: skip
+        packed = header.get("CompressedData", "False").lower() == "true"
+        return MetaImageVolume(path, layout, dtype, packed=packed, **rest)
+
+
+def named_files(path: Path) -> list[Path]:
+    """The file of voxels that a detached header names."""
+    return _data_files(path, _fields(path))
+
+
+def _library() -> Any:
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise MissingDependencyError("SimpleITK", "bio") from error
+    return SimpleITK
+
+
+def _fields(path: Path) -> dict[str, str]:
+    """The fields of the header, which ITK tells in parts only; ElementDataFile is its last."""
+    with path.open("rb") as file:
+        text = file.read(_MOST_HEADER).decode("latin-1")
+    fields: dict[str, str] = {}
+    for line in text.split("\n"):
+        name, equals, value = line.partition("=")
+        if not equals:
+            break
+        fields[name.strip()] = value.strip()
+        if name.strip() == "ElementDataFile":
+            break
+    return fields
+
+
+def _data_files(path: Path, header: dict[str, str]) -> list[Path]:
+    name = header.get("ElementDataFile", "LOCAL")
+    if name.upper() == "LOCAL":
+        return []
+    if name.upper().startswith("LIST") or "%" in name:
+        raise SourceError(path, "keeps its voxels in several files", "save it as one file")
+    return [path.parent / name]
+
+
+def _world(reader: Any, ndim: int) -> dict[str, Any]:
+    """Spacing and place, in ITK's millimetres."""
+    if ndim not in (2, 3):
+        return {"notes": (Note("unknown-spacing", "no spacing of z, y and x stored"),)}
+    spacing = [float(s) * _MILLIMETRE for s in reader.GetSpacing()[::-1]]
+    sizes = (spacing[0], *spacing) if ndim == 2 else tuple(spacing)
+    if ndim == 2:
+        return {"spacing": sizes}
+    turn = np.asarray(reader.GetDirection(), np.float64).reshape(3, 3)
+    # Columns are the steps along x, y and z; here z comes first, of axes and of coordinates.
+    steps = [turn[::-1, axis] * reader.GetSpacing()[axis] * _MILLIMETRE for axis in (2, 1, 0)]
+    origin = np.asarray(reader.GetOrigin(), np.float64)[::-1] * _MILLIMETRE
+    place = Placement(
+        (_vector(steps[0]), _vector(steps[1]), _vector(steps[2])),
+        _vector(origin),
+        "µm",
+        "TransformMatrix",
+    )
+    return {"spacing": sizes, "placement": place}
+
+
+def _vector(values: Any) -> Vector:
+    return float(values[0]), float(values[1]), float(values[2])

@@ -1,0 +1,32 @@
+"""Nikon ND2 files, over bioio-nd2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from volprep.errors import MissingDependencyError
+from volprep.sources.base import Volume
+from volprep.sources.scenes import datasets_of, open_scene
+
+__all__ = ["datasets", "open_source"]
+
+
+def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
+    """Open a position of an ND2 file."""
+    return open_scene(path, key, axes, opener=_opened, what="ND2 file")
+
+
+def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
+    """The positions."""
+    return datasets_of(path, _opened)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        from bioio_nd2 import Reader
+    except ImportError as error:
+        raise MissingDependencyError("bioio-nd2", "bio") from error
+    return Reader(path)
