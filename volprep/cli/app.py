@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import logging
 import os
 import platform
@@ -17,6 +19,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from volprep.cli.console import Talk, be_quiet
 from volprep.errors import SourceError, StoreError, VolprepError
 from volprep.version import __version__
 
@@ -82,12 +85,24 @@ def _watch_signals() -> None:
 _UsageError: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException
 
 
+#: Options of all commands, which may stand before or behind the command's name.
+_ANYWHERE = {"--debug", "--quiet", "-q", "--verbose", "-v", "-vv"}
+
+
 class _Commands(TyperGroup):
     """Runs a command and turns what goes wrong into a message and an exit code."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        ours = [arg for arg in args[:end] if arg in _ANYWHERE]
+        rest = [arg for arg in args[:end] if arg not in _ANYWHERE]
+        return list(super().parse_args(ctx, [*ours, *rest, *args[end:]]))
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a reader that has gone is no fault
+            return done
         except VolprepError as error:
             if ctx.params.get("debug"):
                 raise
@@ -178,6 +193,9 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Tell errors alone; results stay on stdout.")
+    ] = False,
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Log more; twice for details.")
     ] = 0,
@@ -186,15 +204,18 @@ def _options(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
+    be_quiet(quiet)
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    level = logging.ERROR if quiet else level
     logging.addLevelName(logging.WARNING, "warning")
     form = "%(levelname)s: %(message)s" if verbose == 0 else "%(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=level, format=form)
+    logging.basicConfig(level=level, format=form, handlers=[Talk()], force=True)
     logging.getLogger("tifffile").setLevel(logging.ERROR if verbose < 2 else level)
 
 
 def main() -> None:
     """Run the command line."""
+    _mend_streams()
     try:
         _watch_signals()
         app()
@@ -204,6 +225,26 @@ def main() -> None:
         if end.code in (_INTERRUPTED, _TERMINATED):
             _end(int(end.code))
         raise
+
+
+def _mend_streams() -> None:
+    """Print nowhere where there is no stream, and in its letters where it has few."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed: or the next file would take its place
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    codecs.register_error("volprep", _in_few_letters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="volprep")
+
+
+def _in_few_letters(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal of ASCII alone can show of a text."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    plain = {"µ": "u", "×": "x", "…": "...", "–": "-", "±": "+-"}
+    letters = error.object[error.start : error.end]
+    return "".join(plain.get(letter, "?") for letter in letters), error.end
 
 
 def _end(code: int) -> NoReturn:

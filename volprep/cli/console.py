@@ -1,17 +1,54 @@
-"""What the commands print: tables and progress for people, JSON for programs."""
+"""What the commands print: tables and progress for people, JSON for programs.
+
+Results go to stdout, all else to stderr. Where a stream is no terminal it gets plain lines.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import shutil
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from volprep.errors import ConfigError
 from volprep.places import is_remote, path_of
 
-__all__ = ["local", "print_json", "print_table", "say", "shape_text", "spacing_text", "stage"]
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = [
+    "Talk",
+    "amount",
+    "be_quiet",
+    "local",
+    "print_json",
+    "print_table",
+    "say",
+    "shape_text",
+    "spacing_text",
+    "stage",
+    "told",
+]
+
+#: Rows of a table that are shown on a terminal; a pipe and --json get all of them.
+_MOST_ROWS = 40
+#: Seconds after which a stage shows a bar.
+_SOON = 1.0
+_quiet = False
+_live: Progress | None = None
+
+
+def be_quiet(wanted: bool) -> None:
+    """Whether nothing but results and errors is told."""
+    global _quiet
+    _quiet = wanted
 
 
 def local(path: Path, option: str) -> Path:
@@ -26,75 +63,227 @@ def local(path: Path, option: str) -> Path:
 
 def print_json(content: object) -> None:
     """One JSON document on stdout, and nothing else."""
-    json.dump(content, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
+    json.dump(content, sys.stdout, indent=2, ensure_ascii=ascii_only, allow_nan=False)
     print()
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on a terminal, tab-separated lines elsewhere."""
-    if not sys.stdout.isatty():
-        for row in [header, *rows]:
-            print("\t".join("" if cell is None else str(cell) for cell in row))
+def print_table(
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    most: int | None = _MOST_ROWS,
+) -> None:
+    """A table on a terminal, as wide as that is; tab-separated lines elsewhere.
+
+    `most` rows are shown on a terminal.
+    """
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not _is_terminal(sys.stdout):
+        for row in [list(header), *texts]:
+            print("\t".join(row))
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    Console().print(table)
+    console = Console(highlight=False)
+    shown = texts if most is None or len(texts) <= most else texts[: most - 1]
+    columns = list(zip(header, *shown, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    words = [max(len(word) for cell in each for word in cell.split() or [""]) for each in columns]
+    room = console.width - 2 * len(columns)
+    console.print(Text(title, style="bold"))
+    if len(columns) > 2 and sum(words) > room:
+        _print_records(console, header, shown)
+    else:
+        table = Table(box=None, header_style="underline", pad_edge=False, padding=(0, 2, 0, 0))
+        for number, name in enumerate(header):
+            figures = all(_is_figure(row[number]) for row in shown) and bool(shown)
+            # Short columns stay whole, and no word is broken where all have room.
+            least = widths[number] if widths[number] <= 16 and sum(words) < room else None
+            table.add_column(
+                name,
+                overflow="fold",
+                justify="right" if figures else "left",
+                min_width=least or min(words[number], room // 2),
+            )
+        for row in shown:
+            table.add_row(*map(Text, row))
+        console.print(table)
+    if len(shown) < len(texts):
+        console.print(f"... and {len(texts) - len(shown):,} more: --json lists all of them")
+    console.print()
+
+
+def _print_records(console: Any, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Each row as a paragraph, for narrow terminals."""
+    from rich.text import Text
+
+    room = max(map(len, header[1:]))
+    for first, *rest in rows:
+        console.print(Text(first, style="bold"))
+        for name, cell in zip(header[1:], rest, strict=True):
+            console.print(Text(f"  {name:{room}}  {cell}"), soft_wrap=False)
+
+
+def _is_figure(cell: str) -> bool:
+    try:
+        float(cell.replace(",", "").rstrip("%"))
+    except ValueError:
+        return cell in ("-", "")
+    return True
+
+
+def _is_terminal(stream: Any) -> bool:
+    """Whether a person looks at it, through something that can do more than print."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def say(message: str) -> None:
     """A line for the person who waits; on stderr, so that stdout stays results."""
-    print(message, file=sys.stderr)
+    if _quiet:
+        return
+    _write(message)
+
+
+def _write(message: str) -> None:
+    if _live is not None:  # above the bar, which it would tear
+        from rich.text import Text
+
+        _live.console.print(Text(message), soft_wrap=True)
+        return
+    try:
+        print(message, file=sys.stderr)
+    except BrokenPipeError:  # nobody listens any more, which is no reason to stop working
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+class Talk(logging.Handler):
+    """Log lines on stderr, without tearing a bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        try:
+            _write(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+def told(level: str, count: int) -> str:
+    """``2 warnings``."""
+    return f"{count} {level}{'' if count == 1 else 's'}"
+
+
+def amount(count: float, unit: str = "") -> str:
+    """``6.6 M voxels``, ``1.3 GB``, ``1 case``."""
+    if unit == "bytes":
+        for size, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+            if count >= size:
+                return f"{count / size:.3g} {name}"
+        return f"{count:.0f} B"
+    for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if count >= size:
+            return f"{count / size:.3g} {name} {unit}".rstrip()
+    if count == 1:
+        unit = {"patches": "patch"}.get(unit, unit.removesuffix("s"))
+    figure = f"{count:,.0f}" if count >= 10 or count == int(count) else f"{count:.2g}"
+    return f"{figure} {unit}".rstrip()
 
 
 @contextmanager
 def stage(title: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
-    """A long stage: a bar with rate and time left on a terminal, one line at its end elsewhere.
+    """A long stage: a bar with rate, time left and memory on a terminal, then one line.
+
+    Stages of less than a second leave nothing on a terminal, and no time on a line.
 
     Yields
     ------
     callable
         ``advance(n)``, from any thread.
     """
-    if total == 1:
-        unit = {"patches": "patch"}.get(unit, unit.removesuffix("s"))
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        say(f"{title}: {total} {unit}".rstrip())
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    begin = time.monotonic()
+    bar = _Bar(title, total, unit) if _is_terminal(sys.stderr) and not _quiet else None
+    try:
+        yield (lambda _: None) if bar is None else bar.advance
+    finally:
+        if bar is not None:
+            bar.close()
+    took = time.monotonic() - begin
+    if bar is None or took >= _SOON:
+        rate = f", {took:.1f} s, {amount(total / took, unit)}/s" if took >= _SOON else ""
+        say(f"{title}: {amount(total, unit)}{rate}")
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(show_speed=True),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]} {task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total, unit=unit, rate="")
 
-        def advance(count: int) -> None:
-            progress.advance(task, count)
-            speed = progress.tasks[0].speed
-            progress.update(task, rate="" if speed is None else f"{speed:,.1f}/s")
+class _Bar:
+    """A bar that appears when its stage turns out to be long."""
 
-        yield advance
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.done = 0
+        self.begin = time.monotonic()
+        self.lock = threading.Lock()
+        self.progress: Progress | None = None
+        self.task: TaskID | None = None
+        self.over = False
+        self.timer = threading.Timer(_SOON, self.open)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def open(self) -> None:
+        """Show it, unless another one is shown or the stage is over."""
+        global _live
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        wide = shutil.get_terminal_size().columns >= 72
+        columns: list[Any] = [TextColumn("{task.description}"), BarColumn(None if wide else 10)]
+        columns += [TextColumn("{task.percentage:>3.0f}%")]
+        columns += [TextColumn("{task.fields[facts]}")] if wide else []
+        columns += [TimeRemainingColumn(compact=True)]
+        with self.lock:
+            if _live is not None or self.over:
+                return
+            progress = Progress(*columns, console=Console(stderr=True), transient=True, expand=wide)
+            self.task = progress.add_task(
+                self.title, total=self.total, completed=self.done, facts=self.facts()
+            )
+            progress.start()
+            self.progress = _live = progress
+
+    def facts(self) -> str:
+        rate = self.done / max(time.monotonic() - self.begin, 1e-3)
+        memory = _resident()
+        text = f"{amount(self.done, self.unit)}  {amount(rate)}/s"
+        if self.unit == "bytes":
+            text = f"{amount(self.done, 'bytes')}  {amount(rate, 'bytes')}/s"
+        return text + ("" if memory is None else f"  {amount(memory, 'bytes')} memory")
+
+    def advance(self, count: int) -> None:
+        with self.lock:
+            self.done += count
+            if self.progress is not None and self.task is not None:
+                self.progress.update(self.task, completed=self.done, facts=self.facts())
+
+    def close(self) -> None:
+        global _live
+        self.timer.cancel()
+        with self.lock:
+            progress, self.progress = self.progress, None
+            self.over = True
+            if progress is not None:
+                progress.stop()
+                _live = None
+
+
+def _resident() -> int | None:
+    """Bytes of memory that this process holds, mapped files included."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None
 
 
 def shape_text(shape: Sequence[int] | None) -> str:
@@ -102,6 +291,6 @@ def shape_text(shape: Sequence[int] | None) -> str:
     return "-" if shape is None else " x ".join(str(n) for n in shape)
 
 
-def spacing_text(spacing: Sequence[float] | None) -> str:
+def spacing_text(spacing: Sequence[float] | None, unit: str = " µm") -> str:
     """``0.3 x 0.1 x 0.1 µm``, or that it is not known."""
-    return "unknown" if spacing is None else " x ".join(f"{s:.4g}" for s in spacing) + " µm"
+    return "unknown" if spacing is None else " x ".join(f"{s:.4g}" for s in spacing) + unit

@@ -132,7 +132,16 @@ def check(
     if as_json:
         print_json({"layout": cases.layout, "reason": cases.reason, **report.to_dict()})
     else:
-        header = ["case", "image (c z y x)", "dtype", "axes", "spacing", "label", "ids", "mask"]
+        header = [
+            "case",
+            "image (c z y x)",
+            "dtype",
+            "axes",
+            "spacing (µm)",
+            "label",
+            "ids",
+            "mask",
+        ]
         rows = [_case_row(facts) for facts in report.facts]
         print_table(f"{len(cases)} cases: {cases.reason}", header, rows)
         found = [[f.level, str(f)] for f in report.findings]
@@ -209,7 +218,7 @@ def _case_row(facts: Any) -> list[object]:
         "-" if image is None else shape_text(image.shape),
         "-" if image is None else image.dtype,
         "-" if image is None else image.axes,
-        "-" if image is None else spacing_text(image.spacing),
+        "-" if image is None else spacing_text(image.spacing, unit=""),
         "none" if label is None else label.dtype,
         "-" if facts.labels is None else len(facts.labels.ids),
         "yes" if facts.mask is not None else "no",

@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,11 +37,8 @@ def explain(
             return
         from volprep.config import on_one_line
 
-        rows = [
-            [key.name, "" if key.is_section else on_one_line(key.default), key.meaning]
-            for key in keys
-        ]
-        print_table("keys of the YAML", ["key", "default", "meaning"], rows)
+        rows = [[key.name, _default_of(key, on_one_line), key.meaning] for key in keys]
+        print_table("keys of the YAML", ["key", "default", "meaning"], rows, most=None)
         say("more on one, on a transform, a target or a finding: volprep explain NAME")
         return
     if as_json:
@@ -51,6 +49,12 @@ def explain(
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
     for line in pipeline.explain(name).splitlines():
         print(_wrapped(line, max(width, 40)))
+
+
+def _default_of(key: Any, spelled: Callable[[Any], str]) -> str:
+    if key.required:
+        return "required"
+    return "" if key.is_section else spelled(key.default)
 
 
 def _wrapped(line: str, width: int) -> str:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from volprep.cli.app import Executor, Scheduler, Set, app
-from volprep.cli.console import local, print_json, print_table, say, shape_text, spacing_text, stage
+from volprep.cli.console import (
+    amount,
+    local,
+    print_json,
+    print_table,
+    say,
+    shape_text,
+    spacing_text,
+    stage,
+    told,
+)
 from volprep.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -59,6 +72,7 @@ def prepare(
     if trust not in ("hash", "mtime"):
         raise ConfigError(f"--trust: found {trust!r}; give hash or mtime")
     how: Any = {"trust": trust, "reporter": stage}
+    begin = time.monotonic()
     if dry_run:
         _show_foreseen(pipeline.foresee(settings, **how), as_json=as_json)
         return
@@ -73,7 +87,40 @@ def prepare(
         print_json({"path": str(store.path), "training": store.manifest["training"]})
         return
     _show(store.path, store.manifest)
-    say(f"next: in Python: volprep.dataloader({str(store.path)!r})")
+    for line in _closing(store.path, store.manifest, time.monotonic() - begin):
+        say(line)
+
+
+def _closing(path: Path, manifest: dict[str, Any], seconds: float) -> Iterator[str]:
+    """What was made, what of it is doubtful, and what to do next."""
+    from volprep.store import load_json
+
+    name = _short(path)
+    patches = " and ".join(
+        f"{count} {split}" for split, count in manifest["training"]["n_patches"].items()
+    )
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    kind = "samples an epoch" if manifest["training"]["store"] == "volumes" else "patches"
+    yield f"made      {patches} {kind} in {name}: {amount(size, 'bytes')}, {seconds:.1f} s"
+    found = load_json(path / "findings.json")["findings"]
+    doubts = [each["name"] for each in found if each["level"] == "warning"]
+    if doubts:
+        names = list(dict.fromkeys(doubts))
+        counted = f"{told('warning', len(doubts))}: {', '.join(names)}"
+        yield f"doubtful  {counted}; what it means: volprep explain {names[0]}"
+    else:
+        notes = f"; {told('note', len(found))}: volprep inspect {name}" if found else ""
+        yield f"doubtful  nothing{notes}"
+    yield f"next      look:  volprep inspect {name}"
+    yield f"          train: volprep.dataloader({str(path)!r}), in Python"
+
+
+def _short(path: Path) -> str:
+    """A path as one types it from here."""
+    import shlex
+
+    near = os.path.relpath(path)
+    return shlex.quote(str(path) if near.startswith("..") else near)
 
 
 def _show_foreseen(seen: Any, *, as_json: bool) -> None:
