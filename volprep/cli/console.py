@@ -98,16 +98,20 @@ def print_table(
     if len(columns) > 2 and sum(words) > room:
         _print_records(console, header, shown)
     else:
+        least = list(words)  # no word is broken, and short columns stay whole where they can
+        for number in sorted(range(len(columns)), key=widths.__getitem__):
+            if sum(least) - least[number] + widths[number] <= room and widths[number] <= 24:
+                least[number] = widths[number]
+        if sum(least) > room:
+            least = [1] * len(least)
         table = Table(box=None, header_style="underline", pad_edge=False, padding=(0, 2, 0, 0))
         for number, name in enumerate(header):
             figures = all(_is_figure(row[number]) for row in shown) and bool(shown)
-            # Short columns stay whole, and no word is broken where all have room.
-            least = widths[number] if widths[number] <= 16 and sum(words) < room else None
             table.add_column(
                 name,
                 overflow="fold",
                 justify="right" if figures else "left",
-                min_width=least or min(words[number], room // 2),
+                min_width=least[number],
             )
         for row in shown:
             table.add_row(*map(Text, row))
