@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -157,3 +159,20 @@ def test_a_compose_of_a_config_runs() -> None:
 def test_mistakes_say_where_and_what_is_nearest(spec: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         transforms_from_config(spec)
+
+
+ODD = ["a", [1, 2], [3, "a"], None, True, {"x": 1}, -1, 1e308, float("nan"), [2, 1], 0.5]
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_any_value_of_any_parameter_is_taken_or_refused_in_one_form(name: str) -> None:
+    told = []
+    for field in dataclasses.fields(TRANSFORMS[name]):
+        for value in ODD:
+            try:
+                transforms_from_config([{name: {field.name: value}}])
+            except ConfigError as error:
+                told.append(str(error))
+    assert told
+    form = re.compile(rf"augment\[0\]\.{name}\.\w+: .+; wanted ")
+    assert not [text for text in told if not form.match(text)]

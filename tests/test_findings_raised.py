@@ -18,6 +18,7 @@ from volprep import find_cases, open_labels, open_volume, pipeline
 from volprep.cases import cases_from_entries
 from volprep.checks import check_cases
 from volprep.config import load_config
+from volprep.errors import PlanError
 from volprep.findings import TABLE
 from volprep.pipeline.volumes import vanished
 
@@ -183,3 +184,25 @@ def test_classes_of_strokes_that_are_read_as_instances_are_told(tmp_path: Path) 
     (finding,) = [f for f in check_cases(find_cases(tmp_path / "data")) if f.name == "one-instance"]
     assert "2 ids lie in 16 pieces" in finding.found
     assert "data.unlabelled: 0" in finding.todo
+
+
+@pytest.mark.parametrize("cases", [1, 3])
+def test_a_memory_that_nothing_fits_in_is_told_by_check_as_by_prepare(
+    tmp_path: Path, cases: int
+) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(cases):
+        for what, top in (("images", 200), ("labels", 5)):
+            (tmp_path / what).mkdir(exist_ok=True)
+            voxels = rng.integers(0, top, (24, 40, 40), np.uint8)
+            np.save(tmp_path / what / f"c{number}.npy", voxels)
+    (tmp_path / "c.yaml").write_text(
+        "data: {root: ., spacing: '1, 1, 1 um'}\nplan: {memory: 1MB}\noutput: {dir: out}\n"
+    )
+    config = load_config(tmp_path / "c.yaml")
+    found = pipeline.check(config, pipeline.list_cases(config)).findings
+    (told,) = [f for f in found if f.name == "plan-impossible"]
+    assert not [f for f in found if f.name == "split-impossible"], "the cause alone"
+    with pytest.raises(PlanError) as raised:
+        pipeline.prepare(config)
+    assert f"{told.found}; {told.todo}" == str(raised.value)

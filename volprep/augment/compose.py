@@ -149,6 +149,7 @@ class Compose:
         self.input_size = _shape(input_size)
         self.targets = _targets(self.transforms, additional_targets)
         _check_skipped(self.transforms, [*dict.fromkeys((*self.targets, *COMMON))])
+        _check_copied(self.transforms, self.targets)
         self.smooth = smooth
         self.border: Border = border
         self.value_range = value_range
@@ -509,10 +510,6 @@ class Compose:
         images: Mapping[str, npt.NDArray[np.float32]],
         moved: Sample,
     ) -> Sample:
-        if self.targets.get(transform.label) != "mask":
-            raise ValueError(
-                f"copy_paste: needs a mask {transform.label!r} among additional_targets"
-            )
         acting = {n: image for n, image in images.items() if n not in transform.skip_targets}
         pasted = transform.paste(values, acting, moved[transform.label])
         if pasted is None or not transform.instances:
@@ -568,6 +565,16 @@ def _targets(
                     f"additional_targets: {name!r} is both {targets[name]!r} and {kind!r}"
                 )
     return targets
+
+
+def _check_copied(transforms: Sequence[Transform], targets: Mapping[str, TargetType]) -> None:
+    """Objects are copied by their label, which must be among the targets."""
+    for transform in transforms:
+        if isinstance(transform, CopyPaste) and targets.get(transform.label) != "mask":
+            raise ValueError(
+                f"copy_paste: needs a mask {transform.label!r} among additional_targets, such as "
+                f"{{{transform.label!r}: 'mask'}}; without labels leave copy_paste out"
+            )
 
 
 def _check_skipped(transforms: Sequence[Transform], known: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -109,8 +110,13 @@ class Transform:
         for own in dataclasses.fields(self):
             self._check_kind(own.name, own.default)
         self.require(0 <= self.p <= 1, "p", "a probability, 0 to 1")
-        self.require(not isinstance(self.skip_targets, str), "skip_targets", "a list of names")
-        object.__setattr__(self, "skip_targets", tuple(self.skip_targets))
+        skipped, others = self.skip_targets, self.additional_targets
+        listed = isinstance(skipped, (list, tuple, set, frozenset))
+        words = listed and all(isinstance(name, str) for name in skipped)
+        self.require(words, "skip_targets", "a list of names")
+        object.__setattr__(self, "skip_targets", tuple(skipped))
+        named = others is None or isinstance(others, Mapping)
+        self.require(named, "additional_targets", "a type for each name, such as {label: mask}")
         for name, kind in (self.additional_targets or {}).items():
             if kind not in ("img", "mask", "points"):
                 raise ValueError(
@@ -125,9 +131,10 @@ class Transform:
         if isinstance(default, bool):
             self.require(isinstance(found, bool), parameter, "true or false")
         elif isinstance(default, int):
-            self.require(number and found == int(found), parameter, "a whole number")
+            whole = number and math.isfinite(found) and found == int(found)
+            self.require(whole, parameter, "a whole number")
         elif isinstance(default, float):
-            self.require(number, parameter, "a number")
+            self.require(number and math.isfinite(found), parameter, "a number")
         elif isinstance(default, str):
             self.require(isinstance(found, str), parameter, "a word")
 
@@ -227,10 +234,10 @@ class IntensityTransform(Transform):
 
 def interval(value: Any, where: str) -> tuple[float, float]:
     """A number or a pair of numbers as (low, high)."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value), float(value)
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
-        return float(value[0]), float(value[1])
+    pair = value if isinstance(value, Sequence) and not isinstance(value, str) else [value, value]
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pair)
+    if numbers and len(pair) == 2:
+        return float(pair[0]), float(pair[1])
     raise ValueError(f"{where}: found {value!r}; wanted a number, or two: [low, high]")
 
 

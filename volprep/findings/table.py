@@ -505,6 +505,13 @@ TABLE: dict[str, Kind] = {
         why="More than half of the voxels of the patches lie beyond the data and are filled in.",
         example="patches of 64 sections from stacks of 20",
     ),
+    "plan-impossible": Kind(
+        "error",
+        wanted="a patch and a network that fit the memory, and volumes that fit the disk",
+        todo="raise plan.memory, or give a smaller plan.patch_size",
+        why="Nothing can be prepared for a network that cannot be trained.",
+        example="`plan: {memory: 1MB}`",
+    ),
     "points-outside": Kind(
         "warning",
         wanted="points that lie in the volume",

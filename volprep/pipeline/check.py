@@ -27,15 +27,15 @@ def check(
     cases: Cases,
     *,
     headers_only: bool = False,
-    intensities: bool = True,
+    by_itself: bool = True,
     progress: Callable[[int], None] | None = None,
     along: Along | None = None,
 ) -> Report:
     """Everything that is wrong or doubtful about the cases, and about their split.
 
-    `intensities` asks what the user's own bounds of clipping would cut, where there are any;
-    `prepare` asks itself, of the training voxels alone. `along` is what the walk over the
-    voxels serves beside.
+    `by_itself` asks also whether there is a plan, and what the user's own bounds of clipping
+    would cut, where there are any; `prepare` asks itself, of the training voxels alone. `along`
+    is what the walk over the voxels serves beside.
 
     Notes
     -----
@@ -71,8 +71,12 @@ def check(
             sketches=report.sketches,
         )
     findings += _idle(config, heads)
-    if intensities and not headers_only:
+    if by_itself and not headers_only:
         findings += _clips(config, chosen)
+    if chosen.items and not headers_only and (by_itself or impossible is not None):
+        unplanned = _unplanned(config, chosen, report)
+        impossible = impossible if unplanned is None else None
+        findings += [unplanned] if by_itself and unplanned is not None else []
     if impossible is not None and len(sound) == len(cases):
         findings.append(_because(impossible, cases, chosen))
     return dataclasses.replace(report, findings=tuple(by_level(rules_of(config).apply(findings))))
@@ -143,7 +147,7 @@ def _without_errors(cases: Cases, heads: Report) -> Cases:
 
 def _divided(
     config: Config, chosen: Cases, report: Report, *, headers_only: bool
-) -> tuple[Splits | None, Shape3 | None, PlanError | None]:
+) -> tuple[Splits | None, Shape3 | None, Finding | None]:
     """The split that the config asks for and its patch, or why there is none."""
     if not chosen.items:
         return None, None, None
@@ -157,19 +161,38 @@ def _divided(
             decision = decide(config, chosen, known)
             return decision.splits, decision.plan.patch_size, None
     except PlanError as error:
-        return None, None, error
+        return None, None, _of_plan("split-impossible", error)
     return None, None, None
 
 
-def _because(error: PlanError, cases: Cases, chosen: Cases) -> Finding:
+def _unplanned(config: Config, chosen: Cases, report: Report) -> Finding | None:
+    """Why there is no plan, whatever the split: a memory that nothing fits in, say."""
+    whole = config.split.model_copy(update={"fraction": 0.0, "kind": "cases"})
+    undivided = config.model_copy(update={"split": whole})
+    try:
+        with contextlib.suppress(SourceError, DataCheckError):
+            known = survey(undivided, chosen, silent, values_of(report, chosen), crops={})
+            decide(undivided, chosen, known)
+    except PlanError as error:
+        return _of_plan("plan-impossible", error)
+    return None
+
+
+def _of_plan(name: str, error: PlanError) -> Finding:
+    """A finding that says what the error says, with the error's own advice."""
+    found, _, todo = str(error).rpartition("; ")
+    return Finding(name, found or todo, todo=todo if found else None)
+
+
+def _because(impossible: Finding, cases: Cases, chosen: Cases) -> Finding:
     """Why nothing can be divided: the labels that are missing, where that is the cause."""
     missing = [case.name for case in cases if case.label is None]
     if not missing or len(chosen) == len(cases):
-        return Finding("split-impossible", str(error))
+        return impossible
     names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
     found = (
         f"{len(missing)} of {len(cases)} cases have no label and are left out ({names}), and "
-        f"what is left cannot be divided ({error})"
+        f"what is left cannot be divided ({impossible.found})"
     )
     return Finding("unlabelled-images", found, level="error")
 

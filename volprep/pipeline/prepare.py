@@ -424,7 +424,7 @@ def _walk(run: Run, listed: Cases) -> tuple[Inputs, _Seen]:
     parts = foreseen_parts(config, listed)
     along = Along(parts, crop=config.preprocess.crop_nonzero, pace=hashing.pace)
     with run.reporter("check", voxel_count(listed), "voxels") as advance:
-        report = check(config, listed, intensities=False, progress=advance, along=along)
+        report = check(config, listed, by_itself=False, progress=advance, along=along)
     run.told.tell(report.findings)
     return hashing.finish(config.compute.workers), _Seen(report, parts)
 
@@ -443,7 +443,7 @@ def _checked(
 
     def look() -> Report:
         with run.reporter("check", voxel_count(listed), "voxels") as advance:
-            return check(config, listed, intensities=False, progress=advance)
+            return check(config, listed, by_itself=False, progress=advance)
 
     def make() -> Made:
         report = look() if seen is None else seen.report
