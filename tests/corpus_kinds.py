@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import struct
 import zipfile
 import zlib
@@ -406,6 +407,16 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     rng = np.random.default_rng(0)
     three(folder, lambda i, _m, _s: (rng.poisson(i / 60.0).astype(np.uint8), None))
+
+
+@kind("label-chunks-lost", "chunks-missing")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        image, label = phantom(seed)
+        put(folder, image, None, f"c{seed}", ".npy")
+        (folder / "labels").mkdir(exist_ok=True)
+        zarr.create_array(folder / "labels" / f"c{seed}.zarr", data=label, chunks=(8, 56, 56))
+        shutil.rmtree(folder / "labels" / f"c{seed}.zarr" / "c" / "1")
 
 
 # ---- labels that lie elsewhere --------------------------------------------------------

@@ -442,7 +442,7 @@ def test_a_label_larger_than_the_image_is_told_by_where_it_lies(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("what", "planes", "level"),
-    [("image", 4, "warning"), ("image", 1, "error"), ("label", 1, "info")],
+    [("image", 4, "warning"), ("image", 1, "error"), ("label", 1, "warning")],
 )
 def test_chunks_that_were_never_written_are_told(
     tmp_path: Path, what: str, planes: int, level: str
@@ -459,6 +459,35 @@ def test_chunks_that_were_never_written_are_told(
     (finding,) = [f for f in check_cases([case]) if f.name == "chunks-missing"]
     assert (finding.level, finding.path) == (level, tmp_path / f"{what}.zarr")
     assert f"{6 - planes} of 6 chunks" in finding.found
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("dense", [False, True])
+def test_chunks_of_labels_that_were_lost_are_told_from_those_that_are_background(
+    tmp_path: Path, lost: bool, dense: bool
+) -> None:
+    import shutil
+
+    import zarr
+
+    rng = np.random.default_rng(0)
+    where = np.indices((48, 96, 96))
+    label = np.zeros((48, 96, 96), np.uint16)
+    for number in range(1, 41):
+        centre = rng.uniform(0, 1, 3) * [48, 96, 40]  # nothing beyond x = 56
+        inside = (
+            sum((w - c) ** 2 for w, c in zip(where, centre, strict=True)) < rng.uniform(4, 9) ** 2
+        )
+        label[inside & (label == 0)] = number
+    label = label + 1 if dense else label
+    image = rng.normal(90, 9, label.shape) + 60 * (label > 1)
+    zarr.create_array(tmp_path / "i.zarr", data=image.astype(np.uint8), chunks=(16, 32, 32))
+    zarr.create_array(tmp_path / "l.zarr", data=label, chunks=(16, 32, 32))
+    if lost:
+        shutil.rmtree(tmp_path / "l.zarr" / "c" / "1")
+    case = Case("a", (FileRef(tmp_path / "i.zarr"),), label=FileRef(tmp_path / "l.zarr"))
+    told = [f for f in check_cases([case]) if f.name == "chunks-missing"]
+    assert [f.level for f in told] == (["warning"] if lost else [] if dense else ["info"])
 
 
 @pytest.mark.parametrize("name", ["new\nline", "tab\t", "sur\udcff\udcfe", "bell\a"])

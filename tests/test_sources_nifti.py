@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -256,3 +257,45 @@ def test_scaled_labels_come_out_exact(tmp_path: Path, dtype: str) -> None:
     (tmp_path / "a.nii").write_bytes(raw)
     wanted = stored.astype(np.int64) * 1025 + 1  # beyond what float32 holds
     assert open_labels(tmp_path / "a.nii").read().astype(np.int64).tolist() == [wanted.tolist()]
+
+
+def a_scaled_label(path: Path, ids: np.ndarray, slope: float, inter: float) -> Path:
+    """A NIfTI-2 file, whose slope is a double, of any integers."""
+    nib.save(nib.Nifti2Image(ids.T, np.eye(4), dtype=ids.dtype), path)
+    data = bytearray(path.read_bytes())
+    data[176:192] = struct.pack("<2d", slope, inter)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64"])
+@pytest.mark.parametrize(("slope", "inter"), [(1, 10), (2, -4), (1, -(2**53)), (1.0, 0.0)])
+def test_scaled_labels_of_64_bits_come_out_exact(
+    tmp_path: Path, dtype: str, slope: float, inter: float
+) -> None:
+    ids = np.array([2, 2**53, 2**53 + 1, 2**53 + 2, 2**61 + 7, 5] * 4, dtype).reshape(2, 3, 4)
+    ids = np.maximum(ids, max(2, int(-inter))).astype(dtype)
+    path = a_scaled_label(tmp_path / "a.nii", ids, slope, inter)
+    wanted = [int(v) * int(slope) + int(inter) for v in ids.flat]
+    read = open_labels(path).read()
+    assert read.dtype.kind == "u"
+    assert [int(v) for v in read.flat] == wanted
+
+
+@pytest.mark.parametrize(
+    ("top", "slope", "inter", "words"),
+    [
+        (2**62, 4, 0, "beyond 2**63 - 1"),
+        (2**62, 1e30, 0, "beyond 2**63 - 1"),
+        (2**53 + 1, 0.5, 0, "beyond 2**53 that its header scales by 0.5"),
+        (7, 1, -9, "a negative label"),
+        (7, 0.5, 0, "a label with a fraction"),
+    ],
+)
+def test_scaled_labels_that_cannot_be_exact_are_refused(
+    tmp_path: Path, top: int, slope: float, inter: float, words: str
+) -> None:
+    ids = np.full((2, 3, 4), top, np.int64)
+    path = a_scaled_label(tmp_path / "a.nii", ids, slope, inter)
+    with pytest.raises(SourceError, match=re.escape(words)):
+        open_labels(path).read()

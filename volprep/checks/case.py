@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -17,6 +17,7 @@ from volprep.cases import Case
 from volprep.checks.content import (
     Looked,
     colours_of,
+    ends_at_chunks,
     judge_content,
     judge_image,
     left_unlabelled,
@@ -182,6 +183,9 @@ def examine_case(
         findings += told
         if all(finding.name == "label-without-image" for finding in told):
             findings += _labels(case, label, labels, kind, looked, masked=mask is not None)
+    for volume, facts in ((label, labels), (mask, valid)):
+        if volume is not None and facts is not None:
+            findings = list(_lost_chunks(volume, facts, findings))
     if mask is not None and valid is not None and not len(valid.ids):
         found = "the valid mask is 0 everywhere: no voxel of the label would be used"
         findings.append(_finding("empty-mask", case, mask, found))
@@ -220,6 +224,22 @@ def _walked(
     return measure_case(
         volumes, counted=counted, crop=along.crop, workers=workers, progress=advance
     )
+
+
+def _lost_chunks(
+    volume: Volume, facts: CheckedLabel, findings: Sequence[Finding]
+) -> Iterator[Finding]:
+    """The findings; that chunks are absent is a warning where objects end in front of them."""
+    for each in findings:
+        absent = each.name == "chunks-missing" and each.path == Path(volume.name)
+        if absent and each.level == "info" and ends_at_chunks(volume, facts.foreground):
+            yield replace(
+                each, found=f"{each.found}, and what is labelled ends where they begin",
+                todo="copy or convert the file again; if it is meant to be so, ignore this",
+                level="warning",
+            )  # fmt: skip
+        else:
+            yield each
 
 
 def _unreadable(case: Case, error: SourceError) -> Finding:

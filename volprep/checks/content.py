@@ -20,6 +20,7 @@ from volprep.sources import Volume
 __all__ = [
     "Looked",
     "colours_of",
+    "ends_at_chunks",
     "judge_content",
     "judge_image",
     "left_unlabelled",
@@ -51,6 +52,10 @@ _FEW = 20
 _APART = 0.8
 #: So many times as many voxels that look labelled and are not: not all is annotated.
 _ALIKE = 3
+#: So many faces between chunks are looked at; of what is there, this share of the foreground
+#: lies in front of chunks that were lost.
+_FACES = 96
+_ENDED = 0.4
 _MOST_ID = 2**63 - 1
 _SIGNED = 2**15
 
@@ -203,6 +208,41 @@ def pieces_of(looked: Looked) -> int:
     import cc3d
 
     return int(cc3d.connected_components(np.array(looked.block), connectivity=26).max())
+
+
+def ends_at_chunks(label: Volume, foreground: float) -> bool:
+    """Whether objects end where chunks do: those behind were lost, and not left out as empty.
+
+    Writers leave chunks of background out. An object hardly ever ends at the very voxel where a
+    chunk does, so that in front of such a chunk there is next to nothing; in front of one
+    that was lost there is as much as anywhere.
+
+    Parameters
+    ----------
+    label : Volume
+        Labels with chunks that were never written.
+    foreground : float
+        The share of its voxels that are not 0.
+
+    Notes
+    -----
+    Looks at the faces of up to `_FACES` chunks; nothing is said on fewer than `_FEWEST`
+    voxels, or of labels without a chunk next to a missing one.
+    """
+    grid = [-(-n // c) for n, c in zip(label.shape[1:], label.chunks, strict=True)]
+    faces = [(axis, index) for axis in range(3) for index in np.ndindex(*grid) if index[axis]]
+    step = -(-len(faces) // _FACES)
+    ended = looked = 0
+    for axis, index in faces[::step]:
+        start = [i * c for i, c in zip(index, label.chunks, strict=True)]
+        stop = [min(a + c, n) for a, c, n in zip(start, label.chunks, label.shape[1:], strict=True)]
+        start[axis], stop[axis] = start[axis] - 1, start[axis] + 1
+        pair = np.moveaxis(label.read(Box(three(start), three(stop)))[0] != 0, axis, 0)
+        counts = np.count_nonzero(pair, axis=(1, 2))
+        if (counts == 0).any():  # one side is empty: what lies on the other has ended here
+            ended += int(counts.sum())
+            looked += pair[0].size * bool(counts.any())
+    return ended >= _FEWEST and ended > _ENDED * foreground * looked
 
 
 def judge_image(case: Case, image: Volume, *, level: Level | None = None) -> Iterator[Finding]:

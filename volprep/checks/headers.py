@@ -55,8 +55,8 @@ def count_chunks(
 ) -> Iterator[Finding]:
     """Chunks that were never written: what is read there is the fill value.
 
-    Writers leave out chunks of labels that are background, so that this says little of
-    labels; an image that is empty for the most part is no image.
+    Writers leave out chunks of labels that are background, so that this alone says little of
+    labels (`ends_at_chunks` says more); an image that is empty for the most part is none.
     """
     for what, volume in (("image", image), ("label", label), ("mask", mask)):
         absent, total = (0, 1) if volume is None else volume.missing_chunks()

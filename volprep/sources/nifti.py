@@ -79,10 +79,17 @@ class _Nifti(Volume):
     _slope = 1.0
     _inter = 0.0
     _scaled = False
+    _whole = False
 
     def _scale_by(self, header: _Header, *, labels: bool) -> None:
         if header.scaled:
             self._slope, self._inter, self._scaled = header.slope, header.inter, True
+            if labels and header.dtype.kind in "iu":
+                # Ids of 64 bits do not fit floating point: whole numbers are kept as such.
+                self._whole = float(header.slope).is_integer() and float(header.inter).is_integer()
+            if self._whole:
+                self.dtype = np.dtype(np.int64)
+                return
             # Ids must come out exact; intensities of 16 bits lose nothing that was measured.
             narrow = header.dtype.itemsize <= 2 or header.dtype == np.float32
             self.dtype = np.dtype(np.float32 if narrow and not labels else np.float64)
@@ -90,10 +97,34 @@ class _Nifti(Volume):
     def _native(self, block: Array) -> Array:
         if not self._scaled:
             return super()._native(block)
+        if self._whole:
+            return self._ids(block)
+        if block.dtype.kind in "iu" and block.dtype.itemsize == 8 and self._beyond(block):
+            raise SourceError(
+                self.name,
+                f"holds values beyond 2**53 that its header scales by {self._slope:g}: floating "
+                "point cannot tell them apart",
+                "set its scl_slope and scl_inter to 0",
+            )
         exact = block.astype(np.float64)
         exact *= self._slope
         exact += self._inter
         return exact.astype(self.dtype, copy=False)
+
+    def _ids(self, block: Array) -> Array:
+        """Scaled by whole numbers, in whole numbers: exact, or refused."""
+        ends = [int(v) * int(self._slope) + int(self._inter) for v in (block.min(), block.max())]
+        if not all(-(2**63) <= end < 2**63 for end in ends):
+            found = f"holds labels that its header scales to {max(ends, key=abs)}, beyond 2**63 - 1"
+            raise SourceError(self.name, found, "set its scl_slope and scl_inter to 0")
+        wide = block.astype(np.int64)  # what wraps around comes back: the ends fit
+        with np.errstate(over="ignore"):
+            wide *= _wrapped(int(self._slope))
+            wide += _wrapped(int(self._inter))
+        return wide
+
+    def _beyond(self, block: Array) -> bool:
+        return max(abs(int(block.min())), abs(int(block.max()))) > 2**53
 
 
 class NiftiVolume(_Nifti, FileVolume):
@@ -120,6 +151,10 @@ class NiftiStream(_Nifti, StreamVolume):
         stream = _gunzip(self.path)
         stream.read(self._header.offset)
         return stream
+
+
+def _wrapped(number: int) -> np.int64:
+    return np.int64((number + 2**63) % 2**64 - 2**63)
 
 
 def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
