@@ -123,6 +123,7 @@ def three(folder: Path, change: Callable[[Array, Array, int], tuple[Array, Array
 WRONG = (
     "unreadable", "labels-misplaced", "label-antialiased", "label-intensities", "mixed-binary",
     "images-labels-swapped", "image-equals-label", "ids-scattered", "label-offset",
+    "label-without-image", "labels-exchanged", "same-label", "sparse-label", "chunks-missing",
 )  # fmt: skip
 SOUND = tuple(f"-{name}" for name in WRONG)
 
@@ -451,6 +452,25 @@ def _(folder: Path) -> None:
     for seed in range(3):
         image, label = phantom(seed, (96, 96), 20)
         put(folder, image, label[:, ::-1], f"c{seed}")
+
+
+@kind("labels-exchanged", "labels-exchanged", "-labels-misplaced")
+def _(folder: Path) -> None:
+    for seed, other in ((0, 1), (1, 0), (2, 2)):
+        put(folder, phantom(seed)[0], phantom(other)[1], f"c{seed}")
+
+
+@kind("labels-off-by-one", "labels-exchanged")
+def _(folder: Path) -> None:
+    for seed in range(5):
+        image, label = phantom(seed, (96, 96), 20)[0], phantom((seed + 1) % 5, (96, 96), 20)[1]
+        put(folder, image, label, "abcde"[seed])
+
+
+@kind("label-of-another-saved-twice", "same-label")
+def _(folder: Path) -> None:
+    for seed in range(4):
+        put(folder, phantom(seed)[0], phantom(min(seed, 2))[1], f"c{seed}")
 
 
 # ---- files that are not what their names say -------------------------------------------

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from volprep.cases import find_cases
-from volprep.checks.placement import Placed, find_misplaced
+from volprep.checks.placement import Exchanged, Placed, find_exchanged, find_misplaced
+from volprep.geometry import Box
 from volprep.sources import ArrayVolume
 
 Array = npt.NDArray[Any]
@@ -86,3 +87,49 @@ def test_a_common_shift_is_found(
     assert found.case is None
     assert found.how.startswith("shifted by ")
     assert found.how.endswith(f"along {'zyx'[axis]}")
+
+
+#: Sets of which quarters are taken for cases, and those of which the cases themselves are.
+QUARTERED = ("01", "02", "03", "04", "05", "12", "15")
+WHOLE = ("11", "16")
+
+
+def parts(real_data: Callable[[str], Path], name: str, order: list[int] | None) -> list[Placed]:
+    """Cases of one shape of a set, each with the label of the one that stands in its place."""
+    found = []
+    for case in moved(real_data, name, lambda ids: ids):
+        image, label = case.image.read(Box.whole(case.image.shape)), case.label.read()[0]
+        half = [n // 2 for n in label.shape[1:]]
+        for y in (0, half[0]) if name in QUARTERED else (0,):
+            for x in (0, half[1]) if name in QUARTERED else (0,):
+                size = half if name in QUARTERED else list(label.shape[1:])
+                cut = (slice(None), slice(y, y + size[0]), slice(x, x + size[1]))
+                found.append((image[(slice(None), *cut)], label[cut]))
+    order = order or list(range(len(found)))
+    return [
+        Placed(str(n), ArrayVolume(found[n][0]), ArrayVolume(found[m][1], "ZYX"))
+        for n, m in enumerate(order)
+    ]
+
+
+@pytest.mark.parametrize("name", [*QUARTERED, *WHOLE, "06", "08"])
+def test_no_stored_label_is_said_to_be_anothers(
+    real_data: Callable[[str], Path], name: str
+) -> None:
+    assert find_exchanged(parts(real_data, name, None)) == []
+
+
+@pytest.mark.parametrize("name", QUARTERED)
+@pytest.mark.parametrize("order", [[1, 0, 2, 3], [0, 3, 2, 1], [1, 2, 3, 0], [0, 2, 3, 1]])
+def test_labels_of_other_cases_are_found(
+    real_data: Callable[[str], Path], name: str, order: list[int]
+) -> None:
+    found = find_exchanged(parts(real_data, name, order))
+    wrong = {str(n): str(order.index(n)) for n in range(4) if order[n] != n}
+    assert {each.case: each.label_of for each in found} == wrong
+
+
+def test_two_exchanged_volumes_are_found(real_data: Callable[[str], Path]) -> None:
+    found = find_exchanged(parts(real_data, "11", [1, 0]))
+    assert [each[:2] for each in found] in ([("0", "1"), ("1", "0")], [("1", "0"), ("0", "1")])
+    assert all(isinstance(each, Exchanged) and each.fit > 1.5 * each.stored for each in found)

@@ -15,10 +15,11 @@ import numpy.typing as npt
 from volprep.cases import Case, Cases
 from volprep.checks.case import Along, CheckedCase, LabelKind, examine_case
 from volprep.checks.measure import Progress
-from volprep.checks.placement import Placed, find_misplaced
+from volprep.checks.placement import Placed, find_exchanged, find_misplaced
 from volprep.compute import default_workers, run_units
 from volprep.findings import Finding, by_level
 from volprep.geometry import Shape3
+from volprep.sources import Volume
 from volprep.splits import Splits, audit_splits
 
 __all__ = ["Report", "check_cases", "examine_cases"]
@@ -170,6 +171,14 @@ def _misplaced(facts: Sequence[CheckedCase], doubtful: Set[str | None]) -> Itera
         for name, each in sound.items()
         if each.image is not None and each.label is not None
     ]
+    for wrong in find_exchanged(placed):
+        found = (
+            f"the label of {wrong.label_of} fits its image better than its own (correlation "
+            f"{wrong.fit:.2f}; both as stored {wrong.stored:.2f} at most)"
+        )
+        path = sound[wrong.case].case.image.path
+        yield Finding("labels-exchanged", found, case=wrong.case, path=path)
+        placed = [each for each in placed if each.case not in (wrong.case, wrong.label_of)]
     for wrong in find_misplaced(placed):
         case = placed[0].case if len(placed) == 1 else wrong.case
         who = "the label fits the image better if it is"
@@ -230,6 +239,7 @@ def _between(facts: Sequence[CheckedCase]) -> Iterator[Finding]:
         yield Finding("mixed-spacings", message)
     yield from _binaries(facts)
     yield from _duplicates(facts)
+    yield from _shared_labels(facts)
 
 
 def _binaries(facts: Sequence[CheckedCase]) -> Iterator[Finding]:
@@ -258,6 +268,32 @@ def _duplicates(facts: Sequence[CheckedCase]) -> Iterator[Finding]:
             message = f"the same image, voxel for voxel, as {first}"
             path = each.case.image.path
             yield Finding("duplicate-image", message, case=each.case.name, path=path)
+
+
+def _shared_labels(facts: Sequence[CheckedCase]) -> Iterator[Finding]:
+    """Different images with one label, voxel for voxel."""
+    seen: dict[tuple[object, ...], CheckedCase] = {}
+    for each in facts:
+        held, voxels = each.labels, each.voxels
+        if held is None or voxels is None or not len(held.ids) or each.label is None:
+            continue
+        key = (each.label.shape, *(part.tobytes() for part in (held.ids, held.sizes, held.planes)))
+        first = seen.setdefault(key, each)
+        if first is each or first.voxels is None or first.voxels.content == voxels.content:
+            continue
+        if first.label is not None and _equal(first.label, each.label):
+            message = (
+                f"the label is that of {first.case.name}, voxel for voxel, and the image is not"
+            )
+            path = Path(each.label.name)
+            yield Finding("same-label", message, case=each.case.name, path=path)
+
+
+def _equal(one: Volume, other: Volume) -> bool:
+    """Whether two volumes of one shape hold the same, up to where they do not."""
+    return all(
+        np.array_equal(voxels, other.read(box)) for box, voxels in one.slabs() if voxels.any()
+    )
 
 
 def _shares(values: dict[str, str]) -> str:

@@ -342,6 +342,14 @@ TABLE: dict[str, Kind] = {
         "for images.",
         example="nuclei_a.tif beside a.tif: 54 ids in even pieces with hard borders",
     ),
+    "labels-exchanged": Kind(
+        "warning",
+        wanted="the label of each image",
+        todo="look at both cases together, and give each its own label",
+        why="Labels that belong to another image teach nothing. Of cases of one shape, those whose "
+        "labels fit worst were tried with each other's images.",
+        example="cell_1.tif holds the label of cell_2.tif, and the other way round",
+    ),
     "labels-from-float": Kind(
         "info",
         wanted="whole numbers",
@@ -532,6 +540,13 @@ TABLE: dict[str, Kind] = {
         todo="decide for one label, if they are not two raters",
         why="The same image with two labels is kept on one side of the split.",
         example="two raters annotated one image",
+    ),
+    "same-label": Kind(
+        "warning",
+        wanted="a label of its own for each image",
+        todo="give each image its own label",
+        why="A label was saved under two names: one of the images is trained on another's objects.",
+        example="c7.tif was saved over with the label of c6.tif",
     ),
     "series-joined": Kind(
         "warning",
