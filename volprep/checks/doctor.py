@@ -171,14 +171,14 @@ def _misplaced(facts: Sequence[CheckedCase], doubtful: Set[str | None]) -> Itera
         for name, each in sound.items()
         if each.image is not None and each.label is not None
     ]
-    for wrong in find_exchanged(placed):
+    for swapped in find_exchanged(placed):
         found = (
-            f"the label of {wrong.label_of} fits its image better than its own (correlation "
-            f"{wrong.fit:.2f}; both as stored {wrong.stored:.2f} at most)"
+            f"the label of {swapped.label_of} fits its image better than its own (correlation "
+            f"{swapped.fit:.2f}; both as stored {swapped.stored:.2f} at most)"
         )
-        path = sound[wrong.case].case.image.path
-        yield Finding("labels-exchanged", found, case=wrong.case, path=path)
-        placed = [each for each in placed if each.case not in (wrong.case, wrong.label_of)]
+        image = sound[swapped.case].case.image.path
+        yield Finding("labels-exchanged", found, case=swapped.case, path=image)
+        placed = [each for each in placed if each.case not in (swapped.case, swapped.label_of)]
     for wrong in find_misplaced(placed):
         case = placed[0].case if len(placed) == 1 else wrong.case
         who = "the label fits the image better if it is"
