@@ -266,7 +266,8 @@ def _open(
         volume: Volume = reader.open_source(path, key, axes, labels=labels, **options)
     except SourceError as error:
         raise content_error(path, kind, error) from error
-    volume.path = path_of(given)  # of an archive the file, not the folder in it
+    if path != path_of(given):
+        volume.path = path_of(given)  # of an archive the file, not the folder in it
     return volume
 
 
