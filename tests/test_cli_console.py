@@ -149,3 +149,9 @@ def test_amounts_are_told_as_people_say_them() -> None:
     assert said == ["1 case", "1 patch", "6.55 M voxels"]
     assert [amount(n, "bytes") for n in (12, 4096, 1.5e9)] == ["12 B", "4.1 kB", "1.5 GB"]
     assert amount(0.25, "patches") == "0.25 patches"
+
+
+def test_no_letter_of_a_folded_cell_is_lost() -> None:
+    code, text = on_a_terminal(80, "explain", NO_COLOR="1")
+    assert code == 0
+    assert "Where the volumes and labels are." in " ".join(text.split())

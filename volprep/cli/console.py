@@ -104,7 +104,7 @@ def print_table(
                 least[number] = widths[number]
         if sum(least) > room:
             least = [1] * len(least)
-        table = Table(box=None, header_style="underline", pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table(box=None, header_style="underline", padding=(0, 2, 0, 0))
         for number, name in enumerate(header):
             figures = all(_is_figure(row[number]) for row in shown) and bool(shown)
             table.add_column(
