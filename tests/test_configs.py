@@ -1,23 +1,204 @@
-"""The configs that come with volprep are read, and their augmentations are known."""
+"""The configs that come with volprep are run, and what is generated from the code is up to date."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pydantic
 import pytest
+import tifffile
+import zarr
+from PIL import Image
 
-from volprep.augment import transforms_from_config
-from volprep.config import load_config
+from volprep.config import Config, load_config, load_yaml
+from volprep.pipeline import load_target, write_tiles_json
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+SMALL = ["plan.memory=400MiB", "plan.max_batch=2", "epoch.steps=4"]
+
+
+def volume(seed: int, shape: tuple[int, int, int], objects: int = 14) -> tuple[Any, Any]:
+    """An image of bright blocks, and their ids."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros(shape, np.uint16)
+    for i in range(1, objects + 1):
+        z, y, x = (int(rng.integers(0, max(1, n - 6))) for n in shape)
+        label[z : z + 5, y : y + 9, x : x + 9] = i
+    image = (rng.integers(20, 80, shape) + 90 * (label > 0)).astype(np.uint8)
+    return image, label
+
+
+def stack(path: Path, array: npt.NDArray[Any], z: float = 0.3) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    meta = {"axes": "ZYX", "spacing": z, "unit": "um"}
+    tifffile.imwrite(path, array, imagej=True, resolution=(10, 10), metadata=meta)
+
+
+def pictures(folder: Path, array: npt.NDArray[Any]) -> None:
+    folder.mkdir(parents=True)
+    for number, section in enumerate(array):
+        Image.fromarray(section).save(folder / f"{number:04d}.png")
+
+
+def nuclei(data: Path) -> None:
+    for number in range(4):
+        image, label = volume(number, (16, 64, 64))
+        stack(data / f"nuclei/images/embryo{number // 2}_{number}.tif", image, 0.3 + 0.1 * number)
+        stack(data / f"nuclei/labels/embryo{number // 2}_{number}.tif", label, 0.3 + 0.1 * number)
+
+
+def em(data: Path) -> None:
+    image, label = volume(0, (24, 160, 160), 40)
+    pictures(data / "em/images", image)
+    tifffile.imwrite(data / "em/labels.tif", label, metadata={"axes": "ZYX"})
+    (data / "em/labels").mkdir()
+    shutil.move(data / "em/labels.tif", data / "em/labels/labels.tif")
+
+
+def tiles(data: Path) -> None:
+    image, label = volume(0, (24, 192, 192), 60)
+    for name, array in (("em", image), ("seg", label)):
+        for z, section in enumerate(array):
+            folder = data / "tiles" / name / f"{z:04d}"
+            folder.mkdir(parents=True)
+            for row in range(2):
+                for column in range(2):
+                    part = section[row * 96 :, column * 96 :][:96, :96]
+                    Image.fromarray(part).save(folder / f"{row}_{column}.png")
+        write_tiles_json(data / "tiles" / name, data / "tiles" / f"{name}.json", missing="error")
+
+
+def slides(data: Path) -> None:
+    for number in range(5):
+        image, label = volume(number, (1, 160, 160), 20)
+        classes = np.where(label == 1, 255, label % 3).astype(np.uint8)[0]
+        for kind, array in (("images", image[0]), ("labels", classes)):
+            (data / "slides" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(data / f"slides/{kind}/slide_{number}.png")
+
+
+def sparse(data: Path) -> None:
+    image, label = volume(0, (40, 96, 96), 60)
+    annotated = np.zeros_like(label, np.uint8)
+    annotated[::8] = 1
+    pictures(data / "sparse/images", image)
+    tifffile.imwrite(data / "sparse/labels.tif", label * annotated, metadata={"axes": "ZYX"})
+    tifffile.imwrite(data / "sparse/annotated.tif", annotated, metadata={"axes": "ZYX"})
+
+
+DATA = {
+    "minimal": nuclei, "instances": nuclei, "skeletons": em, "em_tiles": tiles,
+    "semantic_2d": slides, "sparse": sparse, "cluster": nuclei,
+}  # fmt: skip
+#: What the test's machine has not.
+INSTEAD = {
+    "cluster": ["compute.executor=threads", "compute.cluster=null", "compute.workers=1"],
+    "sparse": ["split.fraction=0.3"],
+}
+
+
+def prepared(config: Path, *changes: str) -> dict[str, Any]:
+    """The training config of the set that a config makes, small, in a process of its own."""
+    sets = [part for change in (*SMALL, *changes) for part in ("--set", change)]
+    done = subprocess.run(
+        [sys.executable, "-m", "volprep", "prepare", config, "--json", *sets],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout)["training"])
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_shipped_config_makes_a_set(name: str, tmp_path: Path) -> None:
+    DATA[name](tmp_path / "data")
+    (tmp_path / "configs").mkdir()
+    config = Path(shutil.copy(ROOT / "configs" / f"{name}.yaml", tmp_path / "configs"))
+    training = prepared(config, *INSTEAD.get(name, []))
+    assert training["n_patches"]["train"] > 0
+    assert training["n_patches"]["val"] > 0
+    assert training["label_kind"] == ("classes" if name == "semantic_2d" else "instances")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The folder of the test behind a URL."""
+    handler = partial(_Quiet, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as service:
+        thread = threading.Thread(target=service.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{service.server_address[1]}"
+        service.shutdown()
+        thread.join()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_the_config_of_the_cloud_makes_a_set(tmp_path: Path, server: str) -> None:
+    pytest.importorskip("fsspec")
+    pytest.importorskip("aiohttp")
+    image, label = volume(0, (64, 128, 128), 200)
+    for name, array in (("em", image), ("seg", label)):
+        store = zarr.create_array(
+            str(tmp_path / f"{name}.zarr"), shape=array.shape, chunks=(32, 64, 64),
+            dtype=array.dtype, dimension_names=("z", "y", "x"),
+        )  # fmt: skip
+        store[:] = array
+    config = Path(shutil.copy(ROOT / "configs" / "cloud.yaml", tmp_path))
+    training = prepared(
+        config,
+        f"data.cases.0.image={server}/em.zarr",
+        f"data.cases.0.label={server}/seg.zarr",
+        "data.regions.0.size=[64, 64, 128]",
+        "data.regions.1.start=[0, 80, 0]",
+        "data.regions.1.size=[64, 48, 128]",
+        f"output.dir={tmp_path / 'out'}",
+    )
+    assert training["n_patches"]["train"] > 0
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_config_is_valid(path: Path) -> None:
-    config = load_config(path)
-    transforms = transforms_from_config(config.augment)
-    assert len(transforms) == len(config.augment)
+def test_every_config_is_read_and_says_what_it_is(path: Path) -> None:
+    load_target(path)
+    first, second, *_ = path.read_text(encoding="utf-8").splitlines()
+    assert first == "# yaml-language-server: $schema=volprep.schema.json"
+    assert second.startswith("# ")
 
 
-def test_there_are_configs() -> None:
-    assert len(CONFIGS) >= 5
+def test_every_config_is_tried() -> None:
+    assert {path.stem for path in CONFIGS} == {*DATA, "cloud", "demo", "reference"}
+
+
+def test_the_reference_holds_the_defaults() -> None:
+    reference = load_config(ROOT / "configs" / "reference.yaml")
+    plain = Config.model_validate({"data": {"root": reference.data.root}})
+    relative = {"dir": reference.output.dir}
+    expected = plain.model_copy(update={"output": plain.output.model_copy(update=relative)})
+    assert reference == expected
+    assert "plan" in load_yaml(ROOT / "configs" / "reference.yaml")
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    """Mend it with: python scripts/generate_reference.py."""
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    if f"pydantic=={version('pydantic')}\n" not in pins:
+        pytest.skip(f"pydantic {pydantic.VERSION} words the schema in its own way")
+    script = ROOT / "scripts" / "generate_reference.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

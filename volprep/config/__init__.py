@@ -15,6 +15,7 @@ from volprep.config.reading import (
     load_yaml,
     make_config,
     parse_changes,
+    schema_path,
     with_values,
 )
 from volprep.config.sections import (
@@ -52,5 +53,6 @@ __all__ = [
     "parse_memory",
     "parse_spacing",
     "plain",
+    "schema_path",
     "with_values",
 ]

@@ -69,7 +69,7 @@ class Key:
     @property
     def is_section(self) -> bool:
         """Whether it only holds other keys."""
-        return self.inner is not None and not isinstance(self.default, list | None)
+        return self.inner is not None and self.wanted == "keys with values"
 
 
 def every_key(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:

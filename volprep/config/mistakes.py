@@ -93,7 +93,7 @@ def _words(one: Any, where: Where, content: Any, model: type[BaseModel]) -> str:
     if said.startswith("is "):
         return f"found {found}, which {said}"
     # What says what to do by itself, or is about keys that go together, needs no advice.
-    if "; " in said or key is None or key.is_section or where == ("data",):
+    if "; " in said or key is None or key.is_section:
         return f"found {found}; {said}"
     return f"found {found}; {said}; {advice}"
 

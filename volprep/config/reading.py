@@ -31,6 +31,7 @@ __all__ = [
     "load_yaml",
     "make_config",
     "parse_changes",
+    "schema_path",
     "with_values",
 ]
 
@@ -192,6 +193,11 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the YAML, for editors that complete and check it."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+
+
+def schema_path() -> Path:
+    """The JSON Schema that comes with the package, for the first line of a YAML."""
+    return Path(__file__).with_name("volprep.schema.json").resolve()
 
 
 class _Dumper(yaml.SafeDumper):

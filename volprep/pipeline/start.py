@@ -12,7 +12,7 @@ import numpy as np
 
 from volprep.cases import Case, Cases
 from volprep.checks import odd_names
-from volprep.config import dump_yaml, parse_spacing
+from volprep.config import dump_yaml, parse_spacing, schema_path
 from volprep.errors import SourceError
 from volprep.findings import raise_on_errors
 from volprep.pipeline.augmentation import starting_augment
@@ -142,13 +142,14 @@ def starting_yaml(
     volumes = [case.open_image() for case in cases]
     base = config_path.resolve().parent
     lines = [
+        f"# yaml-language-server: $schema={schema_path().as_uri()}",
         f"# {_cases(len(cases))}: {cases.reason}",
         *(
             f"#   {line}"
             for line in _some(_describe(c, v) for c, v in zip(cases, volumes, strict=True))
         ),
         *(f"# note: {finding}" for finding in cases.findings),
-        "# Every key that may stand here, with its meaning: volprep schema",
+        "# All keys with meaning, values and default: volprep explain",
         "data:",
         *_entry("root", _relative(root, base), 2),
         *(line for name, value in given.items() for line in _entry(name, value, 2)),
@@ -156,25 +157,16 @@ def starting_yaml(
         f"  label_kind: {guess.kind}  # or "
         f"{'classes' if guess.kind == 'instances' else 'instances'}; {guess.reason}",
         "",
-        "seed: 0  # of every random choice; the same seed gives the same patches",
-        "",
         "split:",
         *_split_lines(len(cases)),
         "",
         "plan:",
         "  memory: 8GiB  # of the device you train on; patch and batch are made to fit",
-        "  # patch_size: [32, 128, 128]  # what you set here is kept, the rest decided around it",
         "",
-        "preprocess:",
-        "  target_spacing: none  # or median, finest, or (z, y, x) in µm",
-        "  clip: auto  # spares labels and bright signal; or two percentiles; null for none",
-        "  normalise: zscore  # or minmax, percentile, none; applied when patches are read",
-        "",
+        *_preprocess_lines([v.spacing for v in volumes], given),
         "patching:",
-        "  name: random  # or sequential (a grid), stratified",
-        "  # patches_per_case: 64  # if not given, as many as an epoch draws",
         f"  foreground: {{p: 0.33, per: {_ONE[guess.kind]}}}"
-        "  # share of patches drawn around labels",
+        f"  # a third of the patches around labels, each {_ONE[guess.kind]} as often",
         "",
         *starting_augment(cases, parse_spacing(given.get("spacing"))),
         "",
@@ -237,3 +229,16 @@ def _split_lines(count: int) -> list[str]:
             "  fraction: 0.2",
         ]
     return ["  fraction: 0.2  # of the cases, for validation; or kind: kfold, folds: 5, fold: 0"]
+
+
+def _preprocess_lines(spacings: Sequence[Any], given: Mapping[str, Any]) -> list[str]:
+    """Where the spacings differ, the one to bring all to."""
+    known = sorted({tuple(round(v, 6) for v in s) for s in spacings if s is not None})
+    if len(known) < 2 or "spacing" in given:
+        return []
+    first, last = (" x ".join(f"{v:g}" for v in spacing) for spacing in (known[0], known[-1]))
+    return [
+        "preprocess:",
+        f"  target_spacing: median  # spacings differ: {first} to {last} µm; none leaves them",
+        "",
+    ]
