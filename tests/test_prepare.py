@@ -111,7 +111,7 @@ def test_image_comes_normalised_as_train_yaml_says(folder: Path) -> None:
 
 
 def test_statistics_come_from_training_cases_alone(folder: Path) -> None:
-    store = pipeline.prepare(configure(folder, "preprocess: {clip: null}\n"))
+    store = pipeline.prepare(configure(folder, "preprocess: {clip: null, normalise: zscore}\n"))
     splits = json.loads((store.path / "splits.json").read_text())
     source = volumes(folder)
     train = np.concatenate([source[part["case"]][0].ravel() for part in splits["train"]])

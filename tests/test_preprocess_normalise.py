@@ -33,7 +33,7 @@ def reference(normalisation, array):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", ["zscore", "minmax", "percentile", "given"])
+@pytest.mark.parametrize("kind", ["zscore", "background", "minmax", "percentile", "given"])
 @pytest.mark.parametrize("clip", [None, (0.5, 99.5)])
 def test_apply_is_clip_shift_scale(dtype, kind, clip):
     array = np.random.default_rng(0).integers(0, 120, (2, 3, 11, 13)).astype(dtype)
@@ -58,6 +58,14 @@ def test_percentiles_become_zero_and_one_and_minmax_follows_the_clip():
     assert percentile.scale == (200.0, 6.0)
     minmax = Normalisation.from_statistics("minmax", **STATISTICS, clip=(0.5, 99.5))
     assert (minmax.offset, minmax.scale) == (percentile.offset, percentile.scale)
+
+
+def test_background_brings_the_lower_bound_to_zero_and_keeps_the_deviation():
+    of_clip = Normalisation.from_statistics("background", **STATISTICS, clip=(0.5, 99.5))
+    assert of_clip.offset == (10.0, 2.0)
+    assert of_clip.scale == tuple(STATISTICS["std"])
+    without = Normalisation.from_statistics("background", **STATISTICS)
+    assert without.offset == tuple(STATISTICS["minimum"])
 
 
 def test_none_only_converts():
@@ -104,7 +112,7 @@ def test_a_wrong_number_of_channels_is_refused():
         normalisation.apply(np.zeros((3, 1, 1, 1), np.uint8))
 
 
-@pytest.mark.parametrize("kind", ["zscore", "minmax", "percentile", "given", "none"])
+@pytest.mark.parametrize("kind", ["zscore", "background", "minmax", "percentile", "given", "none"])
 def test_it_survives_json(kind):
     normalisation = Normalisation.from_statistics(kind, **STATISTICS, clip=(0.5, 99.5))
     assert Normalisation.from_dict(json.loads(json.dumps(normalisation.to_dict()))) == normalisation

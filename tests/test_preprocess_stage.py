@@ -146,3 +146,33 @@ def test_check_and_prepare_warn_of_bounds_that_cut_labelled_signal(cases, tmp_pa
     assert "of the labelled voxels" in caplog.text
     config = config_of(tmp_path, "{}")
     assert not any("clip" in f.name for f in check(config, list_cases(config)).findings)
+
+
+@pytest.mark.parametrize(
+    ("images", "modality", "kind"),
+    [("dark", "", "background"), ("grey", "", "zscore"), ("dark", "em", "zscore")],
+)
+def test_a_dark_background_becomes_zero(tmp_path, images, modality, kind):
+    rng = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name in ("c0", "c1"):
+        image = rng.normal(100, 5, (12, 40, 40))
+        label = np.zeros(image.shape, np.uint16)
+        label[3:9, 10:20, 10:20] = 1
+        if images == "dark":
+            image[label > 0] += 800
+        tifffile.imwrite(tmp_path / "images" / f"{name}.tif", image.astype(np.uint16))
+        tifffile.imwrite(tmp_path / "labels" / f"{name}.tif", label)
+    config = config_of(tmp_path, "{clip: null}")
+    if modality:
+        config = load_config(tmp_path / "volprep.yaml", {"data.modality": modality})
+    store = prepare(config)
+    rule = store.manifest["training"]["normalisation"]
+    assert rule["kind"] == kind
+    assert modality in rule["reason"] if modality else "median lies at" in rule["reason"]
+    image = tifffile.imread(tmp_path / "images" / f"{store.manifest['cases'][0]}.tif")
+    if kind == "background":
+        assert image.min() <= rule["offset"][0] + 5 < 100
+    else:
+        assert abs(rule["offset"][0] - image.mean()) < 5

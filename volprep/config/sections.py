@@ -388,8 +388,13 @@ class PreprocessConfig(Section):
         "along any axis whose spacing is 3 times that of the finest.",
         examples=[True],
     )
-    normalise: Literal["zscore", "minmax", "percentile", "given", "none"] = Field(
-        "zscore", description="How intensities are brought to one scale, when read."
+    normalise: Literal["auto", "zscore", "background", "minmax", "percentile", "given", "none"] = (
+        Field(
+            "auto",
+            description="How intensities are brought to one scale, when read. zscore: mean 0, "
+            "deviation 1; background: the lower bound of clip 0, deviation 1; auto: background "
+            "where most voxels are dark, as in fluorescence, else zscore.",
+        )
     )
     mean: list[float] | None = Field(
         None, description="Per channel, for normalise: given.", examples=[[0.5]]

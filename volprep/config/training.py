@@ -14,10 +14,11 @@ __all__ = ["TrainingConfig"]
 class NormalisationConfig(Section):
     """How stored intensities become the network's input: clip, subtract offset, divide by scale."""
 
-    kind: Literal["zscore", "minmax", "percentile", "given", "none"]
+    kind: Literal["zscore", "background", "minmax", "percentile", "given", "none"]
     offset: list[float] = Field(default_factory=list, description="Per channel.")
     scale: list[float] = Field(default_factory=list, description="Per channel.")
     clip: list[tuple[float, float]] | None = Field(None, description="Per channel: low, high.")
+    reason: str | None = Field(None, description="What spoke for the kind, where it was chosen.")
 
 
 class LossConfig(Section):

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from volprep.fingerprint.biom3d import data_fingerprint
     from volprep.fingerprint.clip import (
+        DARK,
         ClipBounds,
         bounds_of,
         clip_bounds,
         clip_findings,
         clip_table,
+        dark_share,
     )
     from volprep.fingerprint.draw import draw_histogram
     from volprep.fingerprint.facts import (
@@ -42,11 +44,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "volprep.fingerprint.biom3d": ["data_fingerprint"],
     "volprep.fingerprint.clip": [
+        "DARK",
         "ClipBounds",
         "bounds_of",
         "clip_bounds",
         "clip_findings",
         "clip_table",
+        "dark_share",
     ],
     "volprep.fingerprint.draw": ["draw_histogram"],
     "volprep.fingerprint.facts": [
@@ -69,6 +73,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "DARK",
     "PERCENTILES",
     "CaseFacts",
     "ClipBounds",
@@ -90,6 +95,7 @@ __all__ = [
     "clip_table",
     "compute_fingerprint",
     "compute_median",
+    "dark_share",
     "data_fingerprint",
     "draw_histogram",
     "is_narrow",

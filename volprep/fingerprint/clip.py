@@ -10,6 +10,7 @@ from volprep.findings import Finding
 from volprep.fingerprint.facts import Fingerprint, Statistics
 
 __all__ = [
+    "DARK",
     "MOST_CUT",
     "Clip",
     "ClipBounds",
@@ -17,12 +18,15 @@ __all__ = [
     "clip_bounds",
     "clip_findings",
     "clip_table",
+    "dark_share",
 ]
 
 #: What ``auto`` holds of all voxels and of the labelled ones, in percent.
 INNER = (0.5, 99.5)
 #: What it holds where a tail is heavy. Broken pixels of a camera are rarer than that.
 OUTER = (0.01, 99.99)
+#: Below this `dark_share` most voxels are background.
+DARK = 0.4
 #: Bounds that cut more than this share of the labelled voxels are warned of.
 MOST_CUT = 0.01
 
@@ -100,6 +104,24 @@ def bounds_of(
         return _auto(everywhere, labelled)
     low, high = (everywhere.percentile(q) if everywhere.count else 0.0 for q in clip)
     return low, high, f"percentiles {clip[0]:g} and {clip[1]:g} of all voxels, given"
+
+
+def dark_share(fingerprint: Fingerprint) -> float:
+    """Where the median lies between the inner percentiles: 0 at the lower, 1 at the upper one.
+
+    Returns
+    -------
+    float
+        The largest of the channels; under `DARK` most voxels of every channel are background,
+        as in fluorescence. Tissue fills electron and X-ray images: there it is about a half.
+    """
+    shares = []
+    for voxels in fingerprint.statistics("all"):
+        if not voxels.count:
+            return 1.0
+        low, middle, high = (voxels.percentile(q) for q in (INNER[0], 50, INNER[1]))
+        shares.append((middle - low) / (high - low) if high > low else 0.0)
+    return max(shares)
 
 
 def clip_table(fingerprint: Fingerprint) -> list[list[dict[str, object]]]:

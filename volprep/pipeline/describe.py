@@ -14,6 +14,7 @@ from volprep.findings import Finding
 from volprep.fingerprint import Fingerprint
 from volprep.pipeline.decide import Decision
 from volprep.pipeline.identity import Inputs
+from volprep.pipeline.measure import normalisation_kind
 from volprep.pipeline.patches import Patches
 from volprep.pipeline.run import Run
 from volprep.pipeline.targets import stored_targets
@@ -123,7 +124,10 @@ def training_config(
                 decision.classes,
                 names=cases.class_names,
             ),
-            "normalisation": intensities.common.to_dict(),
+            "normalisation": {
+                **intensities.common.to_dict(),
+                "reason": normalisation_kind(config, intensities.fingerprint)[1],
+            },
             "case_normalisation": {n: rule.to_dict() for n, rule in intensities.of_case.items()},
             "augment": plan.augment,
             "targets": [target.to_dict() for target in targets],

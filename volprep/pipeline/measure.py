@@ -13,6 +13,7 @@ from volprep.config import Config
 from volprep.errors import ConfigError, SourceError
 from volprep.findings import Finding
 from volprep.fingerprint import (
+    DARK,
     PERCENTILES,
     CaseFacts,
     Counted,
@@ -23,11 +24,12 @@ from volprep.fingerprint import (
     clip_bounds,
     clip_findings,
     compute_fingerprint,
+    dark_share,
 )
 from volprep.geometry import Box, VolumeLike
 from volprep.pipeline.inputs import list_cases
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.preprocess import Normalisation, label_ids, nonzero_box
+from volprep.preprocess import Normalisation, NormalisationKind, label_ids, nonzero_box
 from volprep.sources import Volume, open_volume
 from volprep.splits import SplitPart
 
@@ -40,6 +42,7 @@ __all__ = [
     "headers_of",
     "label_values",
     "measure",
+    "normalisation_kind",
     "normalisations",
     "percentiles_of",
 ]
@@ -167,6 +170,27 @@ def _label_opener(case: Case) -> Callable[[], VolumeLike] | None:
     return None if case.label is None else open_label
 
 
+def normalisation_kind(
+    config: Config, fingerprint: Fingerprint
+) -> tuple[NormalisationKind, str | None]:
+    """The kind that the config gives, or that fits the data; and why, where it was chosen.
+
+    Convolutions pad with 0: where most voxels are background, 0 is to mean background, or every
+    border looks like signal. Cellpose, StarDist and CSBDeep scale from a low percentile
+    likewise; here the deviation is 1, as with z-scores, so that bright spots keep their contrast.
+    """
+    given, modality = config.preprocess.normalise, config.data.modality
+    if given != "auto":
+        return given, None
+    if modality in ("em", "ct"):
+        return "zscore", f"data.modality is {modality}"
+    share = dark_share(fingerprint)
+    where = f"the median lies at {share:.0%} of the range of intensities"
+    if share < DARK:
+        return "background", f"{where}: mostly background, which becomes 0"
+    return "zscore", f"{where}, as in tissue"
+
+
 def normalisations(
     config: Config, fingerprint: Fingerprint, others: Sequence[CaseFacts] = ()
 ) -> tuple[Normalisation, dict[str, Normalisation]]:
@@ -182,11 +206,13 @@ def normalisations(
             "give one for each, or one for all"
         )
 
+    kind, _ = normalisation_kind(config, fingerprint)
+
     def rule(
         statistics: Sequence[Statistics], bounds: Sequence[tuple[float, float]] | None
     ) -> Normalisation:
         return Normalisation.from_statistics(
-            section.normalise,
+            kind,
             mean=section.mean or [s.mean for s in statistics],
             std=section.std or [s.std for s in statistics],
             minimum=[s.minimum for s in statistics],

@@ -15,7 +15,7 @@ from volprep.preprocess.case import (
     volume_ids,
 )
 from volprep.preprocess.grid import resampled_shape, separate_axis
-from volprep.preprocess.normalise import Normalisation
+from volprep.preprocess.normalise import Normalisation, NormalisationKind
 from volprep.preprocess.resample import label_ids, lost_ids, resample_image, resample_labels
 from volprep.preprocess.volume import CroppedVolume, ResampledVolume
 
@@ -25,6 +25,7 @@ __all__ = [
     "Header",
     "NonzeroBox",
     "Normalisation",
+    "NormalisationKind",
     "Preprocessing",
     "ResampledVolume",
     "case_layout",

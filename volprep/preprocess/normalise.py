@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 __all__ = ["Normalisation", "NormalisationKind"]
 
-NormalisationKind = Literal["zscore", "minmax", "percentile", "given", "none"]
+NormalisationKind = Literal["zscore", "background", "minmax", "percentile", "given", "none"]
 _DIRECT = tuple(np.dtype(t) for t in (np.uint8, np.uint16, np.int16, np.float32))
-_KINDS = ("zscore", "minmax", "percentile", "given", "none")
+_KINDS: tuple[NormalisationKind, ...] = (
+    "zscore", "background", "minmax", "percentile", "given", "none",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Normalisation:
 
     Parameters
     ----------
-    kind : {'zscore', 'minmax', 'percentile', 'given', 'none'}
+    kind : {'zscore', 'background', 'minmax', 'percentile', 'given', 'none'}
         The name of the rule that gave the numbers.
     offset, scale : tuple of float
         Per channel, in the units of the volume; empty for ``none``. One entry serves
@@ -76,8 +78,10 @@ class Normalisation:
 
         Parameters
         ----------
-        kind : {'zscore', 'minmax', 'percentile', 'given', 'none'}
-            ``zscore`` and ``given``: `mean` and `std`; ``minmax``: `minimum` to
+        kind : {'zscore', 'background', 'minmax', 'percentile', 'given', 'none'}
+            ``zscore`` and ``given``: `mean` and `std`; ``background``: the lower bound
+            of `cut` or `clip` becomes 0 (without either, `minimum`) and `std` 1;
+            ``minmax``: `minimum` to
             `maximum` becomes 0 to 1; ``percentile``: the two percentiles of
             `bounds` become 0 and 1, or the ends of `cut` where it is given.
         mean, std, minimum, maximum : sequence of float, optional
@@ -115,6 +119,11 @@ class Normalisation:
             return cls("none", clip=ends)
         if kind in ("zscore", "given"):
             offset, scale = _needed(mean, "mean", kind), _needed(std, "std", kind)
+        elif kind == "background":
+            scale = _needed(std, "std", kind)
+            offset = (
+                _needed(minimum, "minimum", kind) if ends is None else tuple(low for low, _ in ends)
+            )
         else:
             if kind == "percentile" and cut is None:
                 span = _at_percentiles(percentiles, bounds)
