@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -281,25 +279,3 @@ def test_real_neurons_make_a_page(real_data: Callable[[str], Path]) -> None:
     assert len(page.sections) == 12
     pictures = [p for section in page.sections for cell in section.cells for p in cell.pictures]
     assert all(picture.flat().getextrema()[0][1] > 60 for picture in pictures)
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on this machine")
-def test_a_browser_shows_the_page(tmp_path: Path) -> None:
-    page = render_preview(sample(), pipeline(), n=2, title="Seen in a browser")
-    page.write(tmp_path / "page.html")
-    subprocess.run(
-        [
-            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={tmp_path / 'profile'}", "--hide-scrollbars",
-            "--window-size=1300,1500", f"--screenshot={tmp_path / 'shot.png'}",
-            (tmp_path / "page.html").as_uri(),
-        ],
-        check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
-    shot = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB"))
-    colours = len(np.unique(shot.reshape(-1, 3), axis=0))
-    assert colours > 500
-    assert (shot.min(-1) < 100).mean() > 0.02
-    # The first picture stands in the upper left part of the page.
-    assert shot[150:450, 40:300].std() > 20

@@ -171,7 +171,7 @@ def test_a_long_case_is_no_strip_and_that_is_told():
 
 
 def test_of_a_huge_case_a_window_is_read():
-    case = drawn(image=Volume((40, 200, 200)), window=Box((0, 50, 50), (40, 150, 150)))
+    case = drawn(image=Volume((40, 200, 200)), most=(40, 100, 100))
     picture = cells(render_patches(case))["Blocks"].picture
     assert picture.base.getextrema()[0][1] > 200
     assert case.image.read_voxels <= 2 * (100 * 100 + 2 * 40 * 100)

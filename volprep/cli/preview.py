@@ -1,4 +1,4 @@
-"""`volprep preview-augment` and `preview-patches`."""
+"""Pages to be looked at: `volprep report`, `preview-augment` and `preview-patches`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,43 @@ from typing import Annotated
 import typer
 
 from volprep.cli.app import Set, app
-from volprep.cli.console import print_json, stage
+from volprep.cli.console import local, print_json, stage
+from volprep.errors import ConfigError
+
+
+@app.command()
+def report(
+    source: Annotated[
+        Path, typer.Argument(help="A patch set, or the YAML that one can be made from.")
+    ],
+    changes: Set = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The HTML page, which needs no other file.")
+    ] = Path("report.html"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show a patch set, or what a config would make, as one HTML page to look at.
+
+    The page of a patch set lies in it (report.html); this writes it with what its making took,
+    where this machine knows. Of a YAML nothing is prepared: the page shows cases, findings, plan,
+    split and where patches would come from.
+    """
+    from volprep import pipeline
+    from volprep.store import write_text
+
+    out = local(out, "--out")
+    if pipeline.is_config(source):
+        config = pipeline.load_target(source, changes=changes or ())
+        html = pipeline.report_of_config(config, stage)
+    else:
+        if changes:
+            raise ConfigError("--set: goes with a YAML, not with a patch set")
+        html = pipeline.report_of_set(source)
+    write_text(out, html)
+    if as_json:
+        print_json({"html": str(out), "bytes": out.stat().st_size})
+    else:
+        print(out)
 
 
 @app.command()

@@ -27,8 +27,8 @@ class PatchDataset(BlockDataset):
 
     Parameters
     ----------
-    path : path-like
-        The folder that `volprep prepare` wrote.
+    path : path-like or PatchStore
+        The folder that `volprep prepare` wrote, or the set in it.
     split : {'train', 'val'}
     patch_size : 'plan', None or (Z, Y, X)
         What a sample is cut to: the plan's patch size, nothing (the stored
@@ -80,7 +80,7 @@ class PatchDataset(BlockDataset):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | PatchStore,
         split: Literal["train", "val"] = "train",
         *,
         patch_size: Literal["plan"] | Sequence[int] | None = "plan",
@@ -91,7 +91,7 @@ class PatchDataset(BlockDataset):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.store = PatchStore(path)
+        self.store = path if isinstance(path, PatchStore) else PatchStore(path)
         self.training: dict[str, Any] = self.store.manifest["training"]
         self.cases: list[str] = self.store.manifest["cases"]
         self.split = split
@@ -111,10 +111,19 @@ class PatchDataset(BlockDataset):
         )
         self._skeletons: dict[int, Skeletons] = {}
 
+    @property
+    def stored_size(self) -> Shape3:
+        """(Z, Y, X) of what samples are made from."""
+        return self._blocks.size
+
+    def place(self, epoch: int, index: int) -> tuple[int, Sequence[int]]:
+        """The number of the case and the first voxel of what a sample is made from."""
+        return self._blocks.place(epoch, index)
+
     def where(self, epoch: int, index: int) -> str:
         """The case and the first voxel of what a sample is made from, in words."""
         what = "patch" if self.store.kind == "patches" else "place"
-        case, start = self._blocks.place(epoch, index)
+        case, start = self.place(epoch, index)
         place = f"{self.cases[case]} at {list(start)}"
         return f"{self.store.path}: {self.split} {what} {index}, of {place}"
 

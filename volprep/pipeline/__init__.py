@@ -21,11 +21,13 @@ from volprep.pipeline.meanings import about, explain, parameters_of
 from volprep.pipeline.measure import fingerprint
 from volprep.pipeline.prepare import foresee, make_units, next_units, prepare
 from volprep.pipeline.repair import repair
+from volprep.pipeline.report import REPORT, report_of_config, report_of_set
 from volprep.pipeline.start import start
 from volprep.pipeline.tiles import write_tiles_json
 from volprep.pipeline.volumes import open_prepared
 
 __all__ = [
+    "REPORT",
     "Exported",
     "about",
     "check",
@@ -50,6 +52,8 @@ __all__ = [
     "plan_of_shape",
     "prepare",
     "repair",
+    "report_of_config",
+    "report_of_set",
     "run_bake",
     "start",
     "voxel_count",

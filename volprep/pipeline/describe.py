@@ -26,6 +26,7 @@ from volprep.version import __version__
 
 __all__ = [
     "Intensities",
+    "config_text",
     "describe",
     "manifest",
     "training_config",
@@ -47,12 +48,24 @@ def describe(
 ) -> None:  # fmt: skip
     """Write everything that stands beside the patches."""
     splits = {**decision.splits.to_dict(), "audit": [finding.to_dict() for finding in audit]}
-    run.text("config.resolved.yaml", dump_yaml(_of_the_set(run.config)))
+    run.text("config.resolved.yaml", config_text(run.config))
     run.text("fingerprint.json", _json(intensities.fingerprint.to_dict()))
     run.text("plan.yaml", dump_yaml(decision.plan.to_dict()))
     run.text("splits.json", _json(splits))
     run.text("train.yaml", dump_yaml(training))
     run.text("findings.json", _json(run.told.to_dict()))
+
+
+def config_text(config: Config) -> str:
+    """The config as the set keeps it: it does not tell of the machine, nor where the set lies."""
+    return dump_yaml(
+        config.model_copy(
+            update={
+                "output": config.output.model_copy(update={"dir": Path()}),
+                "compute": type(config.compute).model_validate({}),
+            }
+        )
+    )
 
 
 def manifest(
@@ -143,19 +156,8 @@ def training_config(
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    names = ("numpy", "zarr", "tifffile", "imagecodecs", "h5py", "nibabel", "scipy", "numba")
+    names = ("numpy", "zarr", "tifffile", "imagecodecs", "h5py", "scipy", "numba", "pillow")
     return {"volprep": __version__, **{name: version(name) for name in names}}
-
-
-def _of_the_set(config: Config) -> Config:
-    """The config as the set keeps it: it does not tell of the machine, nor where things lie."""
-    return config.model_copy(
-        update={
-            "output": config.output.model_copy(update={"dir": Path()}),
-            "compute": type(config.compute).model_validate({}),
-            "exports": [],
-        }
-    )
 
 
 def _json(content: object) -> str:

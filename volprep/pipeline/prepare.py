@@ -32,7 +32,8 @@ from volprep.ledger import (
 )
 from volprep.pipeline.augmentation import check_augment
 from volprep.pipeline.check import check, values_of
-from volprep.pipeline.decide import Decision, decide, foreseen_parts, survey
+from volprep.pipeline.costs import Timed, keep_costs
+from volprep.pipeline.decide import Known, decide, foreseen_parts, survey
 from volprep.pipeline.describe import Intensities, describe, manifest, training_config
 from volprep.pipeline.identity import Hashing, Inputs, Trust, paths_of, read_inputs, size_of
 from volprep.pipeline.inputs import chosen_cases, engine_of, list_cases, load_target, voxel_count
@@ -44,6 +45,7 @@ from volprep.pipeline.measure import (
     percentiles_of,
 )
 from volprep.pipeline.patches import make_patches
+from volprep.pipeline.report import Gathered, add_report
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.run import (
     COSTLY,
@@ -57,7 +59,7 @@ from volprep.pipeline.run import (
 from volprep.pipeline.skeletons import fallen_back, prepare_skeletons
 from volprep.pipeline.targets import targets_of
 from volprep.pipeline.told import Told, refuse_warnings, rules_of
-from volprep.pipeline.volumes import PreparedRef, prepare_volumes, vanished
+from volprep.pipeline.volumes import Prepared, PreparedRef, prepare_volumes, vanished
 from volprep.splits import SplitPart, audit_splits
 from volprep.store import PatchStore
 from volprep.targets import Skeleton
@@ -155,7 +157,7 @@ def prepare(
     """
     if not isinstance(config, Config):
         config = load_target(Path(config))
-    out = config.output.dir
+    out, reporter = config.output.dir, Timed(reporter)
     check_augment(config)  # a mistake there is told before anything is read
     _look_at(out)
     inputs: Inputs | None = None
@@ -192,6 +194,7 @@ def prepare(
                 if change.known and change.redone + change.kept:
                     tell(str(change))
         ledger.publish(out, run.wanted, head)
+    keep_costs(out, reporter.costs)
     return PatchStore(out)
 
 
@@ -352,7 +355,8 @@ def _build(
     elif inputs is None:
         inputs = _inputs(run, listed, trust)
     cases, hashes, values = _checked(run, listed, inputs, seen)
-    decision = _decided(run, cases, inputs, values, seen)
+    known = _known(run, cases, inputs, values, seen)
+    decision = decide(config, cases, known)
     audit = audit_splits(
         decision.splits, cases.items, patch=decision.plan.patch_size, hashes=hashes
     )
@@ -375,11 +379,17 @@ def _build(
         raise NotDoneError("fingerprint")
     training = training_config(config, cases, decision, intensities, patches, targets)
     describe(run, decision, intensities, audit, training)
-    inputs.check(cases)
-    return manifest(
+    head = manifest(
         cases, inputs, training, lost_ids=lost, skeletons=counts, patches=patches,
         pad_mode=config.patching.pad_mode,
     )  # fmt: skip
+    found = Gathered(
+        config, cases, known, decision, intensities.fingerprint, intensities.common,
+        told.findings, Prepared(refs),
+    )  # fmt: skip
+    add_report(run, found, head)
+    inputs.check(cases)
+    return head
 
 
 def _inputs(run: Run, listed: Cases, trust: Trust) -> Inputs:
@@ -478,9 +488,9 @@ def _placeless(findings: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [[finding["name"], finding["case"]] for finding in findings]
 
 
-def _decided(
+def _known(
     run: Run, cases: Cases, inputs: Inputs, values: frozenset[int] | None, seen: _Seen | None
-) -> Decision:
+) -> Known:
     crops: dict[str, Box] = {}
     if run.config.preprocess.crop_nonzero:
         units = [Unit("crop", case.name, key_of("crop", 1, inputs.key(case))) for case in cases]
@@ -489,8 +499,7 @@ def _decided(
         run.all("crop", units, make, title="crop", what="cases")
         found = ((str(unit.index), run.facts(unit)) for unit in units)
         crops = {name: Box(three(box["start"]), three(box["stop"])) for name, box in found}
-    known = survey(run.config, cases, run.reporter, values, crops)
-    return decide(run.config, cases, known)
+    return survey(run.config, cases, run.reporter, values, crops)
 
 
 def _crop(unit: Unit, *, cases: Cases, inputs: Inputs, seen: Mapping[str, CheckedCase]) -> Made:

@@ -18,6 +18,7 @@ from volprep.pipeline.decide import Decision, decide, survey
 from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.reporting import silent
 from volprep.pipeline.skeletons import make_skeletons
+from volprep.pipeline.volumes import prepared_case
 from volprep.randomness import sample_generator
 from volprep.report import Page, render_preview
 from volprep.sampling import ForegroundIndex
@@ -123,14 +124,7 @@ def _spacing(decision: Decision, prepared: PreparedCase) -> Spacing3 | None:
 
 def _prepared(case: Case, decision: Decision) -> tuple[PreparedCase, Box]:
     """The case on the grid of the patch set, and its part that trains, or all of it."""
-    layout = decision.layouts[case.name]
-    label, mask = case.open_label(), case.open_mask()
-    prepared = PreparedCase(
-        case.name,
-        layout.open(case.open_image()),
-        None if label is None else layout.open(label, labels=True),
-        None if mask is None else layout.open(mask, labels=True),
-    )
+    prepared = prepared_case(case, decision.layouts[case.name])
     parts = [part for part in decision.splits.train if part.case == case.name]
     trained = blocks_of(parts, [prepared])
     return prepared, trained[0][1] if trained else Box.whole(prepared.image.shape)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from volprep.cases import Case
 from volprep.config import Config
 from volprep.cutting import (
     Block,
@@ -23,7 +22,7 @@ from volprep.geometry import Box, Shape3
 from volprep.pipeline.decide import decide, drawing, survey
 from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.preprocess import CaseLayout
+from volprep.pipeline.volumes import prepared_case
 from volprep.report import Page, PatchMap, RegionMap, coverage_facts, render_patches
 from volprep.sampling import FilteredRegions, PatchFilter
 
@@ -87,7 +86,7 @@ def preview_patches(
             raise ConfigError(f"--case: there is no case {name!r}")
     decision = decide(config, found, survey(config, found, reporter))
     plan, splits = decision.plan, decision.splits
-    prepared = [_prepared(case, decision.layouts[case.name]) for case in found]
+    prepared = [prepared_case(case, decision.layouts[case.name]) for case in found]
     train, val = (blocks_of(parts, prepared) for parts in (splits.train, splits.val))
     size = stored_patch_size(plan.patch_size, plan.aug_patch_size, train)
     rejected: list[Site] = []
@@ -122,17 +121,6 @@ def preview_patches(
             label=case.label,
         )
         yield case.name, PatchPage(drawn, render_patches(drawn))
-
-
-def _prepared(case: Case, layout: CaseLayout) -> PreparedCase:
-    """A case on the grid of the patch set, preprocessed where it is read."""
-    label, mask = case.open_label(), case.open_mask()
-    return PreparedCase(
-        case.name,
-        layout.open(case.open_image()),
-        None if label is None else layout.open(label, labels=True),
-        None if mask is None else layout.open(mask, labels=True),
-    )
 
 
 def _blocks(blocks: Sequence[Block], number: int) -> list[Box]:

@@ -258,13 +258,17 @@ class Run:
 
     def text(self, name: str, text: str) -> None:
         """A small file that describes the set."""
+        self.page(name, text, lambda: text)
+
+    def page(self, name: str, made_from: object, text: Callable[[], str]) -> None:
+        """One whose text is only made if what it is made from is another."""
 
         def make() -> Made:
             with NewFile(self.folder / name) as new:
-                new.write(text.encode())
+                new.write(text().encode())
             return [new.described(self.folder)], {}
 
-        unit = Unit("describe", name, key_of("describe", name, text))
+        unit = Unit("describe", name, key_of("describe", name, made_from))
         change = self.changes.setdefault("describe", Change("describe"))
         done = self.has(unit)
         change.kept, change.redone = change.kept + done, change.redone + (not done)

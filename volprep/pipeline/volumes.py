@@ -33,6 +33,7 @@ __all__ = [
     "make_volume",
     "open_prepared",
     "prepare_volumes",
+    "prepared_case",
     "vanished",
 ]
 
@@ -120,6 +121,17 @@ def _opened(ref: PreparedRef) -> PreparedCase:
         return PreparedCase(case.name, image, label, mask, skeletons)
     kept = StoredCase.open(ref.arrays)
     return PreparedCase(case.name, kept.image, kept.label, kept.mask, skeletons)
+
+
+def prepared_case(case: Case, layout: CaseLayout) -> PreparedCase:
+    """A case on the grid of the patch set, preprocessed anew wherever it is read."""
+    label, mask = case.open_label(), case.open_mask()
+    return PreparedCase(
+        case.name,
+        layout.open(case.open_image()),
+        None if label is None else layout.open(label, labels=True),
+        None if mask is None else layout.open(mask, labels=True),
+    )
 
 
 def prepare_volumes(

@@ -8,17 +8,28 @@ from volprep.report.maps import (
     coverage_facts,
     render_patches,
 )
+from volprep.report.overview import CaseView, Choice, Overview, render_report, with_costs
 from volprep.report.page import Cell, Gallery, Page, Section
+from volprep.report.pictures import around
+from volprep.report.samples import SampleView, draw_case
 
 __all__ = [
+    "CaseView",
     "Cell",
+    "Choice",
     "Gallery",
+    "Overview",
     "Page",
     "PatchMap",
     "RegionMap",
+    "SampleView",
     "Section",
+    "around",
     "coverage_cells",
     "coverage_facts",
+    "draw_case",
     "render_patches",
     "render_preview",
+    "render_report",
+    "with_costs",
 ]

@@ -16,7 +16,7 @@ __all__ = ["Chart", "Curve", "draw_bars", "draw_curves", "draw_histogram", "numb
 Floats = npt.NDArray[np.float64]
 
 _WIDTH, _HEIGHT = 360, 196
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 22, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 10, 22, 34
 #: Bins of a histogram that is counted here, and decades below the peak that are drawn.
 _BINS, _DECADES = 64, 6
 
@@ -73,8 +73,9 @@ def draw_curves(
     marks: Sequence[tuple[float, str]] = (),
     clip: tuple[float, float] | None = None,
     log_x: bool = False,
+    log_y: bool = True,
 ) -> str:
-    """Draw how often values occur, on a log axis.
+    """Draw how often values occur.
 
     Parameters
     ----------
@@ -87,8 +88,9 @@ def draw_curves(
         Lines across the chart.
     clip : (low, high) or None
         What lies outside is shaded.
-    log_x : bool
-        Whether the values are drawn on a log axis, too.
+    log_x, log_y : bool
+        Whether the values, and how often they occur, are drawn on a log axis. Not so, `shares`
+        are drawn as the numbers they are.
 
     Returns
     -------
@@ -97,7 +99,7 @@ def draw_curves(
     """
     ends = [e for c in curves if len(c.shares) for e in (c.edges[0], c.edges[-1])]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-    frame = _Frame(low, high if high > low else low + 1, _peak(curves), log_x)
+    frame = _Frame(low, high if high > low else low + 1, _peak(curves, log_y), log_x, log_y)
     parts = [frame.grid(up), *_shade(frame, clip)]
     parts += [frame.curve(curve) for curve in curves]
     parts += _marks(frame, marks, clip)
@@ -158,8 +160,8 @@ def _svg(title: str, parts: Sequence[str], height: float = _HEIGHT) -> str:
 class _Frame:
     """Where values and shares lie in the drawing."""
 
-    def __init__(self, low: float, high: float, peak: float, log_x: bool) -> None:
-        self.log_x = log_x and low > 0
+    def __init__(self, low: float, high: float, peak: float, log_x: bool, log_y: bool) -> None:
+        self.log_x, self.log_y, self.peak = log_x and low > 0, log_y, peak
         self.low, self.high = (math.log10(low), math.log10(high)) if self.log_x else (low, high)
         self.top = math.log10(peak)
         self.decades = _DECADES
@@ -173,14 +175,25 @@ class _Frame:
     def y(self, share: float) -> float:
         """Of a share; nothing lies on the floor."""
         floor = _HEIGHT - _BOTTOM
+        if not self.log_y:
+            return floor - share / self.peak * (floor - _TOP)
         if share <= 0:
             return floor
         height = 1 - (self.top - math.log10(share)) / self.decades
         return floor - max(0.0, height) * (floor - _TOP)
 
     def grid(self, up: str) -> str:
-        """Lines at powers of ten, and what they are."""
+        """Lines at powers of ten, or at round numbers, and what they are."""
         lines = []
+        if not self.log_y:
+            for value in [n for n in _round_numbers(0, self.peak, 4) if n.is_integer()]:
+                y = self.y(value)
+                lines.append(
+                    f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" '
+                    f'y2="{y:.1f}"/><text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">'
+                    f"{number_text(value)}</text>"
+                )
+            return "".join(lines) + _above(up)
         for power in range(math.ceil(self.top - self.decades), math.floor(self.top) + 1):
             y = self.y(10.0**power)
             lines.append(
@@ -192,8 +205,7 @@ class _Frame:
                 lines.append(
                     f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
                 )
-        word = f'<text x="{_WIDTH - _RIGHT}" y="13" text-anchor="end">{escape(up)}, log</text>'
-        return "".join(lines) + word
+        return "".join(lines) + _above(f"{up}, log")
 
     def curve(self, curve: Curve) -> str:
         """Steps over the bins."""
@@ -238,11 +250,21 @@ class _Frame:
             powers = range(math.ceil(self.low), math.floor(self.high) + 1)
             step = max(1, len(powers) // 5)
             return [10.0**p for p in powers[::step]] or [10**self.low]
-        raw = (self.high - self.low) / 4
-        power = 10.0 ** math.floor(math.log10(raw))
-        apart = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)
-        first, last = math.ceil(self.low / apart), math.floor(self.high / apart)
-        return [n * apart for n in range(first, last + 1)]
+        return _round_numbers(self.low, self.high, 4)
+
+
+def _above(text: str) -> str:
+    """What the axis that points up is."""
+    return f'<text x="{_WIDTH - _RIGHT}" y="13" text-anchor="end">{escape(text)}</text>'
+
+
+def _round_numbers(low: float, high: float, about: int) -> list[float]:
+    """Some 1, 2 or 5 times a power of ten apart."""
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    apart = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)
+    first, last = math.ceil(low / apart), math.floor(high / apart)
+    return [n * apart for n in range(first, last + 1)]
 
 
 def _shade(frame: _Frame, clip: tuple[float, float] | None) -> list[str]:
@@ -270,17 +292,21 @@ def _marks(
         if row is not None:
             taken[row] = x + width / 2 + 2
             y = _TOP + 9 + 11 * row
-            parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{escape(text)}</text>')
+            anchor = "start" if x < _LEFT + 12 else "middle"
+            place = x + 3 if anchor == "start" else x
+            parts.append(
+                f'<text x="{place:.1f}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
+            )
     for value in clip or ():
         x = frame.x(value)
         parts.append(f'<line class="clip" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{floor}"/>')
     return parts
 
 
-def _peak(curves: Sequence[Curve]) -> float:
+def _peak(curves: Sequence[Curve], log_y: bool) -> float:
     """The largest share, a little above it, so that it does not touch the top."""
     largest = max([float(c.shares.max()) for c in curves if len(c.shares)], default=0.0)
-    return 1.6 * largest if largest > 0 else 1.0
+    return (1.6 if log_y else 1.2) * largest if largest > 0 else 1.0
 
 
 def _edges(before: npt.NDArray[Any], after: Sequence[npt.NDArray[Any]]) -> Floats:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from volprep.geometry import Box, Shape3, Spacing3, VolumeLike
 from volprep.patching import PatchSpecs, count_coverage
 from volprep.report.page import Cell, Gallery, Page, Section
-from volprep.report.pictures import Colour, Panel, Picture, View, outlines, windows_of
+from volprep.report.pictures import Colour, Panel, Picture, View, around, outlines, windows_of
 from volprep.sampling import spread_regions
 
 __all__ = [
@@ -94,8 +94,9 @@ class PatchMap:
         On the grid of the boxes; three slices of it are read.
     label : VolumeLike or None
         Drawn as outlines.
-    window : Box or None
-        The part of the slices that is read; None reads them whole.
+    most : (Z, Y, X) or None
+        Voxels along each axis that may be read around the place that is looked at; None reads
+        whole slices.
     spacing : (Z, Y, X) in micrometres, or None
         None draws voxels as cubes.
     train_blocks, val_blocks : sequence of Box
@@ -120,7 +121,7 @@ class PatchMap:
     regions: Sequence[RegionMap] = ()
     notes: Sequence[str] = field(default=())
     label: VolumeLike | None = None
-    window: Box | None = None
+    most: Shape3 | None = None
 
     @property
     def shape(self) -> Shape3:
@@ -213,7 +214,7 @@ def coverage_cells(case: PatchMap, *, side: int = 260) -> list[Cell]:
     """The pictures of `render_patches` that say where patches come from and how often."""
     slices, held = _both(case, side)
     cells = [*_where(case, slices, held), *_how_often(case, slices, held)]
-    return [replace(cell, lines=[*cell.lines, *slices.proportions]) for cell in cells]
+    return [replace(cells[0], lines=[*cells[0].lines, *slices.proportions]), *cells[1:]]
 
 
 def _both(case: PatchMap, side: int) -> tuple[_Slices, _Slices]:
@@ -319,6 +320,7 @@ class _Slices:
         self._size, self._shape = view.size, case.shape
         self.place = "" if case.shape[0] == 1 else f"through z {at[0]}, y {at[1]}, x {at[2]}"
         self._panels = view.panels(at)
+        self._read_at = None if case.most is None else around(at, case.shape, case.most)
         self._base = self._read(case)
         self._labels = self._outlined(case)
 
@@ -367,7 +369,9 @@ class _Slices:
                 if panel.shows(block):
                     pen.rectangle(panel.rectangle(block), outline=colour)
             picture.paste(drawn, panel.corner)
-        return Picture(_with_scale(picture, self._size, "0", f"{most} patches"))
+        return Picture(
+            _with_scale(picture, self._size, "0", f"{most} patch{'es' if most > 1 else ''}")
+        )
 
     def values(self, regions: Sequence[RegionMap], number: int, low: float, high: float) -> Picture:
         """The largest value of the regions around each voxel, with a scale."""
@@ -406,7 +410,7 @@ class _Slices:
         picture = Image.new("RGBA", self._size, (0, 0, 0, 0))
         windows = None
         for panel in self._panels:
-            part = panel.slab if case.window is None else panel.slab.common(case.window)
+            part = panel.slab if self._read_at is None else panel.slab.common(self._read_at)
             drawn = Image.new("L", panel.size, _UNREAD)
             if part.size:
                 plane = panel.voxels_of(case.image.read(part)[0]).astype(np.float32)
@@ -423,7 +427,7 @@ class _Slices:
     def _outlined(self, case: PatchMap) -> Image.Image:
         """The labels, thin, on nothing."""
         picture = Image.new("RGBA", self._size, (0, 0, 0, 0))
-        label, window = case.label, case.window
+        label, window = case.label, self._read_at
         if label is None:
             return picture
         for panel in self._panels:

@@ -23,6 +23,7 @@ from volprep.report.charts import Chart
 from volprep.report.pictures import Picture
 
 __all__ = [
+    "Beside",
     "Block",
     "Cell",
     "Charts",
@@ -91,13 +92,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures beside each other."""
+    """Pictures beside each other; `tight` ones are small, with a name alone."""
 
     cells: Sequence[Cell]
+    tight: bool = False
 
     def html(self) -> str:
         """As HTML."""
-        return '<div class="cells">\n' + "\n".join(c.html() for c in self.cells) + "\n</div>"
+        kind = "cells tight" if self.tight else "cells"
+        return f'<div class="{kind}">\n' + "\n".join(c.html() for c in self.cells) + "\n</div>"
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,18 @@ class Charts:
         """As HTML."""
         drawn = "".join(f'<figure class="chart">{chart.html()}</figure>' for chart in self.charts)
         return f'<div class="charts">{drawn}</div>'
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Blocks beside each other where there is room, else below."""
+
+    blocks: Sequence[Block]
+
+    def html(self) -> str:
+        """As HTML."""
+        each = "".join(f"<div>{block.html()}</div>" for block in self.blocks)
+        return f'<div class="beside">{each}</div>'
 
 
 @dataclass(frozen=True)
@@ -139,15 +154,17 @@ class Words:
 
 @dataclass(frozen=True)
 class Fold:
-    """What is shown when it is asked for."""
+    """What is shown when it is asked for, or with `opened` until it is folded."""
 
     title: str
     blocks: Sequence[Block]
+    opened: bool = False
 
     def html(self) -> str:
         """As HTML."""
         inside = "\n".join(block.html() for block in self.blocks)
-        return f"<details><summary>{escape(self.title)}</summary>\n{inside}\n</details>"
+        way = " open" if self.opened else ""
+        return f"<details{way}><summary>{escape(self.title)}</summary>\n{inside}\n</details>"
 
 
 @dataclass(frozen=True)
@@ -187,8 +204,8 @@ class Notices:
         """As HTML."""
         each = (
             f'<li class="{n.tone}"><b>{escape(n.level)}: <code>{escape(n.name)}</code>'
-            f"{' in ' + escape(n.where) if n.where else ''}</b><p>{escape(n.found)}</p>"
-            f'<p class="todo">To do: {escape(n.todo)}</p></li>'
+            f"{f' <span>in {escape(n.where)}</span>' if n.where else ''}</b>"
+            f'<p>{_marked(n.found)}</p><p class="todo">To do: {_marked(n.todo)}</p></li>'
             for n in self.notices
         )
         return f'<ul class="findings">{"".join(each)}</ul>'
@@ -410,6 +427,11 @@ class Page:
             Path(html).write_text(self.html(), encoding="utf-8")
         if sheet is not None:
             self.sheet().save(sheet, format="PNG")
+
+
+def _marked(text: str) -> str:
+    """Escaped, with `keys` in backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def picture_html(picture: Picture, alt: str) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "Picture",
     "Plane",
     "View",
+    "around",
     "colour_of",
     "draw_sample",
     "outlines",
@@ -89,6 +90,8 @@ class View:
         Pixels of the longer side of the (Y, X) slice.
     most : (Z, Y, X) or None
         Voxels that may be shown along each axis; None all of them.
+    row : bool
+        Whether the slices stand beside each other, or around a corner.
 
     Notes
     -----
@@ -102,6 +105,7 @@ class View:
     windows: Sequence[Window] = ()
     side: int = 208
     most: Shape3 | None = None
+    row: bool = False
     counts: Shape3 = field(init=False)
     pixels: Shape3 = field(init=False)
 
@@ -123,24 +127,25 @@ class View:
     def size(self) -> tuple[int, int]:
         """(width, height) of a picture."""
         z, y, x = self.pixels
-        return (x, y) if self.shape[0] == 1 else (x + _GAP + z, y + _GAP + z)
+        if self.shape[0] == 1:
+            return x, y
+        if self.row:
+            return 2 * x + z + 2 * _GAP, max(y, z)
+        return x + _GAP + z, y + _GAP + z
 
     def shown(self, at: Shape3) -> Box:
         """The voxels that are shown around a place."""
-        start = [
-            min(max(0, a - count // 2), n - count)
-            for a, count, n in zip(at, self.counts, self.shape, strict=True)
-        ]
-        return Box.at(start, self.counts)
+        return around(at, self.shape, self.counts)
 
     def panels(self, at: Shape3) -> list[Panel]:
-        """(Y, X), to its right (Y, Z), below it (Z, X)."""
+        """(Y, X), to its right (Y, Z), below it or further right (Z, X)."""
         z, y, x = self.pixels
         places: list[tuple[int, int, int, tuple[int, int], tuple[int, int]]] = [
             (0, 1, 2, (0, 0), (x, y))
         ]
         if self.shape[0] > 1:
-            places += [(2, 1, 0, (x + _GAP, 0), (z, y)), (1, 0, 2, (0, y + _GAP), (x, z))]
+            below = (x + z + 2 * _GAP, 0) if self.row else (0, y + _GAP)
+            places += [(2, 1, 0, (x + _GAP, 0), (z, y)), (1, 0, 2, below, (x, z))]
         return [Panel(*place, self.shown(at), at[place[0]]) for place in places]
 
     def says(self, at: Shape3) -> str:
@@ -223,6 +228,13 @@ class Panel:
         left, top = max(0.0, x0), max(0.0, y0)
         right, bottom = min(width, x1) - 1, min(height, y1) - 1
         return left, top, max(left, right), max(top, bottom)
+
+
+def around(at: Shape3, shape: Shape3, most: Shape3) -> Box:
+    """The box of at most so many voxels along each axis around a place, inside a volume."""
+    counts = [min(n, m) for n, m in zip(shape, most, strict=True)]
+    start = [min(max(0, a - c // 2), n - c) for a, c, n in zip(at, counts, shape, strict=True)]
+    return Box.at(start, counts)
 
 
 def windows_of(image: Array, percentiles: tuple[float, float] = (0.5, 99.5)) -> list[Window]:

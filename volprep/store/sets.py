@@ -25,6 +25,8 @@ class PatchStore:
     ----------
     path : path-like
         The folder that `volprep prepare` wrote.
+    manifest : dict or None
+        Of a set that is being made and whose own is not written yet; None reads it.
 
     Attributes
     ----------
@@ -38,11 +40,14 @@ class PatchStore:
         If nothing is there, or the set is incomplete.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, manifest: dict[str, Any] | None = None) -> None:
         self.path = Path(path)
+        if manifest is not None:
+            self.manifest: dict[str, Any] = manifest
+            return
         if not (self.path / "manifest.json").exists():
             raise StoreError(f"{self.path}: {_what_is_there(self.path)}")
-        self.manifest: dict[str, Any] = load_manifest(self.path)
+        self.manifest = load_manifest(self.path)
         if self.manifest.get("format") != FORMAT:
             raise StoreError(
                 f"{self.path}: written as {self.manifest.get('format')!r}, this volprep reads "

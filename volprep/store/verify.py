@@ -31,6 +31,7 @@ _BESIDE = {
     "plan.yaml": "the plan and its reasons; nothing reads it for training",
     "splits.json": "which cases are for validation; nothing reads it for training",
     "findings.json": "what was found in the data; nothing reads it for training",
+    "report.html": "the page to look at; nothing reads it for training",
     "train.yaml": "what other trainers read; volprep's own loader does not",
     MANIFEST: "what the loader reads first: normalisation, sizes, cases",
     LEDGER: "what the other files are compared with; those whose entry is lost cannot be",

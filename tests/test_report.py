@@ -1,0 +1,385 @@
+"""The report: in every set, of the same bytes each time, and true to what the loader gives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tifffile
+import yaml
+from typer.testing import CliRunner
+
+from volprep import pipeline
+from volprep.autoconfig import make_plan
+from volprep.cli import app
+from volprep.config import load_config
+from volprep.errors import DataCheckError, StoreError
+from volprep.findings import Finding
+from volprep.loader import PatchDataset
+from volprep.pipeline.report import samples_of
+from volprep.report import CaseView, Overview, SampleView, render_report
+from volprep.report.charts import Curve, draw_bars, draw_curves, number_text
+from volprep.report.pictures import Picture, View, draw_sample
+from volprep.splits import SplitPart, Splits
+from volprep.store import PatchStore, verify_set
+
+SHAPE = (16, 48, 56)
+
+
+def cell(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    label = np.zeros(shape, np.uint16)
+    for number, corner in enumerate(
+        rng.integers(0, np.maximum(1, np.array(shape) - 8), (12, 3)), 1
+    ):
+        z, y, x = corner
+        label[z : z + 5, y : y + 8, x : x + 8] = number
+    return ((label > 0) * 120 + rng.integers(0, 90, shape)).astype(np.uint8), label
+
+
+def make_data(root: Path, names: list[str], shape: tuple[int, int, int] = SHAPE) -> Path:
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    for seed, name in enumerate(names):
+        image, label = cell(seed, shape)
+        tifffile.imwrite(root / "images" / f"{name}.tif", image)
+        tifffile.imwrite(root / "labels" / f"{name}.tif", label)
+    return root
+
+
+def write_config(root: Path, where: Path, **sections: Any) -> Path:
+    where.mkdir(exist_ok=True)
+    path = where / "volprep.yaml"
+    document = {
+        "data": {"root": str(root), "spacing": [0.3, 0.1, 0.1]},
+        "plan": {"patch_size": [8, 24, 24]},
+        "patching": {"patches_per_case": 6},
+        "augment": ["flip", "rotate", "grayscale"],
+        "output": {"dir": str(where / "out")},
+        **sections,
+    }
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(
+        tmp_path_factory.mktemp("report data") / "cells µ <b>", ["one", "two", "three"]
+    )
+
+
+@pytest.fixture(scope="module")
+def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    targets = [{"affinities": {"offsets": [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]}}, "boundary"]
+    sections = {"targets": targets, "skeletons": {"enabled": True}}
+    config = write_config(data, tmp_path_factory.mktemp("made"), **sections)
+    return pipeline.prepare(load_config(config)).path
+
+
+def page_of(made: Path) -> str:
+    return (made / "report.html").read_text(encoding="utf-8")
+
+
+def words_of(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+
+
+def test_a_set_has_its_report_and_verify_looks_at_it(made: Path, tmp_path: Path) -> None:
+    assert not list(verify_set(made))
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    with (copy / "report.html").open("a") as file:
+        file.write(" ")
+    (fault,) = verify_set(copy)
+    assert fault.path.name == "report.html"
+    assert "the page to look at" in fault.meaning
+    with pytest.raises(StoreError, match=r"report\.html: damaged .*volprep repair"):
+        pipeline.report_of_set(copy)
+
+
+def test_a_damaged_report_is_made_again_byte_for_byte(made: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(made, copy)
+    (copy / "report.html").write_text("gone")
+    pipeline.repair(copy)
+    assert page_of(copy) == page_of(made)
+
+
+def test_a_report_does_not_depend_on_where_and_when_it_is_made(data: Path, tmp_path: Path) -> None:
+    first, second = (
+        page_of(pipeline.prepare(load_config(write_config(data, tmp_path / name, **more))).path)
+        for name, more in (("a", {}), ("b", {"compute": {"workers": 1}}))
+    )
+    assert first == second
+    assert str(tmp_path) not in first
+
+
+def test_nothing_is_drawn_where_nothing_has_changed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_config(data, tmp_path)
+    pipeline.prepare(load_config(path))
+    monkeypatch.setattr("volprep.pipeline.report.render", lambda *_, **__: 1 / 0)
+    pipeline.prepare(load_config(path))
+    assert pipeline.foresee(load_config(path)).complete
+    with pytest.raises(ZeroDivisionError):  # other augmentations, other samples
+        pipeline.prepare(load_config(write_config(data, tmp_path, augment=["flip"])))
+
+
+def test_samples_are_byte_for_byte_what_the_loader_gives(made: Path) -> None:
+    store = PatchStore(made)
+    html = page_of(made)
+    for split, augment in (("train", True), ("val", False)):
+        dataset = PatchDataset(made, split, augment=augment)  # type: ignore[arg-type]
+        samples = samples_of(store, split)
+        assert len(samples) >= 2
+        for sample in samples:
+            number = int(sample.name.rsplit(" ", 1)[1])
+            loaded = dataset[0, number]
+            assert dataset.cases[loaded["case"]] == sample.name.split(",")[0]
+            for name, array in sample.arrays.items():
+                given = loaded[name].numpy()
+                assert (given.dtype, given.shape) == (array.dtype, array.shape)
+                assert given.tobytes() == array.tobytes()
+            digest = hashlib.sha256(loaded["image"].numpy().tobytes()).hexdigest()
+            assert f"image SHA-256 {digest[:12]}" in html
+        assert {"image", "label", "affinities", "boundary"} <= set(samples[0].arrays)
+        assert {"offset", "skeleton_mask"} <= set(samples[0].arrays)
+
+
+def test_what_a_user_wants_to_know_is_told(made: Path) -> None:
+    html = page_of(made)
+    words = words_of(html)
+    assert "3 cases: volumes of 16 × 48 × 56 voxels (median)" in words
+    assert "cells µ &lt;b&gt;" in html  # the folder's name, escaped
+    for title in (
+        "Findings", "Cases", "Intensities", "Objects", "Plan", "Splits and coverage",
+        "Training samples", "Validation tiles", "Provenance", "What to do next",
+    ):  # fmt: skip
+        assert f">{title}</h2>" in html
+    assert "8 × 24 × 24" in words
+    assert "given by you" in words
+    assert "With another memory" in words
+    assert "300 × 100 × 100 nm" in words or "0.3 × 0.1 × 0.1 µm" in words
+    manifest = json.loads((made / "manifest.json").read_text(encoding="utf-8"))
+    for each in manifest["inputs"]:
+        assert each["sha256"][:16] in html
+    assert "volprep verify PATCHES" in words
+    assert "to where voxels point" in words
+    assert "3 of 3 channels as red, green, blue" in words
+    for case in ("one", "two", "three"):
+        assert f">{case}</td>" in html
+
+
+def test_a_page_needs_nothing_from_elsewhere(made: Path) -> None:
+    html = page_of(made)
+    assert not re.search(r"<script [^>]*src|<link|<iframe|@import|url\(", html)
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", html)
+    assert "default-src 'none'" in html
+
+
+def test_every_picture_has_words_and_every_control_a_name(made: Path) -> None:
+    html = page_of(made)
+    for image in re.findall(r"<img[^>]*>", html):
+        assert 'alt="' in image
+        assert ('class="over"' in image) == ('alt=""' in image)
+    for chart in re.findall(r"<svg[^>]*>", html):
+        assert 'role="img"' in chart
+        assert 'aria-label="' in chart
+    assert html.count("<label") >= html.count("<select") + html.count("<input")
+    assert '<html lang="en">' in html
+
+
+def test_the_command_writes_the_page_with_what_its_making_took(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "look.html"
+    done = CliRunner().invoke(app, ["report", str(made), "-o", str(out), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"html": str(out), "bytes": out.stat().st_size}
+    words = words_of(out.read_text(encoding="utf-8"))
+    assert "Time and memory of the run that finished it" in words
+    assert re.search(r"patches \(train\) \d+\.\d s \d+(\.\d+)? [MG]iB", words)
+    assert "Time and memory of the run" not in words_of(page_of(made))
+
+
+def test_the_command_shows_a_config_and_prepares_nothing(data: Path, tmp_path: Path) -> None:
+    config = write_config(data, tmp_path)
+    out = tmp_path / "plan.html"
+    before = sorted(tmp_path.iterdir())
+    options = ["--set", "plan.patch_size=[8,16,16]", "-o", str(out)]
+    done = CliRunner().invoke(app, ["report", str(config), *options])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == str(out)
+    assert sorted(tmp_path.iterdir()) == sorted([*before, out])
+    words = words_of(out.read_text(encoding="utf-8"))
+    assert "Nothing is prepared yet. Patches will be 8 × 16 × 16 voxels" in words
+    assert "volprep prepare CONFIG" in words
+    assert "Training patches" in words
+    assert "Training samples" not in words
+
+
+def test_what_prepare_refuses_has_no_report(data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "bad"
+    shutil.copytree(data, root)
+    tifffile.imwrite(root / "labels" / "one.tif", np.zeros((9, 14, 15), np.uint8))
+    config = load_config(write_config(root, tmp_path))
+    with pytest.raises(DataCheckError, match=r"one .*one\.tif"):
+        pipeline.report_of_config(config)
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "nothing")])
+    assert done.exit_code == 6
+
+
+def test_of_many_cases_some_are_pictured_and_that_is_told(tmp_path: Path) -> None:
+    letters = "abcdefghij"
+    names = [f"{a}{b} cell" for a in letters for b in letters[:6]]
+    root = make_data(tmp_path / "many", names, (6, 20, 20))
+    config = write_config(root, tmp_path / "m", plan={"patch_size": [4, 16, 16]})
+    page = page_of(pipeline.prepare(load_config(config)).path)
+    assert "40 of 60 cases are pictured, evenly sampled." in words_of(page)
+    rows = re.findall(r"<tr data-side.*?</tr>", page, re.DOTALL)
+    assert len(rows) == 60
+    assert sum("<img" in row for row in rows) == 40
+
+
+def overview(n: int) -> Overview:
+    """A set of many cases, and pictures of noise, which no compression makes small."""
+    rng = np.random.default_rng(0)
+    picture = draw_sample(
+        View((64, 256, 256), (1, 1, 1), [(0, 1)], side=96, row=True), rng.random((64, 256, 256)),
+        at=(32, 128, 128), label=rng.integers(0, 3, (64, 256, 256)),
+    )  # fmt: skip
+    cases = [
+        CaseView(
+            f"a case with a long name {k}", "training" if k % 5 else "validation",
+            (1, 64, 256, 256), (0.03, 0.004, 0.004), "uint8", True, (64, 0), 0.1,
+            picture if k % 12 == 0 else None,
+        )
+        for k in range(n)
+    ]  # fmt: skip
+    arrays = {
+        "image": rng.random((1, 32, 128, 128)).astype(np.float32),
+        "label": rng.integers(0, 3, (32, 128, 128)),
+        "offset": rng.random((3, 32, 128, 128)).astype(np.float32),
+    }
+    samples = [SampleView(f"case {k}, patch {k}", arrays) for k in range(4)]
+    parts = tuple(SplitPart(case.name) for case in cases)
+    return Overview(
+        name="many", made=True,
+        findings=[Finding("small-objects", f"found in {c.name}", case=c.name) for c in cases],
+        cases=cases, fingerprint=None, normalisation={"kind": "zscore"}, classes=None,
+        label_kind="instances", plan=make_plan((64, 256, 256)), choices=(),
+        splits=Splits("cases", parts, parts[:1]), counts={"train": 64 * n, "val": n},
+        stored=(64, 160, 160), train=samples, val=samples[:2],
+    )  # fmt: skip
+
+
+def test_five_hundred_cases_stay_below_15_megabytes() -> None:
+    html = render_report(overview(500)).html()
+    assert html.count("<tr data-side") == 500
+    assert len(html.encode()) < 15_000_000
+
+
+def test_whether_a_set_is_fit_is_said_in_a_word() -> None:
+    told = overview(2)
+    assert render_report(told).verdict == ("good", "Fit for training")
+    doubtful = replace(told, findings=[Finding("few-positions", "7 places")])
+    verdict = render_report(doubtful).verdict
+    assert verdict == ("warn", "Usable; look at 1 warning first")
+    wrong = replace(told, findings=[Finding("shape-mismatch", "other shapes")])
+    assert render_report(wrong).verdict == ("bad", "Not fit for training: 1 error")
+
+
+def test_findings_come_with_their_fix_and_the_worst_first() -> None:
+    found = [
+        Finding("small-objects", "three of them"),
+        Finding("few-positions", "7 places", todo="set `plan.patch_size` smaller"),
+    ]
+    html = render_report(replace(overview(1), findings=found)).html()
+    assert html.index("few-positions") < html.index("small-objects")
+    assert "To do: Set <code>plan.patch_size</code> smaller." in html
+
+
+def test_a_curve_of_shares_is_drawn_where_values_lie() -> None:
+    curve = Curve(np.array([0.0, 10.0, 20.0]), np.array([1.0, 0.01]))
+    svg = draw_curves("t", [curve], across="grey", up="share", clip=(5.0, 15.0))
+    points = [
+        tuple(map(float, p.split(",")))
+        for p in re.findall(r'class="bar" points="([^"]+)"', svg)[0].split()
+    ]
+    (x0, high), (x1, _), (x2, low) = points[1], points[2], points[4]
+    assert x1 - x0 == pytest.approx((360 - 54 - 10) / 2, abs=1)
+    assert x2 - x1 == pytest.approx(x1 - x0, abs=1)
+    assert high < low
+    left, right = re.findall(r'class="clipped" x="([\d.]+)" y="22" width="([\d.]+)"', svg)
+    assert float(left[1]) == pytest.approx(float(right[1]), abs=0.2)
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    svg = draw_bars("t", [("a", 10.0, "10"), ("b & c", 5.0, "5")])
+    long, short = (float(w) for w in re.findall(r'rx="2" width="([\d.]+)"', svg))
+    assert long == pytest.approx(2 * short)
+    assert "b &amp; c" in svg
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (1234567, "1,234,567"), (0.123456, "0.123"), (3.0, "3")]
+)
+def test_numbers_are_written_for_people(value: float, text: str) -> None:
+    assert number_text(value) == text
+
+
+def test_what_is_drawn_over_a_picture_can_be_hidden() -> None:
+    label = np.zeros((1, 20, 20), np.uint8)
+    label[0, 5:15, 5:15] = 1
+    image = np.zeros((1, 20, 20), np.float32)
+    view = View((1, 20, 20), (1, 1, 1), [(0, 1)], side=100)
+    plain: Picture = draw_sample(view, image, at=(0, 10, 10))
+    drawn = draw_sample(view, image, at=(0, 10, 10), label=label)
+    assert plain.over is None
+    assert drawn.over is not None
+    assert drawn.base.tobytes() == plain.base.tobytes()
+
+
+def pages(real_data: Callable[[str], Path], tmp_path: Path, name: str) -> str:
+    config = {
+        "data": {"root": str(real_data(name))},
+        "output": {"dir": str(tmp_path / "out")},
+        "epoch": {"steps": 10},
+    }
+    path = tmp_path / "real.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return page_of(pipeline.prepare(load_config(path)).path)
+
+
+@pytest.mark.parametrize("name", ["02_gonuclear_nuclei3d_h5", "14_2d_bbbc007_pairs"])
+def test_real_sets_have_a_report(
+    name: str, real_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    html = pages(real_data, tmp_path, name)
+    assert ">Training samples</h2>" in html
+    assert len(html) < 5_000_000
+
+
+def test_huge_volumes_are_pictured_in_part() -> None:
+    from volprep.geometry import Box
+    from volprep.pipeline.report import _affordable
+
+    class Lazy:
+        shape, dtype, spacing = (1, 4000, 20000, 20000), np.dtype(np.uint8), None
+
+        def read(self, box: Box | None = None) -> npt.NDArray[Any]:
+            raise AssertionError
+
+    most, cost = _affordable(Lazy())
+    assert most is not None
+    assert cost < 2**26
+    assert all(32 <= m <= n for m, n in zip(most, Lazy.shape[1:], strict=True))

@@ -1,0 +1,816 @@
+"""The report: what a patch set is made of, whether it is fit for training, how it looks."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.autoconfig import Plan, format_bytes
+from volprep.findings import Finding, Level
+from volprep.fingerprint import CaseFacts, Distribution, Fingerprint, Statistics
+from volprep.geometry import Shape3, Spacing3
+from volprep.report.charts import Chart, Curve, draw_bars, draw_curves, number_text
+from volprep.report.maps import PatchMap, coverage_cells
+from volprep.report.page import (
+    Beside,
+    Block,
+    Charts,
+    Column,
+    Commands,
+    Fold,
+    Gallery,
+    Html,
+    Notice,
+    Notices,
+    Page,
+    Row,
+    Section,
+    Table,
+    Tone,
+    Value,
+    Words,
+    picture_html,
+)
+from volprep.report.pictures import Picture
+from volprep.report.samples import SampleView, draw_samples, sample_strip
+from volprep.splits import Splits
+
+__all__ = ["COSTS", "CaseView", "Choice", "Overview", "render_report", "with_costs"]
+
+#: Where the page says what its making cost, which stands in no set (`with_costs`).
+COSTS = "<!-- costs -->"
+_TONES: Mapping[Level, tuple[Tone, str]] = {
+    "error": ("bad", "Error"),
+    "warning": ("warn", "Warning"),
+    "info": ("info", "Note"),
+}
+#: Findings of one name that are listed one by one, rows of a table, and squares of a strip.
+_MOST_ALIKE, _MOST_ROWS, _MOST_SQUARES, _MOST_INPUTS = 5, 2000, 600, 200
+_SIDES = {"training": "train", "validation": "val", "divided": "both", "not used": "both"}
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """A case as a row of the table.
+
+    Attributes
+    ----------
+    name, side : str
+        Side is ``training``, ``validation``, ``divided`` or ``not used``.
+    shape : (C, Z, Y, X)
+        As prepared.
+    spacing : (Z, Y, X) or None
+        In micrometres.
+    dtype : str
+    labelled : bool
+    patches : (int, int)
+        For training and for validation.
+    foreground : float or None
+        The share of its patches that is labelled.
+    picture : Picture or None
+    lines : sequence of str
+        What the picture shows.
+    """
+
+    name: str
+    side: str
+    shape: tuple[int, int, int, int]
+    spacing: Spacing3 | None
+    dtype: str
+    labelled: bool
+    patches: tuple[int, int] = (0, 0)
+    foreground: float | None = None
+    picture: Picture | None = None
+    lines: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a larger or smaller memory would give: a plan, or why there is none."""
+
+    memory: int
+    plan: Plan | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All that the report tells; see `render_report`.
+
+    Attributes
+    ----------
+    name : str
+        What the data is called.
+    made : bool
+        Whether the patches are there, or only planned.
+    findings : sequence of Finding
+    cases : sequence of CaseView
+    fingerprint : Fingerprint or None
+        Of the training voxels.
+    normalisation : mapping
+        As in `train.yaml`: ``kind``, ``clip`` and what goes with them.
+    classes : mapping of int to str, or None
+        Names of label values; None for instances.
+    label_kind : str or None
+    plan : Plan
+    choices : sequence of Choice
+    splits : Splits
+    counts : mapping of str to int
+        Patches of each split.
+    stored : (Z, Y, X)
+        What training patches are stored as.
+    maps : sequence of PatchMap
+    train, val : sequence of SampleView
+    inputs : sequence of (path, bytes, SHA-256)
+    versions : mapping of str to str
+    config : str
+        The YAML.
+    stages : sequence of (name, units, bytes)
+    """
+
+    name: str
+    made: bool
+    findings: Sequence[Finding]
+    cases: Sequence[CaseView]
+    fingerprint: Fingerprint | None
+    normalisation: Mapping[str, Any]
+    classes: Mapping[int, str] | None
+    label_kind: str | None
+    plan: Plan
+    choices: Sequence[Choice]
+    splits: Splits
+    counts: Mapping[str, int]
+    stored: Shape3
+    maps: Sequence[PatchMap] = ()
+    train: Sequence[SampleView] = ()
+    val: Sequence[SampleView] = ()
+    inputs: Sequence[tuple[str, int, str]] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    stages: Sequence[tuple[str, int, int]] = ()
+
+
+def render_report(told: Overview) -> Page:
+    """The report as a page.
+
+    Parameters
+    ----------
+    told : Overview
+
+    Returns
+    -------
+    Page
+        The same bytes for the same `told`: it knows of no time, machine or folder.
+    """
+    sections = [
+        _findings(told),
+        _cases(told),
+        _intensities(told),
+        _objects(told),
+        _plan(told),
+        _splits(told),
+        _samples(told, "Training samples", told.train),
+        _samples(told, "Validation tiles", told.val),
+        _provenance(told),
+        _next(told),
+    ]
+    strip = [*told.train[:6], *told.val[:2]]
+    return Page(
+        f"{'Patch set' if told.made else 'Plan'} of {told.name}",
+        [_lead(told), _state(told)],
+        [section for section in sections if section is not None],
+        verdict=_verdict(told),
+        facts=_facts(told),
+        top=sample_strip(strip, told.plan.spacing) if strip else None,
+    )
+
+
+def with_costs(html: str, costs: Sequence[tuple[str, float, int | None]]) -> str:
+    """A report that also says what its making took.
+
+    Parameters
+    ----------
+    html : str
+        As a patch set has it.
+    costs : sequence of (stage, seconds, bytes)
+        Bytes are the most that the process had held at the end of the stage.
+    """
+    if not costs:
+        return html
+    rows = [
+        Row([
+            stage, Value(f"{seconds:.1f} s", seconds),
+            Value("" if peak is None else format_bytes(peak), peak),
+        ])
+        for stage, seconds, peak in costs
+    ]  # fmt: skip
+    columns = [Column("Stage"), Column("Time", number=True), Column("Memory at most", number=True)]
+    table = Table(columns, rows, "Time and memory of each stage")
+    return html.replace(
+        COSTS, f"<h3>Time and memory of the run that finished it</h3>{table.html()}", 1
+    )
+
+
+def _lead(told: Overview) -> str:
+    cases = _count(len(told.cases), "case")
+    shape = _shape(told.plan.median_shape)
+    kind = {"instances": "instances", "classes": "classes", None: "no labels"}.get(
+        told.label_kind, str(told.label_kind)
+    )
+    channels = "" if told.plan.n_channels == 1 else f"{told.plan.n_channels} channels, "
+    flat = "2D images" if told.plan.median_shape[0] == 1 else "volumes"
+    step = _spacing(told.plan.spacing)
+    return f"{cases}: {flat} of {shape} voxels (median), {channels}{step}, {kind}."
+
+
+def _state(told: Overview) -> str:
+    patch = _shape(told.plan.patch_size)
+    if not told.made:
+        return (
+            f"Nothing is prepared yet. Patches will be {patch} voxels, {told.plan.batch_size} in "
+            "a batch; volprep prepare makes them."
+        )
+    train, val = told.counts.get("train", 0), told.counts.get("val", 0)
+    return (
+        f"{_count(train, 'training patch')} and {_count(val, 'validation tile')} of {patch} voxels "
+        f"are ready, {told.plan.batch_size} in a batch."
+    )
+
+
+def _verdict(told: Overview) -> tuple[Tone, str]:
+    levels = Counter(finding.level for finding in told.findings)
+    if levels["error"]:
+        return "bad", f"Not fit for training: {_count(levels['error'], 'error')}"
+    if levels["warning"]:
+        return "warn", f"Usable; look at {_count(levels['warning'], 'warning')} first"
+    if not told.made:
+        return "good", "Ready to be prepared"
+    return "good", "Fit for training"
+
+
+def _facts(told: Overview) -> list[tuple[str, str, str]]:
+    plan = told.plan
+    facts = [("Cases", f"{len(told.cases):,}", _sides(told))]
+    if told.fingerprint is not None and told.fingerprint.has_labels:
+        name = "Objects" if told.label_kind == "instances" else "Label values"
+        found = told.fingerprint
+        counted = found.n_objects if told.label_kind == "instances" else len(told.classes or ())
+        facts.append((name, f"{counted:,}", f"{1 - found.background:.1%} of voxels, in training"))
+    facts.append(("Patch", _shape(plan.patch_size), _lengths(plan.patch_size, plan.spacing)))
+    facts.append(("Batch", str(plan.batch_size), "patches a step"))
+    facts.append(
+        (
+            "Memory to train",
+            format_bytes(plan.memory_bytes),
+            f"of {format_bytes(plan.memory_budget)}",
+        )
+    )
+    if plan.n_positions is not None:
+        facts.append(("Distinct places", f"{plan.n_positions:,}", "for a training patch"))
+    return facts
+
+
+def _sides(told: Overview) -> str:
+    sides = Counter(case.side for case in told.cases)
+    words = [f"{n} {side}" for side, n in sides.items() if side != "divided"]
+    words += [f"{sides['divided']} divided into blocks"] * (sides["divided"] > 0)
+    return ", ".join(words)
+
+
+def _findings(told: Overview) -> Section:
+    by_name: dict[tuple[Level, str], list[Finding]] = {}
+    for finding in told.findings:
+        by_name.setdefault((finding.level, finding.name), []).append(finding)
+    levels = Counter(finding.level for finding in told.findings)
+    note = ", ".join(_count(levels[k], "note" if k == "info" else k) for k in _TONES if levels[k])
+    blocks: list[Block] = []
+    for level in _TONES:
+        shown, rest = [], []
+        for (of, _), alike in by_name.items():
+            if of == level:
+                shown += alike[:_MOST_ALIKE]
+                rest += alike[_MOST_ALIKE:]
+        notices = Notices([_notice(finding) for finding in shown])
+        if shown and level == "info":
+            title = f"{_count(len(shown), 'note')} that change nothing"
+            blocks.append(Fold(title, [notices], opened=not blocks and len(shown) <= 4))
+        elif shown:
+            blocks.append(notices)
+        if rest:
+            more = f"{len(rest):,} more of the same names"
+            blocks.append(Fold(more, [Notices([_notice(f) for f in rest[:_MOST_ROWS]])]))
+    if not told.findings:
+        blocks.append(Words("Nothing was found that is wrong or doubtful."))
+    return Section("Findings", note, blocks)
+
+
+def _notice(finding: Finding) -> Notice:
+    tone, level = _TONES[finding.level]
+    where = " ".join(str(p) for p in (finding.case, finding.path) if p is not None)
+    todo = finding.todo
+    return Notice(tone, level, finding.name, _sentence(finding.found), _sentence(todo), where)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _cases(told: Overview) -> Section:
+    facts = {case.name: case for case in told.fingerprint.cases} if told.fingerprint else {}
+    found = Counter(finding.case for finding in told.findings if finding.case is not None)
+    pictured = sum(case.picture is not None for case in told.cases)
+    note = (
+        "Three slices through each case, (y, x), (y, z) and (z, x), voxels in "
+        "their true proportions, from the 0.5th to the 99.5th percentile of these slices; "
+        "outlines are labels. "
+    )
+    if told.fingerprint is not None and any(c.side == "validation" for c in told.cases):
+        note += "Grey values and objects are measured on what trains alone. "
+    if pictured < len(told.cases):
+        note += f"{pictured} of {len(told.cases):,} cases are pictured, evenly sampled. "
+    if len(told.cases) > _MOST_ROWS:
+        note += f"The first {_MOST_ROWS:,} are listed. "
+    columns = [
+        Column("", sort=False), Column("Case"), Column("Side"),
+        Column("Voxels", number=True), Column("Spacing", number=True), Column("Type"),
+        Column("Grey values", number=True), Column("Objects", number=True),
+        Column("Labelled", number=True), Column("Patches", number=True),
+        Column("Findings", number=True),
+    ]  # fmt: skip
+    rows = [_row(case, facts.get(case.name), found[case.name]) for case in told.cases[:_MOST_ROWS]]
+    keep = [n for n in range(len(columns)) if n in (1, 2, 3, 5) or any(_filled(r, n) for r in rows)]
+    columns = [columns[n] for n in keep]
+    rows = [Row([row.values[n] for n in keep], row.side) for row in rows]
+    sides = [side for side in _SIDES if any(case.side == side for case in told.cases)]
+    table = Table(columns, rows, "The cases", "cases" if len(rows) > 1 else None, sides)
+    return Section("Cases", note.strip(), [table])
+
+
+def _filled(row: Row, number: int) -> bool:
+    value = row.values[number]
+    return bool(value.text or value.html) if isinstance(value, Value) else bool(value)
+
+
+def _row(case: CaseView, facts: CaseFacts | None, findings: int) -> Row:
+    shape, spacing = three_of(case.shape), case.spacing
+    labels = None if facts is None else facts.labels
+    grey = facts.everywhere[0] if facts is not None and facts.everywhere else None
+    low, high = (None, None) if grey is None else (grey.percentile(0.5), grey.percentile(99.5))
+    share = case.foreground if labels is None else labels.foreground
+    train, val = case.patches
+    patches = " + ".join(
+        f"{n:,} {name}" for n, name in ((train, "training"), (val, "validation")) if n
+    )
+    picture = Value("", html="")
+    if case.picture is not None:
+        said = ", ".join([f"slices of {case.name}", *case.lines])
+        picture = Value("", html=picture_html(case.picture, said))
+    channels = f"{case.shape[0]} × " if case.shape[0] > 1 else ""
+    chip = f'<span class="chip {_SIDES[case.side]}">{escape(case.side)}</span>'
+    return Row(
+        [
+            picture,
+            case.name,
+            Value(case.side, html=chip),
+            Value(channels + _shape(shape), math.prod(case.shape)),
+            Value(_step(spacing), None if spacing is None else math.prod(spacing)),
+            case.dtype,
+            Value(
+                "" if low is None or high is None else f"{number_text(low)} to {number_text(high)}",
+                high,
+            ),
+            Value("" if labels is None else f"{labels.n_ids:,}", labels.n_ids if labels else None),
+            Value("" if share is None else f"{share:.1%}", share),
+            Value(patches, train + val),
+            Value(str(findings) if findings else "", findings),
+        ],
+        case.side,
+    )
+
+
+def _intensities(told: Overview) -> Section | None:
+    found = told.fingerprint
+    if found is None or not found.pooled:
+        return None
+    clip = told.normalisation.get("clip")
+    charts, rows = [], []
+    regions = {"all voxels": found.statistics("all")}
+    if "foreground" in found.pooled["voxel"]:
+        regions["labelled voxels"] = found.pooled["voxel"]["foreground"]
+    for channel, histogram in enumerate(found.histograms):
+        ends = None if clip is None else clip[min(channel, len(clip) - 1)]
+        spread = found.labelled[channel] if channel < len(found.labelled) else None
+        every = regions["all voxels"][channel]
+        charts.append(_histogram(channel, histogram, spread, every, ends))
+        for name, statistics in regions.items():
+            rows.append(_statistics(channel, name, statistics[channel]))
+    columns = [
+        Column("Channel"), Column("Of"), Column("Mean", number=True), Column("Std", number=True),
+        Column("Least", number=True), Column("0.5%", number=True), Column("50%", number=True),
+        Column("99.5%", number=True), Column("Most", number=True),
+    ]  # fmt: skip
+    table = Table(columns, rows, "Intensities of each channel")
+    kind = told.normalisation.get("kind", "none")
+    note = (
+        "Of the voxels that train, in the units of the files; percentiles are dotted, what "
+        "clipping cuts off is shaded. "
+        f"Images are normalised by {kind}" + ("." if clip is None else ", once clipped.")
+    )
+    if len(charts) == 1:
+        return Section("Intensities", note, [Beside([Charts(charts), table])])
+    return Section("Intensities", note, [Charts(charts), table])
+
+
+def _histogram(
+    channel: int,
+    histogram: Any,
+    spread: Distribution | None,
+    every: Statistics,
+    clip: tuple[float, float] | None,
+) -> Chart:
+    counts = np.array(histogram.counts, np.float64)
+    edges = np.linspace(histogram.start, histogram.stop, len(counts) + 1)
+    curves = [Curve(edges, counts / max(1.0, counts.sum()))]
+    legend = [("var(--bar)", "all voxels")]
+    if spread is not None and spread.counts:
+        curves.append(Curve(edges, _rebinned(spread, edges, counts), "bar2"))
+        legend.append(("var(--line2)", "labelled voxels"))
+    if clip is not None:
+        outside = f"clipped to {number_text(clip[0])} to {number_text(clip[1])}"
+        if spread is not None and spread.counts:
+            outside += f", which cuts {spread.outside(*clip):.2%} of labelled voxels"
+        legend.append(("var(--val)", outside))
+    marks = [(every.percentile(q), f"{q:g}%") for q in (0.5, 50.0, 99.5)]
+    svg = draw_curves(
+        f"Grey values, channel {channel}", curves, across="grey value", up="share of voxels",
+        marks=marks, clip=None if clip is None else (clip[0], clip[1]),
+    )  # fmt: skip
+    return Chart(svg, legend)
+
+
+def _rebinned(
+    spread: Distribution, edges: npt.NDArray[np.float64], every: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Shares of a distribution in bins; within a range they are spread as all voxels are."""
+    first, last = np.array(spread.first), np.array(spread.last)
+    counts = np.array(spread.counts, np.float64)
+    shares = np.zeros(len(edges) - 1)
+    # A range of one value counts where it lies, others where they overlap a bin.
+    single = first == last
+    where = np.clip(np.searchsorted(edges, first[single], "right") - 1, 0, len(shares) - 1)
+    np.add.at(shares, where, counts[single])
+    for low, high, count in zip(first[~single], last[~single], counts[~single], strict=True):
+        inside = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None)
+        inside = inside * every if (inside * every).sum() > 0 else inside
+        if inside.sum() > 0:
+            shares += count * inside / inside.sum()
+    return np.asarray(shares / max(1.0, counts.sum()))
+
+
+def _statistics(channel: int, name: str, found: Statistics) -> Row:
+    numbers = [
+        found.mean, found.std, found.minimum, found.percentile(0.5), found.percentile(50.0),
+        found.percentile(99.5), found.maximum,
+    ]  # fmt: skip
+    return Row([str(channel), name, *(Value(number_text(n), n) for n in numbers)])
+
+
+def _objects(told: Overview) -> Section | None:
+    found = told.fingerprint
+    if found is None or not found.has_labels:
+        return None
+    if told.classes is not None:
+        return _class_section(told, found)
+    voxel = None if told.plan.spacing is None else math.prod(told.plan.spacing)
+    charts = []
+    sizes = [
+        n for c in found.cases if c.labels and c.labels.voxels for n in c.labels.voxels.values()
+    ]
+    if sizes:
+        charts.append(_sizes_chart(np.array(sizes, np.float64)))
+    counted = [(c.name, c.labels.n_ids) for c in found.cases if c.labels]
+    shown = sorted(counted, key=lambda each: -each[1])[:12]
+    bars = [(name, float(n), f"{n:,}") for name, n in shown]
+    if len(bars) > 1:
+        title = "Objects of each case" + (", the most" if len(counted) > 12 else "")
+        charts.append(Chart(draw_bars(title, bars)))
+    median = found.sizes.get("50")
+    note = f"{_count(found.n_objects, 'object')} in the training part"
+    if median is not None:
+        note += f", of {number_text(median)} voxels in the median"
+        if voxel is not None and told.plan.target_spacing is None:
+            note += f" ({number_text(median * voxel)} µm³)"
+    listed = sum(c.labels.n_ids for c in found.cases if c.labels and c.labels.voxels is None)
+    note += "." + (f" Sizes of {listed:,} objects are not listed one by one." if listed else "")
+    rows = [Row(["voxels of an object", *(Value(number_text(v), v) for v in found.sizes.values())])]
+    columns = [Column("Percentile"), *(Column(f"{q}%", number=True) for q in found.sizes)]
+    touching = sum(c.labels.touching for c in found.cases if c.labels)
+    words = Words(f"{touching:,} of them touch another one." if touching else "None touch another.")
+    return Section("Objects", note, [Charts(charts), Table(columns, rows, "Sizes"), words])
+
+
+def _sizes_chart(sizes: npt.NDArray[np.float64]) -> Chart:
+    low, high = float(sizes.min()), float(sizes.max())
+    edges = np.logspace(math.log10(low) - 0.02, math.log10(max(high, low * 1.5)) + 0.02, 25)
+    counts, _ = np.histogram(sizes, edges)
+    svg = draw_curves(
+        "Sizes of objects", [Curve(edges, counts.astype(np.float64))],
+        across="voxels of an object, log", up="objects", log_x=True, log_y=False,
+        marks=[(float(np.median(sizes)), "median")],
+    )  # fmt: skip
+    return Chart(svg)
+
+
+def _class_section(told: Overview, found: Fingerprint) -> Section:
+    names, voxels = told.classes or {}, found.class_voxels or {}
+    total = max(1, found.background_voxels + sum(voxels.values()))
+    counted = {**({0: found.background_voxels} if 0 in names else {}), **voxels}
+    bars = [
+        (names.get(value, f"value {value}"), count / total, f"{count / total:.2%}")
+        for value, count in sorted(counted.items())[:24]
+    ]
+    note = f"{_count(len(names), 'class', 'classes')}, as shares of the labelled training voxels."
+    return Section("Classes", note, [Charts([Chart(draw_bars("Share of each class", bars))])])
+
+
+_NAMES = {
+    "median_shape": "Median shape", "target_spacing": "Target spacing", "patch_size": "Patch",
+    "batch_size": "Batch", "pool": "Poolings", "aug_patch_size": "Stored patch",
+    "augment": "Augmentation", "steps": "Steps an epoch", "n_positions": "Distinct places",
+    "n_patches": "Training patches", "strides": "Strides", "features": "Feature maps",
+    "kernel_sizes": "Kernels",
+}  # fmt: skip
+
+
+def _plan(told: Overview) -> Section:
+    plan = told.plan
+    sizes = _bytes_of(told)
+    rows = [
+        Row([
+            _NAMES.get(name, name.replace("_", " ")), _said(getattr(plan, name, "")),
+            ("given by you; " if name in plan.given else "") + reason,
+            Value(sizes.get(name, ("", 0))[0], sizes.get(name, ("", 0))[1] or None),
+        ])
+        for name, reason in plan.reasons.items()
+    ]  # fmt: skip
+    columns = [Column("Choice"), Column("Value"), Column("Why"), Column("Bytes", number=True)]
+    parts = [(name.replace("_", " "), float(n), format_bytes(n)) for name, n in plan.memory.items()]
+    chart = Chart(draw_bars("Memory of a training step", parts))
+    blocks: list[Block] = [Table(columns, rows, "What was chosen and why")]
+    beside: list[Block] = [Charts([chart])]
+    if told.choices:
+        beside.append(Html(f"<h3>With another memory</h3>{_choices(told).html()}"))
+    blocks.append(Beside(beside))
+    note = (
+        f"For {format_bytes(plan.memory_budget)} of memory, {plan.precision} precision, by the "
+        f"planner “{plan.planner}”; {format_bytes(plan.memory_bytes)} are used, the reserve "
+        "included."
+    )
+    return Section("Plan", note, blocks)
+
+
+def _bytes_of(told: Overview) -> dict[str, tuple[str, int]]:
+    """What choices take: of a patch as the network gets it, of a stored one, and of all of them."""
+    plan = told.plan
+    channels, labelled = plan.n_channels, told.label_kind is not None
+    patch = math.prod(plan.patch_size) * (4 * channels + 8 * labelled)
+    case = told.cases[0] if told.cases else None
+    item = 4 if case is None else np.dtype(case.dtype).itemsize
+    stored = math.prod(told.stored) * (item * channels + 4 * labelled)
+    found = {
+        "patch_size": (f"{format_bytes(patch)} loaded", patch),
+        "batch_size": (f"{format_bytes(patch * plan.batch_size)} loaded", patch * plan.batch_size),
+        "aug_patch_size": (f"{format_bytes(stored)} raw", stored),
+    }
+    if plan.n_patches:
+        found["n_patches"] = (
+            f"{format_bytes(stored * plan.n_patches)} raw",
+            stored * plan.n_patches,
+        )
+    return found
+
+
+def _choices(told: Overview) -> Table:
+    plan = told.plan
+    columns = [
+        Column("Memory", number=True), Column("Patch"), Column("Batch", number=True),
+        Column("Stages", number=True), Column("Used", number=True), Column("Against this plan"),
+    ]  # fmt: skip
+    rows = []
+    here = Choice(plan.memory_budget, plan)
+    for choice in sorted([*told.choices, here], key=lambda each: each.memory):
+        memory = Value(format_bytes(choice.memory), choice.memory)
+        other = choice.plan
+        if other is None:
+            rows.append(Row([memory, "none fits", "", "", "", choice.why]))
+            continue
+        ratio = math.prod(other.patch_size) / math.prod(plan.patch_size)
+        words = [f"{ratio:.2g} times the voxels"] * (not 0.99 < ratio < 1.01)
+        batch = other.batch_size / plan.batch_size
+        words += [f"{batch:.2g} times the batch"] * (other.batch_size != plan.batch_size)
+        same = "the same: the data and not the memory decides"
+        told_of = "this plan" if choice is here else ", ".join(words) or same
+        rows.append(
+            Row([
+                memory, _shape(other.patch_size), Value(str(other.batch_size), other.batch_size),
+                Value(str(len(other.strides)), len(other.strides)),
+                Value(format_bytes(other.memory_bytes), other.memory_bytes), told_of,
+            ])
+        )  # fmt: skip
+    return Table(columns, rows, "What another memory would give")
+
+
+def _splits(told: Overview) -> Section:
+    splits = told.splits
+    sides = Counter(case.side for case in told.cases)
+    words = ", ".join(f"{n:,} {side}" for side, n in sides.items())
+    gap = f" A gap of {_shape(splits.gap)} voxels lies between blocks." if any(splits.gap) else ""
+    how = {"kfold": f"fold {splits.fold} of {splits.folds}"}.get(splits.kind, splits.kind)
+    note = f"Divided by {how}, seed {splits.seed}: {words}.{gap}"
+    blocks: list[Block] = [Html(_strip(told.cases))] if len(told.cases) > 1 else []
+    notices = [_sentence(str(notice)) for notice in splits.notices]
+    blocks += [Words(notice) for notice in notices]
+    for case in told.maps:
+        cells = coverage_cells(case)
+        blocks += [Words(case.name, heading=True), Gallery(cells)]
+    if told.maps:
+        shown = (
+            "" if len(told.maps) == len(told.cases)
+            else f" Shown are {len(told.maps)} of {len(told.cases):,} cases."
+        )  # fmt: skip
+        blocks.insert(
+            (len(told.cases) > 1) + len(notices),
+            Words(
+                "Green is for training, orange for validation, what has no colour is used by "
+                "neither. Dots are the middles of patches; maps say how often voxels are seen: "
+                f"black never, bright as often as the scale says, grey in no block.{shown}"
+            ),
+        )
+    return Section("Splits and coverage", note, blocks)
+
+
+def _strip(cases: Sequence[CaseView]) -> str:
+    """A square for each case, in the colour of its side."""
+    shown = cases[:_MOST_SQUARES]
+    per_row, size = 60, 11
+    rows = math.ceil(len(shown) / per_row)
+    squares = []
+    for n, case in enumerate(shown):
+        x, y = n % per_row * (size + 2), n // per_row * (size + 2)
+        name = f"<title>{escape(case.name)}: {case.side}</title>"
+        halves = {"training": ["train"], "validation": ["val"], "divided": ["train", "val"]}
+        kinds = halves.get(case.side, ["gap"])
+        width = size / len(kinds)
+        squares += [
+            f'<rect class="{kind}" x="{x + k * width:.1f}" y="{y}" width="{width:.1f}" '
+            f'height="{size}">{name}</rect>'
+            for k, kind in enumerate(kinds)
+        ]
+    width = min(per_row, len(shown)) * (size + 2)
+    more = f", the first {_MOST_SQUARES}" if len(cases) > len(shown) else ""
+    return (
+        f'<figure class="chart"><svg role="img" aria-label="The side of each case{more}" '
+        f'viewBox="0 0 {width} {rows * (size + 2)}" style="max-width:{width}px" '
+        f'width="{width}" height="{rows * (size + 2)}">{"".join(squares)}</svg></figure>'
+        '<ul class="legend"><li><i style="background:var(--train)"></i>training</li>'
+        '<li><i style="background:var(--val)"></i>validation</li></ul>'
+    )
+
+
+def _samples(told: Overview, title: str, samples: Sequence[SampleView]) -> Section | None:
+    if not samples:
+        return None
+    if samples is told.train:
+        note = (
+            "As the network gets them in epoch 0, by the loader's own code: normalised, augmented, "
+            "cut to the patch, with targets; the checksums are of the image's float32 bytes. "
+        )
+    else:
+        note = "As the network gets them: normalised, not augmented, a fixed tiling. "
+    note += "One window of grey values for all; outlines are labels."
+    return Section(title, note, draw_samples(samples, told.plan.spacing))
+
+
+def _provenance(told: Overview) -> Section:
+    blocks: list[Block] = []
+    if told.stages:
+        columns = [Column("Stage"), Column("Units", number=True), Column("On disk", number=True)]
+        rows = [
+            Row([name, Value(f"{units:,}", units), Value(format_bytes(n) if n else "", n)])
+            for name, units, n in told.stages
+        ]
+        blocks += [Words("Stages", heading=True), Table(columns, rows, "Stages"), Html(COSTS)]
+    if told.inputs:
+        columns = [Column("File"), Column("Size", number=True), Column("SHA-256")]
+        rows = [
+            Row(
+                [path, Value(format_bytes(size), size), Value(sha, html=f"<code>{sha[:16]}</code>")]
+            )
+            for path, size, sha in told.inputs[:_MOST_INPUTS]
+        ]
+        total = sum(size for _, size, _ in told.inputs)
+        title = f"{_count(len(told.inputs), 'input file')}, {format_bytes(total)}"
+        if len(told.inputs) > _MOST_INPUTS:
+            title += f" (the first {_MOST_INPUTS}; all of them stand in manifest.json)"
+        blocks.append(Fold(title, [Table(columns, rows, "Input files")]))
+    if told.versions:
+        rows = [Row([name, version]) for name, version in told.versions.items()]
+        table = Table([Column("Package"), Column("Version")], rows, "Versions")
+        blocks.append(Fold("Versions", [table]))
+    if told.config:
+        blocks.append(Fold("The config with every default", [
+            Html(f'<pre tabindex="0">{escape(told.config)}</pre>')
+        ]))  # fmt: skip
+    note = "What it was made from, and by what."
+    if told.stages:
+        note += (
+            " Times and memory are no part of the set, which would otherwise differ from run to "
+            "run: volprep report PATCHES shows them on the machine that prepared it."
+        )
+    return Section("Provenance", note, blocks)
+
+
+def _next(told: Overview) -> Section:
+    if not told.made:
+        commands = [
+            ("volprep prepare CONFIG", "Make the patch set, with a report like this one in it."),
+            ("volprep preview-augment CONFIG", "See what each augmentation does to your data."),
+            ("volprep autoconfig CONFIG --explain", "Read how patch and batch were chosen."),
+        ]
+        return Section("What to do next", "CONFIG is your YAML.", [Commands(commands)])
+    python = (
+        "from volprep import dataloader\n\n"
+        'for batch in dataloader("PATCHES", "train"):\n'
+        '    image, label = batch["image"], batch["label"]'
+    )
+    if told.label_kind is None:
+        python = python.replace("image, label", "image").replace(', batch["label"]', "")
+    commands = [
+        (python, "Train in Python: batches as shown above."),
+        ("python scripts/train_from_config.py PATCHES", "Train the planned U-Net, to begin with."),
+        ("volprep bench-loader PATCHES --step-ms 50", "See whether the loader keeps up."),
+        ("volprep preview-augment CONFIG", "See what each augmentation does to your data."),
+        ("volprep verify PATCHES", "Compare every file with what was written."),
+    ]
+    note = "PATCHES is the folder in which this page lies, CONFIG your YAML."
+    return Section("What to do next", note, [Commands(commands)])
+
+
+def three_of(shape: Sequence[int]) -> Shape3:
+    """(Z, Y, X) of (C, Z, Y, X)."""
+    z, y, x = shape[-3:]
+    return z, y, x
+
+
+def _count(n: int, one: str, many: str | None = None) -> str:
+    plural = many or (one + "es" if one.endswith("ch") else one + "s")
+    return f"{n:,} {one if n == 1 else plural}"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    """``32 × 128 × 128``; of a flat one without its one plane."""
+    shown = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+    return " × ".join(str(n) for n in shown)
+
+
+def _spacing(spacing: Spacing3 | None) -> str:
+    return "spacing unknown" if spacing is None else f"voxels of {_step(spacing)}"
+
+
+def _step(spacing: Spacing3 | None) -> str:
+    if spacing is None:
+        return ""
+    nano = max(spacing) < 0.1
+    numbers = " × ".join(f"{s * (1000 if nano else 1):.3g}" for s in spacing)
+    return f"{numbers} {'nm' if nano else 'µm'}"
+
+
+def _lengths(shape: Shape3, spacing: Spacing3 | None) -> str:
+    if spacing is None:
+        return "voxels (z, y, x)"
+    lengths = [n * s for n, s in zip(shape, spacing, strict=True)]
+    return " × ".join(f"{v:.3g}" for v in lengths) + " µm (z, y, x)"
+
+
+def _said(value: Any) -> str:
+    """A value of the plan, short."""
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return ", ".join("×".join(map(str, v)) for v in value)
+    if isinstance(value, tuple) and value and isinstance(value[0], Mapping):
+        return ", ".join(", ".join(v) for v in value)
+    if isinstance(value, tuple) and value and isinstance(value[0], float):
+        return " × ".join(f"{v:.4g}" for v in value)
+    if isinstance(value, tuple) and value and isinstance(value[0], int):
+        return " × ".join(map(str, value))
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)
