@@ -157,6 +157,17 @@ def test_samples_are_byte_for_byte_what_the_loader_gives(made: Path) -> None:
         assert {"offset", "skeleton_mask"} <= set(samples[0].arrays)
 
 
+def test_a_set_of_volumes_has_the_same_report(data: Path, tmp_path: Path) -> None:
+    config = write_config(data, tmp_path, output={"dir": str(tmp_path / "out"), "store": "volumes"})
+    out = pipeline.prepare(load_config(config)).path
+    html = page_of(out)
+    for title in ("Training samples", "Validation tiles", "Splits and coverage"):
+        assert f">{title}</h2>" in html
+    dataset = PatchDataset(out, "train", augment=True)
+    digest = hashlib.sha256(dataset[0, 0]["image"].numpy().tobytes()).hexdigest()
+    assert f"image SHA-256 {digest[:12]}" in html
+
+
 def test_what_a_user_wants_to_know_is_told(made: Path) -> None:
     html = page_of(made)
     words = words_of(html)

@@ -33,7 +33,7 @@ from volprep.ledger import (
 from volprep.pipeline.augmentation import check_augment
 from volprep.pipeline.check import check, values_of
 from volprep.pipeline.costs import Timed, keep_costs
-from volprep.pipeline.decide import Known, decide, foreseen_parts, survey
+from volprep.pipeline.decide import Decision, Known, decide, foreseen_parts, survey
 from volprep.pipeline.describe import Intensities, describe, manifest, training_config
 from volprep.pipeline.identity import Hashing, Inputs, Trust, paths_of, read_inputs, size_of
 from volprep.pipeline.inputs import chosen_cases, engine_of, list_cases, load_target, voxel_count
