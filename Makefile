@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   := demo
 
-.PHONY: help install demo test test-all lint format bench clean
+.PHONY: help install demo test test-all lint format docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -14,7 +14,7 @@ help: ## list the targets
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,cluster,teasar]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs,dev,cluster,teasar]"
 	@touch $@
 
 install: $(VENV)/.installed ## make .venv and install volprep with its development tools
@@ -41,9 +41,13 @@ format: $(VENV)/.installed ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed ## build the pages into site/
+	$(BIN)/python scripts/generate_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
+
 bench: $(VENV)/.installed ## run every benchmark against its peer (downloads the peers)
 	@for script in scripts/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean: ## remove everything the other targets made
-	rm -rf $(VENV) $(DEMO) bench build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) bench build dist site .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,94 +14,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pydantic
 import pytest
-import tifffile
 import zarr
-from PIL import Image
+from small_data import MAKERS, volume
 
 from volprep.config import Config, load_config, load_yaml
-from volprep.pipeline import load_target, write_tiles_json
+from volprep.pipeline import load_target
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SMALL = ["plan.memory=400MiB", "plan.max_batch=2", "epoch.steps=4"]
 
 
-def volume(seed: int, shape: tuple[int, int, int], objects: int = 14) -> tuple[Any, Any]:
-    """An image of bright blocks, and their ids."""
-    rng = np.random.default_rng(seed)
-    label = np.zeros(shape, np.uint16)
-    for i in range(1, objects + 1):
-        z, y, x = (int(rng.integers(0, max(1, n - 6))) for n in shape)
-        label[z : z + 5, y : y + 9, x : x + 9] = i
-    image = (rng.integers(20, 80, shape) + 90 * (label > 0)).astype(np.uint8)
-    return image, label
-
-
-def stack(path: Path, array: npt.NDArray[Any], z: float = 0.3) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    meta = {"axes": "ZYX", "spacing": z, "unit": "um"}
-    tifffile.imwrite(path, array, imagej=True, resolution=(10, 10), metadata=meta)
-
-
-def pictures(folder: Path, array: npt.NDArray[Any]) -> None:
-    folder.mkdir(parents=True)
-    for number, section in enumerate(array):
-        Image.fromarray(section).save(folder / f"{number:04d}.png")
-
-
-def nuclei(data: Path) -> None:
-    for number in range(4):
-        image, label = volume(number, (16, 64, 64))
-        stack(data / f"nuclei/images/embryo{number // 2}_{number}.tif", image, 0.3 + 0.1 * number)
-        stack(data / f"nuclei/labels/embryo{number // 2}_{number}.tif", label, 0.3 + 0.1 * number)
-
-
-def em(data: Path) -> None:
-    image, label = volume(0, (24, 160, 160), 40)
-    pictures(data / "em/images", image)
-    tifffile.imwrite(data / "em/labels.tif", label, metadata={"axes": "ZYX"})
-    (data / "em/labels").mkdir()
-    shutil.move(data / "em/labels.tif", data / "em/labels/labels.tif")
-
-
-def tiles(data: Path) -> None:
-    image, label = volume(0, (24, 192, 192), 60)
-    for name, array in (("em", image), ("seg", label)):
-        for z, section in enumerate(array):
-            folder = data / "tiles" / name / f"{z:04d}"
-            folder.mkdir(parents=True)
-            for row in range(2):
-                for column in range(2):
-                    part = section[row * 96 :, column * 96 :][:96, :96]
-                    Image.fromarray(part).save(folder / f"{row}_{column}.png")
-        write_tiles_json(data / "tiles" / name, data / "tiles" / f"{name}.json", missing="error")
-
-
-def slides(data: Path) -> None:
-    for number in range(5):
-        image, label = volume(number, (1, 160, 160), 20)
-        classes = np.where(label == 1, 255, label % 3).astype(np.uint8)[0]
-        for kind, array in (("images", image[0]), ("labels", classes)):
-            (data / "slides" / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(data / f"slides/{kind}/slide_{number}.png")
-
-
-def sparse(data: Path) -> None:
-    image, label = volume(0, (40, 96, 96), 60)
-    annotated = np.zeros_like(label, np.uint8)
-    annotated[::8] = 1
-    pictures(data / "sparse/images", image)
-    tifffile.imwrite(data / "sparse/labels.tif", label * annotated, metadata={"axes": "ZYX"})
-    tifffile.imwrite(data / "sparse/annotated.tif", annotated, metadata={"axes": "ZYX"})
-
-
 DATA = {
-    "minimal": nuclei, "instances": nuclei, "skeletons": em, "em_tiles": tiles,
-    "semantic_2d": slides, "sparse": sparse, "cluster": nuclei,
+    "minimal": "nuclei", "instances": "nuclei", "skeletons": "em", "em_tiles": "tiles",
+    "semantic_2d": "slides", "sparse": "sparse", "cluster": "nuclei",
 }  # fmt: skip
 #: What the test's machine has not.
 INSTEAD = {
@@ -124,7 +52,7 @@ def prepared(config: Path, *changes: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", DATA)
 def test_a_shipped_config_makes_a_set(name: str, tmp_path: Path) -> None:
-    DATA[name](tmp_path / "data")
+    MAKERS[DATA[name]](tmp_path / "data")
     (tmp_path / "configs").mkdir()
     config = Path(shutil.copy(ROOT / "configs" / f"{name}.yaml", tmp_path / "configs"))
     training = prepared(config, *INSTEAD.get(name, []))

@@ -92,7 +92,7 @@ def test_what_tests_and_scripts_import_is_declared(folder: str) -> None:
 def test_what_is_declared_is_imported() -> None:
     used = set().union(*map(distributions, IMPORTED))
     assert names(NEEDED) <= used, f"unused: {sorted(names(NEEDED) - used)}"
-    for name in EXTRAS.keys() - {"dev"}:
+    for name in EXTRAS.keys() - {"dev", "docs"}:
         assert names(EXTRAS[name]) & used, f"nothing uses the extra {name!r}"
     used |= set().union(*map(distributions, imported("tests") | imported("scripts")))
     assert names(EXTRAS["dev"]) - TOOLS <= used
