@@ -328,7 +328,11 @@ def test_lif_images_by_name_with_spacing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", sorted({s for f in FORMATS if f.extra == "bio"
                                            for s in f.suffixes} | {".ims"}))  # fmt: skip
-@pytest.mark.parametrize("content", [b"", b"no such file", gzip.compress(bytes(9999)), bytes(4096)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no such file", gzip.compress(bytes(9999), mtime=0), bytes(4096)],
+    ids=["empty", "text", "gzip", "zeros"],
+)
 def test_what_is_no_such_file_is_an_error_that_names_it(
     tmp_path: Path, suffix: str, content: bytes
 ) -> None:
