@@ -86,6 +86,8 @@ def walk(where):
 def prepare(where, **more):
     shutil.rmtree(folder / "out", ignore_errors=True)
     settings = config(where, **more)
+    cost = pipeline.foresee_cost(settings)
+    told["write"], told["memory"], told["seconds"] = cost.write, cost.memory, cost.seconds or 0
     pipeline.prepare(settings)
     told["written"] = sum(f.stat().st_size for f in files(folder / "out"))
 
@@ -310,14 +312,20 @@ def main() -> None:
                 continue
             row = [name, what, f"{told['rchar']:.2f}", f"{told['read_bytes']:.2f}"]
             row += [f"{told['cpu']:.2f}", f"{told['wall']:.2f}", f"{told['peak'] / 2**20:.0f}"]
-            rows.append(row)
+            if "written" in told:
+                row += [f"{told['write'] / told['written']:.2f}"]
+                row += [f"{told['memory'] / told['peak']:.2f}"]
+                row += [f"{told['seconds'] / told['wall']:.2f}"]
+            rows.append([*row, *["-"] * (10 - len(row))])
             print("  ".join(row), flush=True)
         for what, over in (("walk", "floor"), ("peer", "cut")):
             if {what, over} <= set(results) and not results["peer"].get("none"):
                 ratio = results[what]["cpu"] / max(results[over]["cpu"], 1e-9)
                 print(f"{name}  CPU of {what} / {over}: {ratio:.2f}", flush=True)
         shutil.rmtree(folder / "out", ignore_errors=True)
-    print(table(["format", "what", "rchar", "disk", "CPU s", "wall s", "MB"], rows))
+    heads = ["format", "what", "rchar", "disk", "CPU s", "wall s", "MB"]
+    print("the last three columns are what was told beforehand over what was measured")
+    print(table([*heads, "disk", "memory", "time"], rows))
 
 
 if __name__ == "__main__":

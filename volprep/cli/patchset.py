@@ -74,7 +74,9 @@ def prepare(
     how: Any = {"trust": trust, "reporter": stage}
     begin = time.monotonic()
     if dry_run:
-        _show_foreseen(pipeline.foresee(settings, **how), as_json=as_json)
+        seen = pipeline.foresee(settings, **how)
+        cost = None if seen.complete else pipeline.foresee_cost(settings)
+        _show_foreseen(seen, cost, as_json=as_json)
         return
     store = pipeline.prepare(
         settings, overwrite=overwrite, repair=repair, strict=strict, tell=say, **how
@@ -123,17 +125,23 @@ def _short(path: Path) -> str:
     return shlex.quote(str(path) if near.startswith("..") else near)
 
 
-def _show_foreseen(seen: Any, *, as_json: bool) -> None:
+def _show_foreseen(seen: Any, cost: Any, *, as_json: bool) -> None:
     """What a run would keep and make."""
     if as_json:
         changes = [
             {"stage": c.stage, "kept": c.kept, "to_do": c.redone, "why": c.why}
             for c in seen.changes
         ]
-        print_json({"complete": seen.complete, "changes": changes, "unknown_after": seen.open})
+        costs = None if cost is None else cost.to_dict()
+        print_json({
+            "complete": seen.complete, "changes": changes, "unknown_after": seen.open,
+            "cost": costs,
+        })  # fmt: skip
         return
     rows = [[c.stage, c.kept, c.redone, ", ".join(c.why) if c.redone else ""] for c in seen.changes]
     print_table("what prepare would do", ["stage", "kept", "to do", "why"], rows)
+    for line in () if cost is None else cost.lines():
+        say(line)
     if seen.open is not None:
         say(f"what follows is known once this is done: {seen.open}")
     elif seen.complete:

@@ -680,6 +680,17 @@ class ComputeConfig(Section):
     workers: PositiveInt | None = Field(
         None, description="Threads or processes; all processors if not given.", examples=[8]
     )
+    memory: Memory | None = Field(
+        None,
+        description="Most memory that a run may use; if not given, what the machine or the "
+        "control group of the process allows.",
+        examples=["16GiB"],
+    )
+    disk: Memory | None = Field(
+        None,
+        description="Most disk space that a set may take; if not given, what is free.",
+        examples=["500GiB"],
+    )
     executor: Literal["serial", "threads", "processes", "dask"] = Field(
         "threads",
         description="Where units of work run: here, or on a Dask cluster of machines that see the "

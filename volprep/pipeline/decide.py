@@ -55,6 +55,7 @@ __all__ = [
     "Known",
     "decide",
     "drawing",
+    "foreseen",
     "foreseen_parts",
     "measure_plan",
     "plan_blocks",
@@ -157,24 +158,28 @@ def decide(config: Config, cases: Cases, known: Known) -> Decision:
     return Decision(plan, splits, classes, layouts, measured)
 
 
-def foreseen_parts(config: Config, cases: Cases) -> dict[str, Box | None]:
-    """What intensities will be measured on, by case, as far as headers tell; empty if they do not.
+def foreseen(config: Config, cases: Cases) -> tuple[Cases, Decision] | None:
+    """What will be decided, and for which cases, as far as headers tell; None if they do not.
 
-    Nothing is decided by it: whoever reads the voxels for another reason can measure these
-    parts on the way, and what turns out otherwise is measured by itself.
+    Nothing is decided by it, and no voxel is read for it: classes are taken for two, no image
+    for a copy of another, and nothing is cropped.
     """
     with contextlib.suppress(VolprepError):
         values = frozenset({0, 1}) if cases.label_kind == "classes" else None
         chosen = chosen_cases(config, cases, {})
         known = survey(config, chosen, silent, values, {})
-        known = dataclasses.replace(known, look=lambda _part: (0.0, 0.5, 1.0))
-        parts = decide(config, chosen, known).measured
-        once = Counter(part.case for part in parts)
-        found = {part.case: part.box for part in parts if once[part.case] == 1}
-        if config.preprocess.scope == "case":
-            found |= {case.name: None for case in chosen if case.name not in once}
-        return found
-    return {}
+        known = dataclasses.replace(known, look=lambda _part: (0.0, 0.5, 1.0), room=None)
+        return chosen, decide(config, chosen, known)
+    return None
+
+
+def foreseen_parts(config: Config, cases: Cases, decision: Decision) -> dict[str, Box | None]:
+    """What intensities will be measured on, by case; those of several parts are left out."""
+    once = Counter(part.case for part in decision.measured)
+    found = {part.case: part.box for part in decision.measured if once[part.case] == 1}
+    if config.preprocess.scope == "case":
+        found |= {case.name: None for case in cases if case.name not in once}
+    return found
 
 
 def plan_of(config: Config, reporter: Reporter = silent) -> Plan:

@@ -32,8 +32,16 @@ from volprep.ledger import (
 )
 from volprep.pipeline.augmentation import check_augment
 from volprep.pipeline.check import check, values_of
+from volprep.pipeline.cost import Cost, cost_of
 from volprep.pipeline.costs import Timed, keep_costs
-from volprep.pipeline.decide import Decision, Known, decide, foreseen_parts, survey
+from volprep.pipeline.decide import (
+    Decision,
+    Known,
+    decide,
+    foreseen,
+    foreseen_parts,
+    survey,
+)
 from volprep.pipeline.describe import Intensities, describe, manifest, training_config
 from volprep.pipeline.identity import Hashing, Inputs, Trust, paths_of, read_inputs, size_of
 from volprep.pipeline.inputs import chosen_cases, engine_of, list_cases, load_target, voxel_count
@@ -64,7 +72,15 @@ from volprep.splits import SplitPart, audit_splits
 from volprep.store import PatchStore
 from volprep.targets import Skeleton
 
-__all__ = ["Foreseen", "PreparedSet", "foresee", "make_units", "next_units", "prepare"]
+__all__ = [
+    "Foreseen",
+    "PreparedSet",
+    "foresee",
+    "foresee_cost",
+    "make_units",
+    "next_units",
+    "prepare",
+]
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +203,7 @@ def prepare(
         run = Run(config, told, reporter, folder=ledger.folder, ledger=ledger, engine=engine)
         try:
             with engine:
-                head = _build(run, inputs, trust)
+                head = _build(run, inputs, trust, tell=tell)
         finally:
             PreparedRef.close_all()
             for change in run.changes.values():
@@ -310,6 +326,12 @@ def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silen
     return Foreseen(tuple(run.changes.values()), finished, complete, stopped, inputs, ready)
 
 
+def foresee_cost(config: Config) -> Cost | None:
+    """What `prepare` would read, write and need; None where headers do not tell."""
+    known = foreseen(config, list_cases(config))
+    return None if known is None else cost_of(config, *known, there=_partial(config.output.dir))
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """What the one walk over all voxels has shown.
@@ -342,6 +364,7 @@ def _build(
     inputs: Inputs | None,
     trust: Trust,
     note: Callable[[PreparedSet], object] = lambda _: None,
+    tell: Callable[[str], object] = log.info,
 ) -> dict[str, Any]:
     """Everything of the set but its name; what else stands in its manifest.
 
@@ -351,7 +374,14 @@ def _build(
     listed = list_cases(config)
     seen: _Seen | None = None
     if inputs is None and _is_new(run, listed):
-        inputs, seen = _walk(run, listed)
+        known = foreseen(config, listed)
+        if known is not None:
+            cost = cost_of(config, *known, there=run.folder)
+            if cost.long:
+                for line in cost.lines():
+                    tell(line)
+            cost.refuse(config.output.dir)
+        inputs, seen = _walk(run, listed, known)
     elif inputs is None:
         inputs = _inputs(run, listed, trust)
     cases, hashes, values = _checked(run, listed, inputs, seen)
@@ -427,11 +457,11 @@ def _asked(config: Config, listed: Cases) -> str:
     return key_of("asked", 1, asked, _placeless(told))
 
 
-def _walk(run: Run, listed: Cases) -> tuple[Inputs, _Seen]:
+def _walk(run: Run, listed: Cases, known: tuple[Cases, Decision] | None) -> tuple[Inputs, _Seen]:
     """Check the cases, measure what will train and identify all files, in one walk over them."""
     config = run.config
     hashing = Hashing(paths_of(listed))
-    parts = foreseen_parts(config, listed)
+    parts = {} if known is None else foreseen_parts(config, *known)
     along = Along(parts, crop=config.preprocess.crop_nonzero, pace=hashing.pace)
     with run.reporter("check", voxel_count(listed), "voxels") as advance:
         report = check(config, listed, by_itself=False, progress=advance, along=along)

@@ -35,13 +35,14 @@ from volprep.sources.names import (
     slice_files,
     stem_of,
 )
-from volprep.sources.passes import gather, walk
+from volprep.sources.passes import HELD_BYTES, gather, walk
 from volprep.sources.placement import Difference, Placement, difference
 from volprep.sources.sniff import check_place, content_error, stored_kind
 from volprep.sources.wrapped import WrappedVolume
 
 __all__ = [
     "FORMATS",
+    "HELD_BYTES",
     "SLAB_BYTES",
     "SUFFIXES",
     "Array",

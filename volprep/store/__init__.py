@@ -20,6 +20,7 @@ from volprep.store.shards import (
     PATCHES_PER_SHARD,
     ArraySpec,
     PatchWriter,
+    encoded_size,
 )
 from volprep.store.verify import Fault, verify_set
 from volprep.store.volumes import (
@@ -43,6 +44,7 @@ __all__ = [
     "PatchWriter",
     "StoredCase",
     "StoredVolume",
+    "encoded_size",
     "fitted_chunks",
     "load_json",
     "narrowest",

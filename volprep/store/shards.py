@@ -33,6 +33,7 @@ __all__ = [
     "ArraySpec",
     "Encoded",
     "PatchWriter",
+    "encoded_size",
     "file_header",
     "shard_header",
     "shard_path",
@@ -319,6 +320,11 @@ def _encoded(patch: npt.NDArray[Any], spec: ArraySpec) -> Encoded:
     if spec.compression != "none":
         data = blosc_encode(raw, cname=spec.compression, level=_level(spec), shuffle="shuffle")
     return Encoded(data, crc32c(data))
+
+
+def encoded_size(array: npt.NDArray[Any], compression: str) -> int:
+    """Bytes of an array as a patch of a set."""
+    return len(_encoded(array, ArraySpec("", array.shape, array.dtype, compression)).data)
 
 
 def _level(spec: ArraySpec) -> int:

@@ -1,0 +1,356 @@
+"""What a run will take, told before it starts: bytes to read and write, memory and time."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from volprep.autoconfig import stored_size
+from volprep.cases import Case, Cases
+from volprep.compute import default_workers, memory_limit
+from volprep.config import Config
+from volprep.cutting import grid_sites
+from volprep.errors import PlanError
+from volprep.files import files_below
+from volprep.geometry import Box, VolumeLike, three
+from volprep.pipeline.decide import Decision
+from volprep.pipeline.identity import paths_of, size_of
+from volprep.pipeline.targets import stored_targets, targets_of
+from volprep.preprocess import CaseLayout
+from volprep.sources import HELD_BYTES, Volume
+from volprep.store import encoded_size
+
+__all__ = ["Cost", "cost_of"]
+
+#: Places of all cases together at which is tried how far voxels can be compressed.
+_PLACES = 12
+_CASES = 4
+#: The largest block of a place, and the largest chunk that is decoded for one.
+_BLOCK = (16, 256, 256)
+_CHUNK_BYTES = 16 * 2**20
+#: Private memory of the process itself, with all that is imported on the way.
+_BASE = 130 * 2**20
+#: What a walk holds for each thread, and blocks that were decoded in part.
+_WALK, _CACHE = 40 * 2**20, 256 * 2**20
+#: Patches that are being made at once, for each of which there are some copies.
+_MAKING = 12
+#: Beyond this a run is long enough to be told beforehand.
+_LONG = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a run takes; bytes and seconds.
+
+    Attributes
+    ----------
+    inputs : int
+        Of all files of the cases.
+    read : int
+        What is asked of the files: once for check, fingerprint and hashes, and then what the
+        patches or the resampled volumes need. Of compressed files this is a bound.
+    write : int
+        The finished set.
+    needed : int
+        Of the disk beside what is there already.
+    free : int
+        Of the disk, or what `compute.disk` leaves of it.
+    memory : int
+        The peak, of private memory.
+    memory_limit : int or None
+        The machine's, its control group's, or `compute.memory`.
+    seconds : float or None
+        By the rates of the places that were tried; None where there were none.
+    places : int
+        How many were tried.
+    """
+
+    inputs: int
+    read: int
+    write: int
+    needed: int
+    free: int
+    memory: int
+    memory_limit: int | None
+    seconds: float | None
+    places: int
+
+    @property
+    def long(self) -> bool:
+        """Whether somebody will wait for it."""
+        return self.inputs + self.write > _LONG
+
+    def lines(self) -> Iterator[str]:
+        """In words."""
+        yield (
+            f"reads about {_size(self.read)} of {_size(self.inputs)} of input, writes about "
+            f"{_size(self.write)}"
+        )
+        yield f"disk: {_size(self.needed)} needed, {_size(self.free)} free"
+        limit = "no limit known" if self.memory_limit is None else _size(self.memory_limit)
+        yield f"memory: about {_size(self.memory)} at most, limit {limit}"
+        if self.seconds is None:
+            yield "time: unknown, nothing could be tried cheaply"
+        else:
+            tried = f"{self.places} places that were tried"
+            yield f"time: about {_time(self.seconds)}, by the rates of {tried}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "inputs": self.inputs, "read": self.read, "write": self.write,
+            "disk": {"needed": self.needed, "free": self.free},
+            "memory": {"peak": self.memory, "limit": self.memory_limit},
+            "seconds": self.seconds, "places": self.places,
+        }  # fmt: skip
+
+    def refuse(self, out: Path) -> None:
+        """End a run that cannot fit before it starts.
+
+        Raises
+        ------
+        PlanError
+            Which says what is needed, what there is, and what helps.
+        """
+        # A tenth more or less is what an estimate is worth: what may fit is let go on.
+        if self.needed * 0.9 > self.free:
+            raise PlanError(
+                f"{out}: needs about {_size(self.needed)} of disk, {_size(self.free)} are free; "
+                "choose another output.dir, free some space, or set patching.patches_per_case to "
+                "fewer"
+            )
+        if self.memory_limit is not None and self.memory > 1.5 * self.memory_limit:
+            raise PlanError(
+                f"needs about {_size(self.memory)} of memory, the limit is "
+                f"{_size(self.memory_limit)}; set compute.workers to fewer or plan.patch_size "
+                "smaller"
+            )
+
+
+def cost_of(config: Config, cases: Cases, decision: Decision, *, there: Path | None = None) -> Cost:
+    """What it takes to make a set, by headers and by a few places that are read.
+
+    Parameters
+    ----------
+    config : Config
+    cases : Cases
+    decision : Decision
+    there : Path or None
+        A folder of which what it holds is kept.
+    """
+    sample = _Sample()
+    layouts = [(case, decision.layouts[case.name]) for case in cases]
+    for case, layout in layouts[:: max(1, len(layouts) // _CASES)][:_CASES]:
+        sample.look(case, layout, config.output.compression)
+    voxels = {kind: _voxels(cases, decision, kind) for kind in ("image", "label", "mask")}
+    patches, patch_bytes, count = _patches(config, cases, decision, sample)
+    volumes = _volumes(cases, decision, sample)
+    inputs = sum(size_of(path) for path in paths_of(cases))
+    drawn = decision.plan.store == "volumes"
+    write = volumes if drawn else patches + volumes
+    changed = any(not layout.unchanged for _, layout in layouts)
+    read = inputs * 2 + (volumes if changed else 0)
+    out = config.output.dir.absolute()
+    kept = 0
+    if there is not None and there.exists():
+        kept = sum(path.stat().st_size for path in files_below(there))
+    workers = config.compute.workers or default_workers()
+    return Cost(
+        inputs=inputs,
+        read=read,
+        write=write,
+        needed=max(0, write - kept),
+        free=_free(out, config.compute.disk),
+        memory=_memory(cases, decision, patch_bytes, count, workers),
+        memory_limit=min(filter(None, (memory_limit(), config.compute.memory)), default=None),
+        seconds=sample.seconds(inputs, sum(voxels.values()), write, workers),
+        places=sample.places,
+    )
+
+
+@dataclass(slots=True)
+class _Sample:
+    """A few blocks of some cases, read and encoded as a run does it."""
+
+    raw: dict[str, int] = field(default_factory=dict)
+    encoded: dict[str, int] = field(default_factory=dict)
+    places: int = 0
+    read_seconds: float = 0.0
+    made_seconds: float = 0.0
+
+    def look(self, case: Case, layout: CaseLayout, compression: str) -> None:
+        """Try some places of a case; those that are dear to read are left out."""
+        for kind, volume in _opened(case):
+            if _is_dear(volume):
+                continue
+            whole = layout.open(volume, labels=kind != "image")
+            for box in _places(whole, _PLACES // _CASES):
+                start = time.perf_counter()
+                block = np.ascontiguousarray(whole.read(box))
+                middle = time.perf_counter()
+                size = encoded_size(block, compression)
+                self.read_seconds += middle - start
+                self.made_seconds += time.perf_counter() - middle
+                self.raw[kind] = self.raw.get(kind, 0) + block.nbytes
+                self.encoded[kind] = self.encoded.get(kind, 0) + size
+                self.places += 1
+
+    def ratio(self, kind: str) -> float:
+        """Bytes written for each byte of an array; 1 where nothing is known."""
+        return self.encoded[kind] / self.raw[kind] if self.raw.get(kind) else 1.0
+
+    def seconds(self, inputs: int, voxel_bytes: int, write: int, workers: int) -> float | None:
+        """What the run takes by the rates of the places: two passes over the voxels, one of
+        which measures, the hash of the files, and what is written."""
+        tried = sum(self.raw.values())
+        if not tried:
+            return None
+        piece = bytes(2**22)
+        start = time.perf_counter()
+        hashlib.sha256(piece)
+        hashing = (time.perf_counter() - start) / len(piece)
+        reading, making = self.read_seconds / tried, self.made_seconds / tried
+        total = voxel_bytes * (2 * reading + _MEASURING) + inputs * hashing
+        total += write * making / max(0.05, sum(self.encoded.values()) / tried)
+        return total / workers
+
+
+#: Seconds that checks and fingerprint take for each byte of the voxels: 3 ns were measured.
+_MEASURING = 3e-9
+
+
+def _opened(case: Case) -> Iterator[tuple[str, Volume]]:
+    opened = (("image", case.open_image), ("label", case.open_label), ("mask", case.open_mask))
+    for kind, opener in opened:
+        volume = opener()
+        if volume is not None:
+            yield kind, volume
+
+
+def _is_dear(volume: Volume) -> bool:
+    """Whether a small block costs much more than itself."""
+    if volume.mapped:
+        return False
+    size = math.prod(volume.chunks) * volume.shape[0] * volume.dtype.itemsize
+    return size > _CHUNK_BYTES or (volume.sequential and volume.nbytes > _CHUNK_BYTES)
+
+
+def _places(volume: VolumeLike, count: int) -> Iterator[Box]:
+    """Blocks that are spread over a volume, each inside one chunk along z where it can be."""
+    shape = volume.shape[1:]
+    chunks = volume.chunks if isinstance(volume, Volume) else shape
+    size = three(
+        [min(n, c, b) for n, c, b in zip(shape, (chunks[0], *shape[1:]), _BLOCK, strict=True)]
+    )
+    for number in range(count):
+        share = (number + 0.5) / count
+        start = [int(share * (n - s)) for n, s in zip(shape, size, strict=True)]
+        start[0] = min(start[0] // size[0] * size[0], shape[0] - size[0])
+        yield Box.at(start, size)
+
+
+def _voxels(cases: Cases, decision: Decision, kind: str) -> int:
+    """Bytes of all images, labels or masks once decoded."""
+    total = 0
+    for case in cases:
+        volume = {"image": case.open_image, "label": case.open_label, "mask": case.open_mask}[
+            kind
+        ]()
+        total += 0 if volume is None else volume.nbytes
+    return total
+
+
+def _patches(
+    config: Config, cases: Cases, decision: Decision, sample: _Sample
+) -> tuple[int, int, int]:
+    """Bytes of all patches on the disk, those of one in memory, and how many there are."""
+    plan, splits = decision.plan, decision.splits
+    shapes = {name: three(layout.shape[1:]) for name, layout in decision.layouts.items()}
+    numbers = {name: number for number, name in enumerate(shapes)}
+
+    def blocks(parts: Sequence[Any]) -> list[tuple[int, Box]]:
+        return [(numbers[p.case], p.box or Box.whole(shapes[p.case])) for p in parts]
+
+    train = blocks(splits.train)
+    regions = [box.shape for _, box in train]
+    stored = stored_size(plan.patch_size, plan.aug_patch_size, regions)
+    held_out = len(grid_sites(blocks(splits.val), plan.patch_size, config.patching.overlap))
+    each = _voxel_bytes(cases)
+    on_disk = sum(size * sample.ratio(kind) for kind, size in each.items())
+    count = plan.n_patches or 0
+    written = on_disk * (count * math.prod(stored) + held_out * math.prod(plan.patch_size))
+    for target in stored_targets(config, targets_of(config, cases, plan)):
+        for size, many in ((stored, count), (plan.patch_size, held_out)):
+            arrays = target.arrays(size)
+            written += many * sum(math.prod(a.shape(size)) * a.dtype.itemsize for a in arrays)
+    return int(written), sum(each.values()) * math.prod(stored), count + held_out
+
+
+def _voxel_bytes(cases: Cases) -> dict[str, int]:
+    """Bytes of a voxel of each array of a patch."""
+    found: dict[str, list[npt.DTypeLike]] = {}
+    channels = 1
+    for case in cases:
+        for kind, volume in _opened(case):
+            found.setdefault(kind, []).append(volume.dtype)
+            channels = volume.shape[0] if kind == "image" else channels
+    sizes = {
+        kind: np.dtype(np.result_type(*set(dtypes))).itemsize for kind, dtypes in found.items()
+    }
+    return {kind: size * (channels if kind == "image" else 1) for kind, size in sizes.items()}
+
+
+def _volumes(cases: Cases, decision: Decision, sample: _Sample) -> int:
+    """Bytes of the volumes that are kept in the set."""
+    total = 0.0
+    for case in cases:
+        layout = decision.layouts[case.name]
+        if layout.unchanged and decision.plan.store != "volumes":
+            continue
+        for kind, volume in _opened(case):
+            channels = layout.shape[0] if kind == "image" else 1
+            size = channels * math.prod(layout.shape[1:]) * volume.dtype.itemsize
+            total += size * sample.ratio(kind)
+    return int(total)
+
+
+def _memory(cases: Cases, decision: Decision, patch_bytes: int, count: int, workers: int) -> int:
+    """The peak of what is held at once."""
+    volumes = [volume for case in cases for _, volume in _opened(case)]
+    chunked = [volume for volume in volumes if not volume.mapped]
+    decoded = sum(volume.nbytes for volume in chunked)
+    chunk = max((math.prod(v.chunks) * v.shape[0] * v.dtype.itemsize for v in chunked), default=0)
+    making = (_MAKING + workers) * 2 * patch_bytes
+    swept = min(HELD_BYTES, count * patch_bytes) if chunked else 0
+    walking = workers * (_WALK + min(chunk, _CHUNK_BYTES)) + min(_CACHE, decoded)
+    return _BASE + max(walking, swept + making)
+
+
+def _free(out: Path, limit: int | None) -> int:
+    while not out.exists():
+        out = out.parent
+    free = shutil.disk_usage(out).free
+    return free if limit is None else min(free, limit)
+
+
+def _size(count: int) -> str:
+    """``1.5 GiB``."""
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 2**10:.0f} KiB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
