@@ -86,7 +86,7 @@ def walk(where):
 def prepare(where, **more):
     shutil.rmtree(folder / "out", ignore_errors=True)
     settings = config(where, **more)
-    cost = pipeline.foresee_cost(settings)
+    cost = pipeline.foresee_needs(settings)
     told["write"], told["memory"], told["seconds"] = cost.write, cost.memory, cost.seconds or 0
     pipeline.prepare(settings)
     told["written"] = sum(f.stat().st_size for f in files(folder / "out"))

@@ -427,7 +427,7 @@ def test_patch_beyond_memory_is_a_plan_error(folder: Path) -> None:
     plan = "plan: {patch_size: [32768, 32768, 32768], batch_size: 2, memory: 1000000TiB}\n"
     with pytest.raises(PlanError):
         pipeline.prepare(configure(folder, plan))
-    assert [p.name for p in (folder / "patches.partial").iterdir()] == ["ledger.jsonl"]
+    assert not (folder / "patches.partial").exists()  # it is known before anything is made
 
 
 def test_skeleton_offsets_lead_to_the_instances_own_points(folder: Path) -> None:

@@ -75,8 +75,8 @@ def prepare(
     begin = time.monotonic()
     if dry_run:
         seen = pipeline.foresee(settings, **how)
-        cost = None if seen.complete else pipeline.foresee_cost(settings)
-        _show_foreseen(seen, cost, as_json=as_json)
+        needs = None if seen.complete else pipeline.foresee_needs(settings)
+        _show_foreseen(seen, needs, as_json=as_json)
         return
     store = pipeline.prepare(
         settings, overwrite=overwrite, repair=repair, strict=strict, tell=say, **how
@@ -125,22 +125,22 @@ def _short(path: Path) -> str:
     return shlex.quote(str(path) if near.startswith("..") else near)
 
 
-def _show_foreseen(seen: Any, cost: Any, *, as_json: bool) -> None:
+def _show_foreseen(seen: Any, needs: Any, *, as_json: bool) -> None:
     """What a run would keep and make."""
     if as_json:
         changes = [
             {"stage": c.stage, "kept": c.kept, "to_do": c.redone, "why": c.why}
             for c in seen.changes
         ]
-        costs = None if cost is None else cost.to_dict()
+        needed = None if needs is None else needs.to_dict()
         print_json({
             "complete": seen.complete, "changes": changes, "unknown_after": seen.open,
-            "cost": costs,
+            "needs": needed,
         })  # fmt: skip
         return
     rows = [[c.stage, c.kept, c.redone, ", ".join(c.why) if c.redone else ""] for c in seen.changes]
     print_table("what prepare would do", ["stage", "kept", "to do", "why"], rows)
-    for line in () if cost is None else cost.lines():
+    for line in () if needs is None else needs.lines():
         say(line)
     if seen.open is not None:
         say(f"what follows is known once this is done: {seen.open}")

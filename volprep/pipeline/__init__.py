@@ -19,7 +19,7 @@ from volprep.pipeline.inputs import (
 from volprep.pipeline.installation import environment
 from volprep.pipeline.meanings import about, explain, parameters_of
 from volprep.pipeline.measure import fingerprint
-from volprep.pipeline.prepare import foresee, foresee_cost, make_units, next_units, prepare
+from volprep.pipeline.prepare import foresee, foresee_needs, make_units, next_units, prepare
 from volprep.pipeline.repair import repair
 from volprep.pipeline.report import REPORT, report_of_config, report_of_set
 from volprep.pipeline.start import start
@@ -39,7 +39,7 @@ __all__ = [
     "export_all",
     "fingerprint",
     "foresee",
-    "foresee_cost",
+    "foresee_needs",
     "is_config",
     "is_export",
     "list_cases",

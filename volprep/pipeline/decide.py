@@ -168,7 +168,11 @@ def foreseen(config: Config, cases: Cases) -> tuple[Cases, Decision] | None:
         values = frozenset({0, 1}) if cases.label_kind == "classes" else None
         chosen = chosen_cases(config, cases, {})
         known = survey(config, chosen, silent, values, {})
-        known = dataclasses.replace(known, look=lambda _part: (0.0, 0.5, 1.0), room=None)
+        crops = {head.name: Box.whole(head.shape) for head in known.heads.cases}
+        known = dataclasses.replace(
+            known, look=lambda _part: (0.0, 0.5, 1.0), room=None,
+            crops=crops if config.preprocess.crop_nonzero else {},
+        )  # fmt: skip
         return chosen, decide(config, chosen, known)
     return None
 

@@ -32,7 +32,6 @@ from volprep.ledger import (
 )
 from volprep.pipeline.augmentation import check_augment
 from volprep.pipeline.check import check, values_of
-from volprep.pipeline.cost import Cost, cost_of
 from volprep.pipeline.costs import Timed, keep_costs
 from volprep.pipeline.decide import (
     Decision,
@@ -52,6 +51,7 @@ from volprep.pipeline.measure import (
     normalisations,
     percentiles_of,
 )
+from volprep.pipeline.needs import Needs, needs_of
 from volprep.pipeline.patches import make_patches
 from volprep.pipeline.report import Gathered, add_report
 from volprep.pipeline.reporting import Reporter, silent
@@ -76,7 +76,7 @@ __all__ = [
     "Foreseen",
     "PreparedSet",
     "foresee",
-    "foresee_cost",
+    "foresee_needs",
     "make_units",
     "next_units",
     "prepare",
@@ -326,10 +326,10 @@ def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silen
     return Foreseen(tuple(run.changes.values()), finished, complete, stopped, inputs, ready)
 
 
-def foresee_cost(config: Config) -> Cost | None:
+def foresee_needs(config: Config) -> Needs | None:
     """What `prepare` would read, write and need; None where headers do not tell."""
     known = foreseen(config, list_cases(config))
-    return None if known is None else cost_of(config, *known, there=_partial(config.output.dir))
+    return None if known is None else needs_of(config, *known, there=_partial(config.output.dir))
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,14 +374,14 @@ def _build(
     listed = list_cases(config)
     seen: _Seen | None = None
     if inputs is None and _is_new(run, listed):
-        known = foreseen(config, listed)
-        if known is not None:
-            cost = cost_of(config, *known, there=run.folder)
-            if cost.long:
-                for line in cost.lines():
+        guess = foreseen(config, listed)
+        if guess is not None:
+            needs = needs_of(config, *guess, there=run.folder)
+            if needs.long:
+                for line in needs.lines():
                     tell(line)
-            cost.refuse(config.output.dir)
-        inputs, seen = _walk(run, listed, known)
+            needs.refuse(config.output.dir)
+        inputs, seen = _walk(run, listed, guess)
     elif inputs is None:
         inputs = _inputs(run, listed, trust)
     cases, hashes, values = _checked(run, listed, inputs, seen)

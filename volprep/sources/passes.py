@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Box, VolumeLike
+from volprep.geometry import Box, Shape3, VolumeLike
 from volprep.sources.base import SLAB_BYTES, Array, Volume, forget_block
 from volprep.sources.chunked import LARGE_BYTES
 from volprep.sources.scratch import scratch_array
@@ -180,8 +180,8 @@ def groups(
     if held is None:
         return [(0, len(boxes))]
     swept = [volume for volume in volumes if _is_swept(volume)]
-    cost = sum(v.dtype.itemsize * v.shape[0] for v in swept if v is not None)
-    depth = max((v.chunks[0] for v in swept if isinstance(v, Volume)), default=1)
+    cost = sum(v.dtype.itemsize * v.shape[0] for v in swept)
+    depth = max((v.chunks[0] for v in swept), default=1)
     cuts, open_, taken, reach = [0], deque[tuple[int, int]](), 0, 0
     for number, box in enumerate(boxes):
         start, size = box.start[0] // depth * depth, box.size * cost
@@ -199,11 +199,21 @@ def groups(
     return list(pairwise([*cuts, len(boxes)]))
 
 
-def _is_swept(volume: VolumeLike | None) -> bool:
+@runtime_checkable
+class Chunked(VolumeLike, Protocol):
+    """What is decoded in chunks: a volume of this family, or one that a patch set keeps."""
+
+    @property
+    def chunks(self) -> Shape3:
+        """(Z, Y, X)."""
+        ...
+
+
+def _is_swept(volume: VolumeLike | None) -> TypeGuard[Chunked]:
     """Whether boxes of a volume are put together from chunks that memory can hold."""
-    if not isinstance(volume, Volume) or volume.mapped or volume.sequential:
+    if not isinstance(volume, Chunked) or volume.chunks == volume.shape[1:]:
         return False
-    if volume.chunks == volume.shape[1:]:
+    if isinstance(volume, Volume) and (volume.mapped or volume.sequential):
         return False
     size = volume.shape[0] * volume.dtype.itemsize * Box.whole(volume.chunks).size
     return size <= LARGE_BYTES
@@ -260,11 +270,11 @@ class _Room:
         self._held, self._taken = held, 0
         self._of: dict[int, int] = {}
 
-    def make(self, number: int, volume: Volume, box: Box) -> Array:
+    def make(self, number: int, volume: Chunked, box: Box) -> Array:
         shape = (volume.shape[0], *box.shape)
         size = box.size * volume.shape[0] * volume.dtype.itemsize
         if self._held is not None and self._taken + size > self._held and self._taken:
-            return scratch_array(volume.name, shape, volume.dtype)
+            return scratch_array("a pass over chunks that differ", shape, volume.dtype)
         self._taken += size
         self._of[number] = self._of.get(number, 0) + size
         return np.empty(shape, volume.dtype)

@@ -405,6 +405,11 @@ class StoredVolume:
         return self.form.shape
 
     @property
+    def chunks(self) -> Shape3:
+        """(Z, Y, X): what is decoded at once."""
+        return self.form.chunks
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Of the voxels, as `read` gives them."""
         return self.form.dtype if self._table is None else self._table.dtype

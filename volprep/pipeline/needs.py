@@ -6,8 +6,9 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from volprep.config import Config
 from volprep.cutting import grid_sites
 from volprep.errors import PlanError
 from volprep.files import files_below
-from volprep.geometry import Box, VolumeLike, three
+from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.pipeline.decide import Decision
 from volprep.pipeline.identity import paths_of, size_of
 from volprep.pipeline.targets import stored_targets, targets_of
@@ -29,13 +30,17 @@ from volprep.preprocess import CaseLayout
 from volprep.sources import HELD_BYTES, Volume
 from volprep.store import encoded_size
 
-__all__ = ["Cost", "cost_of"]
+__all__ = ["Needs", "needs_of"]
 
 #: Places of all cases together at which is tried how far voxels can be compressed.
 _PLACES = 12
 _CASES = 4
 #: The largest block of a place, and the largest chunk that is decoded for one.
-_BLOCK = (16, 256, 256)
+_BLOCK: Shape3 = (16, 256, 256)
+#: The same of a volume that is resampled while it is read.
+_RESAMPLED: Shape3 = (8, 64, 64)
+#: Planes of what can only be read from its beginning.
+_FIRST = 3
 _CHUNK_BYTES = 16 * 2**20
 #: Private memory of the process itself, with all that is imported on the way.
 _BASE = 130 * 2**20
@@ -43,12 +48,14 @@ _BASE = 130 * 2**20
 _WALK, _CACHE = 40 * 2**20, 256 * 2**20
 #: Patches that are being made at once, for each of which there are some copies.
 _MAKING = 12
+#: What describes a set: above all its report, a page with pictures.
+_BESIDE = 600_000
 #: Beyond this a run is long enough to be told beforehand.
 _LONG = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class Needs:
     """What a run takes; bytes and seconds.
 
     Attributes
@@ -136,7 +143,9 @@ class Cost:
             )
 
 
-def cost_of(config: Config, cases: Cases, decision: Decision, *, there: Path | None = None) -> Cost:
+def needs_of(
+    config: Config, cases: Cases, decision: Decision, *, there: Path | None = None
+) -> Needs:
     """What it takes to make a set, by headers and by a few places that are read.
 
     Parameters
@@ -156,7 +165,7 @@ def cost_of(config: Config, cases: Cases, decision: Decision, *, there: Path | N
     volumes = _volumes(cases, decision, sample)
     inputs = sum(size_of(path) for path in paths_of(cases))
     drawn = decision.plan.store == "volumes"
-    write = volumes if drawn else patches + volumes
+    write = _BESIDE + (volumes if drawn else patches + volumes)
     changed = any(not layout.unchanged for _, layout in layouts)
     read = inputs * 2 + (volumes if changed else 0)
     out = config.output.dir.absolute()
@@ -164,7 +173,7 @@ def cost_of(config: Config, cases: Cases, decision: Decision, *, there: Path | N
     if there is not None and there.exists():
         kept = sum(path.stat().st_size for path in files_below(there))
     workers = config.compute.workers or default_workers()
-    return Cost(
+    return Needs(
         inputs=inputs,
         read=read,
         write=write,
@@ -183,26 +192,27 @@ class _Sample:
 
     raw: dict[str, int] = field(default_factory=dict)
     encoded: dict[str, int] = field(default_factory=dict)
-    places: int = 0
-    read_seconds: float = 0.0
-    made_seconds: float = 0.0
+    reading: list[float] = field(default_factory=list)
+    making: list[float] = field(default_factory=list)
+
+    @property
+    def places(self) -> int:
+        """How many were tried."""
+        return len(self.reading)
 
     def look(self, case: Case, layout: CaseLayout, compression: str) -> None:
         """Try some places of a case; those that are dear to read are left out."""
         for kind, volume in _opened(case):
-            if _is_dear(volume):
-                continue
-            whole = layout.open(volume, labels=kind != "image")
-            for box in _places(whole, _PLACES // _CASES):
+            for read in _reads(volume, layout, kind):
                 start = time.perf_counter()
-                block = np.ascontiguousarray(whole.read(box))
+                block = np.ascontiguousarray(read())
                 middle = time.perf_counter()
                 size = encoded_size(block, compression)
-                self.read_seconds += middle - start
-                self.made_seconds += time.perf_counter() - middle
+                end = time.perf_counter()
+                self.reading.append((middle - start) / block.nbytes)
+                self.making.append((end - middle) / block.nbytes)
                 self.raw[kind] = self.raw.get(kind, 0) + block.nbytes
                 self.encoded[kind] = self.encoded.get(kind, 0) + size
-                self.places += 1
 
     def ratio(self, kind: str) -> float:
         """Bytes written for each byte of an array; 1 where nothing is known."""
@@ -218,7 +228,8 @@ class _Sample:
         start = time.perf_counter()
         hashlib.sha256(piece)
         hashing = (time.perf_counter() - start) / len(piece)
-        reading, making = self.read_seconds / tried, self.made_seconds / tried
+        # The fastest place: others wait for what is compiled or loaded when it is first used.
+        reading, making = min(self.reading), min(self.making)
         total = voxel_bytes * (2 * reading + _MEASURING) + inputs * hashing
         total += write * making / max(0.05, sum(self.encoded.values()) / tried)
         return total / workers
@@ -236,23 +247,27 @@ def _opened(case: Case) -> Iterator[tuple[str, Volume]]:
             yield kind, volume
 
 
-def _is_dear(volume: Volume) -> bool:
-    """Whether a small block costs much more than itself."""
-    if volume.mapped:
-        return False
+def _reads(volume: Volume, layout: CaseLayout, kind: str) -> Iterator[Callable[[], Any]]:
+    """Reads of small blocks that cost little more than themselves; none where there are none."""
     size = math.prod(volume.chunks) * volume.shape[0] * volume.dtype.itemsize
-    return size > _CHUNK_BYTES or (volume.sequential and volume.nbytes > _CHUNK_BYTES)
+    if volume.sequential and size > _CHUNK_BYTES:
+        slabs = volume.slabs(1)
+        for _ in range(_FIRST if layout.unchanged else 0):
+            yield lambda: next(slabs)[1]
+    elif volume.mapped or size <= _CHUNK_BYTES:
+        whole = layout.open(volume, labels=kind != "image")
+        most = _BLOCK if layout.unchanged else _RESAMPLED
+        for box in _places(whole, volume.chunks[0], most):
+            yield partial(whole.read, box)
 
 
-def _places(volume: VolumeLike, count: int) -> Iterator[Box]:
+def _places(volume: VolumeLike, depth: int, most: Shape3) -> Iterator[Box]:
     """Blocks that are spread over a volume, each inside one chunk along z where it can be."""
     shape = volume.shape[1:]
-    chunks = volume.chunks if isinstance(volume, Volume) else shape
-    size = three(
-        [min(n, c, b) for n, c, b in zip(shape, (chunks[0], *shape[1:]), _BLOCK, strict=True)]
-    )
-    for number in range(count):
-        share = (number + 0.5) / count
+    size = three([min(n, b) for n, b in zip(shape, most, strict=True)])
+    size = (min(size[0], depth), size[1], size[2])
+    for number in range(_PLACES // _CASES):
+        share = (number + 0.5) / (_PLACES // _CASES)
         start = [int(share * (n - s)) for n, s in zip(shape, size, strict=True)]
         start[0] = min(start[0] // size[0] * size[0], shape[0] - size[0])
         yield Box.at(start, size)
