@@ -24,11 +24,11 @@ class Asking:
         Of the set's ``train.yaml``.
     """
 
-    def __init__(self, peer: str) -> None:
+    def __init__(self, peer: str, *, given: str = "") -> None:
         self.export, facts, self._report = (Path(given) for given in sys.argv[1:4])
         content = json.loads(facts.read_text())
         self.cases, self.training = content["cases"], content["training"]
-        self._version = version(peer) if peer else ""
+        self._version = version(peer) if peer else given
         self._asserted: list[str] = []
         self._not: list[str] = []
 

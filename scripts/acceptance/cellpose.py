@@ -1,0 +1,47 @@
+"""Cellpose loads the sections of an export by its own reader; see accept_exports.py."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = str(Path(__file__).parent)
+sys.path.remove(HERE)  # this file is called like the trainer
+sys.path.append(HERE)
+import novision  # noqa: E402, F401  before cellpose, which imports torchvision
+
+sys.path.remove(HERE)
+from cellpose import io  # noqa: E402
+
+sys.path.append(HERE)
+from asking import Asking  # noqa: E402
+
+
+def main() -> None:
+    ask = Asking("cellpose")
+    folders = [str(ask.export / side) for side in ("train", "val")]
+    found = io.load_train_test_data(*folders, image_filter="_img", mask_filter="_masks")
+    for side, (images, labels, files) in zip(("train", "val"), (found[:3], found[3:]), strict=True):
+        stacks: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+        for image, label, file in zip(images, labels, files, strict=True):
+            match = re.fullmatch(r"(.*)_z(\d+)_img\.tif", Path(file).name)
+            assert match is not None, file
+            stacks.setdefault(match[1], {})[int(match[2])] = (image, label)
+        what = "training cases" if side == "train" else "validation cases"
+        ask.same(what, sorted(stacks), ask.names(side))
+        for name, sections in stacks.items():
+            volume = np.stack([sections[z][0] for z in sorted(sections)])
+            volume = volume[None] if volume.ndim == 3 else volume.transpose(1, 0, 2, 3)
+            ask.voxels(name, volume)
+            table = ask.export / side / f"{name}.ids.csv"
+            ask.labels(name, np.stack([sections[z][1] for z in sorted(sections)]), table=table)
+    ask.not_asserted("spacing, patch and batch, which it does not take")
+    ask.not_asserted("no training step: it starts from weights that are downloaded")
+    ask.done()
+
+
+if __name__ == "__main__":
+    main()

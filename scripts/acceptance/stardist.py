@@ -1,0 +1,56 @@
+"""StarDist trains a step on an export by the script in it; see accept_exports.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+HERE = str(Path(__file__).parent)
+sys.path.remove(HERE)  # this file is called like the trainer
+sys.path.append(str(Path(sys.argv[1])))
+import stardist  # noqa: E402, F401
+import tifffile  # noqa: E402
+
+sys.path.append(HERE)
+from asking import Asking  # noqa: E402
+
+
+def main() -> None:
+    ask = Asking("stardist")
+    import train
+
+    sides = {side: train.load(side) for side in ("train", "val")}
+    rule = ask.training["normalisation"]
+    for side, (images, labels) in sides.items():
+        names = sorted(path.stem for path in (ask.export / side / "images").glob("*.tif"))
+        ask.same(
+            "training cases" if side == "train" else "validation cases", names, ask.names(side)
+        )
+        for name, image, label in zip(names, images, labels, strict=True):
+            raw = tifffile.imread(ask.export / side / "images" / f"{name}.tif")
+            ask.voxels(name, raw[None] if raw.ndim == 3 else raw.transpose(1, 0, 2, 3))
+            table = ask.export / side / f"{name}.ids.csv"
+            ask.labels(name, label, table=table, ignore=-1)
+            values = np.asarray(ask.cases[name]["image"], float)
+            clipped = np.clip(values, *np.transpose(rule["clip"])) if rule["clip"] else values
+            theirs = image[tuple(np.transpose(ask.cases[name]["points"]))]
+            ask.near("normalised voxels", theirs, (clipped - rule["offset"]) / rule["scale"], 1e-3)
+    train.FACTS["steps_per_epoch"] = 1
+    model = train.model()
+    ask.same("patch", model.config.train_patch_size, ask.training["patch_size"])
+    ask.same("batch", model.config.train_batch_size, ask.training["batch_size"])
+    # StarDist knows the spacing as ratios.
+    spacing = np.asarray(ask.training["spacing"])
+    ask.near("spacing (ratios)", model.config.anisotropy, spacing / spacing.min())
+    history = model.train(*sides["train"], validation_data=sides["val"], epochs=1)
+    ask.step(float(history.history["loss"][0]))
+    ask.done()
+
+
+if __name__ == "__main__":
+    main()
