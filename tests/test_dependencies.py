@@ -23,7 +23,8 @@ NEEDED = [Requirement(text) for text in PROJECT["dependencies"]]
 # Imported by their commands or plugins, not by a line of ours.
 TOOLS = {"pytest-xdist", "ruff", "mypy", "types-pyyaml", "scipy-stubs"}
 # The benchmarks and scripts/acceptance install the systems that they compare with themselves;
-# "asking" lies beside the latter, and "subjects", "train" and "transforms" in what is exported.
+# "asking" and "novision" lie beside the latter, and "subjects", "train" and "transforms" in what
+# is exported.
 PEERS = {
     "asking",
     "batchgeneratorsv2",
@@ -34,6 +35,7 @@ PEERS = {
     "elektronn3",
     "monai",
     "nnunetv2",
+    "novision",
     "skoots",
     "stardist",
     "subjects",

@@ -6,6 +6,7 @@ Its checkout is on the path; it is not on PyPI.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +38,9 @@ class Arguments(SimpleNamespace):
 
 
 def main() -> None:
-    ask = Asking("", given=getattr(connectomics, "__version__", ""))
+    command = ["git", "-C", str(Path(connectomics.__file__).parent), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    ask = Asking("", given=f"commit {commit or 'unknown'}")
     os.chdir(ask.export)
     config = setup_config(Arguments(config="connectomics.yaml", mode="train"))
     ask.asserted("its own config takes the YAML")

@@ -43,7 +43,9 @@ def main() -> None:
             case = ask.cases[name]
             # SKOOTS has (C, rows, columns, sections).
             volume = image.numpy().transpose(0, 3, 1, 2)
-            ask.same("axes", volume.shape, (ask.training["n_channels"], *case["shape"]))
+            count = ask.training["n_channels"]
+            ask.same("axes", volume.shape, (1 if count == 1 else 3, *case["shape"]))
+            volume = volume[:count]
             found = volume[(slice(None), *np.transpose(case["points"]))].T
             for theirs, ours in zip(found.T, np.transpose(case["image"]), strict=True):
                 order = np.argsort(ours)

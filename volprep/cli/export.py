@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from volprep.cli.app import app
-from volprep.cli.console import print_json, print_table, say, shape_text, stage
+from volprep.cli.app import Set, app
+from volprep.cli.console import local, print_json, print_table, say, shape_text, stage
 from volprep.errors import ConfigError
 
 
@@ -39,6 +39,7 @@ def export(
         bool, typer.Option("--overwrite", help="Replace what differs of an export that is there.")
     ] = False,
     workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads.")] = None,
+    changes: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write the prepared volumes, the split and the plan in the form of another trainer."""
@@ -50,11 +51,20 @@ def export(
     }  # fmt: skip
     if (to is None) != (out is None):
         raise ConfigError("export: --to and --out go together; the YAML's exports: need neither")
+    source: Any = target
+    if changes:
+        if not pipeline.is_config(target):
+            raise ConfigError("--set: changes a YAML, and what is given is a set")
+        source = pipeline.load_target(target, changes=changes)
     if to is None or out is None:
-        made = pipeline.export_all(target, **how)
+        made = pipeline.export_all(source, **how)
     else:
         instances = "border-core" if border_core else None
-        made = [pipeline.export(target, to, out, plans=plans, instances=instances, **how)]
+        made = [
+            pipeline.export(
+                source, to, local(out, "--out"), plans=plans, instances=instances, **how
+            )
+        ]
     if as_json:
         print_json([each.to_dict() for each in made])
         return

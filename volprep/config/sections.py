@@ -718,7 +718,9 @@ class ExportConfig(Section):
     """The set in the form that another trainer reads, made by `volprep export`."""
 
     to: str = Field(description="The trainer, such as nnunet or monai.", examples=["nnunet"])
-    dir: Path = Field(description="Folder of the export.", examples=["nnunet_raw"])
+    dir: LocalFolder = Field(
+        description="Folder of the export.", examples=["nnUNet_raw/Dataset001_nuclei"]
+    )
     plans: bool | None = Field(None, description="nnunet: hand over the plan, too.")
     instances: Literal["class", "border-core"] | None = Field(
         None, description="nnunet: what instances become; one class if not given."

@@ -92,26 +92,21 @@ def _present(given: ExportSet) -> dict[str, Any]:
                 "input_size": size,
                 "output_size": size,
                 "monai": {
-                    "filters": list(training["features"])[:5],
+                    "filters": list(training["features"])[: _stages(given)],
                     "num_res_units": 1,
                     "kernel_size": 3,
                     "dropout": 0.0,
                 },
-                "loss": {
-                    "losses": [
-                        {
-                            "function": "DiceLoss",
-                            "weight": 1.0,
-                            "pred_slice": f"0:{outputs}",
-                            "target_slice": "0:1",
-                        }
-                    ]
-                },
+                "loss": {"losses": [_loss(given, outputs)]},
             },
             "data": {
                 "train": side(given.of("train")),
                 **held,
                 "dataloader": {"batch_size": training["batch_size"], "patch_size": size},
+                "label_transform": {
+                    "targets": [{"name": "binary"}] if given.classes is None else [],
+                    "normalize": False,
+                },
             },
         },
         "train": {
@@ -124,6 +119,22 @@ def _present(given: ExportSet) -> dict[str, Any]:
             "system": {"num_gpus": 1, "num_workers": 2, "seed": training["seed"]},
         },
     }
+
+
+def _loss(given: ExportSet, outputs: int) -> dict[str, Any]:
+    """Soft Dice of one class, or cross-entropy of several."""
+    slices = {"weight": 1.0, "pred_slice": f"0:{outputs}", "target_slice": "0:1"}
+    if given.classes is None:
+        return {"function": "DiceLoss", **slices, "kwargs": {"sigmoid": True}}
+    return {"function": "CrossEntropyLoss", **slices}
+
+
+def _stages(given: ExportSet) -> int:
+    """Of its U-Net, which halves every axis alike: as many as the patch can be halved."""
+    stages = 1
+    while stages < 5 and all(n % 2**stages == 0 for n in given.patch_size):
+        stages += 1
+    return min(stages, len(given.training["features"]))
 
 
 def _first(given: ExportSet) -> dict[str, Any]:

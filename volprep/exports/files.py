@@ -165,6 +165,7 @@ def tiff_bytes(
     """A TIFF of the first channels in 8 bits, (Z, Y, X) or (Z, Y, X, C).
 
     `bounds` are the values that become 0 and 255, for each channel; None keeps bytes as they are.
+    Channels that the image does not have are 0.
     """
 
     def read(box: Box) -> Array:
@@ -174,7 +175,7 @@ def tiff_bytes(
             low, high = low[:channels], high[:channels]
             share = (np.clip(voxels, low, high) - low) / np.maximum(high - low, 1e-12)
             voxels = np.rint(255 * share).astype(np.uint8)
-        return voxels
+        return np.pad(voxels, [(0, channels - len(voxels)), (0, 0), (0, 0), (0, 0)])
 
     def write(to: Path) -> None:
         import tifffile

@@ -68,6 +68,8 @@ class Skoots:
             )
         if given.channels > 3:
             yield loses("SKOOTS takes three channels at most: the others are left out")
+        elif given.channels == 2:
+            yield changes("SKOOTS takes one channel or three: a third one is written, of zeros")
         for case in given.cases:
             if case.label is not None and not len(ids_of(case)):
                 yield loses(f"{case.name} holds no object, which SKOOTS refuses: it is left out")
@@ -76,7 +78,7 @@ class Skoots:
     def files(self, given: ExportSet) -> Iterator[ExportFile]:
         """Volumes, skeletons, the YAML and a README."""
         bounds = _bounds(given) if _scaled(given) else None
-        channels = min(3, given.channels)
+        channels = 1 if given.channels == 1 else 3
         for case in given.cases:
             if not len(ids_of(case)):
                 continue

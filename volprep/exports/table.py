@@ -44,8 +44,8 @@ class Target(NamedTuple):
 
 TABLE: dict[str, Target] = {
     "nnunet": Target(NnUNet, "nnunetv2", "2.8.1", "classes, ignore, spacing, split, plan"),
-    "biom3d": Target(Biom3d, "biom3d", None, "classes, split, plan"),
-    "careamics": Target(Careamics, "careamics", None, "images, split, batch"),
+    "biom3d": Target(Biom3d, "biom3d", "0.1.2", "classes, split, plan"),
+    "careamics": Target(Careamics, "careamics", "0.3.5", "images, split, batch"),
     "connectomics": Target(
         Connectomics, "pytorch_connectomics", None,
         "instances or classes, valid masks, spacing, split, patch, batch",
@@ -53,7 +53,7 @@ TABLE: dict[str, Target] = {
     "skoots": Target(Skoots, "skoots", None, "instances, skeletons, split, patch, batch"),
     "monai": Target(Monai, "monai", "1.6.1", "classes or ids, valid masks, spacing, split, plan"),
     "torchio": Target(TorchIO, "torchio", "1.2.1", "classes or ids, valid masks, spacing, split"),
-    "cellpose": Target(Cellpose, "cellpose", None, "2D sections of instances, split"),
+    "cellpose": Target(Cellpose, "cellpose", "4.2.1.1", "2D sections of instances, split"),
     "stardist": Target(StarDist, "stardist", None, "instances, valid masks, split, patch, batch"),
 }  # fmt: skip
 
