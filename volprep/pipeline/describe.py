@@ -57,12 +57,13 @@ def describe(
 
 
 def config_text(config: Config) -> str:
-    """The config as the set keeps it: it does not tell of the machine, nor where the set lies."""
+    """The config as the set keeps it: it does not tell of the machine, nor where things lie."""
     return dump_yaml(
         config.model_copy(
             update={
                 "output": config.output.model_copy(update={"dir": Path()}),
                 "compute": type(config.compute).model_validate({}),
+                "exports": [],
             }
         )
     )
