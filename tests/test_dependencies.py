@@ -40,6 +40,7 @@ PEERS = {
     "stardist",
     "subjects",
     "torchio",
+    "torchvision",
     "train",
     "transforms",
     "yacs",
