@@ -113,7 +113,7 @@ def _closing(path: Path, manifest: dict[str, Any], seconds: float) -> Iterator[s
     else:
         notes = f"; {told('note', len(found))}: volprep inspect {name}" if found else ""
         yield f"doubtful  nothing{notes}"
-    yield f"next      look:  volprep inspect {name}"
+    yield f"next      look:  {name}/report.html, in a browser"
     yield f"          train: volprep.dataloader({str(path)!r}), in Python"
 
 

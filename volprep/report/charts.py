@@ -288,15 +288,12 @@ def _marks(
         x = frame.x(value)
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{floor}"/>')
         width = 6.0 * len(text)
-        row = next((n for n, right in enumerate(taken) if x - width / 2 > right), None)
+        begins = x + 3 if x < _LEFT + 12 else x - width / 2  # not over the axis
+        row = next((n for n, right in enumerate(taken) if begins > right), None)
         if row is not None:
-            taken[row] = x + width / 2 + 2
-            y = _TOP + 9 + 11 * row
-            anchor = "start" if x < _LEFT + 12 else "middle"
-            place = x + 3 if anchor == "start" else x
-            parts.append(
-                f'<text x="{place:.1f}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
-            )
+            taken[row] = begins + width + 2
+            where = f'x="{begins:.1f}" y="{_TOP + 9 + 11 * row}"'
+            parts.append(f"<text {where}>{escape(text)}</text>")
     for value in clip or ():
         x = frame.x(value)
         parts.append(f'<line class="clip" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{floor}"/>')

@@ -210,7 +210,7 @@ def render_patches(case: PatchMap, *, side: int = 420) -> Page:
     return Page(f"Patches of {case.name}", lines, rows)
 
 
-def coverage_cells(case: PatchMap, *, side: int = 260) -> list[Cell]:
+def coverage_cells(case: PatchMap, *, side: int = 228) -> list[Cell]:
     """The pictures of `render_patches` that say where patches come from and how often."""
     slices, held = _both(case, side)
     cells = [*_where(case, slices, held), *_how_often(case, slices, held)]

@@ -339,7 +339,7 @@ def _cases(told: Overview) -> Section:
         note += f"The first {_MOST_ROWS:,} are listed. "
     columns = [
         Column("", sort=False), Column("Case"), Column("Side"),
-        Column("Voxels", number=True), Column("Spacing", number=True), Column("Type"),
+        Column("Voxels", number=True), Column("Spacing"), Column("Type"),
         Column("Grey values", number=True), Column("Objects", number=True),
         Column("Labelled", number=True), Column("Patches", number=True),
         Column("Findings", number=True),
@@ -365,9 +365,7 @@ def _row(case: CaseView, facts: CaseFacts | None, findings: int) -> Row:
     low, high = (None, None) if grey is None else (grey.percentile(0.5), grey.percentile(99.5))
     share = case.foreground if labels is None else labels.foreground
     train, val = case.patches
-    patches = " + ".join(
-        f"{n:,} {name}" for n, name in ((train, "training"), (val, "validation")) if n
-    )
+    patches = ", ".join(f"{n:,} {name}" for n, name in ((train, "train"), (val, "val")) if n)
     picture = Value("", html="")
     if case.picture is not None:
         said = ", ".join([f"slices of {case.name}", *case.lines])
@@ -513,7 +511,10 @@ def _objects(told: Overview) -> Section | None:
     columns = [Column("Percentile"), *(Column(f"{q}%", number=True) for q in found.sizes)]
     touching = sum(c.labels.touching for c in found.cases if c.labels)
     words = Words(f"{touching:,} of them touch another one." if touching else "None touch another.")
-    return Section("Objects", note, [Charts(charts), Table(columns, rows, "Sizes"), words])
+    table = Html(Table(columns, rows, "Sizes").html() + words.html())
+    if len(charts) == 1:
+        return Section("Objects", note, [Beside([Charts(charts), table])])
+    return Section("Objects", note, [Charts(charts), table])
 
 
 def _sizes_chart(sizes: npt.NDArray[np.float64]) -> Chart:
@@ -545,7 +546,7 @@ _NAMES = {
     "batch_size": "Batch", "pool": "Poolings", "aug_patch_size": "Stored patch",
     "augment": "Augmentation", "steps": "Steps an epoch", "n_positions": "Distinct places",
     "n_patches": "Training patches", "strides": "Strides", "features": "Feature maps",
-    "kernel_sizes": "Kernels",
+    "kernel_sizes": "Kernels", "store": "Kept as",
 }  # fmt: skip
 
 
@@ -796,6 +797,8 @@ def _lengths(shape: Shape3, spacing: Spacing3 | None) -> str:
     if spacing is None:
         return "voxels (z, y, x)"
     lengths = [n * s for n, s in zip(shape, spacing, strict=True)]
+    if shape[0] == 1:
+        return " × ".join(f"{v:.3g}" for v in lengths[1:]) + " µm (y, x)"
     return " × ".join(f"{v:.3g}" for v in lengths) + " µm (z, y, x)"
 
 

@@ -100,7 +100,8 @@ def _image(
     sample: SampleView, windows: Sequence[tuple[float, float]], spacing: Spacing3 | None
 ) -> Cell:
     image, label = sample.arrays["image"], sample.arrays.get("label")
-    view = View(image.shape[-3:], spacing or (1.0, 1.0, 1.0), windows, _SIDE)
+    side = _SIDE if image.shape[-3] > 1 else 2 * _SIDE  # flat ones have no side views
+    view = View(image.shape[-3:], spacing or (1.0, 1.0, 1.0), windows, side)
     offset = sample.arrays.get("offset")
     vectors = None
     if offset is not None:
@@ -143,7 +144,7 @@ def _flat(array: Array, spacing: Spacing3 | None, side: int) -> View:
 
 def draw_case(
     shape: Shape3, spacing: Spacing3 | None, image: Any, label: Any, *, at: Shape3,
-    most: Shape3 | None, side: int = 96,
+    most: Shape3 | None, side: int = 88,
 ) -> tuple[Picture, list[str]]:  # fmt: skip
     """A case in three small slices, and what is shown of it.
 
