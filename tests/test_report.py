@@ -360,6 +360,16 @@ def test_what_is_drawn_over_a_picture_can_be_hidden() -> None:
     assert drawn.base.tobytes() == plain.base.tobytes()
 
 
+def test_what_is_not_annotated_is_shaded() -> None:
+    image = np.full((1, 20, 20), 0.5, np.float32)
+    valid = np.zeros((1, 20, 20), bool)
+    valid[0, :, :10] = True
+    view = View((1, 20, 20), (1, 1, 1), [(0, 1)], side=100)
+    drawn = np.asarray(draw_sample(view, image, at=(0, 10, 10), valid=valid).flat()).astype(int)
+    assert drawn[50, 20].tolist() == [127, 127, 127]
+    assert drawn[50, 80, 2] > drawn[50, 80, 0] + 20
+
+
 def pages(real_data: Callable[[str], Path], tmp_path: Path, name: str) -> str:
     config = {
         "data": {"root": str(real_data(name))},

@@ -319,7 +319,10 @@ def _notice(finding: Finding) -> Notice:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    """With a full stop, and a capital where it does not begin with a name."""
+    first = text.split(" ", 1)[0]
+    begun = text[:1].upper() + text[1:] if first.isalpha() else text
+    return begun + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _cases(told: Overview) -> Section:
@@ -341,7 +344,7 @@ def _cases(told: Overview) -> Section:
         Column("", sort=False), Column("Case"), Column("Side"),
         Column("Voxels", number=True), Column("Spacing"), Column("Type"),
         Column("Grey values", number=True), Column("Objects", number=True),
-        Column("Labelled", number=True), Column("Patches", number=True),
+        Column("Labelled", number=True), Column("Patches"),
         Column("Findings", number=True),
     ]  # fmt: skip
     rows = [_row(case, facts.get(case.name), found[case.name]) for case in told.cases[:_MOST_ROWS]]
@@ -613,9 +616,9 @@ def _choices(told: Overview) -> Table:
             rows.append(Row([memory, "none fits", "", "", "", choice.why]))
             continue
         ratio = math.prod(other.patch_size) / math.prod(plan.patch_size)
-        words = [f"{ratio:.2g} times the voxels"] * (not 0.99 < ratio < 1.01)
+        words = [f"{number_text(ratio)} times the voxels"] * (not 0.99 < ratio < 1.01)
         batch = other.batch_size / plan.batch_size
-        words += [f"{batch:.2g} times the batch"] * (other.batch_size != plan.batch_size)
+        words += [f"{number_text(batch)} times the batch"] * (other.batch_size != plan.batch_size)
         same = "the same: the data and not the memory decides"
         told_of = "this plan" if choice is here else ", ".join(words) or same
         rows.append(

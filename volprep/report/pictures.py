@@ -38,6 +38,8 @@ _GAP = 2
 _LONGEST = 3.0
 # Opacity of outlines and of vectors: what is below them must stay visible.
 _RIM, _LINE = 225, 150
+#: What is not annotated lies under it.
+_SHADE = (30, 60, 150, 110)
 #: Pixels of a voxel from which on outlines are two of them wide.
 _THICK = 2.5
 # Colours of channels, added: one is grey, three are red, green and blue, others told apart.
@@ -266,6 +268,7 @@ def draw_sample(
     points: Mapping[int, npt.ArrayLike] | None = None,
     vectors: npt.NDArray[np.float32] | None = None,
     windows: Sequence[Window] | None = None,
+    valid: Array | None = None,
 ) -> Picture:
     """Draw the slices through one voxel: (Y, X), to its right (Y, Z), below it (Z, X).
 
@@ -285,6 +288,8 @@ def draw_sample(
         (Y, X) slice, from voxels of `label`.
     windows : sequence of (low, high), optional
         In place of the view's.
+    valid : array of bool, shape (Z, Y, X), optional
+        What is not is shaded.
 
     Returns
     -------
@@ -298,8 +303,12 @@ def draw_sample(
     for panel in view.panels(at):
         base.paste(Image.fromarray(_grey(panel, image, windows)), panel.corner)
         drawn = Image.new("RGBA", panel.size, (0, 0, 0, 0))
+        if valid is not None:
+            shade = np.zeros((*panel.size[::-1], 4), np.uint8)
+            shade[panel.nearest(panel.voxels(_plane_of(valid))) == 0] = _SHADE
+            drawn = Image.fromarray(shade)
         if label is not None:
-            drawn = Image.fromarray(outlines(panel, label))
+            drawn = Image.alpha_composite(drawn, Image.fromarray(outlines(panel, label)))
         pen = ImageDraw.Draw(drawn)
         if vectors is not None and label is not None and panel.cut == 0:
             _draw_vectors(panel, pen, label, vectors)

@@ -20,7 +20,7 @@ __all__ = ["SampleView", "draw_case", "draw_samples", "sample_strip"]
 Array = npt.NDArray[Any]
 
 #: What is drawn on the image, and not as a picture of its own.
-_DRAWN = ("image", "label")
+_DRAWN = ("image", "label", "mask")
 _SIDE, _TARGET_SIDE, _SMALL = 140, 130, 128
 
 
@@ -107,10 +107,12 @@ def _image(
     if offset is not None:
         axes = [np.arange(n, dtype=np.float32) for n in offset.shape[1:]]
         vectors = offset + np.stack(np.meshgrid(*axes, indexing="ij"))
-    picture = draw_sample(view, image, at=sample.at, label=label, vectors=vectors)
+    mask = sample.arrays.get("mask")
+    picture = draw_sample(view, image, at=sample.at, label=label, vectors=vectors, valid=mask)
     shown = ", ".join(f"{number_text(a)} to {number_text(b)}" for a, b in windows)
     lines = [*sample.lines, view.says(sample.at), f"drawn from {shown}"]
     lines += ["lines: to where voxels point"] * (vectors is not None)
+    lines += ["blue: not annotated"] * (mask is not None and not mask.all())
     lines.append(f"image SHA-256 {sample.digest[:12]}")
     return Cell(picture, sample.name, [line for line in lines if line])
 
