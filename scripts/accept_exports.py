@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,18 +233,20 @@ def environment(target: str, folder: Path) -> Path:
     return python
 
 
-def accept(target: str, work: Path, envs: Path, checkouts: dict[str, Path]) -> dict[str, Any]:
+def accept(
+    target: str, work: Path, sets: Sequence[str], checkouts: dict[str, Path]
+) -> dict[str, Any]:
     """What the trainer did with each of the sets."""
     if target in SOURCES and target not in checkouts:
         where = f"not on PyPI; give --checkout {target}=FOLDER of {SOURCES[target]}"
         return {"target": target, "not tried": where}
     path = {"PYTHONPATH": str(checkouts[target])} if target in checkouts else {}
     try:
-        python = environment(target, envs / target)
+        python = environment(target, work / "env" / target)
     except subprocess.CalledProcessError as error:
         return {"target": target, "not tried": f"cannot be installed: {error}"}
     results: dict[str, Any] = {"target": target, "sets": {}}
-    for name in SETS:
+    for name in sets:
         folder, export = work / "sets" / name, work / "exports" / target / name
         if target == "nnunet":
             export = export / "raw" / "Dataset001_accept"
@@ -292,6 +294,7 @@ def main() -> int:
     default = Path(tempfile.gettempdir()) / "volprep-accept"
     parser.add_argument("--work", type=Path, default=default, help="where all is written")
     parser.add_argument("--keep", action="store_true", help="keep the environments")
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), help="of these alone")
     parser.add_argument(
         "--checkout", action="append", default=[], metavar="TARGET=FOLDER",
         help="the source of a trainer that is not on PyPI",
@@ -306,7 +309,7 @@ def main() -> int:
     prepare_sets(work)
     rows = []
     for target in targets:
-        rows.append(row(accept(target, work, work / "env", checkouts)))
+        rows.append(row(accept(target, work, arguments.sets or list(SETS), checkouts)))
         if not arguments.keep:
             shutil.rmtree(work / "env" / target, ignore_errors=True)
     head = ["target", "peer", "version", "asserted", "not"]

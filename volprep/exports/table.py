@@ -30,8 +30,9 @@ class Target(NamedTuple):
     peer : str
         What it is called where it is installed from.
     accepted : str or None
-        The version that read our files and trained on them in `scripts/accept_exports.py`;
-        None where that was not tried.
+        The version (or commit) whose own code read our files in `scripts/accept_exports.py` and
+        had the same cases, axes and labels; the README says what was compared. None where that
+        was not tried, or not passed yet.
     expresses : str
         What of a set it can express.
     """
@@ -47,10 +48,10 @@ TABLE: dict[str, Target] = {
     "biom3d": Target(Biom3d, "biom3d", "0.1.2", "classes, split, plan"),
     "careamics": Target(Careamics, "careamics", "0.3.5", "images, split, batch"),
     "connectomics": Target(
-        Connectomics, "pytorch_connectomics", None,
+        Connectomics, "pytorch_connectomics", "4335a8be",
         "instances or classes, valid masks, spacing, split, patch, batch",
     ),
-    "skoots": Target(Skoots, "skoots", None, "instances, skeletons, split, patch, batch"),
+    "skoots": Target(Skoots, "skoots", "0.0.5", "instances, skeletons, split, patch, batch"),
     "monai": Target(Monai, "monai", "1.6.1", "classes or ids, valid masks, spacing, split, plan"),
     "torchio": Target(TorchIO, "torchio", "1.2.1", "classes or ids, valid masks, spacing, split"),
     "cellpose": Target(Cellpose, "cellpose", "4.2.1.1", "2D sections of instances, split"),
