@@ -12,7 +12,7 @@ from volprep.config import Config
 from volprep.errors import ConfigError, DataCheckError, PlanError, SourceError
 from volprep.findings import Finding, by_level
 from volprep.geometry import Shape3
-from volprep.pipeline.decide import decide, split_cases, survey
+from volprep.pipeline.decide import decide, split_cases, survey, uncropped
 from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.measure import clip_warnings, measure
 from volprep.pipeline.reporting import silent
@@ -168,10 +168,10 @@ def _divided(
 def _unplanned(config: Config, chosen: Cases, report: Report) -> Finding | None:
     """Why there is no plan, whatever the split: a memory that nothing fits in, say."""
     whole = config.split.model_copy(update={"fraction": 0.0, "kind": "cases"})
-    undivided = config.model_copy(update={"split": whole})
+    undivided = uncropped(config.model_copy(update={"split": whole}))
     try:
         with contextlib.suppress(SourceError, DataCheckError):
-            known = survey(undivided, chosen, silent, values_of(report, chosen), crops={})
+            known = survey(undivided, chosen, silent, values_of(report, chosen))
             decide(undivided, chosen, known)
     except PlanError as error:
         return _of_plan("plan-impossible", error)

@@ -63,6 +63,7 @@ __all__ = [
     "plan_of_shape",
     "split_cases",
     "survey",
+    "uncropped",
 ]
 
 
@@ -184,6 +185,12 @@ def foreseen_parts(config: Config, cases: Cases, decision: Decision) -> dict[str
     if config.preprocess.scope == "case":
         found |= {case.name: None for case in cases if case.name not in once}
     return found
+
+
+def uncropped(config: Config) -> Config:
+    """The config as if nothing were cropped, for what must not depend on voxels."""
+    preprocess = config.preprocess.model_copy(update={"crop_nonzero": False})
+    return config.model_copy(update={"preprocess": preprocess})
 
 
 def plan_of(config: Config, reporter: Reporter = silent) -> Plan:
