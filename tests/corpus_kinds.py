@@ -776,6 +776,153 @@ def _(folder: Path) -> None:
     _slices(folder, list(range(20)), list(range(2, 22)))
 
 
+@kind("slice-of-another-size", "stack-broken")
+def _(folder: Path) -> None:
+    _slices(folder, list(range(24)), list(range(24)))
+    for what in ("images", "labels"):
+        picture(folder / what / "s_007.png", np.ones((50, 56), np.uint8))
+
+
+@kind("slice-number-twice", "stack-broken")
+def _(folder: Path) -> None:
+    _slices(folder, list(range(24)), list(range(24)))
+    (folder / "images" / "s_07.png").write_bytes((folder / "images" / "s_007.png").read_bytes())
+
+
+@kind("pictures-of-many-sizes", "-stack-broken", "-read-as-stack")
+def _(folder: Path) -> None:
+    for what in ("images", "labels"):
+        (folder / what).mkdir()
+        for number in range(12):
+            side = 40 + 4 * (number % 5)
+            rng = np.random.default_rng(number)
+            picture(folder / what / f"p{number}.png", rng.integers(0, 9, (side, 60), np.uint8))
+
+
+@kind("image-of-complex-numbers", "unreadable")
+def _(folder: Path) -> None:
+    spoil(folder, ".npy", lambda path: np.save(path, phantom(1)[0].astype(np.complex64)))
+
+
+@kind("image-without-voxels", "unreadable")
+def _(folder: Path) -> None:
+    spoil(folder, ".npy", lambda path: np.save(path, np.zeros((0, 56, 56), np.uint8)))
+
+
+@kind("image-of-one-axis", "unreadable")
+def _(folder: Path) -> None:
+    spoil(folder, ".npy", lambda path: np.save(path, np.zeros(100, np.uint8)))
+
+
+@kind("image-of-records", "unreadable")
+def _(folder: Path) -> None:
+    kinds = [("a", "u1"), ("b", "u2")]
+    spoil(folder, ".npy", lambda path: np.save(path, np.zeros((24, 56, 56), kinds)))
+
+
+@kind("link-to-nowhere", "unreadable")
+def _(folder: Path) -> None:
+    def lead_astray(path: Path) -> None:
+        path.unlink()
+        path.symlink_to("/nowhere/there.tif")
+
+    spoil(folder, ".tif", lead_astray)
+
+
+@kind("labels-linked-to-images", "image-equals-label")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        put(folder, *phantom(seed), f"c{seed}")
+        (folder / "labels" / f"c{seed}.tif").unlink()
+        (folder / "labels" / f"c{seed}.tif").symlink_to(folder / "images" / f"c{seed}.tif")
+
+
+@kind("name-that-runs-backwards", "unprintable-name")
+def _(folder: Path) -> None:
+    for seed in range(2):
+        put(folder, *phantom(seed), "\u202eevil" if seed else "a")
+
+
+@kind("one-name-in-two-normal-forms", "!SourceError: has the same stem")
+def _(folder: Path) -> None:
+    put(folder, *phantom(0), "e\u0301")
+    put(folder, *phantom(1), "\u00e9")
+
+
+@kind("names-that-are-options", *SOUND)
+def _(folder: Path) -> None:
+    for seed, name in enumerate(("--help", "-rf", "{x}", "%s", "null", "1e5: #x")):
+        put(folder, *phantom(seed), name)
+
+
+@kind("names-differ-in-case", "names-alike")
+def _(folder: Path) -> None:
+    put(folder, *phantom(0), "Cell")
+    put(folder, *phantom(1), "cell")
+
+
+@kind("tiff-pages-in-a-circle", "unreadable")
+def _(folder: Path) -> None:
+    def circle(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        order = "<" if data[:2] == b"II" else ">"
+        (first,) = struct.unpack(f"{order}I", data[4:8])
+        (tags,) = struct.unpack(f"{order}H", data[first : first + 2])
+        end = first + 2 + 12 * tags
+        path.write_bytes(data[:end] + struct.pack(f"{order}I", first) + data[end + 4 :])
+
+    spoil(folder, ".tif", circle)
+
+
+@kind("gzip-with-garbage-behind", "unreadable")
+def _(folder: Path) -> None:
+    spoil(folder, ".nii.gz", lambda path: path.write_bytes(path.read_bytes() + b"garbage" * 9))
+
+
+@kind("nifti-rotated", "geometry-differs")
+def _(folder: Path) -> None:
+    for seed in range(2):
+        image, label = phantom(seed)
+        put(folder, image, None, f"c{seed}", ".nii")
+        (folder / "labels").mkdir(exist_ok=True)
+        turned = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+        nii = nibabel.Nifti1Image(np.ascontiguousarray(label.T.swapaxes(0, 1)), turned)
+        nii.header.set_xyzt_units("micron")
+        nibabel.save(nii, folder / "labels" / f"c{seed}.nii")
+
+
+for _name, _change in {
+    "cut": lambda text: text[: len(text) // 2],
+    "shape": lambda text: text.replace("24,", '"big",').replace("24", '"big"', 1),
+    "codec": lambda text: text.replace('"zstd"', '"nobody-knows"'),
+}.items():
+
+    @kind(f"zarr-metadata-{_name}", "unreadable")
+    def _(folder: Path, change: Callable[[str], str] = _change) -> None:
+        zarr.create_array(folder / "a.zarr", data=phantom(0)[0])
+        path = folder / "a.zarr" / "zarr.json"
+        path.write_text(change(path.read_text()))
+
+
+@kind("hdf5-cut", "unreadable")
+def _(folder: Path) -> None:
+    for seed in range(2):
+        image, label = phantom(seed)
+        with h5py.File(folder / f"c{seed}.h5", "w") as file:
+            file["raw"], file["label"] = image, label
+    data = (folder / "c1.h5").read_bytes()
+    (folder / "c1.h5").write_bytes(data[: len(data) // 2])
+
+
+@kind("hdf5-without-voxels", "file-left-out")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        image, label = phantom(seed)
+        with h5py.File(folder / f"c{seed}.h5", "w") as file:
+            file["raw"] = h5py.Empty("f4") if seed == 2 else image
+            file["label"] = label
+
+
 # ---- configs ------------------------------------------------------------------------------
 
 

@@ -19,6 +19,9 @@ __all__ = ["is_stack", "slice_findings"]
 
 #: A stack of any length may have lost sections at so many places.
 _FEW_GAPS = 2
+#: Of so many files, one in so many that is odd is rather a slip than an image of its own.
+_MANY = 8
+_FEW_ODD = 8
 
 
 def is_stack(images: Path, labels: Path | None, search: Search) -> tuple[bool, list[Finding]]:
@@ -34,10 +37,10 @@ def is_stack(images: Path, labels: Path | None, search: Search) -> tuple[bool, l
     elif len(beside) == 1:
         why = f"beside one label volume, {beside[0].name},"
     else:
-        return False, []
+        return False, list(_numbered_twice(images, files))
     plane = _plane(files[0])
     if plane is None or any(_plane(path) != plane for path in files[1:]):
-        return False, []
+        return False, list(_odd_planes(images, files))
     size = "x".join(str(n) for n in plane)
     return True, [
         Finding(
@@ -48,6 +51,29 @@ def is_stack(images: Path, labels: Path | None, search: Search) -> tuple[bool, l
             path=images,
         )
     ]
+
+
+def _odd_planes(folder: Path, files: Sequence[Path]) -> Iterator[Finding]:
+    """A few files that keep all others from being one stack: they have another size."""
+    planes = {path: _plane(path) for path in files}
+    usual, count = Counter(planes.values()).most_common(1)[0]
+    odd = [path.name for path, plane in planes.items() if plane != usual]
+    if usual is not None and len(files) >= _MANY and _FEW_ODD * len(odd) <= count:
+        size = "x".join(str(n) for n in usual)
+        found = f"{count} of {len(files)} files with running numbers are {size}, not so {some(odd)}"
+        yield Finding("stack-broken", found, path=folder)
+
+
+def _numbered_twice(folder: Path, files: Sequence[Path]) -> Iterator[Finding]:
+    """A few numbers that occur twice and keep all others from being one stack."""
+    written = running_numbers([stem(path) for path in files])
+    if written is None or len(files) < _MANY:
+        return
+    twice = [number for number, count in Counter(map(int, written)).items() if count > 1]
+    once = {int(number): path for number, path in zip(written, files, strict=True)}
+    if twice and _FEW_ODD * len(twice) <= len(files) and _runs(list(once.values())):
+        found = f"{len(files)} files have running numbers, of which {some(twice)} occur twice"
+        yield Finding("stack-broken", found, path=folder)
 
 
 def slice_findings(case: Case, slices_by: str) -> Iterator[Finding]:

@@ -740,6 +740,15 @@ TABLE: dict[str, Kind] = {
         why="The data set brings its own folds, which results are compared by.",
         example="splits_final.json of nnU-Net; `split.fold` chooses one",
     ),
+    "stack-broken": Kind(
+        "warning",
+        wanted="slices of one size whose numbers occur once, or images of their own",
+        todo="mend or remove these, or set `slices: true`; if all are images of their own, set "
+        "`slices: false`",
+        why="A few files keep a folder from being read as one stack, so that each slice becomes a "
+        "2D image of its own.",
+        example="s_007.png is 500 x 512, and 124 others are 512 x 512",
+    ),
     "suffix-wrong": Kind(
         "info",
         wanted="a name that ends as the content does",
