@@ -103,6 +103,7 @@ def preview_patches(
             rejected=rejected,
             filtered=filtered,
         )
+    chosen = sorted(chosen, key=lambda site: (site.case, site.start))  # as they are cut
     held = grid_sites(val, plan.patch_size, config.patching.overlap)
     for number, case in enumerate(prepared):
         if cases and case.name not in cases:
