@@ -98,12 +98,7 @@ def print_table(
     if len(columns) > 2 and sum(words) > room:
         _print_records(console, header, shown)
     else:
-        least = list(words)  # no word is broken, and short columns stay whole where they can
-        for number in sorted(range(len(columns)), key=widths.__getitem__):
-            if sum(least) - least[number] + widths[number] <= room and widths[number] <= 24:
-                least[number] = widths[number]
-        if sum(least) > room:
-            least = [1] * len(least)
+        least = _shared(widths, words, room)
         table = Table(box=None, header_style="underline", padding=(0, 2, 0, 0))
         for number, name in enumerate(header):
             figures = all(_is_figure(row[number]) for row in shown) and bool(shown)
@@ -111,7 +106,7 @@ def print_table(
                 name,
                 overflow="fold",
                 justify="right" if figures else "left",
-                min_width=least[number],
+                width=least[number],
             )
         for row in shown:
             table.add_row(*map(Text, row))
@@ -119,6 +114,22 @@ def print_table(
     if len(shown) < len(texts):
         console.print(f"... and {len(texts) - len(shown):,} more: --json lists all of them")
     console.print()
+
+
+def _shared(widths: Sequence[int], words: Sequence[int], room: int) -> list[int]:
+    """Widths of columns that fit: no word is broken where all have room, short ones stay whole.
+
+    They are set here, since rich loses letters where columns only have a least width.
+    """
+    least = list(words) if sum(words) <= room else [min(word, room // len(words)) for word in words]
+    left = room - sum(least)
+    order = sorted(range(len(widths)), key=widths.__getitem__)
+    for place, number in enumerate(order):
+        share = left if widths[number] <= 24 else left // (len(order) - place)
+        more = max(min(widths[number] - least[number], share), 0)
+        least[number] += more
+        left -= more
+    return least
 
 
 def _print_records(console: Any, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
