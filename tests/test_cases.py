@@ -1031,3 +1031,24 @@ def test_other_files_are_read_only_where_that_is_allowed(tmp_path: Path) -> None
     label = case.open_label()
     assert label is not None
     assert label.read().sum() == 60
+
+
+def test_pairing_images_and_labels_compares_each_name_a_bounded_number_of_times() -> None:
+    from volprep.cases.naming import partner_stems
+
+    class Name(str):
+        looks = 0
+
+        def __eq__(self, other: object) -> bool:
+            Name.looks += 1
+            return str.__eq__(self, other)  # type: ignore[arg-type]
+
+        __hash__ = str.__hash__
+
+    looks = []
+    for count in (100, 400):
+        Name.looks = 0
+        images = [Name(f"c{n}") for n in range(count)]
+        assert len(partner_stems(images, [Name(f"c{n}") for n in range(count)])) == count
+        looks.append(Name.looks)
+    assert looks[1] <= 5 * looks[0]

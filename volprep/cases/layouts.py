@@ -82,7 +82,8 @@ def folders(search: Search) -> Cases | None:
         )
         for name, path in pictures.items()
     )
-    alone = {name: path for name, path in truths.items() if name not in partners.values()}
+    taken = set(partners.values())
+    alone = {name: path for name, path in truths.items() if name not in taken}
     if alone and not partners:
         raise SourceError(
             next(iter(alone.values())).parent,

@@ -171,7 +171,8 @@ def partner_stems(
             if len(candidates) == 1:
                 found.setdefault(name, candidates[0])
         wanted = [name for name in wanted if name not in found]
-        left = [name for name in left if name not in found.values()] if key is str else left
+        taken = set(found.values())  # looked up in, where a list would be gone through
+        left = [name for name in left if name not in taken] if key is str else left
     return found
 
 
