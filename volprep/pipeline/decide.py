@@ -218,7 +218,8 @@ def survey(
         values = label_values(config, cases, reporter)
     if crops is None:
         crops = crop_boxes(config, cases, reporter) if config.preprocess.crop_nonzero else {}
-    room = None if config.preprocess.target_spacing in (None, "none") else free_room(config)
+    most = max(label_bytes.values(), default=0)
+    room = None if config.preprocess.target_spacing in (None, "none") else free_room(config, most)
     return Known(heads, look_into(cases), values, label_bytes, room, crops)
 
 

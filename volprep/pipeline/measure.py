@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from volprep.cases import Case, Cases
 from volprep.compute import run_units
 from volprep.config import Config
-from volprep.errors import ConfigError, SourceError
+from volprep.errors import ConfigError, SourceError, StoreError
 from volprep.findings import Finding
 from volprep.fingerprint import (
     DARK,
@@ -30,8 +30,9 @@ from volprep.geometry import Box, VolumeLike
 from volprep.pipeline.inputs import list_cases
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.preprocess import Normalisation, NormalisationKind, label_ids, nonzero_box
-from volprep.sources import Volume, open_volume
+from volprep.sources import Volume
 from volprep.splits import SplitPart
+from volprep.store import StoredCase
 
 __all__ = [
     "clip_warnings",
@@ -81,19 +82,23 @@ def label_values(config: Config, cases: Cases, reporter: Reporter) -> frozenset[
         return frozenset(set().union(*found))
 
 
-def free_room(config: Config) -> int:
+def free_room(config: Config, label_bytes: int = 0) -> int:
     """Bytes of the disk that resampled volumes may take, those that are there already included.
 
     Those count as they are before compression, as what they are compared with does: a set that
-    is complete fits, however full the disk is.
+    is complete fits, however full the disk is. `label_bytes` are those of a voxel of the labels in
+    the files, which the set may keep in fewer.
     """
     out = config.output.dir.absolute()
     there: dict[str, int] = {}  # one that both folders have is one file
     for folder in (out, out.with_name(out.name + ".partial")):
-        for array in (folder / "volumes").glob("*.zarr"):
-            with contextlib.suppress(SourceError):  # damaged: it will be made again
-                volume = open_volume(array)
-                there[array.name] = math.prod(volume.shape) * volume.dtype.itemsize
+        for path in (folder / "volumes").glob("*.zarr"):
+            with contextlib.suppress(SourceError, StoreError):  # damaged: it will be made again
+                case = StoredCase.open(path)
+                image = case.image
+                there[path.name] = math.prod(image.shape) * image.dtype.itemsize
+                if case.label is not None:
+                    there[path.name] += math.prod(case.label.shape) * label_bytes
     while not out.exists():
         out = out.parent
     return shutil.disk_usage(out).free + sum(there.values())

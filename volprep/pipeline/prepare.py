@@ -380,7 +380,9 @@ def _build(
             if needs.long:
                 for line in needs.lines():
                     tell(line)
-            needs.refuse(config.output.dir)
+            # Of a small set it is not known to some 100 KB what it takes.
+            if needs.long or config.compute.memory or config.compute.disk:
+                needs.refuse(config.output.dir)
         inputs, seen = _walk(run, listed, guess)
     elif inputs is None:
         inputs = _inputs(run, listed, trust)

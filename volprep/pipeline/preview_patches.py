@@ -129,7 +129,8 @@ def _blocks(blocks: Sequence[Block], number: int) -> list[Box]:
 
 
 def _boxes(sites: Sequence[Site], number: int, size: Shape3) -> list[Box]:
-    return [Box.at(site.start, size) for site in sites if site.case == number]
+    """The patches of a case in the order in which `prepare` numbers them."""
+    return [Box.at(start, size) for start in sorted(s.start for s in sites if s.case == number)]
 
 
 def _regions(

@@ -25,7 +25,15 @@ from volprep.pipeline.reporting import silent
 from volprep.pipeline.run import Run
 from volprep.preprocess import CaseLayout, preprocess_case, volume_ids
 from volprep.skeletons import Skeletons
-from volprep.store import CaseWriter, PatchStore, StoredCase, fitted_chunks, narrowest, volume_path
+from volprep.store import (
+    CaseWriter,
+    PatchStore,
+    StoredCase,
+    close_shards,
+    fitted_chunks,
+    narrowest,
+    volume_path,
+)
 
 __all__ = [
     "Prepared",
@@ -90,6 +98,7 @@ class PreparedRef:
     def close_all() -> None:
         """Let go of the cases that are open."""
         _opened.cache_clear()
+        close_shards()
 
 
 class Prepared(Sequence[PreparedCase]):

@@ -12,7 +12,7 @@ file with what was written.
 """
 
 from volprep.files import load_json, write_json, write_text
-from volprep.store.reader import PatchReader
+from volprep.store.reader import PatchReader, close_shards
 from volprep.store.sets import PatchStore
 from volprep.store.shards import (
     FORMAT,
@@ -44,6 +44,7 @@ __all__ = [
     "PatchWriter",
     "StoredCase",
     "StoredVolume",
+    "close_shards",
     "encoded_size",
     "fitted_chunks",
     "load_json",

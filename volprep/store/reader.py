@@ -41,6 +41,7 @@ __all__ = [
     "OpenShard",
     "OpenShards",
     "PatchReader",
+    "close_shards",
     "next_serial",
     "read_table",
     "scratch",
@@ -198,8 +199,20 @@ class OpenShards:
         self._lock = threading.Lock()
         self._shards.clear()
 
+    def close(self) -> None:
+        """Close all; one that is read again is opened again."""
+        with self._lock:
+            self._shards.clear()
+
 
 OPEN = OpenShards()
+
+
+def close_shards() -> None:
+    """Close all shards that readers of this process hold open for their next reads."""
+    OPEN.close()
+
+
 _SERIAL = itertools.count()
 
 
