@@ -25,7 +25,7 @@ FLOORS = [
     ["warp", "ledger"],
     ["randomness", "compute", "kernels", "config"],
     ["findings"],
-    ["geometry", "codecs", "files", "places"],
+    ["geometry", "codecs", "files", "places", "cache"],
     ["errors", "version"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -323,7 +323,7 @@ def _write_split(
             **{f"case {ref.case.name}": [ref.key, ref.skeletons_key] for ref in refs},
         },
     )
-    common = key_of("patches", 1, form)
+    common = key_of("patches", 2, form)
 
     def unit_of(shard: int) -> Unit:
         numbers = writer.patches_of(shard)

@@ -162,7 +162,7 @@ def prepare_volumes(
         if layout.unchanged and not drawn:
             refs.append(PreparedRef(case, layout, key))
             continue
-        key = key_of("volumes", 2, key, _plain(layout), chunks, compression)
+        key = key_of("volumes", 3, key, _plain(layout), chunks, compression)
         units.append(Unit("volumes", case.name, key))
         path = volume_path(run.folder, case.name)
         refs.append(PreparedRef(case, layout, key, path, chunks, compression))

@@ -318,7 +318,7 @@ def _encoded(patch: npt.NDArray[Any], spec: ArraySpec) -> Encoded:
     raw = np.ascontiguousarray(patch, spec.dtype.newbyteorder("<"))
     data: bytes | npt.NDArray[np.uint8] = raw.reshape(-1).view(np.uint8)
     if spec.compression != "none":
-        data = blosc_encode(raw, cname=spec.compression, level=_level(spec), shuffle="shuffle")
+        data = blosc_encode(raw, cname=spec.compression, level=_level(spec), shuffle=_shuffle(spec))
     return Encoded(data, crc32c(data))
 
 
@@ -331,6 +331,11 @@ def _level(spec: ArraySpec) -> int:
     return 5 if spec.compression == "lz4" else 3
 
 
+def _shuffle(spec: ArraySpec) -> Any:
+    """Ids as they are: bytes torn apart, their runs take half as much room again to store."""
+    return "noshuffle" if spec.name == "label" else "shuffle"
+
+
 def _zarr_blosc(spec: ArraySpec) -> list[Any]:
     if spec.compression == "none":
         return []
@@ -338,4 +343,4 @@ def _zarr_blosc(spec: ArraySpec) -> list[Any]:
 
     name: Any = spec.compression
     size = spec.dtype.itemsize
-    return [BloscCodec(cname=name, clevel=_level(spec), shuffle="shuffle", typesize=size)]
+    return [BloscCodec(cname=name, clevel=_level(spec), shuffle=_shuffle(spec), typesize=size)]

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from volprep.cache import CACHE
 from volprep.codecs import (
     MISSING,
     CodecError,
@@ -182,8 +183,12 @@ class ArrayForm:
 
     @property
     def shuffle(self) -> str:
-        """Bits for images, of which it saves 8% more where they have 12 bits; bytes for ids."""
-        return "bitshuffle" if self.name == _IMAGE else "shuffle"
+        """Bits of wide images, where it saves 8% more than bytes; nothing of ids and bytes.
+
+        Runs of one id are shorter when they are torn apart: unshuffled, ids take a third less
+        room and are decoded in two thirds of the time. Noise of 8 bits does not shrink at all.
+        """
+        return "bitshuffle" if self.name == _IMAGE and self.dtype.itemsize > 1 else "noshuffle"
 
     @classmethod
     def load(cls, case: Path, name: str) -> ArrayForm:
@@ -432,58 +437,68 @@ class StoredVolume:
         if self._table is None:
             self._fill(box, out)
             return
-        numbers = scratch("numbers", out.size * self.form.dtype.itemsize)
-        narrow = numbers.view(self.form.dtype).reshape(out.shape)
+        from volprep.kernels.labels import take_ids
+
+        numbers = scratch("numbers", math.prod(box.shape) * self.form.dtype.itemsize)
+        narrow = numbers.view(self.form.dtype).reshape(1, *box.shape)
         self._fill(box, narrow)
-        out[...] = self._table[narrow]
+        take_ids(self._table, narrow[0], out[0])
 
     def _fill(self, box: Box, out: npt.NDArray[Any]) -> None:
-        depth, rows = self.form.chunks[0], max(ROWS, self.form.chunks[1])
-        for z in range(box.start[0] // depth, -(-box.stop[0] // depth)):
-            for y in range(box.start[1] // rows, -(-box.stop[1] // rows)):
-                path = self.path / self.form.shard(z, y)[0]
-                try:
-                    shard = OPEN.get((self._serial, z << 32 | y), partial(self._open, z, y))
-                    self._from_shard(shard, (z, y), box, out)
-                except CodecError as error:
-                    raise StoreError(f"{path}: damaged: {error}; {REPAIR}") from error
-                except OSError as error:
-                    raise unreadable(path, error) from error
+        """The stored numbers of a box, chunk by chunk."""
+        (z0, y0, x0), (z1, y1, x1), (d, h, w) = box.start, box.stop, self.form.chunks
+        _, rows, columns = self.form.grid
+        # Where chunks meet the box, along each axis: in the chunk, and in the box.
+        lines, widths = _cuts(y0, y1, h), _cuts(x0, x1, w)
+        for z, of_chunk_z, of_box_z in _cuts(z0, z1, d):
+            for y, of_chunk_y, of_box_y in lines:
+                shard, row = divmod(y, rows)
+                for x, of_chunk_x, of_box_x in widths:
+                    chunk = self._chunk((z, shard, row * columns + x))
+                    part = out[:, of_box_z, of_box_y, of_box_x]
+                    part[...] = 0 if chunk is None else chunk[:, of_chunk_z, of_chunk_y, of_chunk_x]
+
+    def _chunk(self, index: tuple[int, int, int]) -> npt.NDArray[Any] | None:
+        """A decoded chunk, kept for others that touch it; None where it is zero everywhere."""
+        # Owners with numbers below zero are none of those of other rooms, which share the cache.
+        kept = CACHE.get(~self._serial, index)
+        if kept is not None:
+            return kept
+        z, y, number = index
+        try:
+            shard = OPEN.get((self._serial, z << 32 | y), partial(self._open, z, y))
+            found = inner_chunk(shard.index[number], shard.size)
+            if found is None:
+                return None
+            packed = scratch("packed", found[1])
+            shard.read_into(packed.data, found[0])
+            chunk = np.empty(self.form.chunk_shape, self.form.dtype)
+            self._codecs.decode(packed, chunk.reshape(-1).view(np.uint8))
+        except CodecError as error:
+            raise StoreError(f"{self._path(z, y)}: damaged: {error}; {REPAIR}") from error
+        except OSError as error:
+            raise unreadable(self._path(z, y), error) from error
+        if sys.byteorder == "big":
+            chunk.byteswap(inplace=True)
+        CACHE.put(~self._serial, index, chunk)
+        return chunk
+
+    def _path(self, z: int, y: int) -> Path:
+        return self.path / self.form.shard(z, y)[0]
 
     def _open(self, z: int, y: int) -> OpenShard:
-        name, header = self.form.shard(z, y)
-        return OpenShard(self.path / name, header, math.prod(self.form.grid))
+        header = self.form.shard(z, y)[1]
+        return OpenShard(self._path(z, y), header, math.prod(self.form.grid))
 
-    def _from_shard(
-        self, shard: OpenShard, place: tuple[int, int], box: Box, out: npt.NDArray[Any]
-    ) -> None:
-        """The part of a box that lies in one shard, decoded chunk by chunk."""
-        form = self.form
-        (d, h, w), columns = form.chunks, form.grid[2]
-        z0, y0 = place[0] * d, place[1] * max(ROWS, h)
-        low, high = max(box.start[0], z0), min(box.stop[0], z0 + d)
-        chunk = scratch("chunk", math.prod(form.chunk_shape) * form.dtype.itemsize)
-        voxels = chunk.view(form.dtype).reshape(form.chunk_shape)
-        planes = slice(low - z0, high - z0), slice(low - box.start[0], high - box.start[0])
-        last = min(box.stop[1], y0 + max(ROWS, h))
-        for row in range((max(box.start[1], y0) - y0) // h, -(-(last - y0) // h)):
-            top = y0 + row * h
-            a, b = max(box.start[1], top), min(last, top + h)
-            lines = slice(a - top, b - top), slice(a - box.start[1], b - box.start[1])
-            for column in range(box.start[2] // w, -(-box.stop[2] // w)):
-                left = column * w
-                a, b = max(box.start[2], left), min(box.stop[2], left + w)
-                target = out[:, planes[1], lines[1], a - box.start[2] : b - box.start[2]]
-                found = inner_chunk(shard.index[row * columns + column], shard.size)
-                if found is None:
-                    target[...] = 0
-                    continue
-                packed = scratch("packed", found[1])
-                shard.read_into(packed.data, found[0])
-                self._codecs.decode(packed, chunk)
-                if sys.byteorder == "big":
-                    voxels.byteswap(inplace=True)
-                target[...] = voxels[:, planes[0], lines[0], a - left : b - left]
+
+def _cuts(start: int, stop: int, size: int) -> list[tuple[int, slice, slice]]:
+    """The chunks along an axis that a range meets: number, and where, in the chunk and in it."""
+    found = []
+    for number in range(start // size, -(-stop // size)):
+        first = number * size
+        low, high = max(start, first), min(stop, first + size)
+        found.append((number, slice(low - first, high - first), slice(low - start, high - start)))
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,27 @@
+"""Labels that are stored as numbers of ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+from numba import njit
+
+__all__ = ["take_ids"]
+
+
+@njit(cache=True, nogil=True)
+def take_ids(table: npt.NDArray[Any], numbers: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    """The id of each number; 0 for a number that is beyond the table.
+
+    Parameters
+    ----------
+    table : array, shape (N,)
+    numbers : array of unsigned integers, shape (Z, Y, X)
+    out : array, shape (Z, Y, X)
+    """
+    for z in range(numbers.shape[0]):
+        for y in range(numbers.shape[1]):
+            for x in range(numbers.shape[2]):
+                number = numbers[z, y, x]
+                out[z, y, x] = table[number] if number < table.size else 0
