@@ -192,6 +192,32 @@ def test_threads_end_with_their_epoch_and_with_the_iterator_that_is_forgotten():
     assert threads_alive() == 0
 
 
+def test_the_next_epochs_first_batches_are_made_while_the_last_one_ends():
+    asked: list[tuple[int, int]] = []
+
+    class Noting(Numbers):
+        def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+            asked.append(place)
+            return super().__getitem__(place)
+
+    loader = PatchLoader(Noting(8), 2, threads=2, prefetch=2)
+    first = []
+    for batch in loader:
+        first += batch["place"].tolist()
+        time.sleep(0.02)  # a step
+    assert threads_alive() == 0
+    made = set(asked)
+    ahead = {place for place in made if place[0] == 1}
+    assert ahead
+    second = places(loader)
+    assert ahead <= set(second)
+    assert sorted(second) == [(1, i) for i in range(8)]
+    # The very first sample is made once more, to know how large the buffers are to be.
+    assert len(asked) - len(set(asked)) == 1
+    loader.set_epoch(0)  # what was made ahead is of no use then
+    assert [list(place) for place in places(loader)] == first
+
+
 def test_a_process_ends_though_an_iterator_is_left_in_the_middle(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

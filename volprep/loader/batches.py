@@ -7,10 +7,11 @@ lets go of the interpreter's lock.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, runtime_checkable
@@ -177,17 +178,26 @@ class PatchLoader:
             if bounds[0] < bounds[1]:
                 yield last, range(*bounds)
 
+    def _endless(self, start: int) -> Iterator[tuple[int, range]]:
+        """As `_batches`, epoch after epoch."""
+        size = self._samples_per_epoch()
+        while True:
+            stop = (start // size + 1) * size
+            yield from self._batches(start, stop)
+            start = stop
+
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the epoch that stands next; a second call ends the first one's batches."""
-        self._stop()
         size = self._samples_per_epoch()
         stop = (self._given // size + 1) * size
-        parts = list(self._batches(self._given, stop))
-        run = self._running = _Run(self, [part for _, part in parts])
-        # Whoever forgets the iterator ends its threads: they know the run, and not the loader.
-        iterator = _Batches(self, run, [last for last, _ in parts], stop)
-        weakref.finalize(iterator, run.stop)
-        return iterator
+        count = sum(1 for _ in self._batches(self._given, stop))
+        run = self._running
+        if run is None or run.rests_at != self._given:
+            self._stop()
+            run = self._running = _Run(self, self._endless(self._given))
+        # What was made ahead of the next epoch while the last one ended is there already.
+        run.rests_at = None
+        return _Batches(self, run, count, stop)
 
     def _stop(self) -> None:
         if self._running is not None:
@@ -219,23 +229,23 @@ class PatchLoader:
 class _Batches(Iterator[Batch]):
     """The batches of one epoch; the loader moves on as they are handed out."""
 
-    def __init__(self, loader: PatchLoader, run: _Run, ends: Sequence[int], stop: int) -> None:
-        self._loader, self._run, self._ends, self._stop = loader, run, ends, stop
-        self._number = 0
+    def __init__(self, loader: PatchLoader, run: _Run, count: int, stop: int) -> None:
+        self._loader, self._run, self._left, self._stop = loader, run, count, stop
+        # Whoever forgets the iterator ends its threads: they know the run, and not the loader.
+        self._forgotten = weakref.finalize(self, run.stop)
 
     def __next__(self) -> Batch:
-        if self._number == len(self._ends):
-            if self._loader._running is self._run:
+        if not self._left:
+            if self._loader._running is self._run and self._forgotten.detach():
                 self._loader._given = self._stop
-                self._loader._stop()
+                self._run.rest(self._stop)
             raise StopIteration
         try:
-            batch = self._run.take(self._number)
+            batch, self._loader._given = self._run.take()
         except BaseException:
             self._run.stop()
             raise
-        self._loader._given = self._ends[self._number]
-        self._number += 1
+        self._left -= 1
         return batch
 
 
@@ -245,6 +255,8 @@ class _Slot:
 
     tensors: Batch
     samples: list[Arrays]
+    count: int = 0  # samples of the batch that lies in it
+    last: int = 0  # where that batch ends in the order
     missing: int = 0
     error: BaseException | None = None
     copied: Any = None  # on a GPU: the event after which the buffer may be filled again
@@ -261,50 +273,70 @@ class _Work:
 
 
 class _Run:
-    """The threads and buffers of one epoch."""
+    """The threads and buffers of a loader, epoch after epoch."""
 
-    def __init__(self, loader: PatchLoader, parts: Sequence[range]) -> None:
+    def __init__(self, loader: PatchLoader, parts: Iterator[tuple[int, range]]) -> None:
         self._source, self._transforms = loader.source, loader.transforms
         self._order, self._parts = loader._order, parts
         self._pin, self._device = loader.pin_memory, loader.device
         self._batch_size, self._count = loader.batch_size, loader.threads
         # The caller holds one batch while it asks for the next, and none of the two may change.
         self._ahead = loader.prefetch + 1
-        self._size = min(len(parts), self._ahead + 1)
+        self._size = self._ahead + 1
         self._slots: list[_Slot] = []
         self._threads: list[threading.Thread] = []
         self._work: deque[_Work] = deque()
-        self._scheduled = 0
+        self._scheduled = self._taken = 0
         self._changed = threading.Condition()
-        self._stopped = False
+        self._stopped = self._resting = False
+        self.rests_at: int | None = None
 
-    def take(self, number: int) -> Batch:
-        """Batch `number`; buffers that the caller cannot hold any more are filled again."""
+    def take(self) -> tuple[Batch, int]:
+        """The next batch, and where it ends in the order.
+
+        Buffers that the caller cannot hold any more are filled again.
+        """
         if not self._slots:
+            self._make_slots()
+        if not self._threads and not self._stopped:
             self._start()
         with self._changed:
-            while self._scheduled < min(len(self._parts), number + self._ahead):
-                self._schedule(self._scheduled)
-            slot = self._slots[number % self._size]
+            while self._scheduled < self._taken + self._ahead:
+                self._schedule()
+            slot = self._slots[self._taken % self._size]
             while slot.missing and slot.error is None and not self._stopped:
                 self._changed.wait()
             if self._stopped:
                 raise RuntimeError("another pass over this loader was begun; this one has ended")
         if slot.error is not None:
             raise slot.error
-        count = len(self._parts[number])
-        batch = {name: tensor[:count] for name, tensor in slot.tensors.items()}
-        return batch if self._device is None else _moved(batch, self._device, slot)
+        self._taken += 1
+        batch = {name: tensor[: slot.count] for name, tensor in slot.tensors.items()}
+        if self._device is not None:
+            batch = _moved(batch, self._device, slot)
+        return batch, slot.last
 
     def stop(self) -> None:
         """End the threads; the samples that they are at are finished first."""
         with self._changed:
             self._stopped = True
             self._work.clear()
+        self._join()
+
+    def rest(self, place: int) -> None:
+        """End the threads, and keep what was made ahead and what is still to be made."""
+        self.rests_at = place
+        self._resting = True
+        self._join()
+        self._resting = False
+
+    def _join(self) -> None:
+        with self._changed:
             self._changed.notify_all()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+        self._threads.clear()
 
     def sample(self, epoch: int, index: int) -> Mapping[str, Any]:
         """A sample that is not made in place."""
@@ -317,9 +349,9 @@ class _Run:
     def next(self) -> _Work | None:
         """What to make; None at the end."""
         with self._changed:
-            while not self._work and not self._stopped:
+            while not (self._work or self._stopped or self._resting):
                 self._changed.wait()
-            return None if self._stopped else self._work.popleft()
+            return None if self._stopped or self._resting else self._work.popleft()
 
     def make(self, work: _Work) -> None:
         """Make one sample; what goes wrong is told to the caller, whose thread can handle it."""
@@ -344,9 +376,11 @@ class _Run:
             where += f": {self._source.where(work.epoch, work.index)}"
         return where
 
-    def _start(self) -> None:
-        """Make the buffers, as large as the first sample says, and the threads."""
-        first = self.sample(*self._order.at(self._parts[0][0]))
+    def _make_slots(self) -> None:
+        """Make the buffers, as large as the first sample says."""
+        last, part = next(self._parts)
+        self._parts = itertools.chain([(last, part)], self._parts)
+        first = self.sample(*self._order.at(part[0]))
         for _ in range(self._size):
             tensors = {n: _room(value, self._batch_size, self._pin) for n, value in first.items()}
             arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -355,6 +389,8 @@ class _Run:
                 for i in range(self._batch_size)
             ]
             self._slots.append(_Slot(tensors, samples))
+
+    def _start(self) -> None:
         for number in range(self._count):
             thread = threading.Thread(
                 target=_make_samples, args=(self,), name=f"volprep-loader-{number}", daemon=True
@@ -362,12 +398,13 @@ class _Run:
             self._threads.append(thread)
             thread.start()
 
-    def _schedule(self, number: int) -> None:
-        """Have the samples of a batch made; the lock is held."""
-        slot, part = self._slots[number % self._size], self._parts[number]
+    def _schedule(self) -> None:
+        """Have the samples of the next batch made; the lock is held."""
+        slot = self._slots[self._scheduled % self._size]
+        slot.last, part = next(self._parts)
         if slot.copied is not None:
             slot.copied.synchronize()
-        slot.missing = len(part)
+        slot.count = slot.missing = len(part)
         self._work.extend(_Work(slot, i, *self._order.at(p)) for i, p in enumerate(part))
         self._scheduled += 1
         self._changed.notify_all()
