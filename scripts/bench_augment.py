@@ -1,6 +1,8 @@
 """The whole EM augmentation pipeline against nnU-Net's default one, CPU time per patch.
 
-Patch 32x128x128, float32 image and integer labels, cut from one synthetic stack;
+Patch 32x128x128, float32 image and int16 labels, cut from one synthetic stack; both sides end in
+the int64 that losses take (until 2026-11-26 volprep had int32 and neither was widened; the table
+below is from before);
 one process and one thread each, in turn, means over 200 draws (60 for nnU-Net with
 instances), medians over three rounds.
 volprep runs PyTorch Connectomics' eleven EM augmentations at that system's default
@@ -51,7 +53,7 @@ def stack(instances: bool) -> tuple[np.ndarray, np.ndarray]:
     y, x = np.mgrid[:height, :width]
     centres = rng.random((140, 2)) * (height, width)
     drift = rng.normal(0, 0.7, (depth, 140, 2)).cumsum(0)
-    labels = np.empty(READ, np.int32)
+    labels = np.empty(READ, np.int16)  # what nnU-Net stores
     for z in range(depth):
         at = centres + drift[z]
         distance = np.hypot(y[..., None] - at[:, 0], x[..., None] - at[:, 1])
@@ -75,7 +77,7 @@ def volprep_side(instances: bool) -> dict[str, Any]:
         compose(sample, sample_generator(0, 0, index))
     start = time.process_time()
     for index in range(DRAWS):
-        compose(sample, sample_generator(0, 1, index))
+        compose(sample, sample_generator(0, 1, index))["label"].astype(np.int64)
     whole = (time.process_time() - start) / DRAWS
     start = time.process_time()
     drawn = [compose.draw(sample_generator(0, 1, index)) for index in range(DRAWS)]
@@ -186,7 +188,8 @@ def nnunet_side(instances: bool) -> dict[str, Any]:
     )
 
     def once() -> None:
-        pipeline(image=given[0].clone(), segmentation=given[1].clone())
+        made = pipeline(image=given[0].clone(), segmentation=given[1].clone())
+        made["segmentation"].to(torch.int64)
 
     for _ in range(5):
         once()

@@ -24,7 +24,19 @@ nnunet    nnU-Net's nnUNetDatasetBlosc2 and crop_and_pad_nd, float32 and int32 (
 monai     CacheDataset and RandSpatialCropd, cached as float32 and int32 tensors, no copy
 torchio   Queue of UniformSampler (a volume in memory at a time)
 
-TABLE
+Measured on 2026-11-26 on two cores of an AMD EPYC that five other jobs shared, which makes every
+side slower and two threads no faster; two runs of 2 s each:
+
+    side          CPU ms  of limit  patches/s  faults  PSS MB  first s
+    limit         1.08    1         343        7.67    21      0.0255
+    patches       0.829   0.768     432        0.0485  291     0.303
+    patches-2     0.836   0.775     538        0.039   295     0.352
+    volumes       2.44    2.26      119        198     623     0.571
+    volumes-2     2.41    2.23      160        142     646     0.55
+    workers       7.39    6.85      95.4       1.91    456     0.818
+    em-patches    3.82    3.54      97.8       0.222   307     0.479
+    em-patches-2  3.93    3.64      120        2.72    312     0.362
+    em-volumes    6.05    5.61      86.8       230     649     0.489
 """
 
 from __future__ import annotations
@@ -291,7 +303,10 @@ def nnunet(ram: bool) -> Make:
     import blosc2
     import torch
     from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+    from nnunetv2.training.dataloading.nnunet_dataset import (
+        comp_blosc2_params,
+        nnUNetDatasetBlosc2,
+    )
 
     blosc2.set_nthreads(1)
     torch.set_num_threads(1)
@@ -301,7 +316,7 @@ def nnunet(ram: bool) -> Make:
         for n in range(4):
             image = (np.load(DATA / f"images{n}.npy")[None].astype(np.float32) - MEAN) / STD
             label = np.load(DATA / f"labels{n}.npy")[None].astype(np.int32)
-            blocks, chunks = nnUNetDatasetBlosc2.comp_blosc2_params(image.shape, PATCH, 4)
+            blocks, chunks = comp_blosc2_params(image.shape, PATCH, 4)
             nnUNetDatasetBlosc2.save_case(
                 image, label, {}, str(folder / f"c{n}"), chunks=chunks, blocks=blocks,
                 chunks_seg=chunks, blocks_seg=blocks,
@@ -478,10 +493,8 @@ def main() -> None:
     commands = {}
     for name in options.sides or SIDES:
         packages = SIDES[name][1]
-        environment = (
-            name.split("-")[0] if packages and name != "zarr-tensorstore" else "tensorstore"
-        )
-        python = str(peer_python(environment, *packages)) if packages else sys.executable
+        own = packages[-1].split("==")[0] if packages else ""
+        python = str(peer_python(own, *packages)) if packages else sys.executable
         script = str(Path(__file__).resolve())
         commands[name] = [python, script, name, "--measure", "--seconds", str(options.seconds)]
     runs = alternate(commands, options.rounds, threads=1)

@@ -1,6 +1,6 @@
 """How fast volumes are opened, walked through and cut, beside the libraries that read each format.
 
-    python scripts/bench_sources.py [--rounds 5] [--megabytes 200]
+    python scripts/bench_sources.py [--rounds 5] [--megabytes 600]
 
 Makes one smoothed random uint16 volume in every format, then lets volprep and the
 format's own library (at the versions of `constraints.txt`) do the same work in processes
@@ -11,9 +11,14 @@ of their own, in turn:
 - cut: a random patch of 32x128x128 copied out of one open file, mean of 64 (where the
   library has no partial reading of its own, it reads the pages or the array that it must).
 
+The volume is larger than what volprep and tensorstore keep of decoded chunks (256 MiB each), the
+other libraries keep nothing; one thread each; files are in the page cache on all sides.
+
 CPU time in ms, median over the rounds; peak: MB that the walk took beyond the imports.
 
-Measured on 2026-11-21 (one thread, a shared and noisy machine, 210 MB; ratio = library / volprep):
+Measured on 2026-11-21, before tensorstore was added and with a volume of 210 MB, which is smaller
+than the cache: the cuts of chunked files are hits (one thread, a shared and noisy machine;
+ratio = library / volprep):
 
     format       open  ratio  walk  ratio  cut    ratio  peak  library
     raw.tif      1.63  0.40   11    3.9    0.271  8.6    18    200
@@ -151,6 +156,22 @@ def library(name: str) -> tuple[Callable[[], Any], Callable[[Any], Any], Callabl
     )
 
 
+def tensorstore(
+    name: str,
+) -> tuple[Callable[[], Any], Callable[[Any], Any], Callable[..., Any]]:
+    """Zarr by tensorstore, one thread, with a cache as large as ours."""
+    import tensorstore as ts
+
+    limits = {"data_copy_concurrency": {"limit": 1}, "file_io_concurrency": {"limit": 1}}
+    context = ts.Context({"cache_pool": {"total_bytes_limit": 256 * 2**20}, **limits})
+    kind = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(DATA / name)}}
+    return (
+        lambda: ts.open(kind, context=context).result(),
+        lambda array: array.read().result(),
+        lambda array, z, y, x: array[z, y, x].read().result(),
+    )
+
+
 def ours(name: str) -> tuple[Callable[[], Any], Callable[[Any], Any], Callable[..., Any]]:
     """The same with volprep."""
     from volprep.geometry import Box
@@ -171,7 +192,8 @@ def peak_mb() -> float:
 
 def work(who: str, name: str) -> dict[str, float]:
     """Open, walk and cut once each, after one opening that pays for the imports."""
-    opening, whole, cut = (ours if who == "volprep" else library)(name)
+    sides = {"volprep": ours, "library": library, "tensorstore": tensorstore}
+    opening, whole, cut = sides[who](name)
     opening()
     start = time.process_time()
     opened = opening()
@@ -201,7 +223,7 @@ def main() -> None:
     """Make the data, run both in turn, print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--megabytes", type=int, default=200)
+    parser.add_argument("--megabytes", type=int, default=600)
     parser.add_argument("--work", nargs=2)
     arguments = parser.parse_args()
     if arguments.work:
@@ -211,19 +233,23 @@ def main() -> None:
     limit = copy_bandwidth()
     rows = []
     for name in FORMATS:
+        peers = ["library", "tensorstore"] if name.endswith(".zarr") else ["library"]
         commands = {
             who: [sys.executable, str(Path(__file__)), "--work", who, name]
-            for who in ("volprep", "library")
+            for who in ("volprep", *peers)
         }
         found = alternate(commands, arguments.rounds, threads=1)
-        mine, theirs = (
-            {k: median([json.loads(r.output)[k] for r in found[who]]) for k in
-             ("open", "walk", "cut", "peak")} for who in ("volprep", "library")
-        )  # fmt: skip
-        row: list[object] = [name]
-        for what in ("open", "walk", "cut"):
-            row += [mine[what], theirs[what], theirs[what] / mine[what]]
-        rows.append([*row, mine["peak"], theirs["peak"]])
+        sides = {
+            who: {k: median([json.loads(r.output)[k] for r in runs]) for k in
+                  ("open", "walk", "cut", "peak")} for who, runs in found.items()
+        }  # fmt: skip
+        mine = sides["volprep"]
+        for who in peers:
+            theirs = sides[who]
+            row: list[object] = [name if who == "library" else f"{name}, {who}"]
+            for what in ("open", "walk", "cut"):
+                row += [mine[what], theirs[what], theirs[what] / mine[what]]
+            rows.append([*row, mine["peak"], theirs["peak"]])
     header = ["format", "open", "library", "ratio", "walk", "library", "ratio", "cut", "library",
               "ratio", "peak", "library"]  # fmt: skip
     print(table(header, rows))

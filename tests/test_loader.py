@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -216,6 +217,28 @@ def test_the_next_epochs_first_batches_are_made_while_the_last_one_ends():
     assert len(asked) - len(set(asked)) == 1
     loader.set_epoch(0)  # what was made ahead is of no use then
     assert [list(place) for place in places(loader)] == first
+
+
+def test_what_is_compiled_is_told_once_and_what_is_kept_is_not(tmp_path):
+    code = (
+        "import numba, sys\nfrom volprep.kernels.compiling import telling_of_compiling\n"
+        "from volprep.kernels.labels import take_ids\nimport numpy as np\n"
+        "ids = np.arange(3, dtype=np.uint64)\nout = np.empty((1, 1, 2), np.uint64)\n"
+        "numbers = np.array([[[2, 1]]], np.uint8)\n"
+        "with telling_of_compiling(print):\n    take_ids(ids, numbers, out)\n"
+        "assert out.tolist() == [[[2, 1]]]\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    ]  # fmt: skip
+    assert said[0].splitlines()[0].startswith("compiling for this machine")
+    assert "compiled, in" in said[0].splitlines()[1]
+    assert said[1] == ""
 
 
 def test_a_process_ends_though_an_iterator_is_left_in_the_middle(tmp_path):

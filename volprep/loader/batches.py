@@ -8,6 +8,7 @@ lets go of the interpreter's lock.
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import weakref
 from collections import deque
@@ -25,6 +26,8 @@ from volprep.loader.order import SampleOrder, Seeded
 from volprep.randomness import sample_generator
 
 __all__ = ["Fillable", "PatchLoader", "SampleSource"]
+
+log = logging.getLogger(__name__)
 
 Batch = dict[str, torch.Tensor]
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -380,7 +383,10 @@ class _Run:
         """Make the buffers, as large as the first sample says."""
         last, part = next(self._parts)
         self._parts = itertools.chain([(last, part)], self._parts)
-        first = self.sample(*self._order.at(part[0]))
+        from volprep.kernels.compiling import telling_of_compiling
+
+        with telling_of_compiling(log.warning):  # seconds without a word look like a hang
+            first = self.sample(*self._order.at(part[0]))
         for _ in range(self._size):
             tensors = {n: _room(value, self._batch_size, self._pin) for n, value in first.items()}
             arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
