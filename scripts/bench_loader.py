@@ -24,8 +24,8 @@ nnunet    nnU-Net's nnUNetDatasetBlosc2 and crop_and_pad_nd, float32 and int32 (
 monai     CacheDataset and RandSpatialCropd, cached as float32 and int32 tensors, no copy
 torchio   Queue of UniformSampler (a volume in memory at a time)
 
-Measured on 2026-11-26 on two cores of an AMD EPYC that five other jobs shared, which makes every
-side slower and two threads no faster; two runs of 2 s each:
+Measured on 2026-11-26 on two cores of an AMD EPYC on which five to nine other jobs ran, which makes
+every side slower and two threads hardly faster; two runs of 2 s each, in turn:
 
     side          CPU ms  of limit  patches/s  faults  PSS MB  first s
     limit         1.08    1         343        7.67    21      0.0255
@@ -37,6 +37,21 @@ side slower and two threads no faster; two runs of 2 s each:
     em-patches    3.82    3.54      97.8       0.222   307     0.479
     em-patches-2  3.93    3.64      120        2.72    312     0.362
     em-volumes    6.05    5.61      86.8       230     649     0.489
+
+one after the other, 1.5 s each, once (limit and patches before and after the peers):
+
+    limit         1.16 and 1.20       patches 0.78, 0.82 and 0.96
+    nnunet        3.53, 3.87          PSS 545      nnunet-ram  0.42   PSS 529
+    monai         2.19                PSS 254      torchio     11.8   PSS 601
+    zarr          4.40                PSS 562      tensorstore 4.21 (326), zarr-python 14.4 (93)
+    hdf5          6.67, 7.55          PSS 575      hdf5-h5py   17.6 (249)
+    nii           0.28, images alone  PSS 1786, most of it the mapped scratch files
+
+So the dataset of patches costs less than cropping mapped arrays of uint32 labels (a fifth as many
+bytes move); places drawn from volumes cost 2.9 times that on a busy machine and 1.8 to 2.2 on a
+quieter one, of which decoding is most: with a cache that holds all decoded chunks (not the 256 MiB
+it has) it was 1.2 times. nnU-Net from memory is cheaper than any store: it copies float32 and int32
+that lie there ready.
 """
 
 from __future__ import annotations
@@ -284,12 +299,12 @@ def zarr_python() -> Make:
 
 
 def h5py_side() -> Make:
-    """h5py, with its own cache of 256 MiB a data set."""
+    """h5py, with caches of 256 MiB in all (32 MiB for each of the eight data sets)."""
     import h5py
 
     images, labels = (
         [
-            h5py.File(DATA / f"{name}{n}.h5", rdcc_nbytes=2**28, rdcc_nslots=10007)["main"]
+            h5py.File(DATA / f"{name}{n}.h5", rdcc_nbytes=2**25, rdcc_nslots=10007)["main"]
             for n in range(4)
         ]
         for name in ("images", "labels")
@@ -311,8 +326,8 @@ def nnunet(ram: bool) -> Make:
     blosc2.set_nthreads(1)
     torch.set_num_threads(1)
     folder = DATA / "nnunet"
-    if not folder.exists():
-        folder.mkdir()
+    if not (folder / "done").exists():
+        folder.mkdir(exist_ok=True)
         for n in range(4):
             image = (np.load(DATA / f"images{n}.npy")[None].astype(np.float32) - MEAN) / STD
             label = np.load(DATA / f"labels{n}.npy")[None].astype(np.int32)
@@ -321,6 +336,7 @@ def nnunet(ram: bool) -> Make:
                 image, label, {}, str(folder / f"c{n}"), chunks=chunks, blocks=blocks,
                 chunks_seg=chunks, blocks_seg=blocks,
             )  # fmt: skip
+        (folder / "done").touch()
     dataset = nnUNetDatasetBlosc2(str(folder))
     held = [dataset.load_case(f"c{n}")[:2] for n in range(4)]
     if ram:
