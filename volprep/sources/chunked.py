@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.cache import CACHE, Index
+from volprep.cache import CACHE, BlockCache, Index
 from volprep.geometry import Box
 from volprep.sources.axes import Layout
 from volprep.sources.base import SLAB_BYTES, Array, Volume, forget
 from volprep.sources.scratch import SCRATCH
 
-__all__ = ["CACHE", "LARGE_BYTES", "ChunkedVolume", "Index"]
+__all__ = ["CACHE", "LARGE_BYTES", "BlockCache", "ChunkedVolume", "Index"]
 
 _LAYER_BYTES = CACHE.max_bytes
 #: A block larger than this is decoded into a scratch file, so that memory holds several of
