@@ -26,9 +26,11 @@ TOOLS = {"pytest-xdist", "ruff", "mypy", "types-pyyaml", "scipy-stubs"}
 # "asking" and "novision" lie beside the latter, and "subjects", "train" and "transforms" in what
 # is exported.
 PEERS = {
+    "acvl_utils",
     "asking",
     "batchgeneratorsv2",
     "biom3d",
+    "blosc2",
     "careamics",
     "cellpose",
     "connectomics",
