@@ -17,7 +17,7 @@ FLOORS = [
     ["__main__"],
     ["cli"],
     ["pipeline"],
-    ["checks", "report", "exports", "loader"],
+    ["checks", "report", "exports", "loader", "viewer"],
     ["cutting"],
     ["autoconfig", "fingerprint", "splits"],
     ["cases", "headers", "targets"],
@@ -38,6 +38,7 @@ GUESTS = {
     "torch": {"loader", "skeletons"},  # skeletons: lazily, for the documented tensors and .trch
     "zarr": {"sources", "store", "outputs"},
     "tensorstore": {"sources"},
+    "neuroglancer": {"viewer"},
     "mrcfile": {"sources"},
     "nrrd": {"sources"},
     "SimpleITK": {"sources"},

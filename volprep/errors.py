@@ -116,18 +116,17 @@ class MissingDependencyError(VolprepError):
     ----------
     package : str
         The package that cannot be imported.
-    extra : str
-        The extra of volprep that brings it.
+    extra : str or None
+        The extra of volprep that brings it; None where none does.
     """
 
     exit_code = 7
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str | None) -> None:
         self.package, self.extra = package, extra
-        super().__init__(
-            f'{package}: not installed; install it with: pip install "volprep[{extra}]"'
-        )
+        wanted = package if extra is None else f'"volprep[{extra}]"'
+        super().__init__(f"{package}: not installed; install it with: pip install {wanted}")
 
-    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str | None]]:
         """Rebuild from the two names."""
         return type(self), (self.package, self.extra)

@@ -4,7 +4,7 @@
 adds its commands to it.
 """
 
-from volprep.cli import data, export, help, loader, patchset, plan, preview, skeletons
+from volprep.cli import data, export, help, loader, patchset, plan, preview, skeletons, view
 from volprep.cli.app import app, main
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "plan",
     "preview",
     "skeletons",
+    "view",
 ]

@@ -65,7 +65,7 @@ def print_json(content: object) -> None:
     """One JSON document on stdout, and nothing else."""
     ascii_only = not (sys.stdout.encoding or "").lower().startswith("utf")
     json.dump(content, sys.stdout, indent=2, ensure_ascii=ascii_only, allow_nan=False)
-    print()
+    print(flush=True)
 
 
 def print_table(

@@ -24,6 +24,7 @@ from volprep.pipeline.repair import repair
 from volprep.pipeline.report import REPORT, report_of_config, report_of_set
 from volprep.pipeline.start import start
 from volprep.pipeline.tiles import write_tiles_json
+from volprep.pipeline.view import scene_of
 from volprep.pipeline.volumes import open_prepared
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "report_of_config",
     "report_of_set",
     "run_bake",
+    "scene_of",
     "start",
     "voxel_count",
     "write_tiles_json",

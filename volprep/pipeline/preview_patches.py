@@ -26,7 +26,7 @@ from volprep.pipeline.volumes import prepared_case
 from volprep.report import Page, PatchMap, RegionMap, coverage_facts, render_patches
 from volprep.sampling import FilteredRegions, PatchFilter
 
-__all__ = ["PatchPage", "preview_patches"]
+__all__ = ["PatchPage", "patch_maps", "preview_patches"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,14 @@ def preview_patches(
     Cases that are resampled are read through the resampling, so foreground and
     slices are those of the patch set.
     """
+    for drawn in patch_maps(config, cases=cases, reporter=reporter):
+        yield drawn.name, PatchPage(drawn, render_patches(drawn))
+
+
+def patch_maps(
+    config: Config, *, cases: Sequence[str] = (), reporter: Reporter = silent
+) -> Iterator[PatchMap]:
+    """The volumes, blocks and patches of each case, as `preview_patches` draws them."""
     found = chosen_cases(config)
     for name in cases:
         if name not in {case.name for case in found}:
@@ -108,7 +116,7 @@ def preview_patches(
     for number, case in enumerate(prepared):
         if cases and case.name not in cases:
             continue
-        drawn = PatchMap(
+        yield PatchMap(
             case.name,
             case.image,
             plan.spacing or case.image.spacing,
@@ -121,7 +129,6 @@ def preview_patches(
             notes=_notes(how, case),
             label=case.label,
         )
-        yield case.name, PatchPage(drawn, render_patches(drawn))
 
 
 def _blocks(blocks: Sequence[Block], number: int) -> list[Box]:
