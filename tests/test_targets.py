@@ -23,6 +23,7 @@ from volprep.targets import (
 from volprep.targets.labels import (
     Affinities,
     Binary,
+    Blobs,
     Boundary,
     Flow,
     InstanceDistance,
@@ -296,3 +297,29 @@ def test_exact_distances_reach_as_far_as_scipys():
     np.testing.assert_allclose(
         LabelPatch(label, (3, 1, 1)).depth[label == 0], wanted[label == 0], rtol=1e-5
     )
+
+
+@given(labels(), SIZES, st.floats(0.4, 5))
+def test_blobs_are_gaussians_in_lengths_around_the_middle_of_each_instance(label, size, sigma):
+    found = made(Blobs(sigma), label, size)["blobs"]
+    places = np.indices(label.shape).reshape(3, -1).T
+    wanted = np.zeros(label.size)
+    for value in np.unique(label[label > 0]):
+        middle = places[label.reshape(-1) == value].mean(0)
+        offsets = (places - middle) * np.asarray(size)
+        blob = np.exp(-(offsets**2).sum(1) / (2 * sigma**2))
+        blob[(np.abs(offsets) > 4 * sigma).any(1)] = 0
+        wanted = np.maximum(wanted, blob)
+    np.testing.assert_allclose(found.reshape(-1), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_blob_of_a_point_has_its_top_there_and_its_width_in_micrometres():
+    label = np.zeros((9, 21, 21), np.uint16)
+    label[4, 10, 10] = 7
+    found = made(Blobs(sigma=0.5), label, (0.5, 0.25, 0.25))["blobs"]
+    assert found[4, 10, 10] == 1
+    np.testing.assert_allclose(
+        [found[5, 10, 10], found[4, 12, 10], found[4, 10, 8]], np.exp(-0.5), rtol=1e-6
+    )
+    with pytest.raises(ConfigError, match=r"blobs\.sigma: found 0"):
+        targets_from_config([{"blobs": {"sigma": 0}}])

@@ -29,7 +29,8 @@ class LabelPatch:
     label : ndarray, shape (Z, Y, X)
         Integers; 0 is background, and so is whatever is negative (ignored voxels).
     size : (Z, Y, X)
-        Of a voxel, in any unit: distances are in units of its finest axis.
+        Of a voxel, in any unit: distances are in units of its finest axis, and lengths that a
+        target takes in that of `size`.
     skeletons : mapping of int to array, shape (N, 3)
         Points of each instance in voxels of the patch; for the targets that need them.
     """
@@ -42,6 +43,7 @@ class LabelPatch:
     ) -> None:
         self.label = label
         self.skeletons: Mapping[int, Any] = {} if skeletons is None else skeletons
+        self.voxel = size
         self.size = np.array(size, np.float32) / np.float32(min(size))
 
     @property

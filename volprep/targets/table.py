@@ -14,6 +14,7 @@ from volprep.geometry import Shape3
 from volprep.targets.labels import (
     Affinities,
     Binary,
+    Blobs,
     Boundary,
     Flow,
     InstanceDistance,
@@ -32,7 +33,7 @@ TARGETS: dict[str, type[Target]] = {
     kind.name: kind
     for kind in (
         Binary, Affinities, Boundary, SignedDistance, InstanceDistance, Flow, SizeWeight, OneHot,
-        Skeleton,
+        Blobs, Skeleton,
     )
 }  # fmt: skip
 
