@@ -15,10 +15,11 @@ from volprep.kernels.targets import code_labels
 
 __all__ = ["LabelPatch"]
 
-# With fewer voxels a run than this, distances are short, and rows ever farther away are twice
-# as fast as envelopes (5 against 13 ms for dense nuclei, 32 x 128 x 128); with more, envelopes
-# are four times as fast (5 against 22 ms for one small nucleus).
-_SHORT_RUNS = 20
+# With fewer voxels a run than this, distances are short, and rows ever farther away are faster
+# than envelopes (7 against 16 ms for dense nuclei, 9 against 17 for 40 neurons that fill
+# 32 x 128 x 128); with more, envelopes are (8 against 23 ms for two neurons). Both take the
+# same 13 ms here.
+_SHORT_RUNS = 38
 
 
 class LabelPatch:
