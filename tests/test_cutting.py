@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from volprep.cutting import Drawing, PreparedCase, training_sites
+from volprep.cutting import (
+    Drawing,
+    PreparedCase,
+    annotated_sites,
+    grid_sites,
+    training_sites,
+)
 from volprep.geometry import Box
 
 
@@ -47,6 +53,19 @@ def test_another_case_moves_no_site_of_the_others(name: Any) -> None:
             assert own
             assert found.setdefault(one.name, own) == own
     assert found["a"] != found["b"] or name == "sequential"
+
+
+def test_places_without_a_voxel_that_is_annotated_are_left_out_where_others_stay() -> None:
+    mask = np.zeros((8, 40, 40), np.uint8)
+    mask[7, 39, 39] = 1
+    whole = Box.whole((8, 40, 40))
+    masked = PreparedCase("a", case("a", 0).image, None, Array(mask))
+    sites = grid_sites([(0, whole), (1, whole)], (4, 20, 20))
+    kept = annotated_sites(sites, (4, 20, 20), [masked, case("b", 1)])
+    assert [site.start for site in kept if site.case == 0] == [(4, 20, 20)]
+    assert [s for s in kept if s.case == 1] == [s for s in sites if s.case == 1]
+    bare = PreparedCase("a", case("a", 0).image, None, Array(np.zeros((8, 40, 40), np.uint8)))
+    assert annotated_sites(sites[:3], (4, 20, 20), [bare]) == sites[:3]
 
 
 def test_choosing_sites_looks_at_each_block_a_bounded_number_of_times() -> None:

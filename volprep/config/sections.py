@@ -751,7 +751,8 @@ class Config(Section):
         Field(
             default_factory=list,
             description="What the network learns, made from labels after augmentation: binary, "
-            "affinities, boundary, signed_distance, instance_distance, flow, size_weight, one_hot, blobs.",
+            "affinities, boundary, signed_distance, instance_distance, flow, size_weight, one_hot, "
+            "blobs.",
             examples=[
                 ["boundary", {"affinities": {"offsets": [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]}}]
             ],

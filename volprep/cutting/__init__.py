@@ -17,6 +17,7 @@ from volprep.cutting.patches import (
 )
 from volprep.cutting.places import Block, TrainingPlaces
 from volprep.cutting.sites import (
+    annotated_sites,
     blocks_of,
     grid_sites,
     stored_patch_size,
@@ -32,6 +33,7 @@ __all__ = [
     "Room",
     "Site",
     "TrainingPlaces",
+    "annotated_sites",
     "blocks_of",
     "cut_patches",
     "cut_voxels",

@@ -18,6 +18,7 @@ from volprep.sampling import FilteredRegions
 from volprep.splits import SplitPart
 
 __all__ = [
+    "annotated_sites",
     "blocks_of",
     "grid_sites",
     "stored_patch_size",
@@ -116,3 +117,21 @@ def grid_sites(
     )
     placed, regions = BlockPatching(grid, blocks, patch_size), regions_of(blocks)
     return [site_of(placed.get_patch_spec(i), regions) for i in range(placed.n_patches)]
+
+
+def annotated_sites(
+    sites: Sequence[Site], patch_size: Shape3, prepared: Sequence[PreparedCase]
+) -> list[Site]:
+    """The sites of which at least one voxel is annotated; of cases without a mask all.
+
+    A patch that holds nothing annotated says nothing of a network; all of them are kept where
+    none would be left.
+    """
+    kept = [site for site in sites if _is_annotated(site, patch_size, prepared[site.case])]
+    return kept or list(sites)
+
+
+def _is_annotated(site: Site, patch_size: Shape3, case: PreparedCase) -> bool:
+    if case.mask is None:
+        return True
+    return bool(np.any(case.mask.read(site.region.common(Box.at(site.start, patch_size)))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from volprep.cutting import (
     PadMode,
     Site,
     TrainingPlaces,
+    annotated_sites,
     cut_patches,
     grid_sites,
     stored_patch_size,
@@ -44,6 +46,8 @@ from volprep.store import ArraySpec, PatchWriter
 from volprep.targets import Target
 
 __all__ = ["Patches", "make_patches"]
+
+log = logging.getLogger(__name__)
 
 SplitName = Literal["train", "val"]
 _Rows = npt.NDArray[np.int64]
@@ -151,7 +155,11 @@ def make_patches(
         if split == "train" and drawn and how.name != "sequential":
             return _draw_later(run, blocks["train"], stored, how, prepared, key)
         if split == "val":
-            found = grid_sites(blocks["val"], plan.patch_size, config.patching.overlap)
+            every = grid_sites(blocks["val"], plan.patch_size, config.patching.overlap)
+            found = annotated_sites(every, plan.patch_size, prepared)
+            if len(found) < len(every):
+                log.info("%d of %d validation patches hold nothing annotated: left out",
+                         len(every) - len(found), len(every))  # fmt: skip
         else:
             with run.reporter("choose patches", len(blocks["train"]), "cases") as advance:
                 found = training_sites(

@@ -12,6 +12,7 @@ from volprep.cutting import (
     Drawing,
     PreparedCase,
     Site,
+    annotated_sites,
     blocks_of,
     grid_sites,
     stored_patch_size,
@@ -112,7 +113,8 @@ def patch_maps(
             filtered=filtered,
         )
     chosen = sorted(chosen, key=lambda site: (site.case, site.start))  # as they are cut
-    held = grid_sites(val, plan.patch_size, config.patching.overlap)
+    every = grid_sites(val, plan.patch_size, config.patching.overlap)
+    held = annotated_sites(every, plan.patch_size, prepared)
     for number, case in enumerate(prepared):
         if cases and case.name not in cases:
             continue

@@ -14,7 +14,14 @@ import numpy.typing as npt
 from volprep.autoconfig import few_positions
 from volprep.cases import Cases
 from volprep.config import Config, with_values
-from volprep.cutting import Block, PreparedCase, blocks_of, grid_sites, stored_patch_size
+from volprep.cutting import (
+    Block,
+    PreparedCase,
+    annotated_sites,
+    blocks_of,
+    grid_sites,
+    stored_patch_size,
+)
 from volprep.cutting import training_sites as draw_sites
 from volprep.errors import PlanError, StoreError
 from volprep.findings import Finding, raise_on_errors
@@ -283,7 +290,10 @@ def _drawn(
             train, stored, drawing(config, found.cases.label_kind, plan), found.prepared,
             weights=[case.weight for case in found.cases],
         ),
-        "val": grid_sites(val, plan.patch_size, config.patching.overlap),
+        "val": annotated_sites(
+            grid_sites(val, plan.patch_size, config.patching.overlap), plan.patch_size,
+            found.prepared,
+        ),
     }  # fmt: skip
     sizes = {"train": stored, "val": plan.patch_size}
     return {
