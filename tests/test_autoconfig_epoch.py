@@ -122,11 +122,14 @@ def test_explain_shows_what_resampling_makes_of_each_case(tmp_path: Path) -> Non
     assert "375 KiB together" in text
 
 
-def test_nanometres_for_micrometres_are_refused_before_any_work(tmp_path: Path) -> None:
+def test_nanometres_for_micrometres_are_refused_before_any_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where an output that is not given goes
     config = config_of(tmp_path, preprocess={"target_spacing": (200, 200, 200)})
     with pytest.raises(PlanError, match="nm or µm"):
         pipeline.prepare(config)
-    assert not list(tmp_path.glob("*patches*"))
+    assert [p.name for p in tmp_path.glob("*patches*/*")] == ["ledger.jsonl"]
 
 
 def test_the_plan_says_how_many_patches_and_places_there_are(tmp_path: Path) -> None:
