@@ -38,7 +38,7 @@ def deformation(patch: Shape3, planned: Shape3) -> float:
 @pytest.mark.parametrize("side", [64, 100, 125, 250, 500])
 def test_a_cube_stays_near_to_a_cube_and_half_is_trained_on(side: int) -> None:
     planned = (min(side, 160) // 16 * 16,) * 3
-    fit = fit_patch(planned, (4, 4, 4), lambda patch: halved_along((side,) * 3, patch))
+    fit = fit_patch([(planned, (4, 4, 4))], lambda patch: halved_along((side,) * 3, patch))
     assert fit is not None
     assert deformation(fit.patch, planned) <= DEFORMATION
     assert fit.trained >= 0.35
@@ -46,13 +46,15 @@ def test_a_cube_stays_near_to_a_cube_and_half_is_trained_on(side: int) -> None:
 
 
 def test_a_patch_that_leaves_enough_is_kept() -> None:
-    fit = fit_patch((32, 64, 64), (3, 4, 4), lambda patch: halved_along((200, 90, 90), patch))
+    fit = fit_patch([((32, 64, 64), (3, 4, 4))], lambda patch: halved_along((200, 90, 90), patch))
     assert fit is not None
     assert fit.patch == (32, 64, 64)
 
 
 def test_a_thin_stack_is_cut_across() -> None:
-    fit = fit_patch((16, 256, 256), (2, 5, 5), lambda patch: halved_along((20, 512, 512), patch))
+    fit = fit_patch(
+        [((16, 256, 256), (2, 5, 5))], lambda patch: halved_along((20, 512, 512), patch)
+    )
     assert fit is not None
     assert fit.patch[0] == 16
     assert min(fit.patch[1:]) >= 128
@@ -60,7 +62,7 @@ def test_a_thin_stack_is_cut_across() -> None:
 
 
 def test_where_nothing_can_be_divided_there_is_no_patch() -> None:
-    assert fit_patch((32, 32, 32), (3, 3, 3), lambda _patch: None) is None
+    assert fit_patch([((32, 32, 32), (3, 3, 3))], lambda _patch: None) is None
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,7 +70,7 @@ def test_where_nothing_can_be_divided_there_is_no_patch() -> None:
 def test_what_is_found_fits_and_can_be_pooled(shape: Shape3, pool: Shape3) -> None:
     planned = tuple(max(1, min(n, 128) >> k << k) for n, k in zip(shape, pool, strict=True))
     z, y, x = planned
-    fit = fit_patch((z, y, x), pool, lambda patch: halved_along(shape, patch))
+    fit = fit_patch([((z, y, x), pool)], lambda patch: halved_along(shape, patch))
     possible = max(shape) >= 3
     assert (fit is not None) == possible
     if fit is not None:
@@ -127,3 +129,24 @@ def test_a_cube_of_250_does_not_deform_the_patch(tmp_path: Path, memory: str) ->
         np.save(tmp_path / what / "a.npy", np.zeros((250, 250, 250), np.uint8))
     data = {"root": tmp_path, "spacing": (0.01, 0.01, 0.01), "label_kind": "instances"}
     assert_keeps_its_form(data, memory)
+
+
+@pytest.mark.parametrize("shape", [(64, 160, 160), (100, 100, 100), (24, 540, 640), (6, 512, 512)])
+@pytest.mark.parametrize("memory", ["4GiB", "8GiB", "32GiB"])
+def test_much_memory_does_not_make_a_patch_a_strip_or_a_crumb(
+    tmp_path: Path, shape: Shape3, memory: str
+) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "a.npy", np.ones(shape, np.uint8))
+    plans = [
+        pipeline.plan_of(
+            Config.model_validate(
+                {"data": {"root": tmp_path, "spacing": (1, 1, 1)}, "plan": {"memory": given}}
+            )
+        )
+        for given in ("1GiB", memory)
+    ]
+    sides = sorted(plans[1].patch_size)
+    assert sides[2] <= 3 * sides[1]
+    assert math.prod(plans[1].patch_size) >= math.prod(plans[0].patch_size) / 3

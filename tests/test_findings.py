@@ -34,7 +34,7 @@ def a_set(folder: Path, count: int = 3, *, findings: dict[str, list[str]] | None
     for number in range(count):
         image = RNG.integers(1, 200, (16, 40, 40)).astype(np.uint8)
         label = np.zeros(image.shape, np.uint16)
-        label[4:12, 4:16, 4:16], label[4:12, 20:36, 20:36] = 1, 2
+        label[4:12, 4:16, 4:16], label[4:12, 20:36, 20 : 36 - number] = 1, 2
         image[label > 0] += 50
         np.save(folder / "images" / f"c{number}.npy", image)
         np.save(folder / "labels" / f"c{number}.npy", label)

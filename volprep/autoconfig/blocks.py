@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ __all__ = ["BlockFit", "fit_patch"]
 DEFORMATION = 1.5
 #: Of a single volume, the share that should be left for training.
 TRAINED = 0.5
+#: And the share at least, while the patch keeps somewhat to its form.
+LEAST_TRAINED = 0.2
 #: Places that a patch should be able to take in the training blocks.
 POSITIONS = 64
 #: The patch is not made shorter than this, in voxels, where the planner's is longer.
@@ -28,8 +31,8 @@ _WISHES = (
     (DEFORMATION, 0.35, POSITIONS, True),
     (DEFORMATION, TRAINED, POSITIONS, False),
     (DEFORMATION, 0.35, POSITIONS, False),
-    (DEFORMATION, 0.2, POSITIONS, False),
-    (2 * DEFORMATION, 0.2, POSITIONS, False),
+    (DEFORMATION, LEAST_TRAINED, POSITIONS, False),
+    (2 * DEFORMATION, LEAST_TRAINED, POSITIONS, False),
     (math.inf, 0.0, POSITIONS, False),
     (math.inf, 0.0, 1, False),
 )
@@ -58,16 +61,16 @@ class BlockFit:
 
 
 def fit_patch(
-    patch: Shape3,
-    pool: Shape3,
+    forms: Sequence[tuple[Shape3, Shape3]],
     divided: Callable[[Shape3], tuple[float, Sequence[Shape3]] | None],
 ) -> BlockFit | None:
     """The largest patch that leaves enough for training and keeps the planner's proportions.
 
     Parameters
     ----------
-    patch, pool : (Z, Y, X)
-        The planner's patch for the whole volumes, and its poolings.
+    forms : sequence of ((Z, Y, X), (Z, Y, X))
+        The planner's patches for the whole volumes, and their poolings: that of the memory at
+        hand, then those of less memory, which are taken where the first cannot be kept in form.
     divided : callable
         Of a patch: the share of the volumes that is for training, and the shapes of the
         training blocks; None where the volumes cannot be divided for it.
@@ -85,6 +88,28 @@ def fit_patch(
     where else a side of 48 voxels and more would become shorter than 32. Where that is not
     possible, the training share is given up first, then the form, then the number of places.
     """
+    divided = functools.cache(divided)
+    first = None
+    for patch, pool in forms:
+        fit = _fit(patch, pool, divided)
+        if fit is None:
+            continue
+        if (
+            fit.deformation <= 2 * DEFORMATION
+            and fit.trained >= LEAST_TRAINED
+            and fit.positions >= POSITIONS
+        ):
+            return fit
+        first = first or fit
+    return first
+
+
+def _fit(
+    patch: Shape3,
+    pool: Shape3,
+    divided: Callable[[Shape3], tuple[float, Sequence[Shape3]] | None],
+) -> BlockFit | None:
+    """The same of one form."""
     fits = []
     for candidate in dict.fromkeys(_candidates(patch, pool)):
         division = divided(candidate)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,9 @@ __all__ = [
     "survey",
     "uncropped",
 ]
+
+#: How often the memory is halved to find forms of patches that a divided volume holds.
+_HALVINGS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,12 +407,26 @@ def plan_blocks(
     """
     plan = _plan(config, heads, cases, classes)
     if config.plan.patch_size is None and config.split.fraction > 0:
-        fit = fit_patch(
-            plan.patch_size, plan.pool, lambda patch: _divided(config, cases, layouts, patch)
-        )
+        forms = [(plan.patch_size, plan.pool), *_smaller_forms(config, heads, cases, classes)]
+        fit = fit_patch(forms, lambda patch: _divided(config, cases, layouts, patch))
         if fit is not None and fit.patch != plan.patch_size:
             plan = _with_reason(_plan(config, heads, cases, classes, fit.patch), fit)
     return plan, split_cases(config, cases, layouts, plan.patch_size)
+
+
+def _smaller_forms(
+    config: Config, heads: Fingerprint, cases: Cases, classes: Sequence[int] | None
+) -> Iterator[tuple[Shape3, Shape3]]:
+    """Patches and poolings for a half, a quarter, ... of the memory, while a plan fits it."""
+    memory = config.plan.memory
+    for _ in range(_HALVINGS):
+        memory //= 2
+        section = config.plan.model_copy(update={"memory": memory})
+        try:
+            plan = _plan(config.model_copy(update={"plan": section}), heads, cases, classes)
+        except PlanError:
+            return
+        yield plan.patch_size, plan.pool
 
 
 def _with_epoch(config: Config, plan: Plan, splits: Splits, shapes: Mapping[str, Shape3]) -> Plan:
