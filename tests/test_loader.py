@@ -223,10 +223,10 @@ def test_what_is_compiled_is_told_once_and_what_is_kept_is_not(tmp_path):
     code = (
         "import numba, sys\nfrom volprep.kernels.compiling import telling_of_compiling\n"
         "from volprep.kernels.labels import take_ids\nimport numpy as np\n"
-        "ids = np.arange(3, dtype=np.uint64)\nout = np.empty((1, 1, 2), np.uint64)\n"
+        "ids = np.array([0, 7, 2**63 + 1], np.uint64)\nout = np.empty((1, 1, 2), np.uint64)\n"
         "numbers = np.array([[[2, 1]]], np.uint8)\n"
         "with telling_of_compiling(print):\n    take_ids(ids, numbers, out)\n"
-        "assert out.tolist() == [[[2, 1]]]\n"
+        "assert out.tolist() == [[[2**63 + 1, 7]]]\n"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     said = [

@@ -24,4 +24,8 @@ def take_ids(table: npt.NDArray[Any], numbers: npt.NDArray[Any], out: npt.NDArra
         for y in range(numbers.shape[1]):
             for x in range(numbers.shape[2]):
                 number = numbers[z, y, x]
-                out[z, y, x] = table[number] if number < table.size else 0
+                # Two stores, not one of either: an id of 64 bits and a 0 together are a float.
+                if number < table.size:
+                    out[z, y, x] = table[number]
+                else:
+                    out[z, y, x] = 0
