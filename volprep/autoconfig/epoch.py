@@ -140,7 +140,7 @@ def choose_store(asked: Store | Literal["auto"], patches: int, volumes: int) -> 
     """
     room = f"the patches are {format_bytes(patches)}, the volumes {format_bytes(volumes)}"
     if asked != "auto":
-        return asked, f"output.store, given; uncompressed, {room}"
+        return asked, f"output.store is {asked}; uncompressed, {room}"
     if volumes < patches:
         return "volumes", f"they need less room, and every epoch draws new places; {room}"
     return "patches", f"they need less room than the volumes that they are cut from; {room}"
