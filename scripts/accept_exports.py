@@ -38,7 +38,7 @@ PINS = HERE.parent / "constraints.txt"
 #: What is installed for a target beside its peer.
 BESIDE: dict[str, list[str]] = {
     "monai": ["nibabel"],
-    "stardist": ["tensorflow-cpu"],
+    "stardist": ["tensorflow-cpu", "tf-keras", "tensorboard"],
     "careamics": [
         "lightning!=2.6.2,!=2.6.3", "pydantic<=2.14.1", "bioimageio-core<=0.11.0", "torchmetrics",
         "microssim", "zarr", "scikit-image", "tifffile", "matplotlib", "psutil", "tensorboard",
