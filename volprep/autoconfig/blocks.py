@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from volprep.geometry import Shape3, three
@@ -61,14 +61,14 @@ class BlockFit:
 
 
 def fit_patch(
-    forms: Sequence[tuple[Shape3, Shape3]],
+    forms: Iterable[tuple[Shape3, Shape3]],
     divided: Callable[[Shape3], tuple[float, Sequence[Shape3]] | None],
 ) -> BlockFit | None:
     """The largest patch that leaves enough for training and keeps the planner's proportions.
 
     Parameters
     ----------
-    forms : sequence of ((Z, Y, X), (Z, Y, X))
+    forms : iterable of ((Z, Y, X), (Z, Y, X))
         The planner's patches for the whole volumes, and their poolings: that of the memory at
         hand, then those of less memory, which are taken where the first cannot be kept in form.
     divided : callable

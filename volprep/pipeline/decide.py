@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -407,7 +408,8 @@ def plan_blocks(
     """
     plan = _plan(config, heads, cases, classes)
     if config.plan.patch_size is None and config.split.fraction > 0:
-        forms = [(plan.patch_size, plan.pool), *_smaller_forms(config, heads, cases, classes)]
+        smaller = _smaller_forms(config, heads, cases, classes)  # planned only where asked for
+        forms = itertools.chain([(plan.patch_size, plan.pool)], smaller)
         fit = fit_patch(forms, lambda patch: _divided(config, cases, layouts, patch))
         if fit is not None and fit.patch != plan.patch_size:
             plan = _with_reason(_plan(config, heads, cases, classes, fit.patch), fit)
