@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from volprep.exports.exporter import (
     changes,
     common_losses,
-    impossible,
     loses,
     no_mask,
+    only_instances,
     renumbered,
 )
 from volprep.exports.files import ExportFile, id_table, section_image, section_labels, text_file
@@ -39,11 +39,7 @@ class Cellpose:
         yield from common_losses(given)
         yield from renumbered(given, _IDS)
         yield from no_mask(given, "background there")
-        if given.classes is not None:
-            yield impossible(
-                "cellpose learns instances, and the labels are classes",
-                "choose nnunet or monai, or set data.label_kind to instances",
-            )
+        yield from only_instances(given, "cellpose")
         if given.channels > 3:
             yield loses("cellpose looks at three channels: the others are left out")
         if not given.flat:

@@ -19,6 +19,7 @@ __all__ = [
     "impossible",
     "loses",
     "no_mask",
+    "only_instances",
     "renumbered",
     "template",
 ]
@@ -93,6 +94,15 @@ def no_mask(given: ExportSet, what: str) -> Iterator[Finding]:
     """For targets that know no valid mask."""
     if given.masked:
         yield loses(f"the target knows no valid mask: what is not annotated is {what}")
+
+
+def only_instances(given: ExportSet, peer: str) -> Iterator[Finding]:
+    """For targets that learn no classes."""
+    if given.classes is not None:
+        yield impossible(
+            f"{peer} learns instances, and the labels are classes",
+            "choose nnunet or monai, or set data.label_kind to instances",
+        )
 
 
 def facts(given: ExportSet) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from volprep.exports.exporter import (
     impossible,
     loses,
     no_mask,
+    only_instances,
     renumbered,
 )
 from volprep.exports.files import (
@@ -53,11 +54,8 @@ class Skoots:
         yield from common_losses(given)
         yield from renumbered(given, _IDS)
         yield from no_mask(given, "background there")
+        yield from only_instances(given, "SKOOTS")
         if given.classes is not None:
-            yield impossible(
-                "SKOOTS learns instances, and the labels are classes",
-                "choose nnunet or monai, or set data.label_kind to instances",
-            )
             return
         if given.flat:
             yield impossible("SKOOTS trains on volumes, and these are 2D", "choose cellpose")

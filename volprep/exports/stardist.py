@@ -9,7 +9,7 @@ from volprep.exports.exporter import (
     changes,
     common_losses,
     facts,
-    impossible,
+    only_instances,
     renumbered,
     template,
 )
@@ -39,11 +39,7 @@ class StarDist:
         """Instances alone; what is not annotated is -1."""
         yield from common_losses(given)
         yield from renumbered(given, _IDS)
-        if given.classes is not None:
-            yield impossible(
-                "stardist learns instances, and the labels are classes",
-                "choose nnunet or monai, or set data.label_kind to instances",
-            )
+        yield from only_instances(given, "stardist")
         if given.masked:
             yield changes(
                 "what is not annotated has label -1, which StarDist leaves out of its loss"
