@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 from volprep.errors import SourceError
 
-__all__ = ["choose_key", "is_image_key", "is_label_key"]
+__all__ = ["choose_key", "is_image_key", "is_label_key", "refuse_key"]
 
 #: What datasets are called, the word that is believed first coming first.
 _ROLELESS = ("main", "exported_data", "stack", "data")
@@ -16,6 +17,18 @@ _LABEL = (
     "label", "labels", "gt", "ground_truth", "groundtruth", "instances", "instance",
     "segmentation", "seg", "mask", "masks", "neuron_ids", "annotation", "annotations",
 )  # fmt: skip
+
+
+def refuse_key(path: Path, key: str | None, holds: str = "one array") -> None:
+    """Raise where a dataset is named in a file that has none; `holds` says what it has.
+
+    Raises
+    ------
+    SourceError
+        Where `key` is given.
+    """
+    if key is not None:
+        raise SourceError(path, f"holds {holds}, not a dataset {key!r}", "leave out the key")
 
 
 def is_label_key(key: str) -> bool:

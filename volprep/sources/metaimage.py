@@ -13,6 +13,7 @@ from volprep.geometry import Box
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array, Volume, reading
 from volprep.sources.external import External, may_follow, refuse_foreign
+from volprep.sources.keys import refuse_key
 from volprep.sources.placement import Placement, Vector
 
 __all__ = ["named_files", "open_source"]
@@ -63,8 +64,7 @@ def open_source(
     allow_external: External = None,
 ) -> Volume:
     """Open a `.mha` or `.mhd` file."""
-    if key is not None:
-        raise SourceError(path, f"holds one array, not a dataset {key!r}", "leave out the key")
+    refuse_key(path, key)
     itk = _library()
     with reading(path, "MetaImage file"):
         header = _fields(path)

@@ -15,6 +15,7 @@ from volprep.geometry import Spacing3
 from volprep.sources.array import FileVolume
 from volprep.sources.axes import Layout
 from volprep.sources.base import Volume, reading
+from volprep.sources.keys import refuse_key
 
 __all__ = ["open_source"]
 
@@ -27,8 +28,7 @@ _IMOD_STAMP, _IMOD_AT, _SIGNED = 1146047817, 40, 1
 
 def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
     """Open an MRC file: a volume, a tomogram or a stack of sections."""
-    if key is not None:
-        raise SourceError(path, f"holds one array, not a dataset {key!r}", "leave out the key")
+    refuse_key(path, key)
     try:
         import mrcfile
         from mrcfile import utils

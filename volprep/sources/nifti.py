@@ -17,6 +17,7 @@ from volprep.geometry import Spacing3
 from volprep.sources.array import FileVolume
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array, Volume, reading
+from volprep.sources.keys import refuse_key
 from volprep.sources.placement import Placement, Vector, difference
 from volprep.sources.stream import StreamVolume
 
@@ -159,8 +160,7 @@ def _wrapped(number: int) -> np.int64:
 
 def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
     """Open a `.nii` or `.nii.gz` file."""
-    if key is not None:
-        raise SourceError(path, f"holds one array, not a dataset {key!r}", "leave out the key")
+    refuse_key(path, key)
     with reading(path, "NIfTI file"):
         with path.open("rb") as file:
             packed = file.read(2) == _GZIP

@@ -17,7 +17,7 @@ from volprep.findings import Note
 from volprep.sources.array import FileVolume, default_axes
 from volprep.sources.axes import Layout
 from volprep.sources.base import Volume, reading
-from volprep.sources.keys import choose_key
+from volprep.sources.keys import choose_key, refuse_key
 from volprep.sources.stream import StreamVolume
 
 __all__ = ["datasets", "open_source"]
@@ -66,8 +66,7 @@ class NpzVolume(StreamVolume):
 def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
     """Open a `.npy` or `.npz` file."""
     if path.suffix.lower() == ".npy":
-        if key is not None:
-            raise SourceError(path, f"holds one array, not a dataset {key!r}", "leave out the key")
+        refuse_key(path, key)
         with reading(path, "NumPy file"), path.open("rb") as stream:
             header = _read_header(path, stream, path.stat().st_size)
         return _mapped(path, None, _layout(path, header, axes), header, header.offset)

@@ -17,6 +17,7 @@ from volprep.sources.array import FileVolume, default_axes
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array, Volume, map_file, reading
 from volprep.sources.external import External, may_follow, refuse_foreign
+from volprep.sources.keys import refuse_key
 from volprep.sources.placement import Placement, Vector
 from volprep.sources.stream import StreamVolume
 
@@ -63,8 +64,7 @@ def open_source(
     allow_external: External = None,
 ) -> Volume:
     """Open a `.nrrd` or `.nhdr` file."""
-    if key is not None:
-        raise SourceError(path, f"holds one array, not a dataset {key!r}", "leave out the key")
+    refuse_key(path, key)
     with reading(path, "NRRD file"):
         header, offset = _header(path)
         dtype = _dtype(header)

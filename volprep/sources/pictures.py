@@ -16,6 +16,7 @@ from volprep.findings import Note
 from volprep.sources.array import MappedVolume
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array, Volume, reading
+from volprep.sources.keys import refuse_key
 
 __all__ = ["PictureHeader", "decode_picture", "open_source", "picture_header"]
 
@@ -68,8 +69,7 @@ class Picture(MappedVolume):
 
 def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
     """Open a PNG or JPEG file as a 2D volume."""
-    if key is not None:
-        raise SourceError(path, f"holds one picture, not a dataset {key!r}", "leave out the key")
+    refuse_key(path, key, "one picture")
     header = picture_header(path, labels=labels)
     layout = Layout.of(path, axes or header.axes, header.shape)
     return Picture(path, layout, header, labels=labels)

@@ -15,6 +15,7 @@ from volprep.sources import tiff
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array, Volume, reading
 from volprep.sources.chunked import ChunkedVolume, Index
+from volprep.sources.keys import refuse_key
 from volprep.sources.names import SUFFIXES, slice_files
 from volprep.sources.pictures import PictureHeader, decode_picture, picture_header
 from volprep.sources.sniff import content_error
@@ -59,8 +60,7 @@ def read_plane(
 
 def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) -> Volume:
     """Open a folder of slices; the headers of all of them are read."""
-    if key is not None:
-        raise SourceError(path, f"holds slices, not a dataset {key!r}", "leave out the key")
+    refuse_key(path, key, "slices")
     files = slice_files(path)
     if not files:
         raise SourceError(path, "holds no PNG, JPEG or TIFF slices", "give a file, or their folder")

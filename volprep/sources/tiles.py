@@ -18,6 +18,7 @@ from volprep.findings import Note
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array, Volume
 from volprep.sources.chunked import ChunkedVolume, Index
+from volprep.sources.keys import refuse_key
 from volprep.sources.slices import plane_header, read_plane
 
 __all__ = [
@@ -192,8 +193,7 @@ def open_source(
         If the JSON does not describe tiles, tiles are missing and are not to be filled, or a
         path leaves the JSON's folder without leave.
     """
-    if key is not None:
-        raise SourceError(path, f"holds one volume, not a dataset {key!r}", "leave out the key")
+    refuse_key(path, key, "one volume")
     tiles = read_tile_list(path)
     anywhere = bool(allow_external)
     state = path.stat()

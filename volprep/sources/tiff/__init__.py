@@ -10,6 +10,7 @@ from volprep.findings import Note
 from volprep.sources.array import FileVolume
 from volprep.sources.axes import Layout, fitting_axes
 from volprep.sources.base import Volume, reading
+from volprep.sources.keys import refuse_key
 from volprep.sources.tiff.headers import placement_of, read_pages, spacing_of
 from volprep.sources.tiff.pages import Pages
 from volprep.sources.tiff.volumes import TiffBlocks, TiffMappedPages
@@ -32,8 +33,7 @@ def open_source(
     allow_external: bool | None = None,
 ) -> Volume:
     """Open the image of a TIFF file: its first series, or the stack that its pages are."""
-    if key is not None:
-        raise SourceError(path, f"holds pages, not a dataset {key!r}", "leave out the key")
+    refuse_key(path, key, "pages")
     with reading(path, "TIFF file"):
         pages = read_pages(path, allow_external)
     if axes is None:
