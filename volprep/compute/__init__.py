@@ -9,7 +9,7 @@ writes, and each gives the same result wherever it runs, and however often.
 
 from volprep.compute.engine import Engine, EngineKind
 from volprep.compute.local import Backend, default_workers, run_shares, run_units, threads
-from volprep.compute.machine import Machine, memory_limit, read_machine
+from volprep.compute.machine import Machine, free_disk, memory_limit, read_machine
 
 __all__ = [
     "Backend",
@@ -17,6 +17,7 @@ __all__ = [
     "EngineKind",
     "Machine",
     "default_workers",
+    "free_disk",
     "memory_limit",
     "read_machine",
     "run_shares",

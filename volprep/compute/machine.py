@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Machine", "memory_limit", "read_machine"]
+__all__ = ["Machine", "free_disk", "memory_limit", "read_machine"]
 
 _GROUPS = Path("/sys/fs/cgroup")
 
@@ -48,13 +48,20 @@ class Machine:
     folder: Path
 
 
+def free_disk(path: Path) -> int:
+    """Bytes that are free where `path` is, or is to be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
 def read_machine(folder: Path = Path()) -> Machine:
     """Look at the machine, and at the disk of a folder."""
     memory, free = _memory()
     disk: int | None = None
-    free_disk: int | None = None
+    free_there: int | None = None
     with contextlib.suppress(OSError):
-        disk, _, free_disk = shutil.disk_usage(folder)
+        disk, _, free_there = shutil.disk_usage(folder)
     return Machine(
         cores=os.cpu_count() or 1,
         usable_cores=len(os.sched_getaffinity(0))
@@ -65,7 +72,7 @@ def read_machine(folder: Path = Path()) -> Machine:
         free_memory=free,
         memory_limit=memory_limit(),
         disk=disk,
-        free_disk=free_disk,
+        free_disk=free_there,
         open_files=_open_files(),
         folder=folder.resolve(),
     )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 from volprep.cases import Case, Cases
-from volprep.compute import run_units
+from volprep.compute import free_disk, run_units
 from volprep.config import Config
 from volprep.errors import ConfigError, SourceError, StoreError
 from volprep.findings import Finding
@@ -99,9 +98,7 @@ def free_room(config: Config, label_bytes: int = 0) -> int:
                 there[path.name] = math.prod(image.shape) * image.dtype.itemsize
                 if case.label is not None:
                     there[path.name] += math.prod(case.label.shape) * label_bytes
-    while not out.exists():
-        out = out.parent
-    return shutil.disk_usage(out).free + sum(there.values())
+    return free_disk(out) + sum(there.values())
 
 
 def crop_boxes(config: Config, cases: Cases, reporter: Reporter) -> dict[str, Box]:

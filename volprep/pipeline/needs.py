@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from volprep.autoconfig import stored_size
 from volprep.cases import Case, Cases
-from volprep.compute import default_workers, memory_limit
+from volprep.compute import default_workers, free_disk, memory_limit
 from volprep.config import Config
 from volprep.cutting import grid_sites
 from volprep.errors import PlanError
@@ -351,9 +350,7 @@ def _memory(cases: Cases, decision: Decision, patch_bytes: int, count: int, work
 
 
 def _free(out: Path, limit: int | None) -> int:
-    while not out.exists():
-        out = out.parent
-    free = shutil.disk_usage(out).free
+    free = free_disk(out)
     return free if limit is None else min(free, limit)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from volprep.autoconfig import Plan, format_bytes
 from volprep.findings import Finding, Level
 from volprep.fingerprint import CaseFacts, Distribution, Fingerprint, Statistics
-from volprep.geometry import Shape3, Spacing3
+from volprep.geometry import Shape3, Spacing3, three
 from volprep.report.charts import Chart, Curve, draw_bars, draw_curves, number_text
 from volprep.report.maps import PatchMap, coverage_cells
 from volprep.report.page import (
@@ -362,7 +362,7 @@ def _filled(row: Row, number: int) -> bool:
 
 
 def _row(case: CaseView, facts: CaseFacts | None, findings: int) -> Row:
-    shape, spacing = three_of(case.shape), case.spacing
+    shape, spacing = three(case.shape[-3:]), case.spacing
     labels = None if facts is None else facts.labels
     grey = facts.everywhere[0] if facts is not None and facts.everywhere else None
     low, high = (None, None) if grey is None else (grey.percentile(0.5), grey.percentile(99.5))
@@ -765,12 +765,6 @@ def _next(told: Overview) -> Section:
     ]
     note = "PATCHES is the folder in which this page lies, CONFIG your YAML."
     return Section("What to do next", note, [Commands(commands)])
-
-
-def three_of(shape: Sequence[int]) -> Shape3:
-    """(Z, Y, X) of (C, Z, Y, X)."""
-    z, y, x = shape[-3:]
-    return z, y, x
 
 
 def _count(n: int, one: str, many: str | None = None) -> str:
