@@ -5,10 +5,10 @@
 
 For each target an environment of its own is made from PyPI. Five sets are prepared (instances,
 classes with a valid mask, anisotropic and resampled, two channels, one volume in blocks) and
-exported; then `scripts/acceptance/TARGET.py` runs in that environment: it loads the export by the
-trainer's own code, compares cases, sides, spacing, axes, voxels, labels, patch and batch with what
-the set holds, and lets the trainer train one step. What it could not compare it says. The table at
-the end is the README's. A trainer that cannot be installed is "not tried".
+exported; then `scripts/acceptance/ask_TARGET.py` runs in that environment: it loads the export by
+the trainer's own code, compares cases, sides, spacing, axes, voxels, labels, patch and batch with
+what the set holds, and lets the trainer train one step. What it could not compare it says. The
+table at the end is the README's. A trainer that cannot be installed is "not tried".
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def accept(
             continue
         report = export.with_name(f"{export.name}.report.json")
         report.unlink(missing_ok=True)
-        script = HERE / "acceptance" / f"{target}.py"
+        script = HERE / "acceptance" / f"ask_{target}.py"
         done = subprocess.run(
             [python, script, export, folder / "facts.json", report],
             capture_output=True, text=True, cwd=work, env={**os.environ, **path},
@@ -303,7 +303,7 @@ def main() -> int:
     pairs = (given.split("=", 1) for given in arguments.checkout)
     checkouts = {target: Path(folder).absolute() for target, folder in pairs}
     targets = arguments.targets or [
-        name for name in TABLE if (HERE / "acceptance" / f"{name}.py").exists()
+        name for name in TABLE if (HERE / "acceptance" / f"ask_{name}.py").exists()
     ]
     work = arguments.work.absolute()
     prepare_sets(work)

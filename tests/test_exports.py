@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from hypothesis.extra.numpy import arrays
 
 from volprep import pipeline
 from volprep.config import load_config
-from volprep.errors import ConfigError, DataCheckError, StoreError
+from volprep.errors import ConfigError, DataCheckError, SourceError, StoreError
 from volprep.exports import TABLE, ExportCase
 from volprep.exports.labels import BorderCore, Classes, Ids
 from volprep.files import files_below
@@ -362,13 +363,50 @@ def test_config_with_a_wrong_export_names_it(tmp_path: Path) -> None:
     assert "did you mean nnunet" in done.stderr
 
 
-def test_set_that_is_not_of_these_files_any_more_is_not_handed_over(tmp_path: Path) -> None:
+def test_files_that_changed_since_are_not_handed_over(tmp_path: Path) -> None:
     made(tmp_path, MASKED.format(kind="instances"))
     path = tmp_path / "data/a.tif"
     image = tifffile.imread(path)
     image[0, 0, 0] += 1
     tifffile.imwrite(path, image, metadata={"axes": "ZYX"})
+    with pytest.raises(SourceError, match=r"a\.tif: changed since the set was made"):
+        pipeline.export(tmp_path / "out", "nnunet", tmp_path / "Dataset001_a")
     with pytest.raises(StoreError, match="bring it up to date with: volprep prepare"):
+        pipeline.export(tmp_path / "c.yaml", "nnunet", tmp_path / "Dataset001_a")
+
+
+@pytest.mark.parametrize(
+    "how", ["output: {dir: out, store: volumes}", "preprocess: {target_spacing: [2.5, 0.6, 0.6]}"]
+)
+def test_set_that_keeps_its_volumes_is_handed_over_without_its_inputs(
+    tmp_path: Path, how: str
+) -> None:
+    text = MASKED.format(kind="instances")
+    text = text.replace("output: {dir: out}", how) if "output" in how else f"{text}{how}\n"
+    made(tmp_path, text)
+    pipeline.export(tmp_path / "c.yaml", "nnunet", tmp_path / "1/Dataset001_a")
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    pipeline.export(tmp_path / "moved", "nnunet", tmp_path / "2/Dataset001_a")
+    assert tree(tmp_path / "1") == tree(tmp_path / "2")
+
+
+def test_set_of_patches_says_that_it_needs_its_inputs(tmp_path: Path) -> None:
+    made(tmp_path, MASKED.format(kind="instances"))
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(StoreError, match=r"keeps patches .*store: volumes"):
+        pipeline.export(tmp_path / "out", "nnunet", tmp_path / "Dataset001_a")
+    with pytest.raises(StoreError, match="cannot be told without the inputs"):
+        pipeline.export(tmp_path / "c.yaml", "nnunet", tmp_path / "Dataset001_a")
+    assert not list(tmp_path.glob("Dataset*"))
+
+
+def test_damaged_set_is_not_handed_over(tmp_path: Path) -> None:
+    text = MASKED.format(kind="instances").replace("dir: out", "dir: out, store: volumes")
+    made(tmp_path, text)
+    splits = tmp_path / "out/splits.json"
+    splits.write_text(splits.read_text().replace("train", "trein"))
+    with pytest.raises(StoreError, match="volprep repair"):
         pipeline.export(tmp_path / "out", "nnunet", tmp_path / "Dataset001_a")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from importlib.metadata import version
@@ -31,6 +32,12 @@ class Asking:
         self._version = version(peer) if peer else given
         self._asserted: list[str] = []
         self._not: list[str] = []
+
+    def script(self, name: str) -> Any:
+        """A Python module that the export brings along."""
+        if str(self.export) not in sys.path:
+            sys.path.insert(0, str(self.export))
+        return importlib.import_module(name)
 
     def names(self, side: str) -> list[str]:
         """The cases of a side, sorted."""

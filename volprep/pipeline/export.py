@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from volprep.config import Config, load_config
-from volprep.errors import ConfigError, StoreError
+from volprep.config import Config, load_yaml
+from volprep.errors import ConfigError, SourceError, StoreError
 from volprep.exports import (
     TABLE,
     ExportFile,
@@ -21,8 +21,9 @@ from volprep.exports import (
     create_exporter,
     cut_cases,
 )
-from volprep.files import describe, remove, temporary
+from volprep.files import describe, load_json, remove, temporary
 from volprep.findings import Finding, by_level, raise_on_errors
+from volprep.geometry import three
 from volprep.ledger import (
     LEDGER,
     MANIFEST,
@@ -38,11 +39,11 @@ from volprep.ledger import (
 )
 from volprep.pipeline.identity import Trust
 from volprep.pipeline.inputs import is_config, load_target
-from volprep.pipeline.prepare import PreparedSet, foresee
+from volprep.pipeline.prepare import foresee
 from volprep.pipeline.reporting import Reporter, silent
-from volprep.pipeline.volumes import PreparedRef
-from volprep.splits import SplitPart
-from volprep.store import PatchStore
+from volprep.pipeline.volumes import keyed_cases
+from volprep.splits import SplitPart, Splits
+from volprep.store import PatchStore, close_shards, verify_set
 
 __all__ = ["FORMAT", "Exported", "export", "export_all", "is_export"]
 
@@ -156,13 +157,16 @@ def export(
     DataCheckError
         If the target cannot train on the set at all.
     StoreError
-        If the set is not finished or not of these inputs any more, or `out` holds something
-        else. What was written before an error or an interruption is kept.
+        If the set is not finished, damaged, or not what the given config says any more; if it
+        keeps no whole volumes and its inputs are gone; or if `out` holds something else. What
+        was written before an error or an interruption is kept.
+    SourceError
+        If a file that is still read for the voxels changed since the set was made.
     """
     exporter = create_exporter(to, plans=plans, instances=instances)
-    store, found = _open(target, trust, reporter)
+    store = _open(target, trust, reporter)
     try:
-        given = _given(store, found, out.name)
+        given = _given(store, trust, reporter, out.name)
         findings = by_level(exporter.losses(given))
         for finding in findings:
             if finding.level != "error":
@@ -186,46 +190,47 @@ def export(
         names = tuple(file.path for file in files)
         return Exported(to, out, cases, tuple(findings), names, made)
     finally:
-        PreparedRef.close_all()
+        close_shards()
 
 
-def _open(
-    target: Path | Config, trust: Trust, reporter: Reporter
-) -> tuple[PatchStore, PreparedSet]:
-    """The set that a user points at, and its cases as they are cut; both known to be whole."""
-    if isinstance(target, Config) or is_config(target):
-        config = target if isinstance(target, Config) else load_target(target)
-        out, again = config.output.dir, "CONFIG" if isinstance(target, Config) else str(target)
-        store = PatchStore(out)
-    else:
-        store, out, again = PatchStore(target), target, "CONFIG"
-        config = load_config(out / "config.resolved.yaml")
-        output = config.output.model_copy(update={"dir": out.absolute()})
-        config = config.model_copy(update={"output": output})
-    seen = foresee(config, trust=trust, reporter=reporter)
-    if seen.prepared is None or not seen.complete:
+def _open(target: Path | Config, trust: Trust, reporter: Reporter) -> PatchStore:
+    """The set that a user points at, known to be whole, and of a config what that says now."""
+    if not isinstance(target, Config) and not is_config(target):
+        store = PatchStore(target)
+        for fault in verify_set(target, quick=True):
+            if fault.found != "not of the set":
+                raise StoreError(f"{fault}; mend it with: volprep repair {target}")
+        return store
+    config = target if isinstance(target, Config) else load_target(target)
+    out, again = config.output.dir, "CONFIG" if isinstance(target, Config) else str(target)
+    store = PatchStore(out)
+    try:
+        seen = foresee(config, trust=trust, reporter=reporter)
+    except SourceError as error:
+        raise StoreError(
+            f"{error}; whether {out} is what its config says cannot be told without the inputs: "
+            f"bring them back, or hand over the set as it is: volprep export {out} --to NAME"
+        ) from error
+    if not seen.complete:
         what = "; ".join(str(change) for change in seen.changes if change.redone)
         raise StoreError(
             f"{out}: is not what its config and files say now ({what or seen.open}); "
             f"bring it up to date with: volprep prepare {again}"
         )
-    return store, seen.prepared
+    return store
 
 
-def _given(store: PatchStore, found: PreparedSet, name: str) -> ExportSet:
-    """The set as exporters see it: volumes and plain values."""
-    splits = found.decision.splits
+def _given(store: PatchStore, trust: Trust, reporter: Reporter, name: str) -> ExportSet:
+    """The set as exporters see it: volumes and plain values, all from the set itself."""
+    splits = Splits.from_dict(load_json(store.path / "splits.json"))
     sides: dict[Side, Sequence[SplitPart]] = {"train": splits.train, "val": splits.val}
-    opened = {ref.case.name: _case(ref, store.path) for ref in found.refs}
+    opened = {
+        case.name: PreparedVolumes(key, case.image.spacing, case.image, case.label, case.mask)
+        for key, case in keyed_cases(store, trust=trust, reporter=reporter)
+    }
     cases, renamed = cut_cases(opened, sides)
-    plan = found.decision.plan
-    return ExportSet(name, cases, store.manifest["training"], plan.median_shape, renamed)
-
-
-def _case(ref: PreparedRef, out: Path) -> PreparedVolumes:
-    arrays = None if ref.arrays is None else out / "volumes" / ref.arrays.name
-    case = replace(ref, arrays=arrays).open()
-    return PreparedVolumes(ref.key, ref.layout.spacing, case.image, case.label, case.mask)
+    plan = load_yaml(store.path / "plan.yaml")
+    return ExportSet(name, cases, store.manifest["training"], three(plan["median_shape"]), renamed)
 
 
 def _unit(to: str, file: ExportFile) -> Unit:

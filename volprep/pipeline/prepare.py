@@ -74,7 +74,6 @@ from volprep.targets import Skeleton
 
 __all__ = [
     "Foreseen",
-    "PreparedSet",
     "foresee",
     "foresee_needs",
     "make_units",
@@ -83,14 +82,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedSet:
-    """What patches are cut from: the cases, as they will be opened, and what was decided."""
-
-    decision: Decision
-    refs: tuple[PreparedRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +100,6 @@ class Foreseen:
         The stage that must be made before more can be said.
     inputs : Inputs or None
         The files of the cases, as they were read.
-    prepared : PreparedSet or None
-        None where the run did not get so far.
     """
 
     changes: tuple[Change, ...]
@@ -118,7 +107,6 @@ class Foreseen:
     complete: bool
     open: str | None = None
     inputs: Inputs | None = None
-    prepared: PreparedSet | None = None
 
     @property
     def costly(self) -> list[Change]:
@@ -313,17 +301,16 @@ def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silen
     run = Run(
         config, Told(rules_of(config), quiet=True), reporter, folder=_partial(out), stock=stock
     )
-    stopped, noted = None, list[PreparedSet]()
+    stopped = None
     inputs = _inputs(run, list_cases(config), trust)
     try:
-        _build(run, inputs, trust, noted.append)
+        _build(run, inputs, trust)
     except NotDoneError as error:
         stopped = str(error)
     finished, old = _finished(out), Records(out / LEDGER)
     complete = finished and stopped is None and len(old) == len(run.wanted)
     complete = complete and all(old.whole(unit) for unit in run.wanted)
-    ready = noted[0] if noted else None
-    return Foreseen(tuple(run.changes.values()), finished, complete, stopped, inputs, ready)
+    return Foreseen(tuple(run.changes.values()), finished, complete, stopped, inputs)
 
 
 def foresee_needs(config: Config) -> Needs | None:
@@ -363,13 +350,9 @@ def _build(
     run: Run,
     inputs: Inputs | None,
     trust: Trust,
-    note: Callable[[PreparedSet], object] = lambda _: None,
     tell: Callable[[str], object] = log.info,
 ) -> dict[str, Any]:
-    """Everything of the set but its name; what else stands in its manifest.
-
-    `note` is told of the cases, once they are as patches are cut from them.
-    """
+    """Everything of the set but its name; what else stands in its manifest."""
     config, told = run.config, run.told
     listed = list_cases(config)
     seen: _Seen | None = None
@@ -399,7 +382,6 @@ def _build(
     targets = targets_of(config, cases, decision.plan)
     intensities = _intensities(run, cases, decision, inputs, seen)
     refs, lost = prepare_volumes(run, cases, decision, inputs)
-    note(PreparedSet(decision, tuple(refs)))
     told.tell(vanished(lost))
     counts: dict[str, dict[str, int]] = {}
     sides = {"train": refs, "val": refs}

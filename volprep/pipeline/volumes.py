@@ -13,15 +13,15 @@ from volprep.cases import Case, Cases
 from volprep.compute import default_workers
 from volprep.config import load_config
 from volprep.cutting import PreparedCase
-from volprep.errors import SourceError
+from volprep.errors import ConfigError, SourceError, StoreError
 from volprep.files import File, remove, replace_folder, temporary
 from volprep.findings import Finding
 from volprep.geometry import Shape3
 from volprep.ledger import Made, Unit, key_of
 from volprep.pipeline.decide import Decision
-from volprep.pipeline.identity import Inputs, paths_of, read_inputs
+from volprep.pipeline.identity import Inputs, Trust, paths_of, read_inputs
 from volprep.pipeline.inputs import list_cases
-from volprep.pipeline.reporting import silent
+from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.run import Run
 from volprep.preprocess import CaseLayout, preprocess_case, volume_ids
 from volprep.skeletons import Skeletons
@@ -38,6 +38,7 @@ from volprep.store import (
 __all__ = [
     "Prepared",
     "PreparedRef",
+    "keyed_cases",
     "make_volume",
     "open_prepared",
     "prepare_volumes",
@@ -208,37 +209,78 @@ def open_prepared(out: Path) -> list[PreparedCase]:
     Raises
     ------
     StoreError
-        If there is no set.
+        If there is no set, or files that it still needs cannot be read.
     SourceError
         If a file that is still needed is another one than when the set was made.
     """
-    store = PatchStore(out)
+    return [case for _, case in keyed_cases(PatchStore(out))]
+
+
+def keyed_cases(
+    store: PatchStore, *, trust: Trust = "mtime", reporter: Reporter = silent
+) -> list[tuple[str, PreparedCase]]:
+    """The prepared cases of a set, each with the key of what its voxels are.
+
+    The inputs are touched for those cases alone whose voxels the set does not keep.
+
+    Parameters
+    ----------
+    store : PatchStore
+    trust, reporter
+        As for `prepare`.
+
+    Raises
+    ------
+    StoreError, SourceError
+        As `open_prepared` does.
+    """
     names, kept = store.manifest["cases"], store.manifest["volumes"]
-    cases = {}
-    if any(name not in kept for name in names):
-        listed = list_cases(load_config(out / "config.resolved.yaml"))
-        cases = {case.name: case for case in listed if case.name in names}
-        _same_inputs(store, [cases[name] for name in names if name not in kept])
+    needed = [name for name in names if name not in kept]
+    cases, inputs = _listed(store, needed, trust, reporter) if needed else ({}, Inputs({}))
     found = []
     for name in names:
-        path = out / "skeletons" / f"{name}.npz"
+        path = store.path / "skeletons" / f"{name}.npz"
         skeletons = Skeletons.from_file(path) if path.exists() else None
         if name in kept:
-            case = store.case(name)
-            found.append(PreparedCase(name, case.image, case.label, case.mask, skeletons))
+            of, key = store.case(name), kept[name]
+            prepared = PreparedCase(name, of.image, of.label, of.mask, skeletons)
         else:
-            own = cases[name]
+            own, key = cases[name], inputs.key(cases[name])
             arrays = own.open_image(), own.open_label(), own.open_mask()
-            found.append(PreparedCase(name, *arrays, skeletons))
+            prepared = PreparedCase(name, *arrays, skeletons)
+        found.append((key, prepared))
     return found
 
 
-def _same_inputs(store: PatchStore, cases: Sequence[Case]) -> None:
+def _listed(
+    store: PatchStore, names: Sequence[str], trust: Trust, reporter: Reporter
+) -> tuple[dict[str, Case], Inputs]:
+    """Cases whose voxels are in their own files, and those files, which must be what they were."""
     noted = {entry["path"]: entry for entry in store.manifest["inputs"]}
-    inputs = read_inputs(paths_of(cases), noted.get, trust="mtime", workers=None, reporter=silent)
+    try:
+        listed = {
+            case.name: case for case in list_cases(load_config(store.path / "config.resolved.yaml"))
+        }
+        cases = {name: listed[name] for name in names if name in listed}
+        paths = paths_of(cases.values())
+        inputs = read_inputs(paths, noted.get, trust=trust, workers=None, reporter=reporter)
+    except (SourceError, ConfigError) as error:
+        raise StoreError(_needs(store, str(error))) from error
+    for name in names:
+        if name not in cases:
+            raise StoreError(_needs(store, f"{name} is not found where it was"))
     for path, found in inputs.by_path.items():
-        if found.sha256 != noted[str(path)]["sha256"]:
+        if str(path) not in noted or found.sha256 != noted[str(path)]["sha256"]:
             raise SourceError(path, "changed since the set was made", "run volprep prepare again")
+    return cases, inputs
+
+
+def _needs(store: PatchStore, found: str) -> str:
+    return (
+        f"{store.path}: keeps patches and not all whole volumes, which are read from the inputs "
+        f"({found}); bring those back, or prepare with output.store: volumes, which needs them "
+        "no more"
+    )
 
 
 def vanished(lost: Mapping[str, Sequence[int]]) -> Iterator[Finding]:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+import novision  # noqa: F401  before CAREamics, which imports torchvision
+
+# isort: split
 import os
-import sys
 from pathlib import Path
 
-HERE = str(Path(__file__).parent)
-sys.path.remove(HERE)  # this file is called like the trainer
-sys.path.append(HERE)
-import novision  # noqa: E402, F401  before CAREamics, which imports torchvision
-
-sys.path.remove(HERE)
-from careamics import CAREamist  # noqa: E402
-from careamics.lightning.data import CareamicsDataModule  # noqa: E402
-from careamics.models import get_model_constraints  # noqa: E402
-
-sys.path.append(HERE)
-from asking import Asking  # noqa: E402
+from asking import Asking
+from careamics import CAREamist
+from careamics.lightning.data import CareamicsDataModule
+from careamics.models import get_model_constraints
 
 
 def main() -> None:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
-
-HERE = str(Path(__file__).parent)
-sys.path.remove(HERE)  # this file is called like the trainer
-sys.path.append(str(Path(sys.argv[1])))
-import torch  # noqa: E402
-from monai.auto3dseg import datafold_read  # noqa: E402
-from monai.data import DataLoader, Dataset, load_decathlon_datalist  # noqa: E402
-from monai.losses import DiceCELoss  # noqa: E402
-from monai.transforms import LoadImage  # noqa: E402
-
-sys.path.append(HERE)
-from asking import Asking  # noqa: E402
+import torch
+from asking import Asking
+from monai.auto3dseg import datafold_read
+from monai.data import DataLoader, Dataset, load_decathlon_datalist
+from monai.losses import DiceCELoss
+from monai.transforms import LoadImage
 
 
 def main() -> None:
     ask = Asking("monai")
-    import train
-    import transforms
+    transforms, train = ask.script("transforms"), ask.script("train")
 
     def name_of(path: str) -> str:
         return os.path.basename(path).removesuffix(".nii.gz")

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+import novision  # noqa: F401  before SKOOTS, which imports torchvision
+
+# isort: split
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
-
-HERE = str(Path(__file__).parent)
-sys.path.remove(HERE)  # this file is called like the trainer
-sys.path.append(HERE)
-import novision  # noqa: E402, F401  before SKOOTS, which imports torchvision
-
-sys.path.remove(HERE)
-import torch  # noqa: E402
-from skoots.config import get_cfg_defaults  # noqa: E402
-from skoots.lib.utils import cfg_to_bism_model  # noqa: E402
-from skoots.train.dataloader import dataset, skeleton_colate  # noqa: E402
-
-sys.path.append(HERE)
-from asking import Asking  # noqa: E402
+import torch
+from asking import Asking
+from skoots.config import get_cfg_defaults
+from skoots.lib.utils import cfg_to_bism_model
+from skoots.train.dataloader import dataset, skeleton_colate
 
 
 def main() -> None:

@@ -5,29 +5,22 @@ Its checkout is on the path; it is not on PyPI.
 
 from __future__ import annotations
 
+import novision  # noqa: F401  before what imports torchvision
+
+# isort: split
 import os
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import connectomics
 import numpy as np
-
-HERE = str(Path(__file__).parent)
-sys.path.remove(HERE)  # this file is called like the trainer
-sys.path.append(HERE)
-import novision  # noqa: E402, F401  before what imports torchvision
-
-sys.path.remove(HERE)
-import connectomics  # noqa: E402
-import torch  # noqa: E402
-from connectomics.data.io import read_volume  # noqa: E402
-from connectomics.runtime.cli import setup_config  # noqa: E402
-from connectomics.training.lightning.data_factory import create_datamodule  # noqa: E402
-from connectomics.training.lightning.model import ConnectomicsModule  # noqa: E402
-
-sys.path.append(HERE)
-from asking import Asking  # noqa: E402
+import torch
+from asking import Asking
+from connectomics.data.io import read_volume
+from connectomics.runtime.cli import setup_config
+from connectomics.training.lightning.data_factory import create_datamodule
+from connectomics.training.lightning.model import ConnectomicsModule
 
 
 class Arguments(SimpleNamespace):

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
-HERE = str(Path(__file__).parent)
-sys.path.remove(HERE)  # this file is called like the trainer
-sys.path.append(str(Path(sys.argv[1])))
-import stardist  # noqa: E402, F401
-import tifffile  # noqa: E402
-
-sys.path.append(HERE)
-from asking import Asking  # noqa: E402
+import stardist  # noqa: F401
+import tifffile
+from asking import Asking
 
 
 def main() -> None:
     ask = Asking("stardist")
-    import train
+    train = ask.script("train")
 
     sides = {side: train.load(side) for side in ("train", "val")}
     rule = ask.training["normalisation"]

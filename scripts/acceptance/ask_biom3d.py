@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
-
-HERE = str(Path(__file__).parent)
-sys.path.remove(HERE)  # this file is called like the trainer
-import torch  # noqa: E402
-from biom3d.builder import Builder  # noqa: E402
-from biom3d.utils import load_python_config  # noqa: E402
-
-sys.path.append(HERE)
-from asking import Asking  # noqa: E402
+import torch
+from asking import Asking
+from biom3d.builder import Builder
+from biom3d.utils import load_python_config
 
 
 def main() -> None:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+import novision  # noqa: F401  before cellpose, which imports torchvision
+
+# isort: split
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
-
-HERE = str(Path(__file__).parent)
-sys.path.remove(HERE)  # this file is called like the trainer
-sys.path.append(HERE)
-import novision  # noqa: E402, F401  before cellpose, which imports torchvision
-
-sys.path.remove(HERE)
-from cellpose import io  # noqa: E402
-
-sys.path.append(HERE)
-from asking import Asking  # noqa: E402
+from asking import Asking
+from cellpose import io
 
 
 def main() -> None:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
-
-HERE = str(Path(__file__).parent)
-sys.path.remove(HERE)  # this file is called like the trainer
-sys.path.append(str(Path(sys.argv[1])))
-import torchio as tio  # noqa: E402
-
-sys.path.append(HERE)
-from asking import Asking  # noqa: E402
+import torchio as tio
+from asking import Asking
 
 
 def main() -> None:
     ask = Asking("torchio")
-    import subjects
+    subjects = ask.script("subjects")
 
     rule = ask.training["normalisation"]
     for side, what in (("train", "training cases"), ("val", "validation cases")):
