@@ -61,7 +61,10 @@ def test_each_key_of_the_document_is_translated_or_named():
     [
         ({"DATASET": {}}, r"x: DATASET\.IMAGE_NAME: missing"),
         ({"DATASET": {"IMAGE_NAME": "a@b", "LABEL_NAME": "c"}}, "LABEL_NAME: names 1 files, and"),
-        ({"DATASET": {"IMAGE_NAME": "a", "DO_2D": True}}, r"DO_2D: needs MODEL\.INPUT_SIZE"),
+        (
+            {"DATASET": {"IMAGE_NAME": "a", "DO_2D": True}, "MODEL": {"INPUT_SIZE": 64}},
+            r"MODEL\.INPUT_SIZE: found 64; with DATASET\.DO_2D",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(blocks, message):

@@ -35,12 +35,12 @@ if TYPE_CHECKING:
         dataloader,
     )
     from volprep.pipeline.prepare import prepare
-    from volprep.sources import Volume, open_labels, open_volume
+    from volprep.sources import Volume, open_labels, open_volume, sliced
     from volprep.store import PatchStore
 
 _HOMES = {
     "volprep.config": ["Config", "TrainingConfig", "load_config", "load_training_config"],
-    "volprep.sources": ["Volume", "open_labels", "open_volume"],
+    "volprep.sources": ["Volume", "open_labels", "open_volume", "sliced"],
     "volprep.geometry": ["Box"],
     "volprep.cases": ["Case", "Cases", "find_cases"],
     "volprep.fingerprint": ["Fingerprint", "compute_fingerprint"],
@@ -101,6 +101,7 @@ __all__ = [
     "open_labels",
     "open_volume",
     "prepare",
+    "sliced",
 ]
 
 

@@ -86,8 +86,14 @@ def choose_preset(
     isotropic = spacing is not None and ratio <= ISOTROPIC
     if name == "em" and spacing is not None and ratio < SECTIONED:
         reason += "; no section artefacts, since the axes are sampled alike"
-        return Preset(name, _volume_em(isotropic), reason)
-    return Preset(name, PRESETS[name](isotropic), reason)
+        chosen = _volume_em(isotropic)
+    else:
+        chosen = PRESETS[name](isotropic)
+    # Planes across y or x of sections: rows are farther apart than columns.
+    if spacing is not None and max(spacing[1:]) > ISOTROPIC * min(spacing[1:]):
+        chosen = _without_swaps(chosen)
+        reason += "; y and x are never swapped, since they are sampled otherwise"
+    return Preset(name, chosen, reason)
 
 
 def needs_histogram(
@@ -129,6 +135,17 @@ def _kind(
     share = (middle - low) / (high - low) if high > low else 0.0
     where = f"the median lies at {share:.0%} of the range of grey values"
     return ("em", f"{where}, as in tissue") if share >= GREY else ("fluorescence", f"{where}: dark")
+
+
+def _without_swaps(sections: Sections) -> Sections:
+    """The list without what makes rows of columns: quarter turns and transposition."""
+    kept: Sections = []
+    for section in sections:
+        if "flip" in section:
+            kept.append({"flip": {**section["flip"], "transpose": False}})
+        elif not section.get("rotate", {}).get("rot90"):
+            kept.append(section)
+    return kept
 
 
 def _em(isotropic: bool) -> Sections:

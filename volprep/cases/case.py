@@ -24,7 +24,7 @@ from volprep.errors import ConfigError, SourceError
 from volprep.findings import Finding
 from volprep.geometry import Box, Spacing3, three
 from volprep.places import path_of
-from volprep.sources import Volume, aligned, open_labels, open_volume
+from volprep.sources import PlaneAxis, Volume, aligned, open_labels, open_volume, sliced
 
 __all__ = ["Case", "Cases", "FileRef", "Fold", "Geometry", "LabelKind", "did_you_mean"]
 
@@ -140,6 +140,9 @@ class Case:
         Where headers say that label, mask or channels lie otherwise than the image:
         ``header`` brings them to the image's grid where no voxel is interpolated, ``stored``
         pairs voxels by their index, and None is an error at the check.
+    plane_axis : {'z', 'y', 'x'}
+        The axis that becomes z once all else is done: planes across it are what is learnt from.
+        `spacing` and `region` are those of the files all the same.
     """
 
     name: str
@@ -155,6 +158,7 @@ class Case:
     points: PointRules = NO_POINTS
     region: Box | None = None
     geometry: Geometry | None = None
+    plane_axis: PlaneAxis = "z"
 
     @property
     def image(self) -> FileRef:
@@ -243,6 +247,8 @@ class Case:
             "geometry": self.geometry,
             "points": self.points.to_dict(),
             "region": self.region and [list(self.region.start), list(self.region.stop)],
+            # Left out where nothing is turned, so that older sets are known again.
+            **({} if self.plane_axis == "z" else {"plane_axis": self.plane_axis}),
         }
 
     @classmethod
@@ -264,6 +270,7 @@ class Case:
             geometry=values.get("geometry"),
             points=PointRules.from_dict(values.get("points", {})),
             region=Box(three(region[0]), three(region[1])) if region else None,
+            plane_axis=values.get("plane_axis", "z"),
         )
 
     def _values(self, label: FileRef) -> Volume:
@@ -286,11 +293,10 @@ class Case:
     def _spaced(self, volume: Volume) -> Volume:
         if self.region is not None:
             volume = RegionVolume(volume, self.region)
-        if self.spacing is None:
-            return volume
-        spaced = copy.copy(volume)
-        spaced.spacing = self.spacing
-        return spaced
+        if self.spacing is not None:
+            volume = copy.copy(volume)
+            volume.spacing = self.spacing
+        return sliced(volume, self.plane_axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,6 +414,22 @@ class Cases(Sequence[Case]):
             If a file cannot be read, or a label has another number of time points.
         """
         return replace(self, items=tuple(point for case in self.items for point in _times(case)))
+
+    def sliced(self, axis: PlaneAxis) -> Cases:
+        """The cases as stacks of their planes across an axis, which becomes z.
+
+        Raises
+        ------
+        ConfigError
+            If a case brings skeletons, which are points of the volume as it is stored.
+        """
+        for case in self.items:
+            if axis != "z" and case.skeletons is not None:
+                raise ConfigError(
+                    f"patching.do_2d: {case.name} brings skeletons, which are not turned; leave "
+                    "them out, and set skeletons.enabled to make them anew"
+                )
+        return replace(self, items=tuple(replace(c, plane_axis=axis) for c in self.items))
 
     def cut(self, regions: Sequence[Region]) -> Cases:
         """A case of each region, in place of the volumes that they lie in.

@@ -46,7 +46,7 @@ def translated(content: Mapping[str, Any], where: str) -> tuple[dict[str, Any], 
     -----
     ``DATASET``: INPUT_PATH, IMAGE_NAME, LABEL_NAME and VALID_MASK_NAME (a name, a list, or
     names joined by ``@``) are the cases; REJECT_SAMPLING and VALID_RATIO ``patching.reject``;
-    LOAD_2D ``data.slices: false``; DO_2D asks for a patch of one section. ``INFERENCE``'s
+    LOAD_2D ``data.slices: false``; DO_2D ``patching.do_2d: z``. ``INFERENCE``'s
     IMAGE_NAME is taken where DATASET names no images. ``MODEL.INPUT_SIZE``,
     ``SOLVER.SAMPLES_PER_BATCH`` and ``AUGMENTOR`` are the patch, the batch and ``augment``.
 
@@ -78,7 +78,8 @@ def translated(content: Mapping[str, Any], where: str) -> tuple[dict[str, Any], 
             config["augment"] = content["AUGMENTOR"]
         elif key not in _NEEDLESS:
             left.append(f"{key}: not translated; {_NOT_HERE.get(key, 'no part of preparing data')}")
-    _two_dimensions(config, flat.get("DATASET.DO_2D"), flat, where)
+    if flat.get("DATASET.DO_2D"):
+        _two_dimensions(config, flat.get("MODEL.INPUT_SIZE"), where)
     # The block's own rule is to reject at 0.5, whatever the mask.
     if flat.get("DATASET.VALID_MASK_NAME"):
         config.setdefault("patching", {}).setdefault("reject", {}).setdefault("valid_ratio", 0.5)
@@ -138,15 +139,13 @@ def _into(config: dict[str, Any], *keys: str) -> Callable[[Any], None]:
     return put
 
 
-def _two_dimensions(
-    config: dict[str, Any], value: Any, flat: Mapping[str, Any], where: str
-) -> None:
-    """A patch of one section; its size in y and x must be known."""
-    if not value:
+def _two_dimensions(config: dict[str, Any], size: Any, where: str) -> None:
+    """Patches of one section; of a size that is given y and x count."""
+    config.setdefault("patching", {})["do_2d"] = "z"
+    if size is None:
         return
-    size = flat.get("MODEL.INPUT_SIZE")
     if not isinstance(size, list) or len(size) not in (2, 3):
         raise ConfigError(
-            f"{where}: DATASET.DO_2D: needs MODEL.INPUT_SIZE; give the patch as [1, y, x]"
+            f"{where}: MODEL.INPUT_SIZE: found {size!r}; with DATASET.DO_2D give [1, y, x]"
         )
     config.setdefault("plan", {})["patch_size"] = [1, *size[-2:]]

@@ -537,6 +537,12 @@ class PatchingConfig(Section):
         "the voxels twice and no more than cover them 16 times.",
         examples=[200],
     )
+    do_2d: Literal["z", "y", "x"] | None = Field(
+        None,
+        description="Patches are planes across this axis of volumes, which then counts as z: "
+        "sizes are [1, rows, columns], rows and columns being y and x, z and x, or z and y.",
+        examples=["z"],
+    )
     overlap: Count3 = Field(
         (0, 0, 0), description="Voxels shared by neighbours of a grid.", examples=[[8, 32, 32]]
     )
@@ -777,3 +783,17 @@ class Config(Section):
         description="The set in the forms of other trainers, as volprep export CONFIG makes them.",
     )
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig.model_validate({}))
+
+    @model_validator(mode="after")
+    def _planes_are_flat(self) -> Config:
+        axis = self.patching.do_2d
+        for name in ("patch_size", "aug_patch_size"):
+            size = getattr(self.plan, name)
+            if axis is not None and size is not None and size[0] != 1:
+                place = {"z": 0, "y": 1, "x": 2}[axis]
+                rest = [n for i, n in enumerate(size) if i != place]
+                raise ValueError(
+                    f"plan.{name} is {list(size)}, and with patching.do_2d: {axis} patches are "
+                    f"planes; give {[1, *rest]}, which is [1, rows, columns]"
+                )
+        return self

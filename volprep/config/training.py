@@ -79,6 +79,9 @@ class TrainingConfig(Section):
         description="Places that a patch can take in the training data."
     )
     spacing: tuple[float, float, float] | None = Field(description="(z, y, x) in µm.")
+    do_2d: Literal["z", "y", "x"] | None = Field(
+        None, description="The axis of the files that is z here, where patches are its planes."
+    )
     n_channels: PositiveInt
     label_kind: Literal["instances", "classes"] | None
     n_classes: PositiveInt | None = Field(

@@ -66,6 +66,8 @@ class VolumeDataset(BlockDataset):
     ``dataset[epoch, index]`` depends on (seed, epoch, index) alone, so the batches of a
     `PatchLoader` do, too. Keys are those of `PatchDataset`. After PyTorch Connectomics'
     `VolumeDataset`, which loads every volume into memory and gives up after 100 rejections.
+    For 2D patches (``do_2d`` there, across z alone) give `volprep.sliced` volumes, and a
+    `patch_size` of (1, Y, X).
     """
 
     def __init__(

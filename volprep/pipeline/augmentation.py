@@ -73,10 +73,12 @@ def look_into(cases: Cases) -> Look:
 
 def preset_of(config: Config, facts: CaseFacts, look: Look, part: SplitPart) -> Preset:
     """The preset for data like those of one case, of which `part` is trained on."""
-    modality = config.data.modality
-    asks = needs_histogram(shape=facts.shape, spacing=facts.spacing, modality=modality)
+    modality, shape = config.data.modality, facts.shape
+    if config.patching.do_2d is not None:
+        shape = (shape[0], 1, *shape[2:])
+    asks = needs_histogram(shape=shape, spacing=facts.spacing, modality=modality)
     return choose_preset(
-        shape=facts.shape,
+        shape=shape,
         spacing=facts.spacing,
         dtype=facts.dtype,
         histogram=look(part) if asks else None,

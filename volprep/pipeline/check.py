@@ -115,6 +115,13 @@ def _refuse_misfits(config: Config, cases: Cases, heads: Report) -> None:
             f"patching.filter.ref_channel: {chosen.ref_channel} of {min(channels)} channels; "
             f"give 0 to {min(channels) - 1}"
         )
+    axis = config.patching.do_2d
+    flat = [f.case.name for f in heads.facts if f.image is not None and f.image.shape[2] == 1]
+    if axis in ("y", "x") and flat:
+        wrong.append(
+            f"patching.do_2d: {axis} takes planes out of volumes, and {flat[0]} is a 2D image; "
+            "leave it out"
+        )
     if "copy_paste" in _augmentations(config) and all(case.label is None for case in cases):
         wrong.append("augment.copy_paste: copies labelled objects, and there are no labels")
     if wrong:

@@ -370,14 +370,37 @@ def _plan(
     arguments = _plan_arguments(config.plan)
     if limit is not None and arguments["patch_size"] is None:
         arguments["patch_size"] = limit
-    return make_plan(
-        fingerprint.median_shape,
+    shape, target = fingerprint.median_shape, _target_spacing(config, fingerprint)
+    if config.patching.do_2d is not None:
+        # One plane, which stays one plane however volumes are resampled.
+        shape = (1, *shape[1:])
+        if target is not None and fingerprint.median_spacing is not None:
+            target = (fingerprint.median_spacing[0], *target[1:])
+    plan = make_plan(
+        shape,
         spacing=fingerprint.median_spacing,
-        target_spacing=_target_spacing(config, fingerprint),
+        target_spacing=target,
         n_channels=fingerprint.n_channels,
         n_classes=config.data.n_classes or (len(classes) if classes else 2),
         n_images=len(cases),
         **arguments,
+    )
+    return plan if config.patching.do_2d is None else _of_planes(config, plan, fingerprint)
+
+
+def _of_planes(config: Config, plan: Plan, fingerprint: Fingerprint) -> Plan:
+    """The plan with the spacing that the volumes will have, and what its planes are."""
+    target = _target_spacing(config, fingerprint)
+    rows = {"z": "y and x", "y": "z and x", "x": "z and y"}[config.patching.do_2d or "z"]
+    reason = (
+        f"{plan.reasons['median_shape']}; of it one plane across {config.patching.do_2d}, "
+        f"whose rows and columns are {rows}: patching.do_2d"
+    )
+    return dataclasses.replace(
+        plan,
+        spacing=target or plan.spacing,
+        target_spacing=target,
+        reasons={**plan.reasons, "median_shape": reason},
     )
 
 

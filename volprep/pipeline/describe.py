@@ -127,6 +127,7 @@ def training_config(
             "strides": plan.strides,
             "kernel_sizes": plan.kernel_sizes,
             "spacing": plan.spacing,
+            "do_2d": config.patching.do_2d,
             "n_channels": plan.n_channels,
             "label_kind": cases.label_kind if labelled else None,
             "n_classes": plan.n_classes if decision.classes is not None else None,

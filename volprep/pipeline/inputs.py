@@ -149,7 +149,8 @@ def list_cases(config: Config) -> Cases:
         allow_external=data.allow_external,
         points=PointRules(**data.points.model_dump()),
     )
-    return (read.by_time() if data.time == "cases" else read).cut(_regions(config))
+    parts = (read.by_time() if data.time == "cases" else read).cut(_regions(config))
+    return parts.sliced(config.patching.do_2d or "z")
 
 
 def _regions(config: Config) -> Sequence[Region]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from volprep.errors import SourceError
 from volprep.places import ARCHIVES, is_remote, path_of
-from volprep.sources.aligned import aligned
+from volprep.sources.aligned import PlaneAxis, aligned, sliced
 from volprep.sources.array import ArrayVolume
 from volprep.sources.axes import Layout, time_point
 from volprep.sources.base import SLAB_BYTES, Array, Volume
@@ -55,6 +55,7 @@ __all__ = [
     "LabelVolume",
     "Layout",
     "Placement",
+    "PlaneAxis",
     "Volume",
     "WrappedVolume",
     "aligned",
@@ -71,6 +72,7 @@ __all__ = [
     "open_labels",
     "open_volume",
     "slice_files",
+    "sliced",
     "stem_of",
     "stored_objects",
     "tile_files",
