@@ -238,13 +238,41 @@ def test_the_command_shows_a_config_and_prepares_nothing(data: Path, tmp_path: P
     assert "Training samples" not in words
 
 
-def test_what_prepare_refuses_has_no_report(data: Path, tmp_path: Path) -> None:
+def test_data_that_prepare_refuses_has_a_page_of_what_is_wrong(data: Path, tmp_path: Path) -> None:
     root = tmp_path / "bad"
     shutil.copytree(data, root)
     tifffile.imwrite(root / "labels" / "one.tif", np.zeros((9, 14, 15), np.uint8))
-    config = load_config(write_config(root, tmp_path))
+    (root / "images" / "two.tif").write_bytes(b"II*\0 and no more")
+    config = write_config(root, tmp_path)
     with pytest.raises(DataCheckError, match=r"one .*one\.tif"):
-        pipeline.report_of_config(config)
+        pipeline.prepare(load_config(config))
+    out = tmp_path / "bad.html"
+    done = CliRunner().invoke(app, ["report", str(config), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == str(out)
+    assert "2 errors: prepare refuses this data, and the page says why" in done.stderr
+    html = out.read_text(encoding="utf-8")
+    words = words_of(html)
+    assert "Not fit for training: 2 errors" in words
+    assert "shape (9, 14, 15) and the image (16, 48, 56)" in words
+    assert "Error: unreadable in two" in words
+    assert "volprep explain shape-mismatch" in words
+    rows = dict(
+        (re.search(r'class="k"[^>]*>(\w+)<', row)[1], row)  # type: ignore[index]
+        for row in re.findall(r"<tr data-side.*?</tr>", html, re.DOTALL)
+    )
+    assert list(rows) == ["one", "two", "three"]  # those with errors first
+    assert "its label is not drawn" in rows["one"]
+    assert 'class="over"' not in rows["one"]
+    assert "<img" not in rows["two"]
+    assert "not read" in rows["two"]
+    assert 'class="over"' in rows["three"]  # sound, with its outlines
+    assert 'data-side="without errors"' in rows["three"]
+    for title in ("Plan", "Splits and coverage", "Training samples"):
+        assert f">{title}</h2>" not in html
+
+
+def test_what_is_no_set_and_no_config_has_no_report(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["report", str(tmp_path / "nothing")])
     assert done.exit_code == 6
 
@@ -392,7 +420,7 @@ def test_real_sets_have_a_report(
 
 def test_huge_volumes_are_pictured_in_part() -> None:
     from volprep.geometry import Box
-    from volprep.pipeline.report import _affordable
+    from volprep.pipeline.pictures import affordable
 
     class Lazy:
         shape, dtype, spacing = (1, 4000, 20000, 20000), np.dtype(np.uint8), None
@@ -400,7 +428,7 @@ def test_huge_volumes_are_pictured_in_part() -> None:
         def read(self, box: Box | None = None) -> npt.NDArray[Any]:
             raise AssertionError
 
-    most, cost = _affordable(Lazy())
+    most, cost = affordable(Lazy())
     assert most is not None
     assert cost < 2**26
     assert all(32 <= m <= n for m, n in zip(most, Lazy.shape[1:], strict=True))

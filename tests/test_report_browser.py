@@ -87,7 +87,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     preview_augment(loaded, n=2).write(folder / "augment.html")
     _, drawn = next(iter(preview_patches(loaded)))
     drawn.page.write(folder / "patches.html")
+    faulty = Path(shutil.copytree(folder / "data", folder / "faulty"))
+    (faulty / "labels" / "a_rather_long_name_of_a_case_c.tif").write_bytes(b"no labels at all")
+    refused = load_config(folder / "c.yaml", {"data.root": str(faulty)})
+    (folder / "refused.html").write_text(pipeline.report_of_config(refused), encoding="utf-8")
     return {
+        "refused": folder / "refused.html",
         "report": folder / "out" / "report.html",
         "augment": folder / "augment.html",
         "patches": folder / "patches.html",
@@ -123,7 +128,7 @@ def opened(browser: Any, pages: dict[str, Path]) -> Iterator[Any]:
     assert said == []
 
 
-@pytest.mark.parametrize("name", ["report", "augment", "patches"])
+@pytest.mark.parametrize("name", ["report", "augment", "patches", "refused"])
 @pytest.mark.parametrize("width", [400, 1600])
 def test_nothing_overflows_and_nothing_is_blank(opened: Any, name: str, width: int) -> None:
     page = opened(name, width)
@@ -173,6 +178,9 @@ def test_a_narrow_page_sorts_by_a_list(opened: Any) -> None:
     page.get_by_label("Sort by").select_option("Case, descending")
     names = [text[-1] for text in page.locator("#cases tbody td.k").all_inner_texts()]
     assert names == sorted(names, reverse=True)
+    page.get_by_label("Sort by").select_option("as listed")
+    names = [text[-1] for text in page.locator("#cases tbody td.k").all_inner_texts()]
+    assert names == sorted(names)
 
 
 def test_the_page_is_used_by_keyboard(opened: Any) -> None:
@@ -247,6 +255,9 @@ def test_the_page_is_read_in_light_and_dark(opened: Any, scheme: str) -> None:
     assert (brightness(page) > 200) == (scheme == "light")
     assert (brightness(page) < 60) == (scheme == "dark")
     for selector in (".note", "td", "th", "figcaption", "h2", ".verdict", ".chip", "summary"):
+        assert contrast(page, selector) >= 4.5, selector
+    page = opened("refused", color_scheme=scheme)
+    for selector in (".findings p", ".findings b", ".chip", ".verdict", "code", ".tiles dt"):
         assert contrast(page, selector) >= 4.5, selector
 
 

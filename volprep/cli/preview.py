@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from volprep.cli.app import Set, app
-from volprep.cli.console import local, print_json, stage
+from volprep.cli.console import local, print_json, say, stage
 from volprep.errors import ConfigError
 
 
@@ -27,7 +27,8 @@ def report(
 
     The page of a patch set lies in it (report.html); this writes it with what its making took,
     where this machine knows. Of a YAML nothing is prepared: the page shows cases, findings, plan,
-    split and where patches would come from.
+    split and where patches would come from; of data that prepare would refuse, what is wrong with
+    it and what can be read.
     """
     from volprep import pipeline
     from volprep.store import write_text
@@ -35,7 +36,7 @@ def report(
     out = local(out, "--out")
     if pipeline.is_config(source):
         config = pipeline.load_target(source, changes=changes or ())
-        html = pipeline.report_of_config(config, stage)
+        html = pipeline.report_of_config(config, stage, tell=say)
     else:
         if changes:
             raise ConfigError("--set: goes with a YAML, not with a patch set")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from volprep.cutting import (
 )
 from volprep.cutting import training_sites as draw_sites
 from volprep.errors import PlanError, StoreError
-from volprep.findings import Finding, raise_on_errors
+from volprep.findings import Finding
 from volprep.fingerprint import Fingerprint
 from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.ledger import LEDGER, Records, differs
@@ -34,6 +34,8 @@ from volprep.pipeline.decide import Decision, Known, decide, drawing, survey
 from volprep.pipeline.describe import config_text
 from volprep.pipeline.inputs import chosen_cases, list_cases, voxel_count
 from volprep.pipeline.measure import measure, normalisations
+from volprep.pipeline.pictures import ALL_PICTURES, PICTURED, affordable, spread
+from volprep.pipeline.refused import refused_page
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.run import Run
 from volprep.pipeline.told import Told, rules_of
@@ -50,7 +52,6 @@ from volprep.report import (
     render_report,
     with_costs,
 )
-from volprep.sources import Volume
 from volprep.store import PatchStore
 
 __all__ = ["REPORT", "Gathered", "add_report", "report_of_config", "report_of_set", "samples_of"]
@@ -62,10 +63,8 @@ _VERSION = 1
 #: Stages that are notes and no work.
 _SILENT = ("made from",)
 
-# What may be decoded for the pictures of cases: of one slice of a case, and of all of them.
-_SLICE, _ALL = 2**23, 2**27
-#: Cases that are pictured, those whose patches are mapped, and samples that are drawn.
-_PICTURED, _MAPPED, _SAMPLES, _WITH_TARGETS = 40, 3, 8, 4
+#: Cases whose patches are mapped, and samples that are drawn.
+_MAPPED, _SAMPLES, _WITH_TARGETS = 3, 8, 4
 #: Voxels of all samples together; fewer are drawn of large patches.
 _SAMPLED = 2**25
 #: What else a memory is tried with.
@@ -129,24 +128,33 @@ def add_report(run: Run, found: Gathered, head: dict[str, Any]) -> None:
     run.page(REPORT, [_VERSION, head["versions"], units], make)
 
 
-def report_of_config(config: Config, reporter: Reporter = silent) -> str:
+def report_of_config(
+    config: Config, reporter: Reporter = silent, tell: Callable[[str], None] = lambda _: None
+) -> str:
     """The page of a config: what is found, planned and divided, before anything is made.
+
+    Data that `prepare` would refuse has a page, too: with what is wrong, and what can be read.
 
     Parameters
     ----------
     config : Config
     reporter : callable
         Told of every long stage.
+    tell : callable
+        Told in a line where the data is refused.
 
     Raises
     ------
-    VolprepError
-        As `prepare`, which would not go on either.
+    ConfigError, SourceError
+        If the config does not fit the data, or there is no data to look at.
     """
     listed = list_cases(config)
     with reporter("check", voxel_count(listed), "voxels") as advance:
         report = check(config, listed, progress=advance)
-    raise_on_errors(report.findings)
+    errors = [finding for finding in report.findings if finding.level == "error"]
+    if errors:
+        tell(f"{_errors(len(errors))}: prepare refuses this data, and the page says why")
+        return refused_page(_called(config, listed), config, report)
     cases = chosen_cases(config, listed, report.hashes)
     known = survey(config, cases, reporter, values_of(report, cases))
     decision = decide(config, cases, known)
@@ -160,6 +168,10 @@ def report_of_config(config: Config, reporter: Reporter = silent) -> str:
     return render(
         Gathered(config, cases, known, decision, measured, common, told.findings, prepared)
     )
+
+
+def _errors(count: int) -> str:
+    return "1 error" if count == 1 else f"{count} errors"
 
 
 def _stages(run: Run) -> list[tuple[str, int, int]]:
@@ -190,7 +202,7 @@ def render(
     labelled = any(case.label is not None for case in found.cases)
     samples = {} if store is None else {split: samples_of(store, split) for split in places}
     told = Overview(
-        name=_called(found),
+        name=_called(config, found.cases),
         made=store is not None,
         findings=found.findings,
         cases=_views(found, places),
@@ -214,10 +226,10 @@ def render(
     return render_report(told).html()
 
 
-def _called(found: Gathered) -> str:
+def _called(config: Config, cases: Cases) -> str:
     """What the data is called: as its folder, or as its first case where cases are listed."""
-    root = found.config.data.root
-    return (None if root is None else root.name) or found.cases.items[0].name
+    root = config.data.root
+    return (None if root is None else root.name) or cases.items[0].name
 
 
 def samples_of(store: PatchStore, split: str) -> list[SampleView]:
@@ -332,8 +344,8 @@ def _choices(found: Gathered) -> list[Choice]:
 
 def _views(found: Gathered, places: Mapping[str, _Places]) -> list[CaseView]:
     sides = _sides(found)
-    pictured = set(_spread(len(found.cases), _PICTURED))
-    room = _ALL
+    pictured = set(spread(len(found.cases), PICTURED))
+    room = ALL_PICTURES
     views = []
     for number, case in enumerate(found.cases):
         layout = found.decision.layouts[case.name]
@@ -345,7 +357,7 @@ def _views(found: Gathered, places: Mapping[str, _Places]) -> list[CaseView]:
         picture, lines = None, list[str]()
         if number in pictured:
             prepared = found.prepared[number]
-            most, cost = _affordable(prepared.image)
+            most, cost = affordable(prepared.image)
             if most is not None and cost <= room:
                 room -= cost
                 at = _look_at(prepared, [(p, mine[split]) for split, p in places.items()])
@@ -406,45 +418,11 @@ def _look_at(
             )
     if prepared.label is None or at == middle:
         return middle
-    most, _ = _affordable(prepared.label)
+    most, _ = affordable(prepared.label)
     if most is None:
         return middle
     box = around(middle, shape, (1, most[1], most[2]))
     return middle if prepared.label.read(box).any() else at
-
-
-def _affordable(volume: VolumeLike) -> tuple[Shape3 | None, int]:
-    """How much of each axis can be shown for a bounded work, and what three slices then decode.
-
-    None where even the middle costs too much: a compressed stream is read from its start.
-    """
-    shape = Box.whole(volume.shape).shape
-    channels = volume.shape[0]
-    if isinstance(volume, Volume) and volume.sequential:
-        cost = math.prod(volume.shape)
-        return (None if cost > 8 * _SLICE else shape), cost
-    chunks = volume.chunks if isinstance(volume, Volume) else (1, 1, 1)
-    counts = list(shape)
-    while True:
-        covered = [
-            min(n, -(-count // c) * c + (c if count < n else 0))
-            for n, count, c in zip(shape, counts, chunks, strict=True)
-        ]
-        costs = [
-            channels * min(chunks[cut], shape[cut])
-            * math.prod(covered[axis] for axis in range(3) if axis != cut)
-            for cut in range(3)
-        ]  # fmt: skip
-        worst = int(np.argmax(costs))
-        widest = max((axis for axis in range(3) if axis != worst), key=lambda axis: counts[axis])
-        if costs[worst] <= _SLICE or counts[widest] <= 32:
-            return three(counts), sum(costs)
-        counts[widest] //= 2
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most so many of some numbers, evenly spaced."""
-    return sorted({round(k) for k in np.linspace(0, count - 1, min(count, most)).tolist()})
 
 
 def _maps(
@@ -466,7 +444,7 @@ def _maps(
     maps = []
     for number in chosen:
         prepared = found.prepared[number]
-        most, _ = _affordable(prepared.image)
+        most, _ = affordable(prepared.image)
         maps.append(
             PatchMap(
                 prepared.name,

@@ -8,9 +8,17 @@ from volprep.report.maps import (
     coverage_facts,
     render_patches,
 )
-from volprep.report.overview import CaseView, Choice, Overview, render_report, with_costs
+from volprep.report.overview import (
+    CaseView,
+    Choice,
+    Overview,
+    Seen,
+    render_refused,
+    render_report,
+    with_costs,
+)
 from volprep.report.page import Cell, Gallery, Page, Section
-from volprep.report.pictures import around
+from volprep.report.pictures import Picture, around
 from volprep.report.samples import SampleView, draw_case
 
 __all__ = [
@@ -21,15 +29,18 @@ __all__ = [
     "Overview",
     "Page",
     "PatchMap",
+    "Picture",
     "RegionMap",
     "SampleView",
     "Section",
+    "Seen",
     "around",
     "coverage_cells",
     "coverage_facts",
     "draw_case",
     "render_patches",
     "render_preview",
+    "render_refused",
     "render_report",
     "with_costs",
 ]

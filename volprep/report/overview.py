@@ -42,7 +42,16 @@ from volprep.report.pictures import Picture
 from volprep.report.samples import SampleView, draw_samples, sample_strip
 from volprep.splits import Splits
 
-__all__ = ["COSTS", "CaseView", "Choice", "Overview", "render_report", "with_costs"]
+__all__ = [
+    "COSTS",
+    "CaseView",
+    "Choice",
+    "Overview",
+    "Seen",
+    "render_refused",
+    "render_report",
+    "with_costs",
+]
 
 #: Where the page says what its making cost, which stands in no set (`with_costs`).
 COSTS = "<!-- costs -->"
@@ -53,7 +62,10 @@ _TONES: Mapping[Level, tuple[Tone, str]] = {
 }
 #: Findings of one name that are listed one by one, rows of a table, and squares of a strip.
 _MOST_ALIKE, _MOST_ROWS, _MOST_SQUARES, _MOST_INPUTS = 5, 2000, 600, 200
-_SIDES = {"training": "train", "validation": "val", "divided": "both", "not used": "both"}
+_SIDES = {
+    "training": "train", "validation": "val", "divided": "both", "not used": "both",
+    "with errors": "wrong", "without errors": "both",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,9 +75,10 @@ class CaseView:
     Attributes
     ----------
     name, side : str
-        Side is ``training``, ``validation``, ``divided`` or ``not used``.
-    shape : (C, Z, Y, X)
-        As prepared.
+        Side is ``training``, ``validation``, ``divided`` or ``not used``; of data that is
+        refused ``with errors`` or ``without errors``.
+    shape : (C, Z, Y, X) or None
+        As prepared; None where it could not be read.
     spacing : (Z, Y, X) or None
         In micrometres.
     dtype : str
@@ -81,7 +94,7 @@ class CaseView:
 
     name: str
     side: str
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, int, int, int] | None
     spacing: Spacing3 | None
     dtype: str
     labelled: bool
@@ -100,20 +113,37 @@ class Choice:
     why: str = ""
 
 
-@dataclass(frozen=True)
-class Overview:
-    """All that the report tells; see `render_report`.
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What is known of data that was looked at; see `render_refused`.
 
     Attributes
     ----------
     name : str
         What the data is called.
-    made : bool
-        Whether the patches are there, or only planned.
     findings : sequence of Finding
     cases : sequence of CaseView
     fingerprint : Fingerprint or None
         Of the training voxels.
+    config : str
+        The YAML.
+    """
+
+    name: str
+    findings: Sequence[Finding]
+    cases: Sequence[CaseView]
+    fingerprint: Fingerprint | None = None
+    config: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview(Seen):
+    """All that the report tells; see `render_report`.
+
+    Attributes
+    ----------
+    made : bool
+        Whether the patches are there, or only planned.
     normalisation : mapping
         As in `train.yaml`: ``kind``, ``clip`` and what goes with them.
     classes : mapping of int to str, or None
@@ -130,16 +160,10 @@ class Overview:
     train, val : sequence of SampleView
     inputs : sequence of (path, bytes, SHA-256)
     versions : mapping of str to str
-    config : str
-        The YAML.
     stages : sequence of (name, units, bytes)
     """
 
-    name: str
     made: bool
-    findings: Sequence[Finding]
-    cases: Sequence[CaseView]
-    fingerprint: Fingerprint | None
     normalisation: Mapping[str, Any]
     classes: Mapping[int, str] | None
     label_kind: str | None
@@ -153,7 +177,6 @@ class Overview:
     val: Sequence[SampleView] = ()
     inputs: Sequence[tuple[str, int, str]] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
-    config: str = ""
     stages: Sequence[tuple[str, int, int]] = ()
 
 
@@ -189,6 +212,47 @@ def render_report(told: Overview) -> Page:
         verdict=_verdict(told),
         facts=_facts(told),
         top=sample_strip(strip, told.plan.spacing) if strip else None,
+    )
+
+
+def render_refused(seen: Seen) -> Page:
+    """The page of data that `prepare` refuses: what is wrong, and what can be read of it.
+
+    Parameters
+    ----------
+    seen : Seen
+        With at least one finding of level ``error``.
+
+    Returns
+    -------
+    Page
+        The same bytes for the same `seen`.
+    """
+    wrong = [finding.name for finding in seen.findings if finding.level == "error"]
+    commands = [
+        (f"volprep explain {name}", "What it means, and what to do about it.")
+        for name in list(dict.fromkeys(wrong))[:3]
+    ]
+    commands += [
+        ("volprep check CONFIG", "Look again, once it is mended."),
+        ("volprep prepare CONFIG", "Make the patch set, once there are no errors."),
+    ]
+    sections = [_findings(seen)]
+    if seen.cases:
+        sections.append(_cases(seen))
+    if seen.config:
+        sections.append(Section("Config", "", [_config(seen.config)]))
+    sections.append(Section("What to do next", "CONFIG is your YAML.", [Commands(commands)]))
+    return Page(
+        f"Data of {seen.name}",
+        [
+            "Nothing can be prepared of this data as it is.",
+            "What is wrong and what is doubtful stands below, with what to do; drawn is what can "
+            "be read. There is no plan and no split yet.",
+        ],
+        sections,
+        verdict=_verdict(seen),
+        facts=[("Cases", f"{len(seen.cases):,}", _sides(seen))],
     )
 
 
@@ -244,13 +308,13 @@ def _state(told: Overview) -> str:
     )
 
 
-def _verdict(told: Overview) -> tuple[Tone, str]:
+def _verdict(told: Seen) -> tuple[Tone, str]:
     levels = Counter(finding.level for finding in told.findings)
     if levels["error"]:
         return "bad", f"Not fit for training: {_count(levels['error'], 'error')}"
     if levels["warning"]:
         return "warn", f"Usable; look at {_count(levels['warning'], 'warning')} first"
-    if not told.made:
+    if isinstance(told, Overview) and not told.made:
         return "good", "Ready to be prepared"
     return "good", "Fit for training"
 
@@ -277,14 +341,14 @@ def _facts(told: Overview) -> list[tuple[str, str, str]]:
     return facts
 
 
-def _sides(told: Overview) -> str:
+def _sides(told: Seen) -> str:
     sides = Counter(case.side for case in told.cases)
     words = [f"{n} {side}" for side, n in sides.items() if side != "divided"]
     words += [f"{sides['divided']} divided into blocks"] * (sides["divided"] > 0)
     return ", ".join(words)
 
 
-def _findings(told: Overview) -> Section:
+def _findings(told: Seen) -> Section:
     by_name: dict[tuple[Level, str], list[Finding]] = {}
     for finding in told.findings:
         by_name.setdefault((finding.level, finding.name), []).append(finding)
@@ -325,10 +389,11 @@ def _sentence(text: str) -> str:
     return begun + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def _cases(told: Overview) -> Section:
+def _cases(told: Seen) -> Section:
     facts = {case.name: case for case in told.fingerprint.cases} if told.fingerprint else {}
     found = Counter(finding.case for finding in told.findings if finding.case is not None)
     pictured = sum(case.picture is not None for case in told.cases)
+    planned = isinstance(told, Overview)
     note = (
         "Three slices through each case, (y, x), (y, z) and (z, x), voxels in "
         "their true proportions, from the 0.5th to the 99.5th percentile of these slices; "
@@ -336,12 +401,16 @@ def _cases(told: Overview) -> Section:
     )
     if told.fingerprint is not None and any(c.side == "validation" for c in told.cases):
         note += "Grey values and objects are measured on what trains alone. "
-    if pictured < len(told.cases):
+    if not pictured:
+        note = "None of them can be drawn. "
+    elif pictured < len(told.cases) and not planned:
+        note += f"{pictured} of {len(told.cases):,} cases are pictured. "
+    elif pictured < len(told.cases):
         note += f"{pictured} of {len(told.cases):,} cases are pictured, evenly sampled. "
     if len(told.cases) > _MOST_ROWS:
         note += f"The first {_MOST_ROWS:,} are listed. "
     columns = [
-        Column("", sort=False), Column("Case"), Column("Side"),
+        Column("", sort=False), Column("Case"), Column("Side" if planned else "State"),
         Column("Voxels", number=True), Column("Spacing"), Column("Type"),
         Column("Grey values", number=True), Column("Objects", number=True),
         Column("Labelled", number=True), Column("Patches"),
@@ -362,7 +431,7 @@ def _filled(row: Row, number: int) -> bool:
 
 
 def _row(case: CaseView, facts: CaseFacts | None, findings: int) -> Row:
-    shape, spacing = three(case.shape[-3:]), case.spacing
+    shape, spacing = case.shape, case.spacing
     labels = None if facts is None else facts.labels
     grey = facts.everywhere[0] if facts is not None and facts.everywhere else None
     low, high = (None, None) if grey is None else (grey.percentile(0.5), grey.percentile(99.5))
@@ -373,14 +442,17 @@ def _row(case: CaseView, facts: CaseFacts | None, findings: int) -> Row:
     if case.picture is not None:
         said = ", ".join([f"slices of {case.name}", *case.lines])
         picture = Value("", html=picture_html(case.picture, said))
-    channels = f"{case.shape[0]} × " if case.shape[0] > 1 else ""
+    voxels = Value("not read")
+    if shape is not None:
+        channels = f"{shape[0]} × " if shape[0] > 1 else ""
+        voxels = Value(channels + _shape(three(shape[-3:])), math.prod(shape))
     chip = f'<span class="chip {_SIDES[case.side]}">{escape(case.side)}</span>'
     return Row(
         [
             picture,
             case.name,
             Value(case.side, html=chip),
-            Value(channels + _shape(shape), math.prod(case.shape)),
+            voxels,
             Value(_step(spacing), None if spacing is None else math.prod(spacing)),
             case.dtype,
             Value(
@@ -729,9 +801,7 @@ def _provenance(told: Overview) -> Section:
         table = Table([Column("Package"), Column("Version")], rows, "Versions")
         blocks.append(Fold("Versions", [table]))
     if told.config:
-        blocks.append(Fold("The config with every default", [
-            Html(f'<pre tabindex="0">{escape(told.config)}</pre>')
-        ]))  # fmt: skip
+        blocks.append(_config(told.config))
     note = "What it was made from, and by what."
     if told.stages:
         note += (
@@ -739,6 +809,11 @@ def _provenance(told: Overview) -> Section:
             "run: volprep report PATCHES shows them on the machine that prepared it."
         )
     return Section("Provenance", note, blocks)
+
+
+def _config(text: str) -> Fold:
+    shown = Html(f'<pre tabindex="0">{escape(text)}</pre>')
+    return Fold("The config with every default", [shown])
 
 
 def _next(told: Overview) -> Section:

@@ -14,14 +14,17 @@ for (const table of document.querySelectorAll("table[data-sort]")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[0].cells];
   const tools = document.getElementById(table.dataset.tools);
+  const listed = [...body.rows];
+  const show = (rows, column, way) => {
+    body.append(...rows);
+    heads.forEach((head, n) => {
+      if (head.hasAttribute("aria-sort")) head.setAttribute("aria-sort", n === column ? way : "none");
+    });
+  };
   const sortBy = (column, down) => {
     const rows = [...body.rows];
     rows.sort((a, b) => (down ? -1 : 1) * compare(value(a, column), value(b, column)));
-    body.append(...rows);
-    heads.forEach((head, n) => {
-      if (head.hasAttribute("aria-sort"))
-        head.setAttribute("aria-sort", n !== column ? "none" : down ? "descending" : "ascending");
-    });
+    show(rows, column, down ? "descending" : "ascending");
   };
   heads.forEach((head, column) => {
     head.querySelector("button")?.addEventListener("click", () =>
@@ -46,6 +49,7 @@ for (const table of document.querySelectorAll("table[data-sort]")) {
   words.addEventListener("input", filter);
   sides?.addEventListener("change", filter);
   order.addEventListener("change", () => {
+    if (!order.value) return show(listed, -1);
     const [column, down] = order.value.split(" ");
     sortBy(Number(column), down === "down");
   });

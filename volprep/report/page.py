@@ -289,7 +289,8 @@ class Table:
         return (
             f'<div class="tools" id="{self.tools}-tools" hidden><label>Filter '
             '<input type="search" placeholder="name, dtype, finding ..."></label>'
-            f'{sides}<label>Sort by <select class="order">{orders}</select></label>'
+            f'{sides}<label>Sort by <select class="order"><option value="">as listed</option>'
+            f"{orders}</select></label>"
             '<output aria-live="polite"></output></div>'
         )
 
