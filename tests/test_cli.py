@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("work")
     succeed("init", data, "-o", "c.yaml", cwd=work)
     text = (work / "c.yaml").read_text()
-    (work / "c.yaml").write_text(text.replace("8GiB", "700MiB"))
+    (work / "c.yaml").write_text(re.sub(r"memory: \S+", "memory: 700MiB", text))
     done = run("prepare", "c.yaml", cwd=work)
     assert done.returncode == 0, done.stderr
     return work

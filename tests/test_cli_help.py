@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from volprep.augment import TRANSFORMS
 from volprep.cli import app
 from volprep.compute import machine
-from volprep.config import every_key
+from volprep.config import every_key, load_config
 from volprep.findings import TABLE
+from volprep.loader.devices import Device
 from volprep.pipeline import about, explain, parameters_of
 from volprep.targets import TARGETS
 
@@ -85,6 +86,30 @@ def test_limits_of_control_groups_are_seen(tmp_path: Path, monkeypatch: pytest.M
     assert found.core_share == 1.5
     (group / "memory.limit_in_bytes").write_text("5000\n")
     assert machine.memory_limit() == 5000
+
+
+@pytest.mark.parametrize(
+    ("devices", "memory", "reason"),
+    [
+        ([], "8GiB", "no CUDA device here"),
+        ([("Apple GPU (mps)", None)], "8GiB", "no CUDA device here"),
+        ([("RTX", 11_811_160_064)], "11GiB", "this machine's RTX"),
+        ([("big", 85_017_624_576), ("small", 25_300_000_000)], "23.5GiB", "2 devices, small"),
+    ],
+    ids=["none", "mps", "one", "two"],
+)
+def test_init_plans_for_the_device_at_hand(
+    devices: list[Any], memory: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tuple(Device(*each) for each in devices)
+    monkeypatch.setattr("volprep.loader.torch_devices", lambda: found)
+    (tmp_path / "raw").mkdir()
+    tifffile.imwrite(tmp_path / "raw/a.tif", np.zeros((8, 32, 32), np.uint8))
+    assert invoke("init", tmp_path / "raw", "-o", tmp_path / "c.yaml").exit_code == 0
+    (line,) = [x for x in (tmp_path / "c.yaml").read_text().splitlines() if "  memory:" in x]
+    assert line.startswith(f"  memory: {memory}  # ")
+    assert reason in line
+    assert load_config(tmp_path / "c.yaml").plan.memory == float(memory[:-3]) * 2**30
 
 
 def takes_a_config(command: Any) -> bool:

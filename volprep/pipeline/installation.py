@@ -85,7 +85,7 @@ def environment(folder: Path = Path()) -> Environment:
             Extra(name, {each: _version(each) for each in some}) for name, some in extras.items()
         ),
         read_machine(folder),
-        torch_devices(),
+        tuple(map(str, torch_devices())),
     )
 
 

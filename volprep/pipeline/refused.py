@@ -35,7 +35,8 @@ def refused_page(name: str, config: Config, report: Report) -> str:
     wrong = Counter(f.case for f in report.findings if f.level == "error")
     # Those with errors first: they are what one wants to see.
     facts = sorted(report.facts, key=lambda each: wrong[each.case.name] == 0)
-    views, room = [], ALL_PICTURES
+    views: list[CaseView] = []
+    room = ALL_PICTURES
     for each in facts:
         picture, lines, cost = (None, list[str](), 0)
         if sum(view.picture is not None for view in views) < PICTURED:

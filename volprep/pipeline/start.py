@@ -161,7 +161,7 @@ def starting_yaml(
         *_split_lines(len(cases)),
         "",
         "plan:",
-        "  memory: 8GiB  # of the device you train on; patch and batch are made to fit",
+        *_memory_lines(),
         "",
         *_preprocess_lines([v.spacing for v in volumes], given),
         "patching:",
@@ -174,6 +174,25 @@ def starting_yaml(
         *_entry("dir", _relative(output, base), 2),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _memory_lines() -> list[str]:
+    """The memory to train with: that of the device at hand, in whole or half GiB below."""
+    from volprep.loader import torch_devices  # torch takes a second to load
+
+    sizes = [(each.memory, each.name) for each in torch_devices() if each.memory is not None]
+    if not sizes:
+        return [
+            "  memory: 8GiB  # no CUDA device here; give the memory of the one you train on: patch "
+            "and batch are made to fit"
+        ]
+    memory, name = min(sizes)
+    halves = max(1, memory // 2**29)
+    which = name if len(sizes) == 1 else f"the smallest of {len(sizes)} devices, {name}"
+    return [
+        f"  memory: {halves / 2:g}GiB  # that of this machine's {which}; less where it is shared: "
+        "patch and batch are made to fit"
+    ]
 
 
 def _cases(count: int) -> str:
