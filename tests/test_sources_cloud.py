@@ -504,3 +504,56 @@ def test_a_url_keeps_a_paths_manners() -> None:
     assert str(path_of(Path("https://host:80/a/b"))) == "https://host:80/a/b"
     assert (place.store, place.below) == ("s3://cells", "a/b.zarr")
     assert not isinstance(path_of("/a/s3:/b"), RemotePath)
+
+
+NOT_KNOWN: list[tuple[str, dict[str, Any], str]] = [
+    ("n5", {"compression": {"type": "lz9"}}, 'compression.type: "lz9" is not known here'),
+    ("n5", {"compression": "gzip"}, "compression: Expected object"),
+    ("n5", {"dataType": "string"}, "holds string"),
+    ("n5", {"blockSize": [0, 1, 1]}, "blockSize = [0, 1, 1]"),
+    ("n5", {"dimensions": [-1, 5, 5]}, "dimensions = [-1, 5, 5]"),
+    ("n5", {"n5": "9.0.0"}, "n5 = '9.0.0'"),
+    ("info", {"encoding": "jxl9"}, 'received: "jxl9"'),
+    ("info", {"sharding": {"@type": "v9"}}, "scales.sharding.@type"),
+    ("info", {"size": [-3, 4, 4]}, "size = [-3, 4, 4]"),
+    ("info", {"resolution": [float("nan"), 8, 8]}, "resolution = [nan, 8, 8]"),
+    ("info", {"chunk_sizes": []}, "chunk_sizes = []"),
+    ("info", {"key": "../../x"}, "leads out of the folder"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "words"), NOT_KNOWN)
+def test_what_metadata_name_and_nobody_here_knows_is_named_and_never_called_damage(
+    tmp_path: Path, kind: str, change: dict[str, Any], words: str
+) -> None:
+    if kind == "n5":
+        write_n5(tmp_path / "a.n5")
+        file = (
+            tmp_path / "a.n5" / ("attributes.json" if "n5" in change else "em/s0/attributes.json")
+        )
+        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+        path = tmp_path / "a.n5"
+    else:
+        path = tmp_path / "a.precomputed"
+        write_precomputed(path, IMAGE)
+        info = json.loads((path / "info").read_text())
+        info["scales"][0] |= change
+        (path / "info").write_text(json.dumps(info))
+    with pytest.raises(SourceError) as caught:
+        open_volume(path).read()
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["disk", "s3"])
+def test_absent_chunks_of_precomputed_volumes_are_counted(
+    tmp_path: Path, bucket: Any, place: str
+) -> None:
+    folder = tmp_path / "a.precomputed"
+    write_precomputed(folder, IMAGE)
+    files = sorted((folder / "4_4_40").iterdir())
+    files[0].unlink()
+    put(bucket, folder, "a.precomputed")
+    volume = open_volume(folder if place == "disk" else "s3://cells/a.precomputed")
+    assert volume.missing_chunks() == (1, len(files))

@@ -526,3 +526,83 @@ def test_a_chunk_that_zarr_python_decodes_is_not_cut_short_unnoticed(
     chunk.write_bytes(chunk.read_bytes()[:cut])
     with pytest.raises(SourceError, match=r"a\.zarr"):
         open_volume(tmp_path / "a.zarr").read()
+
+
+# ---- metadata that name what is not known here -----------------------------------------
+
+PLAIN = {"name": "bytes", "configuration": {"endian": "little"}}
+SHARDED = {
+    "chunk_shape": [2, 4, 4],
+    "codecs": [PLAIN, {"name": "weird"}],
+    "index_codecs": [PLAIN, {"name": "crc32c"}],
+}
+NOT_KNOWN_2 = [
+    ({"compressor": {"id": "openjpeg9"}}, "compressor 'openjpeg9' is not known here"),
+    ({"filters": [{"id": "wavelet"}]}, "filter 'wavelet' is not known here"),
+    ({"compressor": {"id": "wavpack"}}, "pip install wavpack-numcodecs"),
+    ({"compressor": {"id": "pickle"}}, "one of objects or texts"),
+    ({"compressor": "zstd"}, "compressor = 'zstd'"),
+    ({"filters": "delta"}, "filters = 'delta'"),
+    ({"dtype": "bfloat16"}, "holds bfloat16"),
+    ({"dtype": "<q9"}, "holds <q9"),
+    ({"order": "Q"}, "order = 'Q'"),
+    ({"fill_value": "banana"}, "fill_value = 'banana'"),
+    ({"fill_value": 300}, "fill_value = 300"),
+    ({"dimension_separator": "-"}, "dimension_separator = '-'"),
+    ({"shape": [4, "x", 4]}, "shape = "),
+    ({"chunks": [0, 4, 4]}, "chunks = "),
+    ({"chunks": [4, 4]}, "give 3 numbers"),
+]
+NOT_KNOWN_3 = [
+    ({"codecs": [PLAIN, {"name": "nobody-knows"}]}, "codec 'nobody-knows' is not known here"),
+    ({"codecs": [PLAIN, {"name": "zstd"}, {"name": "crc64"}]}, "codec 'crc64'"),
+    ({"codecs": [{"name": "zfpy"}]}, "pip install zfpy"),
+    ({"codecs": [{"name": "vlen-utf8"}]}, "one of objects or texts"),
+    ({"codecs": [{"name": "sharding_indexed", "configuration": SHARDED}]}, "codec 'weird'"),
+    ({"codecs": "zstd"}, "codecs = 'zstd'"),
+    ({"data_type": "float8_e4m3"}, "holds float8_e4m3"),
+    ({"data_type": {"name": "fixed_length_utf32", "configuration": {"n": 1}}}, "no plain numbers"),
+    ({"fill_value": {"a": 1}}, "fill_value = "),
+    ({"chunk_grid": {"name": "rectilinear"}}, "rectilinear chunk grid"),
+    ({"chunk_key_encoding": {"name": "suffix"}}, "chunk_key_encoding = 'suffix'"),
+    ({"storage_transformers": [{"name": "encrypt"}]}, "storage_transformers = "),
+    ({"superfield": {"must_understand": True}}, "superfield = "),
+]
+
+
+@pytest.mark.parametrize(
+    ("version", "change", "words"),
+    [(2, *row) for row in NOT_KNOWN_2] + [(3, *row) for row in NOT_KNOWN_3],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_metadata_name_and_nobody_here_knows_is_named_and_never_called_damage(
+    tmp_path: Path, version: int, change: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / "a.zarr"
+    zarr.create_array(path, data=np.ones((4, 4, 4), np.uint8), zarr_format=version)
+    file = path / (".zarray" if version == 2 else "zarr.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(SourceError) as caught:
+        open_volume(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
+def test_names_alone_stand_for_extensions_without_a_configuration(tmp_path: Path) -> None:
+    voxels = np.arange(64, dtype=np.uint8).reshape(4, 4, 4)
+    zarr.create_array(tmp_path / "a.zarr", data=voxels, compressors=None)
+    file = tmp_path / "a.zarr" / "zarr.json"
+    meta = json.loads(file.read_text())
+    meta |= {"codecs": ["bytes"], "chunk_key_encoding": "default"}
+    meta["hint"] = {"must_understand": False, "x": 1}
+    file.write_text(json.dumps(meta))
+    assert np.array_equal(open_volume(tmp_path / "a.zarr").read()[0], voxels)
+
+
+def test_a_table_of_texts_beside_an_image_does_not_hide_it(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2)
+    group.create_array("raw", data=np.ones((4, 4, 4), np.uint8))
+    group.create_array("names", shape=(4, 4), dtype="U8", chunks=(4, 4))
+    assert [each.key for each in list_datasets(tmp_path / "a.zarr")] == ["raw"]
+    assert open_volume(tmp_path / "a.zarr").key == "raw"

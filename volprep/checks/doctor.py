@@ -197,6 +197,7 @@ def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
     """One finding in place of several that say the same of different cases; errors stay apart."""
     alike: dict[tuple[object, ...], list[Finding]] = {}
     several: dict[tuple[object, ...], set[str]] = {}
+    findings = list(dict.fromkeys(findings))  # of image and label in one file both tell of it
     for finding in findings:
         several.setdefault((finding.level, finding.name), set()).add(finding.message)
     for index, finding in enumerate(findings):

@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -220,7 +221,11 @@ class StoreVolume(Volume):
         _load()
         import tensorstore as ts
 
-        spec = {"driver": self._driver, "kvstore": spec_of(self._place), **self._options}
+        place = spec_of(self._place)
+        if self._driver == "neuroglancer_precomputed":
+            # Asked which chunks are there, it puts the path in front of their names twice.
+            place = {"driver": "kvstack", "layers": [{"base": place}]}
+        spec = {"driver": self._driver, "kvstore": place, **self._options}
         opening = ts.open(
             spec,
             context=_context(),
@@ -378,9 +383,23 @@ def _answer(place: object, future: Any, size: int = 0) -> Any:
         _refuse(place, error)
 
 
+_MEMBER = re.compile(r'Error parsing object member "(.*?)": ')
+_NEWS = re.compile(r"(?:Error parsing [^:]*: )*(.*?)(?: \[tensorstore_spec=.*)?$")
+
+
 def _refuse(place: object, error: Exception) -> NoReturn:
     text = "".join(c if c.isprintable() else " " for c in str(error))
-    text = " ".join(text.split())[:300]
+    text = " ".join(text.split())
+    keys = _MEMBER.findall(text)
+    if keys:  # in metadata, which are not damaged because a word of them is not known here
+        news = _NEWS.match(text[text.rindex(f'member "{keys[-1]}": ') :].partition('": ')[2])
+        said = (news[1] if news else text).replace("is not registered", "is not known here")
+        raise SourceError(
+            place,
+            f"its metadata cannot be used: {'.'.join(keys)}: {said}"[:300],
+            "correct them, or convert the volume to a form that is read (volprep formats)",
+        ) from error
+    text = text[:300]
     if isinstance(error, NotImplementedError) and "listing" in text:
         raise SourceError(
             place, "lies in a store that lists nothing", "give the URL of an image or array itself"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from volprep.errors import SourceError
 from volprep.findings import Note
 from volprep.geometry import Spacing3, to_micrometres
 from volprep.sources.array import default_axes
@@ -19,13 +20,15 @@ from volprep.sources.axes import Layout
 from volprep.sources.base import Volume, reading
 from volprep.sources.cloud import StoreVolume
 from volprep.sources.keys import choose_key
+from volprep.sources.metadata import number_type, read_json, sizes_of, unusable
 from volprep.sources.multiscales import clean_key
 from volprep.sources.place import entries
 from volprep.sources.placement import Placement
-from volprep.sources.zarrarray import read_json
 
 __all__ = ["datasets", "open_source"]
 
+_KNOWN = 4  # the version that N5 is at
+_MEMBERS = {"dimensions", "blockSize", "dataType"}
 _DEEPEST = 2  # how far above an array what is said of its image may lie
 
 
@@ -76,17 +79,18 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
 def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
     """The arrays of at least two axes; of a pyramid its finest level."""
     with reading(path, "N5 container"):
-        found = [array for array in _walk(path, "") if len(array.shape) > 1]
+        found = [array for array in _arrays(path) if len(array.shape) > 1]
     return [(array.key, array.shape, array.dtype) for array in found]
 
 
 def _find(path: Path, key: str | None, *, labels: bool) -> _Array:
+    _check_version(path)
     name = "" if key is None else clean_key(path, key)
     for inside in (name, _join(name, "s0"), _join(name, "0")):
         array = _read(path, inside)
         if array is not None:
             return array
-    found = {array.key: array for array in _walk(path, "")}
+    found = {array.key: array for array in _arrays(path)}
     shapes = {k: array.shape for k, array in found.items()}
     return found[choose_key(path, shapes, key, labels=labels)]
 
@@ -94,21 +98,48 @@ def _find(path: Path, key: str | None, *, labels: bool) -> _Array:
 def _read(path: Path, key: str) -> _Array | None:
     """The array of a key; None where there is a group or nothing."""
     attributes = read_json(path / key / "attributes.json")
-    if attributes is None or not {"dimensions", "blockSize", "dataType"} <= attributes.keys():
+    if attributes is None or not attributes.keys() >= _MEMBERS:
         return None
-    shape, block = (tuple(int(n) for n in attributes[name][::-1])
-                    for name in ("dimensions", "blockSize"))  # fmt: skip
-    return _Array(key, shape, block, np.dtype(str(attributes["dataType"])), attributes)
+    place = f"{path}::{key}" if key else path
+    shape = sizes_of(place, "dimensions", attributes["dimensions"])[::-1]
+    block = sizes_of(place, "blockSize", attributes["blockSize"], least=1)[::-1]
+    if len(shape) != len(block):
+        raise unusable(place, "blockSize", attributes["blockSize"], f"give {len(shape)} numbers")
+    return _Array(key, shape, block, number_type(place, attributes["dataType"]), attributes)
 
 
-def _walk(path: Path, key: str) -> list[_Array]:
-    array = _read(path, key)
+def _check_version(path: Path) -> None:
+    told = (read_json(path / "attributes.json") or {}).get("n5")
+    major = str(told).split(".")[0]
+    if told is not None and not (major.isdecimal() and int(major) <= _KNOWN):
+        raise unusable(path, "n5", told, f"versions up to {_KNOWN} are known")
+
+
+def _arrays(path: Path) -> list[_Array]:
+    """All arrays that can be read; the error of the first where none can."""
+    refused: list[SourceError] = []
+    found = _walk(path, "", refused)
+    if refused and not any(len(array.shape) > 1 for array in found):
+        raise refused[0]
+    return found
+
+
+def _walk(path: Path, key: str, refused: list[SourceError]) -> list[_Array]:
+    try:
+        array = _read(path, key)
+    except SourceError as error:
+        refused.append(error)
+        return []
     if array is not None:
         return [array]
     names = sorted(e.name for e in entries(path / key) if e.is_folder and e.name[:1] != ".")
     finest: Sequence[str] = ("s0", "0")
-    names = [n for n in finest if n in names and _read(path, _join(key, n))][:1] or names
-    return [found for name in names for found in _walk(path, _join(key, name))]
+    names = [n for n in finest if n in names and _is_array(path, _join(key, n))][:1] or names
+    return [found for name in names for found in _walk(path, _join(key, name), refused)]
+
+
+def _is_array(path: Path, key: str) -> bool:
+    return (read_json(path / key / "attributes.json") or {}).keys() >= _MEMBERS
 
 
 def _join(key: str, name: str) -> str:

@@ -14,8 +14,9 @@ from volprep.findings import Note
 from volprep.sources.axes import Layout
 from volprep.sources.base import Volume, reading
 from volprep.sources.cloud import StoreVolume
+from volprep.sources.metadata import member, number_type, read_json, sizes_of, unusable
+from volprep.sources.multiscales import clean_key
 from volprep.sources.placement import Placement
-from volprep.sources.zarrarray import read_json
 
 __all__ = ["datasets", "open_source"]
 
@@ -30,24 +31,31 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
         info = _info(path)
         number = _number(path, info["scales"], key)
         scale = info["scales"][number]
-        channels = int(info["num_channels"])
-        size = [int(n) for n in scale["size"][::-1]]
+        clean_key(path, str(member(path, scale, "key")))
+        channels, size = _shape(path, info, scale)
         layout = Layout.of(path, axes or "CZYX", (channels, *size))
-        z, y, x = (float(n) / 1000 for n in scale["resolution"][::-1])
-        offset = [int(n) for n in scale.get("voxel_offset", (0, 0, 0))[::-1]]
-        origin = (offset[0] * z, offset[1] * y, offset[2] * x)
-        block = (channels, *(int(n) for n in scale["chunk_sizes"][0][::-1]))
+        chunks = member(path, scale, "chunk_sizes")
+        if not isinstance(chunks, list) or not chunks:
+            raise unusable(path, "chunk_sizes", chunks, "give a list of sizes")
+        block = (channels, *sizes_of(path, "chunk_sizes", chunks[0], least=1)[::-1])
+        told = _three(path, scale, "resolution", "give the size of a voxel in nm")
+        z, y, x = (n / 1000 for n in told[::-1])
+        offset = _three(path, {"voxel_offset": [0, 0, 0], **scale}, "voxel_offset", "give voxels")
+        origin = (offset[2] * z, offset[1] * y, offset[0] * x)
         fits = layout.axes == "CZYX"
         notes = () if fits else (Note("spacing-unread", "the axes are not the file's own"),)
+        if min(z, y, x) <= 0:
+            listed = ", ".join(f"{n:g}" for n in told)
+            fits, notes = False, (Note("spacing-unread", f"resolution ({listed} nm) is no length"),)
         volume = StoreVolume(
             path,
             layout,
-            np.dtype(info["data_type"]),
+            number_type(path, member(path, info, "data_type")),
             place=path,
             driver="neuroglancer_precomputed",
             reversed_axes=True,
             options={"scale_index": number},
-            key=None if key is None else str(scale["key"]),
+            key=None if key is None else str(member(path, scale, "key")),
             spacing=(z, y, x) if fits else None,
             placement=Placement.upright((z, y, x), origin, said_by="voxel_offset")
             if fits
@@ -64,9 +72,15 @@ def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
     with reading(path, "precomputed volume"):
         info = _info(path)
         scale = info["scales"][0]
-        size = [int(n) for n in scale["size"][::-1]]
-        shape = (int(info["num_channels"]), *size)
-        return [(str(scale["key"]), shape, np.dtype(info["data_type"]))]
+        channels, size = _shape(path, info, scale)
+        shape = (channels, *size)
+        return [
+            (
+                str(member(path, scale, "key")),
+                shape,
+                number_type(path, member(path, info, "data_type")),
+            )
+        ]
 
 
 def _info(path: Path) -> Mapping[str, Any]:
@@ -74,7 +88,7 @@ def _info(path: Path) -> Mapping[str, Any]:
     if info is None:
         raise SourceError(path, "has no info", "give the folder of a precomputed volume")
     scales = info.get("scales")
-    if not isinstance(scales, list) or not scales:
+    if not isinstance(scales, list) or not scales or not all(isinstance(s, dict) for s in scales):
         raise SourceError(
             path,
             "is a precomputed source without scales"
@@ -84,11 +98,33 @@ def _info(path: Path) -> Mapping[str, Any]:
     return info
 
 
+def _shape(
+    path: Path, info: Mapping[str, Any], scale: Mapping[str, Any]
+) -> tuple[int, tuple[int, ...]]:
+    """Channels, and sizes along z, y and x."""
+    (channels,) = sizes_of(path, "num_channels", [member(path, info, "num_channels")], least=1)
+    size = sizes_of(path, "size", member(path, scale, "size"))
+    if len(size) != 3:
+        raise unusable(path, "size", scale["size"], "give sizes along x, y and z")
+    return channels, size[::-1]
+
+
+def _three(path: Path, scale: Mapping[str, Any], key: str, wanted: str) -> list[float]:
+    values = member(path, scale, key)
+    if not isinstance(values, list) or len(values) != 3:
+        raise unusable(path, key, values, wanted)
+    numbers = [float(n) if isinstance(n, int | float) else math.nan for n in values]
+    if not all(map(math.isfinite, numbers)):
+        raise unusable(path, key, values, wanted)
+    return numbers
+
+
 def _number(path: Path, scales: Sequence[Mapping[str, Any]], key: str | None) -> int:
     """The scale that a key means."""
     if key is None:
-        return min(range(len(scales)), key=lambda n: math.prod(scales[n]["resolution"]))
-    names = [str(scale["key"]) for scale in scales]
+        sizes = [_three(path, each, "resolution", "give the size of a voxel") for each in scales]
+        return min(range(len(scales)), key=lambda n: math.prod(sizes[n]))
+    names = [str(member(path, scale, "key")) for scale in scales]
     name = key.strip("/")
     if name in names:
         return names.index(name)

@@ -12,8 +12,9 @@ from volprep.errors import SourceError
 from volprep.findings import Note
 from volprep.sources.array import default_axes
 from volprep.sources.axes import Layout, fitting_axes
-from volprep.sources.base import Volume, reading
+from volprep.sources.base import Volume, native_dtype, reading
 from volprep.sources.keys import choose_key
+from volprep.sources.metadata import read_json
 from volprep.sources.multiscales import (
     Level,
     clean_key,
@@ -23,13 +24,7 @@ from volprep.sources.multiscales import (
     spacing_of,
 )
 from volprep.sources.place import entries, is_stored
-from volprep.sources.zarrarray import (
-    ZarrArray,
-    ZarrVolume,
-    read_array,
-    read_attributes,
-    read_json,
-)
+from volprep.sources.zarrarray import ZarrArray, ZarrVolume, read_array, read_attributes
 
 __all__ = ["datasets", "open_source"]
 
@@ -53,6 +48,7 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
             raise SourceError(place, "is no Zarr array", "give the key of an array or an image")
         stored = is_stored(path)
         if not stored:
+            array.check_codecs(place)
             array.check_claim(place)
         letters, notes = _axes(place, array, level, axes)
         layout = Layout.of(place, letters, array.shape)
@@ -89,8 +85,17 @@ def _in_store(path: Path, layout: Layout, array: ZarrArray, rest: Mapping[str, A
 def datasets(path: Path) -> list[tuple[str, tuple[int, ...], np.dtype[Any]]]:
     """The arrays of at least two axes below a folder; of an image only its first level."""
     with reading(path, "Zarr folder"):
-        found = [(key, array) for key, array in _walk(path, "") if len(array.shape) > 1]
+        found = [(key, array) for key, array in _arrays(path) if len(array.shape) > 1]
     return [(key, array.shape, array.dtype) for key, array in found]
+
+
+def _arrays(path: Path) -> list[tuple[str, ZarrArray]]:
+    """All arrays of a container that can be read; the error of the first where none can."""
+    refused: list[SourceError] = []
+    found = _walk(path, "", refused)
+    if refused and not any(len(array.shape) > 1 for _, array in found):
+        raise refused[0]
+    return found
 
 
 def _find(path: Path, key: str | None, *, labels: bool) -> tuple[str, Level | None]:
@@ -110,7 +115,7 @@ def _find(path: Path, key: str | None, *, labels: bool) -> tuple[str, Level | No
         images = [c for c in _children(path, "") if levels_of(path / c)]
         if len(images) == 1:
             return _named(path, images[0])
-    found = {k: array.shape for k, array in _walk(path, "")}
+    found = {k: array.shape for k, array in _arrays(path)}
     return _named(path, choose_key(path, found, None, labels=labels))
 
 
@@ -121,7 +126,7 @@ def _named(path: Path, key: str) -> tuple[str, Level | None]:
     levels = levels_of(path / key)
     if levels:
         return f"{key}/{levels[0].path}" if key else levels[0].path, levels[0]
-    found = {k: array.shape for k, array in _walk(path, "")}
+    found = {k: array.shape for k, array in _arrays(path)}
     return choose_key(path, found, key or ".", labels=False), None
 
 
@@ -204,24 +209,32 @@ def _named_children(root: Path, key: str) -> list[str]:
     return sorted(found)
 
 
-def _walk(root: Path, key: str, seen: frozenset[Path] = frozenset()) -> list[tuple[str, ZarrArray]]:
+def _walk(
+    root: Path, key: str, refused: list[SourceError], seen: frozenset[Path] = frozenset()
+) -> list[tuple[str, ZarrArray]]:
     """All arrays below a group; of a multiscale image its first level alone.
 
-    `seen` are the folders above: a link that leads back to one of them is not followed.
+    What cannot be used (a table of texts beside the images) goes to `refused`. `seen` are the
+    folders above: a link that leads back to one of them is not followed.
     """
     folder = root / key
     place = folder.resolve()
     if place in seen:
         return []
-    array = read_array(folder)
-    if array is not None:
-        return [(key, array)]
-    if read_json(folder / "zarr.json") is None and read_json(folder / ".zgroup") is None:
+    try:
+        array = read_array(folder)
+        if array is not None:
+            native_dtype(folder, array.dtype)
+            return [(key, array)]
+        if read_json(folder / "zarr.json") is None and read_json(folder / ".zgroup") is None:
+            return []
+        levels = levels_of(folder)
+    except SourceError as error:
+        refused.append(error)
         return []
-    levels = levels_of(folder)
     later = {level.path.split("/")[0] for level in levels[1:]}
     found: list[tuple[str, ZarrArray]] = []
     for child in _children(root, key):
         if child not in later:
-            found += _walk(root, f"{key}/{child}" if key else child, seen | {place})
+            found += _walk(root, f"{key}/{child}" if key else child, refused, seen | {place})
     return found

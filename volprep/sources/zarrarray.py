@@ -6,11 +6,10 @@ decodes the rest, chunk by chunk.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,18 @@ from volprep.findings import Note
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array, reading
 from volprep.sources.chunked import ChunkedVolume, Index
-from volprep.sources.place import entries, is_stored, read, read_range, state
+from volprep.sources.metadata import (
+    check_codecs,
+    member,
+    named,
+    number_type,
+    read_json,
+    sizes_of,
+    unusable,
+)
+from volprep.sources.place import entries, is_stored, read_range, state
 
-__all__ = ["ZarrArray", "ZarrVolume", "read_array", "read_attributes", "read_json"]
+__all__ = ["ZarrArray", "ZarrVolume", "read_array", "read_attributes"]
 
 _SHARDS_KEPT = 128
 _BLOSC_BYTES = 16  # of the header of a blosc chunk
@@ -61,6 +69,8 @@ class ZarrArray:
         Whether zarr-python decodes, and a chunk's file is what blosc has written.
     version : int
         Of the format: 2 or 3.
+    by_library : mapping of str to str
+        The codecs where zarr-python decodes, and what each is; see `check_codecs`.
     """
 
     path: Path
@@ -77,6 +87,7 @@ class ZarrArray:
     notes: tuple[Note, ...] = ()
     blosc: bool = False
     version: int = 2
+    by_library: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[int, ...]:
@@ -101,6 +112,21 @@ class ZarrArray:
             index = _index(name, "." if separator == "/" else separator, self.files)
             if index is not None and (not lead or parts[0].startswith(lead)):
                 yield index
+
+    def check_codecs(self, place: str) -> None:
+        """Refuse codecs that nothing here decodes."""
+        if not self.by_library:
+            return
+        check_codecs(place, self.by_library)
+        import zarr
+
+        try:
+            zarr.open_array(str(self.path), mode="r")
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0][:200]
+            raise SourceError(
+                place, f"its metadata cannot be used ({reason})", "correct them, or save it again"
+            ) from error
 
     def check_claim(self, place: str) -> None:
         """Refuse a size that the metadata claim and hardly a chunk stands behind.
@@ -222,17 +248,6 @@ class ZarrVolume(ChunkedVolume):
         return decode_shard_index(bytes(data), ratio, codecs)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A metadata document; None where there is none."""
-    data = read(path)
-    if data is None:
-        return None
-    document = json.loads(data)
-    if not isinstance(document, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
-    return document
-
-
 def read_attributes(folder: Path) -> dict[str, Any]:
     """The attributes of a group or array of either version."""
     document = read_json(folder / "zarr.json")
@@ -266,21 +281,25 @@ def _check_format(folder: Path, document: Mapping[str, Any], known: int) -> None
 
 
 def _version_2(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
-    shape, block = _sizes(meta["shape"], meta["chunks"])
-    if not isinstance(meta["dtype"], str):
+    shape, block = _sizes(folder, meta, "chunks", member(folder, meta, "chunks"))
+    if not isinstance(member(folder, meta, "dtype"), str):
         raise SourceError(folder, "holds records, not numbers", "give an array of numbers")
-    codecs = None
+    dtype = number_type(folder, meta["dtype"])
+    order, told = meta.get("order", "C"), meta.get("dimension_separator")
+    if order not in ("C", "F"):
+        raise unusable(folder, "order", order, "C and F are known")
+    if told not in (None, ".", "/"):
+        raise unusable(folder, "dimension_separator", told, '"." and "/" are known')
     compressor = meta.get("compressor")
-    if not meta.get("filters") and meta.get("order", "C") == "C":
-        name = None if compressor is None else str(compressor.get("id"))
-        codecs = Codecs.of([] if name is None else [name], checked=False)
-    dtype = np.dtype(meta["dtype"])
-    told = meta.get("dimension_separator")
+    chain = _chain_2(folder, meta)
+    codecs = None
+    if "filter" not in chain.values() and order == "C":
+        codecs = Codecs.of(list(chain), checked=False)
     array = ZarrArray(
         path=folder,
         shape=shape,
         dtype=dtype,
-        fill=_fill(meta.get("fill_value"), dtype),
+        fill=_fill(folder, meta.get("fill_value"), dtype),
         block=block,
         shard=None,
         key=("", str(told or ".")),
@@ -288,9 +307,24 @@ def _version_2(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
         index_codecs=None,
         index_first=False,
         names=_axis_names(read_attributes(folder).get("_ARRAY_DIMENSIONS")),
-        blosc=codecs is None and compressor is not None and compressor.get("id") == "blosc",
+        blosc=codecs is None and compressor is not None and compressor["id"] == "blosc",
+        by_library={} if codecs is not None else chain,
     )
     return _as_stored(array, told)
+
+
+def _chain_2(folder: Path, meta: Mapping[str, Any]) -> dict[str, str]:
+    """The codecs of version 2 by name, and what each is."""
+    filters, compressor = meta.get("filters") or [], meta.get("compressor")
+    if not isinstance(filters, list):
+        raise unusable(folder, "filters", filters, "give a list of codecs, or null")
+    chain = {}
+    last = [] if compressor is None else [("compressor", compressor)]
+    for what, entry in [*(("filter", each) for each in filters), *last]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+            raise unusable(folder, what, entry, 'give an object with its name as "id"')
+        chain[entry["id"]] = what
+    return chain
 
 
 def _as_stored(array: ZarrArray, told: str | None) -> ZarrArray:
@@ -316,48 +350,93 @@ def _as_stored(array: ZarrArray, told: str | None) -> ZarrArray:
     return replace(turned, notes=(Note("chunks-nested", text),))
 
 
+#: What the metadata of an array may hold beside attributes (Zarr 3, "Array metadata").
+_MEMBERS = {
+    "zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs",
+    "fill_value", "attributes", "dimension_names", "storage_transformers", "consolidated_metadata",
+}  # fmt: skip
+
+
 def _version_3(folder: Path, meta: Mapping[str, Any]) -> ZarrArray:
-    grid, encoding = meta["chunk_grid"], meta["chunk_key_encoding"]
-    if grid["name"] != "regular":
-        raise SourceError(folder, f"has a {grid['name']} chunk grid", "store it in regular chunks")
-    shape, block = _sizes(meta["shape"], grid["configuration"]["chunk_shape"])
-    if not isinstance(meta["data_type"], str):
-        raise SourceError(folder, "holds no plain numbers", "give an array of numbers")
-    chain, shard, index_codecs, first = list(meta["codecs"]), None, None, False
-    if len(chain) == 1 and chain[0]["name"] == "sharding_indexed":
-        setup = chain[0]["configuration"]
-        shard, (_, block) = block, _sizes(meta["shape"], setup["chunk_shape"])
-        chain, first = list(setup["codecs"]), setup.get("index_location", "end") == "start"
-        index_codecs, swapped = _chain(setup.get("index_codecs", []))
+    _refuse_extensions(folder, meta)
+    grid, layout = named(folder, "chunk_grid", member(folder, meta, "chunk_grid"))
+    if grid != "regular":
+        raise SourceError(folder, f"has a {grid} chunk grid", "store it in regular chunks")
+    shape, block = _sizes(folder, meta, "chunk_shape", member(folder, layout, "chunk_shape"))
+    word, options = named(folder, "data_type", member(folder, meta, "data_type"))
+    if options:
+        raise SourceError(folder, f"holds {word}, no plain numbers", "give an array of numbers")
+    entries = member(folder, meta, "codecs")
+    if not isinstance(entries, list):
+        raise unusable(folder, "codecs", entries, "give a list of codecs")
+    chain = [named(folder, "codecs", entry) for entry in entries]
+    told = dict.fromkeys((name for name, _ in chain), "codec")
+    shard, index_codecs, first = None, None, False
+    if len(chain) == 1 and chain[0][0] == "sharding_indexed":
+        setup = chain[0][1]
+        inner = member(folder, setup, "chunk_shape")
+        shard, (_, block) = block, _sizes(folder, meta, "chunk_shape of its shards", inner)
+        if any(s % b for s, b in zip(shard, block, strict=True)):
+            raise unusable(folder, "chunk_shape of its shards", inner, f"it must divide {shard}")
+        chain, index = (
+            [named(folder, f"{key} of its shards", entry) for entry in member(folder, setup, key)]
+            for key in ("codecs", "index_codecs")
+        )
+        first = setup.get("index_location", "end") == "start"
+        told |= dict.fromkeys((n for n, _ in (*chain, *index)), "codec")
+        index_codecs, swapped = _chain(index)
         if index_codecs is None or index_codecs.names or swapped:
             chain = []
     codecs, big = _chain(chain)
-    dtype = np.dtype(meta["data_type"]).newbyteorder(">" if big else "<")
-    default = "." if encoding["name"] == "v2" else "/"
-    separator = str(encoding.get("configuration", {}).get("separator", default))
+    dtype = number_type(folder, word).newbyteorder(">" if big else "<")
     return ZarrArray(
         path=folder,
         shape=shape,
         dtype=dtype,
-        fill=_fill(meta.get("fill_value"), dtype),
+        fill=_fill(folder, meta.get("fill_value"), dtype),
         block=block,
         shard=shard if codecs is not None else None,
-        key=("" if encoding["name"] == "v2" else "c", separator),
+        key=_chunk_names(folder, meta),
         codecs=codecs,
         index_codecs=index_codecs,
         index_first=first,
         names=_axis_names(meta.get("dimension_names")),
-        blosc=codecs is None and meta["codecs"][-1].get("name") == "blosc",
+        blosc=codecs is None and chain[-1:] != [] and chain[-1][0] == "blosc",
         version=3,
+        by_library={} if codecs is not None else told,
     )
 
 
-def _chain(chain: Sequence[Mapping[str, Any]]) -> tuple[Codecs | None, bool]:
+def _refuse_extensions(folder: Path, meta: Mapping[str, Any]) -> None:
+    """What is not known must not be passed over, unless it says so itself (Zarr 3)."""
+    transformers = meta.get("storage_transformers")
+    if transformers:
+        raise unusable(
+            folder, "storage_transformers", transformers, "none is known: save it without"
+        )
+    for key in meta.keys() - _MEMBERS:
+        value = meta[key]
+        if not isinstance(value, dict) or value.get("must_understand") is not False:
+            raise unusable(folder, key, value, "it is an extension that is not known here")
+
+
+def _chunk_names(folder: Path, meta: Mapping[str, Any]) -> tuple[str, str]:
+    """Prefix and separator of the names of chunks."""
+    name, setup = named(folder, "chunk_key_encoding", member(folder, meta, "chunk_key_encoding"))
+    if name not in ("default", "v2"):
+        raise unusable(folder, "chunk_key_encoding", name, "default and v2 are known")
+    separator = setup.get("separator", "." if name == "v2" else "/")
+    if separator not in (".", "/"):
+        raise unusable(folder, "chunk_key_encoding.separator", separator, '"." and "/" are known')
+    return "" if name == "v2" else "c", separator
+
+
+def _chain(chain: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Codecs | None, bool]:
     """The codecs of a version 3 chain and whether its numbers are big-endian; None if unknown."""
-    if not chain or chain[0]["name"] != "bytes":
+    if not chain or chain[0][0] != "bytes":
         return None, False
-    big = chain[0].get("configuration", {}).get("endian", "little") == "big"
-    names = [str(codec["name"]) for codec in chain[1:]]
+    big = chain[0][1].get("endian", "little") == "big"
+    names = [name for name, _ in chain[1:]]
     checked = names[-1:] == ["crc32c"]
     return Codecs.of(names[:-1] if checked else names, checked=checked), big
 
@@ -381,29 +460,33 @@ def _index(name: str, separator: str, grid: Sequence[int]) -> Index | None:
     return index if all(i < n for i, n in zip(index, grid, strict=True)) else None
 
 
-def _sizes(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    whole, block = tuple(int(n) for n in shape), tuple(int(n) for n in chunks)
-    if len(whole) != len(block) or min(block, default=1) < 1 or min(whole, default=0) < 0:
-        raise ValueError(f"its metadata give shape {whole} and chunks {block}")
-    if math.prod(block) > 2**40:
-        raise ValueError(f"its metadata give chunks of {block} voxels")
+def _sizes(
+    folder: Path, meta: Mapping[str, Any], key: str, chunks: Any
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape of the array, and that of its chunks."""
+    whole = sizes_of(folder, "shape", member(folder, meta, "shape"))
+    block = sizes_of(folder, key, chunks, least=1)
+    if len(whole) != len(block):
+        raise unusable(folder, key, chunks, f"give {len(whole)} numbers, as in its shape")
     return whole, block
 
 
-def _fill(value: Any, dtype: np.dtype[Any]) -> Any:
+_SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def _fill(folder: Path, value: Any, dtype: np.dtype[Any]) -> Any:
     """The value of voxels that were never written, as metadata spell it."""
     if value is None or dtype.kind not in "biuf":
         return 0
-    if isinstance(value, str):
-        special = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-        if value not in special and not value.startswith("0x"):
-            raise ValueError(f"its metadata give the fill value {value!r}")
-        if value.startswith("0x"):
-            return (
-                np.array(int(value, 16), f"u{dtype.itemsize}").view(dtype.newbyteorder("=")).item()
-            )
-        return special[value]
-    return dtype.type(value)
+    try:
+        if isinstance(value, str) and value.startswith("0x"):
+            bits = np.array(int(value, 16), f"u{dtype.itemsize}")
+            return bits.view(dtype.newbyteorder("=")).item()
+        if isinstance(value, str) and dtype.kind == "f":
+            return _SPECIAL[value]
+        return dtype.type(value)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise unusable(folder, "fill_value", value, f"give one of {dtype}") from error
 
 
 def _axis_names(names: Any) -> tuple[str, ...] | None:
