@@ -3,12 +3,13 @@
     python scripts/accept_exports.py            # every target
     python scripts/accept_exports.py nnunet monai --keep
 
-For each target an environment of its own is made from PyPI. Five sets are prepared (instances,
-classes with a valid mask, anisotropic and resampled, two channels, one volume in blocks) and
-exported; then `scripts/acceptance/ask_TARGET.py` runs in that environment: it loads the export by
-the trainer's own code, compares cases, sides, spacing, axes, voxels, labels, patch and batch with
-what the set holds, and lets the trainer train one step. What it could not compare it says. The
-table at the end is the README's. A trainer that cannot be installed is "not tried".
+For each target an environment of its own is made from PyPI. Eight sets are prepared (instances,
+classes with a valid mask, anisotropic and resampled, two channels, one volume in blocks, whole
+volumes kept with their inputs taken away, 2D pictures in colour, 2D classes) and exported; then
+`scripts/acceptance/ask_TARGET.py` runs in that environment: it loads the export by the trainer's
+own code, compares cases, sides, spacing, axes, voxels, labels, patch and batch with what the set
+holds, and lets the trainer train one step. What it could not compare it says. The table at the end
+is the README's. A trainer that cannot be installed is "not tried".
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ BESIDE: dict[str, list[str]] = {
         "scikit-learn", "scikit-image", "opencv-python-headless", "h5py", "imageio", "nibabel",
         "matplotlib", "tensorboard", "tqdm", "einops", "psutil", "connected-components-3d",
         "fastremap", "kimimaro", "crackle-codec", "mahotas", "fastmorph", "zarr", "tifffile",
+        "yacs", "gputil",
     ],
     "skoots": [
         "scikit-image", "tqdm", "yacs", "scipy", "numba", "tensorboard", "matplotlib", "zarr",
@@ -59,7 +61,12 @@ BESIDE: dict[str, list[str]] = {
     ],
 }  # fmt: skip
 #: Trainers that are not on PyPI: where their source is.
-SOURCES = {"connectomics": "github.com/PytorchConnectomics/pytorch_connectomics"}
+SOURCES = {
+    "connectomics": "github.com/PytorchConnectomics/pytorch_connectomics",
+    "connectomics-v1": "github.com/PytorchConnectomics/pytorch_connectomics, tag v1.0.0",
+}
+#: Other versions of a trainer that one export serves: their target, in whose environment they run.
+VERSIONS = {"connectomics-v1": "connectomics"}
 #: Trainers that want torchvision, whose releases on PyPI fit a torch for CUDA alone (and of
 #: CAREamics an older one than our pin): they come without what they ask for, and `novision`
 #: stands in for what is missing of torchvision.
@@ -102,13 +109,14 @@ def image_of(label: np.ndarray, seed: int, channels: int = 1) -> np.ndarray:
     return planes[0] if channels == 1 else np.stack(planes, axis=1)  # ZCYX, as ImageJ has it
 
 
-def write(folder: Path, name: str, image: np.ndarray, label: np.ndarray, mask: Any = None) -> None:
-    arrays = {"images": image, "labels": label, "masks_valid": mask}
-    for where, array in arrays.items():
-        if array is not None:
-            path = folder / "data" / where / f"{name}.tif"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            axes = "ZCYX" if array.ndim == 4 else "ZYX"
+def write(folder: Path, name: str, image: np.ndarray, label: np.ndarray) -> None:
+    for where, array in {"images": image, "labels": label}.items():
+        path = folder / "data" / where / f"{name}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        axes = {2: "YX", 3: "ZYX", 4: "ZCYX"}[array.ndim]
+        if array.ndim == 3 and array.shape[-1] == 3:
+            tifffile.imwrite(path, array, photometric="rgb")
+        else:
             tifffile.imwrite(path, array, metadata={"axes": axes})
 
 
@@ -157,12 +165,52 @@ def blocks(folder: Path) -> None:
     configure(folder, "instances", "0.3, 0.2, 0.2 µm")
 
 
+def volumes(folder: Path) -> None:
+    """Cases that the set keeps whole, so that nothing else is needed; 65535 is not annotated."""
+    for n in range(4):
+        label = balls((24, 72, 64), 12, 50 + n)
+        image = image_of(label, n)
+        label[:, :, 52:] = 65535
+        write(folder, f"kept{n}", image, label)
+    configure(folder, "instances", "300, 300, 300 nm")
+    text = (folder / "c.yaml").read_text().replace("root: data,", "root: data, ignore: 65535,")
+    (folder / "c.yaml").write_text(text.replace("dir: out", "dir: out, store: volumes"))
+
+
+def pictures(folder: Path) -> None:
+    """2D pictures in colour, with instances."""
+    for n in range(6):
+        label = balls((12, 120, 136), 20, 60 + n)[6]
+        grey = (image_of(label[None], n)[0] // 8).astype(np.uint8)
+        write(folder, f"photo{n}", np.stack([grey, 255 - grey, grey // 2], axis=-1), label)
+    configure(folder, "instances", "0.5, 0.5, 0.5 µm")
+    many_images(folder)
+
+
+def sections(folder: Path) -> None:
+    """2D images with classes."""
+    for n in range(6):
+        label = (balls((12, 136, 120), 20, 70 + n)[6] // 3 % 3).astype(np.uint8)
+        write(folder, f"section{n}", image_of(label[None], n)[0], label)
+    configure(folder, "classes", "0.5, 0.5, 0.5 µm")
+    many_images(folder)
+
+
+def many_images(folder: Path) -> None:
+    """2D images are not the slices of one stack."""
+    text = (folder / "c.yaml").read_text()
+    (folder / "c.yaml").write_text(text.replace("root: data,", "root: data, slices: false,"))
+
+
 SETS: dict[str, Callable[[Path], None]] = {
     "instances": instances,
     "classes": classes,
     "anisotropic": anisotropic,
     "channels": channels,
     "blocks": blocks,
+    "volumes": volumes,
+    "pictures": pictures,
+    "sections": sections,
 }
 
 
@@ -171,14 +219,12 @@ def facts_of(folder: Path) -> dict[str, Any]:
     out = folder / "out"
     store = json.loads((out / "manifest.json").read_text())
     splits = json.loads((out / "splits.json").read_text())
-    listed = pipeline.list_cases(load_config(folder / "c.yaml"))
     opened = pipeline.open_prepared(out)
     prepared = {case.name: (case.image, case.label, case.mask) for case in opened}
     rng, cases = np.random.default_rng(5), {}
     for side in ("train", "val"):
         for part in splits[side]:
-            case = listed.named(part["case"])
-            image, label, mask = prepared[case.name]
+            image, label, mask = prepared[part["case"]]
             box = Box.whole(image.shape)
             if part["box"] is not None:
                 box = Box(three(part["box"][0]), three(part["box"][1]))
@@ -186,7 +232,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
             valid = np.ones(ids.shape, bool) if mask is None else mask.read(box)[0] != 0
             points = np.stack([rng.integers(0, n, POINTS) for n in ids.shape], axis=1)
             where = tuple(points.T)
-            plain = re.sub(r"[^A-Za-z0-9_-]", "_", case.name)
+            plain = re.sub(r"[^A-Za-z0-9_-]", "_", part["case"])
             name = plain if part["box"] is None else f"{plain}_{side}"
             cases[name] = {
                 "side": side,
@@ -201,15 +247,16 @@ def facts_of(folder: Path) -> dict[str, Any]:
     return {"cases": cases, "training": store["training"]}
 
 
-def prepare_sets(work: Path) -> None:
-    for name, make in SETS.items():
-        folder = work / "sets" / name
-        if not (folder / "facts.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            make(folder)
-            pipeline.prepare(load_config(folder / "c.yaml"))
-            (folder / "facts.json").write_text(json.dumps(facts_of(folder)))
+def prepare_set(name: str, folder: Path) -> None:
+    """Make the data of a set, the set, and what is known of it; once."""
+    if not (folder / "facts.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        SETS[name](folder)
+        pipeline.prepare(load_config(folder / "c.yaml"))
+        (folder / "facts.json").write_text(json.dumps(facts_of(folder)))
+    if name == "volumes":
+        shutil.rmtree(folder / "data", ignore_errors=True)
 
 
 def environment(target: str, folder: Path) -> Path:
@@ -240,43 +287,55 @@ def accept(
     if target in SOURCES and target not in checkouts:
         where = f"not on PyPI; give --checkout {target}=FOLDER of {SOURCES[target]}"
         return {"target": target, "not tried": where}
-    path = {"PYTHONPATH": str(checkouts[target])} if target in checkouts else {}
+    to = VERSIONS.get(target, target)
     try:
-        python = environment(target, work / "env" / target)
+        python = environment(to, work / "env" / to)
     except subprocess.CalledProcessError as error:
         return {"target": target, "not tried": f"cannot be installed: {error}"}
     results: dict[str, Any] = {"target": target, "sets": {}}
     for name in sets:
-        folder, export = work / "sets" / name, work / "exports" / target / name
-        if target == "nnunet":
-            export = export / "raw" / "Dataset001_accept"
-        shutil.rmtree(export, ignore_errors=True)
-        try:
-            pipeline.export(folder / "out", target, export, **OPTIONS.get(target, {}))
-        except DataCheckError as error:
-            results["sets"][name] = {"refused": str(error)}
-            continue
-        report = export.with_name(f"{export.name}.report.json")
-        report.unlink(missing_ok=True)
-        script = HERE / "acceptance" / f"ask_{target}.py"
-        done = subprocess.run(
-            [python, script, export, folder / "facts.json", report],
-            capture_output=True, text=True, cwd=work, env={**os.environ, **path},
-        )  # fmt: skip
-        if done.returncode or not report.exists():
-            tail = "\n".join((done.stdout + done.stderr).splitlines()[-25:])
-            results["sets"][name] = {"failed": tail}
-            print(f"--- {target} {name} FAILED ---\n{tail}", file=sys.stderr)
-        else:
-            results["sets"][name] = json.loads(report.read_text())
-            print(f"{target} {name}: {results['sets'][name]}", file=sys.stderr)
+        found = ask(target, python, work / "sets" / name, work / "exports", checkouts.get(target))
+        results["sets"][name] = found
+        print(f"{target} {name}: {found.get('failed', found)}", file=sys.stderr)
     return results
+
+
+def ask(
+    target: str, python: str | Path, prepared: Path, exports: Path, checkout: Path | None
+) -> dict[str, Any]:
+    """Export a set, and let the trainer that a Python has say what it makes of it.
+
+    What it asserted and what not; or ``refused``, what the export says it cannot express; or
+    ``failed``, the end of what the trainer said.
+    """
+    to = VERSIONS.get(target, target)
+    export = exports / target / prepared.name
+    if to == "nnunet":
+        export = export / "raw" / "Dataset001_accept"
+    shutil.rmtree(export, ignore_errors=True)
+    try:
+        pipeline.export(prepared / "out", to, export, **OPTIONS.get(to, {}))
+    except DataCheckError as error:
+        return {"refused": str(error)}
+    report = export.with_name(f"{export.name}.report.json")
+    report.unlink(missing_ok=True)
+    script = HERE / "acceptance" / f"ask_{target.replace('-', '_')}.py"
+    path = {} if checkout is None else {"PYTHONPATH": str(checkout)}
+    done = subprocess.run(
+        [python, script, export, prepared / "facts.json", report],
+        capture_output=True, text=True, cwd=exports, env={**os.environ, **path},
+    )  # fmt: skip
+    if done.returncode or not report.exists():
+        return {"failed": "\n".join((done.stdout + done.stderr).splitlines()[-25:])}
+    found: dict[str, Any] = json.loads(report.read_text())
+    return found
 
 
 def row(result: dict[str, Any]) -> list[str]:
     target = result["target"]
+    peer = TABLE[VERSIONS.get(target, target)].peer
     if "not tried" in result:
-        return [target, TABLE[target].peer, "", f"not tried: {result['not tried']}", ""]
+        return [target, peer, "", f"not tried: {result['not tried']}", ""]
     good = [found for found in result["sets"].values() if "asserted" in found]
     bad = [name for name, found in result["sets"].items() if "failed" in found]
     version = ", ".join(sorted({found["version"] for found in good}))
@@ -285,7 +344,7 @@ def row(result: dict[str, Any]) -> list[str]:
     refused = [f"NOT ACCEPTED: {', '.join(bad)}"] if bad else []
     said = [f"{n} not exported, which is said" for n, f in result["sets"].items() if "refused" in f]
     rest = "; ".join([*refused, *said, *left])
-    return [target, TABLE[target].peer, version, ", ".join(asserted), rest]
+    return [target, peer, version, ", ".join(asserted), rest]
 
 
 def main() -> int:
@@ -297,21 +356,24 @@ def main() -> int:
     parser.add_argument("--sets", nargs="+", choices=list(SETS), help="of these alone")
     parser.add_argument(
         "--checkout", action="append", default=[], metavar="TARGET=FOLDER",
-        help="the source of a trainer that is not on PyPI",
+        help="the source of a trainer that is not on PyPI; else WORK/source/TARGET",
     )  # fmt: skip
     arguments = parser.parse_args()
     pairs = (given.split("=", 1) for given in arguments.checkout)
     checkouts = {target: Path(folder).absolute() for target, folder in pairs}
-    targets = arguments.targets or [
-        name for name in TABLE if (HERE / "acceptance" / f"ask_{name}.py").exists()
-    ]
+    targets, sets = arguments.targets or [*TABLE, *VERSIONS], arguments.sets or list(SETS)
     work = arguments.work.absolute()
-    prepare_sets(work)
+    for target in SOURCES.keys() - checkouts.keys():
+        if (work / "source" / target).exists():
+            checkouts[target] = work / "source" / target
+    for name in sets:
+        prepare_set(name, work / "sets" / name)
     rows = []
     for target in targets:
-        rows.append(row(accept(target, work, arguments.sets or list(SETS), checkouts)))
-        if not arguments.keep:
-            shutil.rmtree(work / "env" / target, ignore_errors=True)
+        rows.append(row(accept(target, work, sets, checkouts)))
+        needed = {VERSIONS.get(name, name) for name in targets[len(rows) :]}
+        if not arguments.keep and VERSIONS.get(target, target) not in needed:
+            shutil.rmtree(work / "env" / VERSIONS.get(target, target), ignore_errors=True)
     head = ["target", "peer", "version", "asserted", "not"]
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for cells in rows:

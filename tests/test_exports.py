@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -418,11 +420,12 @@ def test_every_finding_of_exports_has_its_name(instances: Path, tmp_path: Path) 
         pipeline.export(instances / "out", "nnunet", tmp_path / "mine")
 
 
-def test_every_target_has_a_row(instances: Path, tmp_path: Path) -> None:
-    assert {"nnunet"} <= set(TABLE)
-    for row in TABLE.values():
+def test_every_target_has_a_row_and_is_asked() -> None:
+    scripts = Path(__file__).parents[1] / "scripts" / "acceptance"
+    for name, row in TABLE.items():
         assert row.peer
         assert row.expresses
+        assert (scripts / f"ask_{name}.py").exists()
 
 
 # Labels
@@ -594,6 +597,34 @@ def test_stardist_leaves_out_what_is_not_annotated(instances: Path, tmp_path: Pa
         assert (tifffile.imread(tmp_path / f"x/{side}/masks/{name}.tif") == label).all()
 
 
+def test_stardist_continues_what_is_shorter_than_the_patch_and_learns_nothing_there(
+    instances: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = MASKED.format(kind="instances").replace("[8, 16, 16]", "[16, 16, 16]")
+    made(tmp_path, text)
+    out = tmp_path / "x"
+    said = told(exported(tmp_path, "stardist", out))
+    assert "shorter than the patch (16 x 16 x 16)" in said
+    models = types.ModuleType("stardist.models")
+    for name in ("Config2D", "Config3D", "StarDist2D", "StarDist3D"):
+        setattr(models, name, object)
+    monkeypatch.setitem(sys.modules, "stardist", types.ModuleType("stardist"))
+    monkeypatch.setitem(sys.modules, "stardist.models", models)
+    spec = importlib.util.spec_from_file_location("train", out / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    for side in ("train", "val"):
+        for image, label in zip(*train.load(side), strict=True):
+            assert image.shape == (16, *SHAPE[1:], 1)
+            assert (label[SHAPE[0] :] == -1).all()
+            assert (
+                image[SHAPE[0] :, ..., 0] == image[SHAPE[0] - 2 : SHAPE[0] - 4 : -1, ..., 0]
+            ).all()
+            assert (label[: SHAPE[0]] > 0).any()
+
+
 def test_skoots_has_bytes_skeletons_and_its_axes(instances: Path, tmp_path: Path) -> None:
     import torch
     import yaml
@@ -686,6 +717,109 @@ def test_connectomics_has_one_dataset_a_file_and_both_configs(
         assert present["data"][side]["image"] == names
         assert first["DATASET"][key].split("@") == names
     assert present["data"]["dataloader"] == {"batch_size": 3, "patch_size": [8, 16, 16]}
+    # Version 1 drops what is smaller than it draws: 10 x 70 x 70 for this patch.
+    pads = first["DATASET"]["PAD_SIZE"]
+    assert all(n + 2 * p >= w for n, p, w in zip(SHAPE, pads, (10, 70, 70), strict=True))
+    assert first["DATASET"]["VAL_PAD_SIZE"] == [0, 0, 0]
+
+
+# 2D
+
+
+def flat(folder: Path, *, colour: bool, kind: str) -> Path:
+    rng = np.random.default_rng(1)
+    for what in ("images", "labels"):
+        (folder / "data" / what).mkdir(parents=True)
+    for n in range(4):
+        label = np.zeros((60, 70), np.uint16)
+        for number in range(1, 9):
+            y, x = rng.integers(0, 50, 2)
+            label[y : y + 9, x : x + 9] = number if kind == "instances" else 1 + number % 2
+        grey = (rng.integers(0, 99, label.shape) + 100 * (label > 0)).astype(np.uint8)
+        path = folder / f"data/images/p{n}.tif"
+        if colour:
+            colours = np.stack([grey, 255 - grey, grey // 2], axis=-1)
+            tifffile.imwrite(path, colours, photometric="rgb")
+        else:
+            tifffile.imwrite(path, grey)
+        tifffile.imwrite(folder / f"data/labels/p{n}.tif", label)
+    (folder / "c.yaml").write_text(
+        f"data: {{root: data, slices: false, label_kind: {kind}}}\n"
+        "plan: {patch_size: [1, 32, 32]}\n"
+        "patching: {patches_per_case: 2}\naugment: [flip]\noutput: {dir: out}\n"
+    )
+    pipeline.prepare(load_config(folder / "c.yaml"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return flat(tmp_path_factory.mktemp("colours"), colour=True, kind="instances")
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return flat(tmp_path_factory.mktemp("grey"), colour=False, kind="classes")
+
+
+def picture(folder: Path, name: str) -> tuple[Any, Any]:
+    """(C, Y, X) and (Y, X)."""
+    image = tifffile.imread(folder / f"data/images/{name}.tif")
+    image = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
+    return image, tifffile.imread(folder / f"data/labels/{name}.tif")
+
+
+def test_2d_pictures_in_colour_keep_their_channels(colours: Path, tmp_path: Path) -> None:
+    import nibabel
+
+    nnunet = exported(colours, "nnunet", tmp_path / "Dataset001_a")
+    for to in ("cellpose", "stardist", "careamics", "monai", "torchio"):
+        exported(colours, to, tmp_path / to)
+    for name, side in side_of(nnunet).items():
+        image, label = picture(colours, name)
+        for c in range(3):
+            path = tmp_path / f"Dataset001_a/imagesTr/{name}_{c:04}.tif"
+            assert (tifffile.imread(path) == image[c]).all()
+        found = tifffile.imread(tmp_path / f"Dataset001_a/labelsTr/{name}.tif")
+        assert (found == (label > 0)).all()
+        assert (tifffile.imread(tmp_path / f"cellpose/{side}/{name}_img.tif") == image).all()
+        assert (tifffile.imread(tmp_path / f"cellpose/{side}/{name}_masks.tif") == label).all()
+        assert (tifffile.imread(tmp_path / f"stardist/{side}/images/{name}.tif") == image).all()
+        assert (tifffile.imread(tmp_path / f"stardist/{side}/masks/{name}.tif") == label).all()
+        assert (tifffile.imread(tmp_path / f"careamics/{side}/{name}.tif") == image).all()
+        for to in ("monai", "torchio"):
+            nifti = nibabel.load(tmp_path / f"{to}/images/{name}.nii.gz")
+            assert (image[:, None] == np.asarray(nifti.dataobj).T).all()
+    described = content(tmp_path / "Dataset001_a/dataset.json")
+    assert described["overwrite_image_reader_writer"] == "NaturalImage2DIO"
+    assert list(described["channel_names"]) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("to", ["nnunet", "careamics", "monai", "torchio"])
+def test_2d_classes_are_handed_over(grey: Path, tmp_path: Path, to: str) -> None:
+    exported(grey, to, tmp_path / "Dataset001_a")
+
+
+@pytest.mark.parametrize("to", ["skoots", "connectomics"])
+def test_2d_images_are_refused_by_those_that_train_on_volumes(
+    colours: Path, tmp_path: Path, to: str
+) -> None:
+    with pytest.raises(DataCheckError, match="2D"):
+        pipeline.export(colours / "out", to, tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_init_reads_of_a_2d_export_is_what_was_exported(grey: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Dataset001_a"
+    exported(grey, "nnunet", out)
+    done = volprep("init", out, "-o", tmp_path / "again.yaml")
+    assert done.returncode == 0, done.stderr
+    cases = pipeline.list_cases(load_config(tmp_path / "again.yaml"))
+    assert [case.name for case in cases] == ["p0", "p1", "p2", "p3"]
+    for case in cases:
+        image, label = picture(grey, case.name)
+        assert (case.open_image().read()[:, 0] == image).all()
+        assert (case.open_label().read()[0, 0] == label).all()
 
 
 @pytest.mark.parametrize("to", ["cellpose", "stardist", "skoots"])

@@ -36,13 +36,16 @@ def main() -> None:
         for stack in stacks:
             name = Path(stack.source).stem
             shape = ask.cases[name]["shape"]
-            ask.voxels(name, stack.extract_patch(0, None, coords=(0, 0, 0), patch_size=shape))
+            cut = shape[1:] if ask.flat else shape
+            image = stack.extract_patch(0, None, coords=[0] * len(cut), patch_size=cut)
+            ask.voxels(name, image.reshape(-1, *shape))
     rule = ask.training["normalisation"]
     ask.near("mean", config.data_config.normalization.input_means, rule["offset"])
     ask.near("deviation", config.data_config.normalization.input_stds, rule["scale"])
     batch = next(iter(data.train_dataloader()))
     patch = [size for size in config.data_config.patching.patch_size]
-    within = all(a <= b for a, b in zip(patch, ask.training["patch_size"], strict=True))
+    ours = ask.training["patch_size"][-len(patch) :]
+    within = all(a <= b for a, b in zip(patch, ours, strict=True))
     ask.same("patch within ours", within, True)
     first = batch[0] if isinstance(batch, (list, tuple)) else batch
     size = (ask.training["batch_size"], ask.training["n_channels"], *patch)

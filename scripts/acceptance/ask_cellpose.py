@@ -20,9 +20,9 @@ def main() -> None:
     for side, (images, labels, files) in zip(("train", "val"), (found[:3], found[3:]), strict=True):
         stacks: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
         for image, label, file in zip(images, labels, files, strict=True):
-            match = re.fullmatch(r"(.*)_z(\d+)_img\.tif", Path(file).name)
+            match = re.fullmatch(r"(.*?)(?:_z(\d{4,}))?_img\.tif", Path(file).name)
             assert match is not None, file
-            stacks.setdefault(match[1], {})[int(match[2])] = (image, label)
+            stacks.setdefault(match[1], {})[int(match[2] or 0)] = (image, label)
         what = "training cases" if side == "train" else "validation cases"
         ask.same(what, sorted(stacks), ask.names(side))
         for name, sections in stacks.items():

@@ -46,10 +46,11 @@ def main() -> None:
 
     import numpy as np
     import torch
+    from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
     from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    reader = Tiff3DIO()
+    reader = NaturalImage2DIO() if ask.flat else Tiff3DIO()
     described = json.loads((EXPORT / "dataset.json").read_text())
     names = {v: k for k, v in described["labels"].items()}
     ignore = described["labels"].get("ignore", 0)
@@ -61,18 +62,22 @@ def main() -> None:
         ]
         image, properties = reader.read_images(files)
         ask.voxels(name, image)
-        ask.near("spacing", properties["spacing"], case["spacing"])
+        if not ask.flat:
+            ask.near("spacing", properties["spacing"], case["spacing"])
         label, _ = reader.read_seg(str(EXPORT / f"labelsTr/{name}.tif"))
         ask.classes(name, label[0], ignore=ignore)
 
     plans = json.loads((PRE / EXPORT.name / "volprepPlans.json").read_text())
     plans["continue_training"] = False
-    trainer = nnUNetTrainer(plans, "3d_fullres", 0, described, device=torch.device("cpu"))
+    dims = 2 if ask.flat else 3
+    configuration = "2d" if ask.flat else "3d_fullres"
+    trainer = nnUNetTrainer(plans, configuration, 0, described, device=torch.device("cpu"))
     trainer.initialize()
     train, val = trainer.do_split()
     ask.same("training cases", sorted(train), ask.names("train"))
     ask.same("validation cases", sorted(val), ask.names("val"))
-    ask.same("patch", trainer.configuration_manager.patch_size, ask.training["patch_size"])
+    patch = ask.training["patch_size"][-dims:]
+    ask.same("patch", trainer.configuration_manager.patch_size, patch)
     ask.same("batch", trainer.batch_size, ask.training["batch_size"])
 
     rule = ask.training["normalisation"]
@@ -91,7 +96,7 @@ def main() -> None:
     trainer.dataloader_train, trainer.dataloader_val = trainer.get_dataloaders()
     trainer.network.train()
     batch = next(trainer.dataloader_train)
-    shape = (ask.training["batch_size"], ask.training["n_channels"], *ask.training["patch_size"])
+    shape = (ask.training["batch_size"], ask.training["n_channels"], *patch)
     ask.same("batch as it is trained on", tuple(batch["data"].shape), shape)
     ask.step(float(trainer.train_step(batch)["loss"]))
     ask.done()

@@ -26,20 +26,28 @@ def main() -> None:
         )
         for name, image, label in zip(names, images, labels, strict=True):
             raw = tifffile.imread(ask.export / side / "images" / f"{name}.tif")
-            ask.voxels(name, raw[None] if raw.ndim == 3 else raw.transpose(1, 0, 2, 3))
+            raw = raw.reshape(*ask.cases[name]["shape"][:1], -1, *raw.shape[-2:])
+            ask.voxels(name, raw.transpose(1, 0, 2, 3))
             table = ask.export / side / f"{name}.ids.csv"
-            ask.labels(name, label, table=table, ignore=-1)
+            stored = tifffile.imread(ask.export / side / "masks" / f"{name}.tif")
+            ask.labels(name, stored.reshape(ask.cases[name]["shape"]), table=table, ignore=-1)
+            inside = tuple(slice(0, n) for n in stored.shape)
+            ask.same("labels as it trains on them", label[inside], stored)
+            beyond = label.copy()
+            beyond[inside] = -1
+            ask.same("nothing to learn beyond the image", (beyond == -1).all(), True)
             values = np.asarray(ask.cases[name]["image"], float)
             clipped = np.clip(values, *np.transpose(rule["clip"])) if rule["clip"] else values
-            theirs = image[tuple(np.transpose(ask.cases[name]["points"]))]
+            theirs = image[tuple(np.transpose(ask.cases[name]["points"])[-stored.ndim :])]
             ask.near("normalised voxels", theirs, (clipped - rule["offset"]) / rule["scale"], 1e-3)
     train.FACTS["steps_per_epoch"] = 1
     model = train.model()
-    ask.same("patch", model.config.train_patch_size, ask.training["patch_size"])
+    axes = 2 if ask.flat else 3
+    ask.same("patch", model.config.train_patch_size, ask.training["patch_size"][-axes:])
     ask.same("batch", model.config.train_batch_size, ask.training["batch_size"])
-    # StarDist knows the spacing as ratios.
-    spacing = np.asarray(ask.training["spacing"])
-    ask.near("spacing (ratios)", model.config.anisotropy, spacing / spacing.min())
+    if not ask.flat:  # StarDist knows the spacing as ratios.
+        spacing = np.asarray(ask.training["spacing"])
+        ask.near("spacing (ratios)", model.config.anisotropy, spacing / spacing.min())
     history = model.train(*sides["train"], validation_data=sides["val"], epochs=1)
     ask.step(float(history.history["loss"][0]))
     ask.done()

@@ -33,6 +33,11 @@ class Asking:
         self._asserted: list[str] = []
         self._not: list[str] = []
 
+    @property
+    def flat(self) -> bool:
+        """Whether all are 2D images."""
+        return all(case["shape"][0] == 1 for case in self.cases.values())
+
     def script(self, name: str) -> Any:
         """A Python module that the export brings along."""
         if str(self.export) not in sys.path:

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from volprep.exports.exporter import changes, common_losses, loses, template
+from volprep.exports.exporter import changes, common_losses, impossible, loses, template
 from volprep.exports.files import ExportFile, text_file, tiff_image, yaml_file
 from volprep.exports.given import ExportSet
 from volprep.findings import Finding
 
 __all__ = ["Careamics"]
+
+#: Along each axis of a patch.
+_SMALLEST = 8
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ class Careamics:
             yield loses("CAREamics restores images: labels are not handed over")
         if given.spacing is not None:
             yield loses("CAREamics knows no spacing")
+        first = int(given.flat)
+        for case in given.cases:
+            if min(case.shape[first:]) < _SMALLEST:
+                yield impossible(
+                    f"{case.name} is {' x '.join(map(str, case.shape[first:]))}, and CAREamics' "
+                    f"smallest patch is {_SMALLEST} along each axis",
+                    "choose another target, or leave the case out",
+                )
         if _patch(given) != list(given.patch_size[int(given.flat) :]):
             yield loses(
                 f"CAREamics' patches are square in (y, x) and powers of 2: {_patch(given)} it is"
@@ -50,10 +61,11 @@ class Careamics:
 
 
 def _patch(given: ExportSet) -> list[int]:
-    """The largest patch of its kind within ours."""
-    z, y, x = (1 << (n.bit_length() - 1) for n in given.patch_size)
-    side = max(8, min(y, x))
-    return [side, side] if given.flat else [max(8, z), side, side]
+    """The largest patch of its kind within ours and within every volume."""
+    shapes = [given.patch_size, *(case.shape for case in given.cases)]
+    z, y, x = (1 << (min(sizes).bit_length() - 1) for sizes in zip(*shapes, strict=True))
+    side = max(_SMALLEST, min(y, x))
+    return [side, side] if given.flat else [max(_SMALLEST, z), side, side]
 
 
 def _config(given: ExportSet) -> dict[str, Any]:

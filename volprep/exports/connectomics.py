@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from volprep.exports.exporter import changes, common_losses, loses, renumbered
+from volprep.exports.exporter import changes, common_losses, impossible, loses, renumbered
 from volprep.exports.files import (
     ExportFile,
     hdf5_image,
@@ -38,13 +39,20 @@ class Connectomics:
             yield from renumbered(given, _IDS)
         elif 0 not in given.classes:
             yield changes(f"classes count from 0, which is {given.class_names[0]}")
+        if given.flat:
+            yield impossible(
+                "PyTorch Connectomics is set up for volumes here, and these are 2D images",
+                "choose nnunet, monai or cellpose",
+            )
         yield loses(
             "PyTorch Connectomics normalises each volume for itself",
             "have it normalised before, or see whether that will do",
         )
-        if any(np.dtype(case.image.dtype) != np.uint8 for case in given.cases):
+        if given.channels > 1:
+            yield loses("version 1 takes one channel, so that no v1.yaml is written")
+        elif any(np.dtype(case.image.dtype) != np.uint8 for case in given.cases):
             yield loses(
-                "version 1 divides by 255 whatever the type, so v1.yaml is for 8 bits alone"
+                "version 1 reads 8 bits: it scales each volume from its own minimum and maximum"
             )
 
     def files(self, given: ExportSet) -> Iterator[ExportFile]:
@@ -58,8 +66,11 @@ class Connectomics:
             if isinstance(form, Ids):
                 yield from id_table(f"labels/{case.name}.ids.csv", case, form)
         yield yaml_file("connectomics.yaml", _present(given), "PyTorch Connectomics 2 and later")
-        yield yaml_file("v1.yaml", _first(given), "PyTorch Connectomics 1")
-        yield text_file("README.md", _README.format(name=given.name))
+        first = given.channels == 1
+        if first:
+            yield yaml_file("v1.yaml", _first(given), "PyTorch Connectomics 1")
+        more = _README_FIRST if first else ""
+        yield text_file("README.md", _README.format(name=given.name, first=more))
 
 
 def _paths(given: ExportSet, folder: str, cases: list[ExportCase]) -> list[str]:
@@ -153,17 +164,41 @@ def _first(given: ExportSet) -> dict[str, Any]:
         names["VAL_LABEL_NAME"] = joined("labels", val)
         if given.masked:
             names["VAL_VALID_MASK_NAME"] = joined("masks", val)
+    if given.classes is None:
+        losses, weights = ["WeightedBCEWithLogitsLoss", "DiceLoss"], ["1", "0"]
+        active = ["none", "sigmoid"]
+    else:
+        losses, weights, active = ["WeightedCE"], ["0"], ["none"]
+    # It turns by 90 degrees, which patches that are not square do not survive.
+    turned = {} if size[1] == size[2] else {"AUGMENTOR": {"ROTATE": {"ENABLED": False}}}
     return {
         "SYSTEM": {"NUM_GPUS": 1, "NUM_CPUS": 4},
+        **turned,
         "MODEL": {
             "ARCHITECTURE": "unet_3d",
             "INPUT_SIZE": size,
             "OUTPUT_SIZE": size,
-            "IN_PLANES": given.channels,
+            "IN_PLANES": 1,
             "OUT_PLANES": outputs,
+            "ISOTROPY": [not given.anisotropic] * 5,
             "TARGET_OPT": ["0"] if given.classes is None else [f"9-{outputs}"],
+            "LOSS_OPTION": [losses],
+            "LOSS_WEIGHT": [[1.0] * len(losses)],
+            "WEIGHT_OPT": [weights],
+            "OUTPUT_ACT": [active],
         },
-        "DATASET": {"INPUT_PATH": "./", "OUTPUT_PATH": "outputs/", **names},
+        "DATASET": {
+            "INPUT_PATH": "./",
+            "OUTPUT_PATH": "outputs/",
+            **names,
+            "IS_ISOTROPIC": not given.anisotropic,
+            # Small numbers for ids, which it makes float32 of; classes would be shifted by it.
+            "REDUCE_LABEL": given.classes is None,
+            # It drops volumes that are smaller than what it draws, without an error.
+            "PAD_SIZE": _padding(train, _drawn(size)),
+            "VAL_PAD_SIZE": _padding(val, size),
+            "PAD_MODE": "reflect",
+        },
         "SOLVER": {
             "SAMPLES_PER_BATCH": training["batch_size"],
             "ITERATION_TOTAL": 100 * training["steps_per_epoch"],
@@ -171,12 +206,33 @@ def _first(given: ExportSet) -> dict[str, Any]:
     }
 
 
+def _drawn(size: list[int]) -> list[int]:
+    """What version 1 draws for a patch, as its own augmentations are on."""
+    z, y, x = size
+    return [z + 2, math.ceil(1.25 * y) + 50, math.ceil(1.25 * x) + 50]
+
+
+def _padding(cases: list[ExportCase], wanted: list[int]) -> list[int]:
+    """What is added on both sides so that every volume is as long as wanted."""
+    shapes = [case.shape for case in cases] or [(1, 1, 1)]
+    return [
+        max(0, math.ceil((n - min(sizes)) / 2))
+        for n, sizes in zip(wanted, zip(*shapes, strict=True), strict=True)
+    ]
+
+
 _README = """# {name} for PyTorch Connectomics
 
     python PATH_TO_PYTORCH_CONNECTOMICS/scripts/main.py --config connectomics.yaml
 
-in this folder, for version 2 and later; for version 1
-`python PATH_TO_PYTORCH_CONNECTOMICS/scripts/main.py --config-file v1.yaml`. Volumes are the dataset
-`main` of HDF5 files: (z, y, x), images with channels (c, z, y, x). `masks/` is 1 where labels are
-annotated.
+in this folder, for version 2 and later. {first}Volumes are the dataset `main` of HDF5 files:
+(z, y, x), images with channels (c, z, y, x). `masks/` is 1 where labels are annotated.
+"""
+_README_FIRST = """For version 1 (v1.0.0)
+
+    python PATH_TO_PYTORCH_CONNECTOMICS/scripts/main.py --config-file v1.yaml
+
+whose augmentations draw more than the patch: volumes are continued with their mirror images as
+`v1.yaml` says, since it leaves smaller ones out without a word.
+
 """

@@ -18,9 +18,11 @@ __all__ = [
     "facts",
     "impossible",
     "loses",
+    "needs_validation",
     "no_mask",
     "only_instances",
     "renumbered",
+    "shorter",
     "template",
 ]
 
@@ -94,6 +96,28 @@ def no_mask(given: ExportSet, what: str) -> Iterator[Finding]:
     """For targets that know no valid mask."""
     if given.masked:
         yield loses(f"the target knows no valid mask: what is not annotated is {what}")
+
+
+def needs_validation(given: ExportSet, peer: str) -> Iterator[Finding]:
+    """For targets that do not train without cases to validate on."""
+    if not given.of("val"):
+        yield impossible(
+            f"{peer} does not train without validation, and nothing is held out",
+            "set split.fraction above 0",
+        )
+
+
+def shorter(given: ExportSet, what: str) -> Iterator[Finding]:
+    """For targets that draw no patch from a volume that is shorter; `what` is done about it."""
+    short = [
+        case.name
+        for case in given.cases
+        if any(n < p for n, p in zip(case.shape, given.patch_size, strict=True))
+    ]
+    if short:
+        some = ", ".join(short[:5]) + (", ..." if len(short) > 5 else "")
+        patch = " x ".join(map(str, given.patch_size))
+        yield changes(f"{some}: shorter than the patch ({patch}) along an axis: {what}")
 
 
 def only_instances(given: ExportSet, peer: str) -> Iterator[Finding]:

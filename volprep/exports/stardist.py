@@ -9,8 +9,10 @@ from volprep.exports.exporter import (
     changes,
     common_losses,
     facts,
+    needs_validation,
     only_instances,
     renumbered,
+    shorter,
     template,
 )
 from volprep.exports.files import (
@@ -40,6 +42,12 @@ class StarDist:
         yield from common_losses(given)
         yield from renumbered(given, _IDS)
         yield from only_instances(given, "stardist")
+        yield from needs_validation(given, "stardist")
+        yield from shorter(
+            given,
+            "train.py continues the image with its mirror image up to the patch, with label -1 "
+            "there, which StarDist leaves out of its loss; the files stay as they are",
+        )
         if given.masked:
             yield changes(
                 "what is not annotated has label -1, which StarDist leaves out of its loss"
@@ -64,5 +72,7 @@ _README = """# {name} for StarDist
 
 trains on patches of the planned size, from intensities as volprep's own loader gives them
 (`pip install stardist tensorflow`; the model is written beside this folder). Volumes are
-(z, y, x), with channels (z, c, y, x).
+(z, y, x), with channels (z, c, y, x); 2D images (y, x), or (c, y, x). Where one is shorter than the
+patch, `train.py` continues it with its mirror image; labels are -1 there, as wherever nothing is
+annotated, which StarDist leaves out of its loss.
 """
