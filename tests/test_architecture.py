@@ -22,7 +22,7 @@ FLOORS = [
     ["autoconfig", "fingerprint", "splits"],
     ["cases", "headers", "targets"],
     ["sources", "preprocess", "patching", "sampling", "skeletons", "augment", "store", "outputs"],
-    ["warp", "ledger"],
+    ["warp", "ledger", "objects"],
     ["randomness", "compute", "kernels", "config"],
     ["findings"],
     ["geometry", "codecs", "files", "places", "cache"],
@@ -37,7 +37,7 @@ GUESTS = {
     "numba": {"kernels"},
     "torch": {"loader", "skeletons"},  # skeletons: lazily, for the documented tensors and .trch
     "zarr": {"sources", "store", "outputs"},
-    "tensorstore": {"sources"},
+    "tensorstore": {"objects"},
     "neuroglancer": {"viewer"},
     "mrcfile": {"sources"},
     "nrrd": {"sources"},

@@ -21,11 +21,11 @@ import zarr
 from sources_checks import check_block
 from stores import KEYS, GoogleServer, WebServer, put, s3_served, served
 
+from volprep import objects
 from volprep.errors import SourceError
 from volprep.geometry import Box
 from volprep.places import RemotePath, path_of
 from volprep.sources import (
-    cloud,
     list_datasets,
     open_labels,
     open_volume,
@@ -40,12 +40,12 @@ IMAGE = np.arange(np.prod(SHAPE), dtype=np.uint16).reshape(SHAPE)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Requests are made again as often, after shorter pauses; nothing is kept between tests."""
     retries = {"max_retries": 5, "initial_delay": "0.01s", "max_delay": "0.1s"}
-    monkeypatch.setattr(cloud, "_RETRIES", retries)
-    cloud._context.cache_clear()
-    cloud._opened_store.cache_clear()
+    monkeypatch.setattr(objects, "_RETRIES", retries)
+    objects._context.cache_clear()
+    objects._opened_store.cache_clear()
     yield
-    cloud._context.cache_clear()
-    cloud._opened_store.cache_clear()
+    objects._context.cache_clear()
+    objects._opened_store.cache_clear()
 
 
 @pytest.fixture
@@ -361,7 +361,7 @@ def test_a_server_that_never_answers_is_given_up(
     tmp_path: Path, web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_zarr(tmp_path / "a.zarr", zarr_format=2)
-    monkeypatch.setattr(cloud, "PATIENCE", 0.7)
+    monkeypatch.setattr(objects, "PATIENCE", 0.7)
     volume = open_volume(f"{web.url}/a.zarr")
     web.fault = lambda path: "hang" if path.endswith("1.0.0") else None
     began = time.monotonic()
@@ -452,7 +452,7 @@ def test_of_many_objects_some_are_asked_for(
 ) -> None:
     write_zarr(tmp_path / "a.zarr", planes=8, zarr_format=2)
     put(bucket, tmp_path / "a.zarr", "a.zarr")
-    monkeypatch.setattr(cloud, "MOST_ASKED", 10)
+    monkeypatch.setattr(objects, "MOST_ASKED", 10)
     found = stored_objects(path_of("s3://cells/a.zarr"))
     marked = [name for name, mark in found if mark]
     assert 8 <= len(marked) <= 12

@@ -28,6 +28,7 @@ __all__ = [
     "REPAIR",
     "File",
     "NewFile",
+    "cache_folder",
     "describe",
     "files_below",
     "flush",
@@ -76,6 +77,11 @@ class File(NamedTuple):
     path: str
     size: int
     checksum: str
+
+
+def cache_folder() -> Path:
+    """Where this user's programs keep what they can get again: ``~/.cache/volprep``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "volprep"
 
 
 def temporary(path: Path) -> Path:

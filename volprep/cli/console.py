@@ -55,7 +55,7 @@ def local(path: Path, option: str) -> Path:
     """What a command writes to; ConfigError where that is a URL."""
     if is_remote(path_of(path)):
         raise ConfigError(
-            f"{option}: {path_of(path)} is a URL, and what is written goes to a disk of this "
+            f"{option}: {path_of(path)} is a URL, and this is written to a disk of this "
             "machine; give a folder, and copy it to the store when it is done"
         )
     return path

@@ -13,7 +13,6 @@ import typer
 from volprep.cli.app import Executor, Scheduler, Set, app
 from volprep.cli.console import (
     amount,
-    local,
     print_json,
     print_table,
     say,
@@ -23,6 +22,7 @@ from volprep.cli.console import (
     told,
 )
 from volprep.errors import ConfigError
+from volprep.places import is_remote, path_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -220,6 +220,7 @@ def _settings(
 ) -> Any:
     """The config, with what the command line says of it."""
     from volprep import pipeline
+    from volprep.config import with_values
 
     if not pipeline.is_config(config):
         raise ConfigError(f"{config}: no .yaml; write one with: volprep init {config}")
@@ -229,7 +230,8 @@ def _settings(
     )
     output = settings.output
     if out is not None:
-        output = output.model_copy(update={"dir": local(out, "--out").resolve()})
+        output = with_values(output, {"dir": out, "url": None}, "--out")
+        output = output.model_copy(update={"dir": output.dir.resolve()})
     return settings.model_copy(update={"output": output, "compute": compute})
 
 
@@ -251,26 +253,27 @@ def inspect(
     if as_json:
         print_json(
             {
-                "path": str(out),
+                "path": str(store.place),
                 "training": store.manifest["training"],
-                "splits": load_json(out / "splits.json"),
+                "splits": load_json(store.path / "splits.json"),
                 "cases": [
                     dict(zip(("split", "case", "patches", "foreground", "padded"), r, strict=True))
                     for r in rows
                 ],
                 "inputs": store.manifest["inputs"],
                 "versions": store.manifest["versions"],
-                **load_json(out / "findings.json"),
+                **load_json(store.path / "findings.json"),
                 "damaged": [str(fault) for fault in damaged],
             }
         )
     else:
-        _show(out, store.manifest)
+        _show(store.place, store.manifest)
         heads = ["split", "case", "patches", "foreground", "padded"]
         if store.kind == "volumes":
             heads, rows = ["split", "case", "samples of an epoch"], [row[:3] for row in rows]
         print_table("cases", heads, rows)
-        found = [Finding.from_dict(each) for each in load_json(out / "findings.json")["findings"]]
+        listed = load_json(store.path / "findings.json")["findings"]
+        found = [Finding.from_dict(each) for each in listed]
         if found:
             print_table("findings", ["level", "finding"], [[f.level, str(f)] for f in found])
     _end_at(out, damaged)
@@ -331,17 +334,20 @@ def _end_at(out: Path, faults: list[Any]) -> None:
     if faults:
         what = "\n".join(map(str, faults))
         files = "1 file is" if len(faults) == 1 else f"{len(faults)} files are"
-        mend = "the same volprep export again" if is_export(out) else f"volprep repair {out}"
+        mend = f"volprep repair {out}"
+        if is_remote(path_of(out)):
+            mend = "volprep prepare CONFIG --repair"
+        elif is_export(out):
+            mend = "the same volprep export again"
         raise StoreError(f"{what}\n{out}: {files} not as written; mend it with: {mend}")
 
 
 def _faults(out: Path, *, quick: bool = False) -> list[Any]:
-    from volprep.store import verify_set
+    from volprep.store import bytes_of, verify_set
 
     if quick:
         return list(verify_set(out, quick=True))
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    with stage("verify", size, "bytes") as advance:
+    with stage("verify", bytes_of(out), "bytes") as advance:
         return list(verify_set(out, progress=advance))
 
 

@@ -21,9 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from volprep.config.values import local_folder, parse_memory, parse_spacing
+from volprep.config.values import bucket, local_folder, parse_memory, parse_spacing
 from volprep.findings import TABLE
-from volprep.places import path_of
+from volprep.places import is_remote, path_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ Count3 = Annotated[
 ]
 Place = Annotated[Path, AfterValidator(path_of)]
 LocalFolder = Annotated[Path, AfterValidator(local_folder)]
+Bucket = Annotated[Path, AfterValidator(bucket), Wanted("s3://BUCKET/NAME or gs://BUCKET/NAME")]
 Weights3 = Annotated[tuple[float, float, float], Wanted("three numbers (z, y, x)")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Values = Annotated[
@@ -592,7 +593,14 @@ class OutputConfig(Section):
     """Where the patch set is written."""
 
     dir: LocalFolder = Field(
-        Path("patches"), description="Folder of the patch set.", examples=["patches"]
+        Path("patches"),
+        description="Folder of the patch set; a URL stands for url, with a folder of its name.",
+        examples=["patches"],
+    )
+    url: Bucket | None = Field(
+        None,
+        description="Where the finished set is copied to, once it is made in dir.",
+        examples=["s3://lab/sets/nuclei"],
     )
     store: Literal["patches", "volumes", "auto"] = Field(
         "patches",
@@ -603,6 +611,17 @@ class OutputConfig(Section):
     targets: Literal["load", "store"] = Field(
         "load", description="When targets are made: as samples are loaded, or kept in the set, too."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _made_here_first(cls, values: Any) -> Any:
+        """A set whose folder is a URL is made in a folder of its name, and copied there."""
+        place = values.get("dir") if isinstance(values, dict) else None
+        if not isinstance(place, str | Path) or not is_remote(path_of(place)):
+            return values
+        if values.get("url") is not None:
+            raise ValueError("dir and url are both URLs; give a folder of this machine as dir")
+        return {**values, "dir": path_of(place).name or "patches", "url": place}
 
     @model_validator(mode="after")
     def _targets_lie_beside_patches(self) -> OutputConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 from volprep.geometry import to_micrometres
 from volprep.places import is_remote, path_of
 
-__all__ = ["local_folder", "parse_memory", "parse_spacing"]
+__all__ = ["bucket", "local_folder", "parse_memory", "parse_spacing"]
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4,
           "ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}  # fmt: skip
@@ -65,11 +65,19 @@ def parse_spacing(value: object) -> tuple[float, float, float] | None:
     return z, y, x
 
 
+def bucket(path: Path) -> Path:
+    """A place in a store that can be written to."""
+    place = path_of(path)
+    if not is_remote(place) or place.parts[0] not in ("s3:", "gs:") or len(place.parts) < 3:
+        raise ValueError("is no place to write to; give s3://BUCKET/NAME or gs://BUCKET/NAME")
+    return place
+
+
 def local_folder(path: Path) -> Path:
     """A folder on a disk of this machine; a URL is refused."""
     if is_remote(path_of(path)):
         raise ValueError(
-            "patch sets and volumes are written to a disk of this machine; give a folder, and "
-            "copy it to the store when it is done"
+            "it is written to a disk of this machine; give a folder, and copy it to the store when "
+            "it is done"
         )
     return path

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from volprep.errors import StoreError
+from volprep.files import cache_folder
 from volprep.ledger import MANIFEST
 from volprep.pipeline.reporting import Reporter
 from volprep.store import write_text
@@ -70,9 +70,8 @@ def costs_of(out: Path) -> list[Cost]:
 
 
 def _path(out: Path) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     name = hashlib.sha256((out / MANIFEST).read_bytes()).hexdigest()
-    return Path(base) / "volprep" / "costs" / f"{name}.json"
+    return cache_folder() / "costs" / f"{name}.json"
 
 
 def _peak() -> int | None:

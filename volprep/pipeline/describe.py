@@ -61,7 +61,7 @@ def config_text(config: Config) -> str:
     return dump_yaml(
         config.model_copy(
             update={
-                "output": config.output.model_copy(update={"dir": Path()}),
+                "output": config.output.model_copy(update={"dir": Path(), "url": None}),
                 "compute": type(config.compute).model_validate({}),
                 "exports": [],
             }

@@ -53,6 +53,7 @@ from volprep.pipeline.measure import (
 )
 from volprep.pipeline.needs import Needs, needs_of
 from volprep.pipeline.patches import make_patches
+from volprep.pipeline.publish import look_at_url, publish_set
 from volprep.pipeline.report import Gathered, add_report
 from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.run import (
@@ -164,6 +165,10 @@ def prepare(
     out, reporter = config.output.dir, Timed(reporter)
     check_augment(config)  # a mistake there is told before anything is read
     _look_at(out)
+    look_at_url(config)
+    publishing: Any = {
+        "overwrite": overwrite, "repair": repair, "reporter": reporter, "tell": tell,
+    }  # fmt: skip
     inputs: Inputs | None = None
     if _finished(out) and not left_over(out):
         if not (overwrite or repair):
@@ -174,7 +179,9 @@ def prepare(
             tell(f"{out} is complete already")
             if strict:
                 refuse_warnings(load_json(out / "findings.json")["findings"])
-            return PatchStore(out)
+            store = PatchStore(out)
+            publish_set(config, store, **publishing)
+            return store
         if not (overwrite or repair):
             _refuse(out, seen)
     with Ledger(_partial(out)) as ledger:
@@ -199,7 +206,9 @@ def prepare(
                     tell(str(change))
         ledger.publish(out, run.wanted, head)
     keep_costs(out, reporter.costs)
-    return PatchStore(out)
+    store = PatchStore(out)
+    publish_set(config, store, **publishing)
+    return store
 
 
 def next_units(

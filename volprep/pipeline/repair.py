@@ -12,6 +12,7 @@ from volprep.ledger import LEDGER, MANIFEST, load_manifest
 from volprep.pipeline.identity import Inputs
 from volprep.pipeline.prepare import prepare
 from volprep.pipeline.reporting import Reporter, silent
+from volprep.places import is_remote, path_of
 from volprep.store import Fault, verify_set
 
 __all__ = ["repair"]
@@ -56,6 +57,11 @@ def repair(
     -----
     Files that volprep did not write are moved beside the set, into ``OUT.strange``.
     """
+    if is_remote(path_of(out)):
+        raise StoreError(
+            f"{path_of(out)}: lies behind a URL; mend it and its copy with: "
+            "volprep prepare CONFIG --repair"
+        )
     faults = list(verify_set(out))
     if not faults:
         return []

@@ -473,7 +473,7 @@ def report_of_set(out: Path) -> str:
     StoreError
         If there is no set, or its page is missing or damaged.
     """
-    PatchStore(out)
+    out = PatchStore(out).path
     record = Records(out / LEDGER).find("describe", REPORT)
     if record is None:
         raise StoreError(

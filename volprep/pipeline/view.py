@@ -16,7 +16,7 @@ from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.volumes import open_prepared
 from volprep.places import path_of
 from volprep.skeletons import Skeletons
-from volprep.store import PatchStore
+from volprep.store import PatchStore, is_set
 from volprep.viewer import Scene
 
 __all__ = ["scene_of"]
@@ -62,7 +62,7 @@ def scene_of(
     VolprepError
         As the commands that make what is looked at.
     """
-    if (target / "manifest.json").is_file():
+    if is_set(target):
         return _of_set(target, case, patch, split)
     config = load_target(path_of(target), changes=changes)
     if patch is None:

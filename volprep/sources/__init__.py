@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from volprep import objects
 from volprep.errors import SourceError
 from volprep.places import ARCHIVES, is_remote, path_of
 from volprep.sources.aligned import PlaneAxis, aligned, sliced
@@ -228,11 +229,11 @@ def stored_objects(path: Path) -> list[tuple[str, str]]:
     SourceError
         If nothing is there, or it cannot be reached.
     """
-    from volprep.sources import cloud
-
-    found = cloud.contents(path)
+    found = objects.contents(path)
     if found is None:
-        return cloud.metadata_of(path)
+        from volprep.sources.cloud import metadata_of
+
+        return metadata_of(path)
     if not found:
         raise SourceError(path, "does not exist", "check the URL")
     return [(name, mark) for name, mark in found]

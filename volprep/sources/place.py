@@ -1,7 +1,7 @@
 """What readers of chunked formats ask of a place: read a file, list a folder.
 
 A place is a path. What lies behind a URL or in a zip archive is asked of its store
-(`volprep.sources.cloud`), all else of the disk, so that formats that go through these
+(`volprep.objects`), all else of the disk, so that formats that go through these
 functions are read from object stores as from a disk.
 """
 
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from volprep import objects
 from volprep.places import ARCHIVES, is_remote
 from volprep.sources.base import stored_bytes
 
@@ -50,9 +51,7 @@ def is_stored(place: Path) -> bool:
 def read(place: Path) -> bytes | None:
     """All bytes of a file; None where there is none."""
     if is_stored(place):
-        from volprep.sources import cloud
-
-        return cloud.read(place)
+        return objects.read(place)
     try:
         return place.read_bytes()
     except (*_GONE, IsADirectoryError):
@@ -89,9 +88,7 @@ def entries(place: Path) -> Iterator[Entry]:
         If it lies in a store that does not list what it holds: a web server.
     """
     if is_stored(place):
-        from volprep.sources import cloud
-
-        for name, is_folder in cloud.entries(place):
+        for name, is_folder in objects.entries(place):
             yield Entry(name, is_folder)
         return
     try:

@@ -10,6 +10,7 @@ import numpy as np
 
 from volprep.errors import SourceError
 from volprep.findings import Note
+from volprep.objects import lists_nothing
 from volprep.sources.array import default_axes
 from volprep.sources.axes import Layout, fitting_axes
 from volprep.sources.base import Volume, native_dtype, reading
@@ -185,8 +186,6 @@ def _children(root: Path, key: str) -> list[str]:
     try:
         found = [e.name for e in entries(root / key) if e.is_folder]
     except SourceError as error:
-        from volprep.sources.cloud import lists_nothing
-
         if not lists_nothing(error):
             raise
         found = _named_children(root, key)

@@ -8,10 +8,12 @@
       manifest.json                   covers the ledger and itself; what a loader reads first
 
 A set is built in ``OUT.partial`` and renamed when it is whole. `verify_set` compares every
-file with what was written.
+file with what was written. One behind a URL is read through a mirror (`local_folder`).
 """
 
 from volprep.files import load_json, write_json, write_text
+from volprep.store.mirror import bytes_of, fetched, is_set, local_folder
+from volprep.store.publish import Published, check_url, publish
 from volprep.store.reader import PatchReader, close_shards
 from volprep.store.sets import PatchStore
 from volprep.store.shards import (
@@ -42,13 +44,20 @@ __all__ = [
     "PatchReader",
     "PatchStore",
     "PatchWriter",
+    "Published",
     "StoredCase",
     "StoredVolume",
+    "bytes_of",
+    "check_url",
     "close_shards",
     "encoded_size",
+    "fetched",
     "fitted_chunks",
+    "is_set",
     "load_json",
+    "local_folder",
     "narrowest",
+    "publish",
     "verify_set",
     "volume_path",
     "write_json",

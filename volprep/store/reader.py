@@ -25,6 +25,7 @@ from volprep.codecs import (
 )
 from volprep.errors import StoreError
 from volprep.files import NOT_THERE, REOPEN, REPAIR, load_json, unreadable
+from volprep.store.mirror import fetched
 from volprep.store.shards import (
     FORMAT,
     HEADER_BYTES,
@@ -348,7 +349,8 @@ class _ShardedArray:
     def _open(self, shard: int) -> OpenShard:
         count = min(self._per_shard, self._count - shard * self._per_shard)
         header = shard_header(self._keys[shard], self.spec, shard, count)
-        return OpenShard(shard_path(self.path, self.spec, shard), header, self._per_shard)
+        path = fetched(shard_path(self.path, self.spec, shard))
+        return OpenShard(path, header, self._per_shard)
 
 
 class Metadata:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from volprep.errors import StoreError
 from volprep.files import REOPEN, REPAIR, File, unreadable
 from volprep.ledger import differs, load_manifest
+from volprep.places import path_of
+from volprep.store.mirror import fetched, local_folder
 from volprep.store.reader import PatchReader
 from volprep.store.shards import FORMAT
 from volprep.store.volumes import StoredCase, volume_path
@@ -24,12 +26,16 @@ class PatchStore:
     Parameters
     ----------
     path : path-like
-        The folder that `volprep prepare` wrote.
+        The folder that `volprep prepare` wrote, or the URL that it was copied to.
     manifest : dict or None
         Of a set that is being made and whose own is not written yet; None reads it.
 
     Attributes
     ----------
+    path : Path
+        The folder, of a URL that of its mirror: what is not there yet is fetched when it is read.
+    place : Path
+        As it was given.
     manifest : dict
         Inputs with sizes and hashes, versions, the config's hash, counts, and
         under ``training`` what `train.yaml` holds.
@@ -41,7 +47,8 @@ class PatchStore:
     """
 
     def __init__(self, path: str | Path, manifest: dict[str, Any] | None = None) -> None:
-        self.path = Path(path)
+        self.place = path_of(path)
+        self.path = local_folder(path)
         if manifest is not None:
             self.manifest: dict[str, Any] = manifest
             return
@@ -63,7 +70,7 @@ class PatchStore:
     @property
     def places(self) -> Path:
         """What training places of a set of volumes are drawn by, where they are drawn."""
-        return self.path / "sites" / "train.npz"
+        return fetched(self.path / "sites" / "train.npz")
 
     def case(self, name: str) -> StoredCase:
         """A prepared case, as a set of volumes keeps it; of one of patches, those resampled.

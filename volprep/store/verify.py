@@ -20,6 +20,8 @@ from volprep.ledger import (
     size_differs,
     verify,
 )
+from volprep.places import is_remote, path_of
+from volprep.store.mirror import remote_damage
 from volprep.store.reader import PatchReader
 
 __all__ = ["Fault", "verify_set"]
@@ -76,6 +78,7 @@ def verify_set(
     Parameters
     ----------
     folder : path-like
+        Or a URL, of which every object is read (nothing of a mirror).
     quick : bool
         Of patches and volumes compare sizes, headers and indexes, not every voxel; all
         metadata are read in any case.
@@ -92,7 +95,13 @@ def verify_set(
     StoreError
         If there is no patch set, or a file cannot be read for a reason that is no damage.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
+    if is_remote(folder):
+        for damage in remote_damage(folder, quick=quick, progress=progress):
+            yield Fault(
+                damage.path, damage.found, _meaning(folder, damage, _Splits(folder)), damage.unit
+            )
+        return
     if not (folder / LEDGER).exists() and not (folder / MANIFEST).exists():
         raise StoreError(f"{folder}: no patch set; make one with: volprep prepare CONFIG")
     splits = _Splits(folder)

@@ -38,6 +38,7 @@ from volprep.codecs import (
 from volprep.errors import StoreError
 from volprep.files import REPAIR, File, NewFile, unreadable
 from volprep.geometry import Box, Shape3, Spacing3, three
+from volprep.store.mirror import fetched
 from volprep.store.reader import OPEN, Metadata, OpenShard, next_serial, read_table, scratch
 from volprep.store.shards import file_header, write_table
 
@@ -488,7 +489,7 @@ class StoredVolume:
 
     def _open(self, z: int, y: int) -> OpenShard:
         header = self.form.shard(z, y)[1]
-        return OpenShard(self._path(z, y), header, math.prod(self.form.grid))
+        return OpenShard(fetched(self._path(z, y)), header, math.prod(self.form.grid))
 
 
 def _cuts(start: int, stop: int, size: int) -> list[tuple[int, slice, slice]]:
