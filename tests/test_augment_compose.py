@@ -340,6 +340,62 @@ def test_no_draw_reaches_beyond_the_required_shape(
         assert whole.contains(box), (shape, box, compose.describe(drawn))
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    grown=st.tuples(st.integers(0, 6), st.integers(0, 24), st.integers(0, 24)),
+    filled=st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(0, 8)),
+    before=st.booleans(),
+    number=st.integers(0, 1000),
+)
+def test_a_patch_moves_as_far_as_what_is_drawn_stays_in_the_data(
+    grown: tuple[int, int, int], filled: tuple[int, int, int], before: bool, number: int
+) -> None:
+    shape = [a + b for a, b in zip(SIZE, grown, strict=True)]
+    data = [
+        (min(f, n - 1), n) if before else (0, max(1, n - f))
+        for f, n in zip(filled, shape, strict=True)
+    ]
+    box = Box(*map(tuple, zip(*data, strict=True)))  # type: ignore[arg-type]
+    compose = Compose(spatial(), SIZE)
+    drawn = compose.draw(sample_generator(number))
+    ends = compose.freedom(drawn, shape, box)
+
+    def read(move: tuple[int, int, int]) -> list[tuple[int, int]]:
+        centre = [(n - 1) / 2 + m for n, m in zip(shape, move, strict=True)]
+        found = compose.coordinate_map(drawn, centre).source_box(SIZE)
+        return list(zip(found.start, found.stop, strict=True))
+
+    for axis, (low, high) in enumerate(data):
+        (a, b), (c, d) = read(ends[0])[axis], read(ends[1])[axis]
+        if b - a <= high - low:
+            assert (a, d) == (low, high), "from one end of the data to the other"
+        elif b - a <= shape[axis]:
+            assert a == c, "one place"
+            assert a >= 0
+            assert b <= shape[axis]
+            assert a <= low
+            assert b >= high
+        else:
+            assert ends[0][axis] == ends[1][axis] == 0
+
+
+def test_what_the_middle_shows_can_be_chosen() -> None:
+    rng = np.random.default_rng(0)
+    compose, move = Compose(spatial(), SIZE, TARGETS), (1, -3, 2)
+    shape = [n + 6 for n in compose.required_shape]
+    data = {
+        "image": rng.random(shape, np.float32),
+        "label": rng.integers(0, 9, shape, np.uint8),
+    }
+    drawn = compose.draw(rng)
+    centre = [(n - 1) / 2 + m for n, m in zip(shape, move, strict=True)]
+    moved = compose(data, replay=drawn, centre=centre)
+    back = [-m for m in move]
+    rolled = compose({n: np.roll(a, back, (0, 1, 2)) for n, a in data.items()}, replay=drawn)
+    assert (moved["label"] == rolled["label"]).all()
+    np.testing.assert_allclose(moved["image"], rolled["image"], atol=1e-5)
+
+
 def test_the_required_shape_counts_what_can_happen_only() -> None:
     assert required_shape([], SIZE) == SIZE
     assert required_shape([Rotate(), Flip()], (8, 64, 64)) == (8, 64, 64)

@@ -87,3 +87,43 @@ def test_choosing_sites_looks_at_each_block_a_bounded_number_of_times() -> None:
         training_sites(blocks, (4, 4, 4), drawing, cases, weights=[1.0] * count)
         looks.append(Counting.looks)
     assert looks[1] <= 4 * looks[0]
+
+
+def seen_of(sites: Any, shown: Any) -> list[Box]:
+    """What is seen of each site before it is moved."""
+    return [
+        Box.at([a + b for a, b in zip(site.start, site.shown, strict=True)], shown)
+        for site in sites
+    ]
+
+
+def test_foreground_and_what_is_asked_for_is_in_what_is_seen() -> None:
+    label = np.zeros((8, 60, 60), np.uint16)
+    label[4, 30, 30], label[0, 59, 0] = 1, 2
+    one = PreparedCase("a", Array(label), Array(label), None)
+    stored, shown = (4, 40, 40), (4, 10, 12)
+    drawing = Drawing(shown=shown, foreground=1.0, patches_per_case=50)
+    box = Box.whole(label.shape)
+    sites = training_sites([(0, box)], stored, drawing, [one], weights=[1.0])
+    assert all(box.contains(Box.at(site.start, stored)) for site in sites)
+    seen = seen_of(sites, shown)
+    assert all(Box.whole(stored).contains(Box.at(site.shown, shown)) for site in sites)
+    assert all(label[each.slices].any() for each in seen)
+    assert len({label[each.slices].max() for each in seen}) == 2
+
+
+@pytest.mark.parametrize("stored", [(4, 40, 40), (4, 16, 16)])
+def test_the_border_of_a_block_is_seen_half_as_often_as_its_middle(stored: Any) -> None:
+    shown = (4, 16, 16)
+    volume = Array(np.zeros((4, 100, 100), np.uint8))
+    drawing = Drawing(shown=shown, foreground=0.0, patches_per_case=4000)
+    sites = training_sites(
+        [(0, Box.whole((4, 100, 100)))], stored, drawing,
+        [PreparedCase("a", volume, None, None)], weights=[1.0],
+    )  # fmt: skip
+    assert len(sites) == 4000
+    seen = np.zeros(100)
+    for each in seen_of(sites, shown):
+        seen[each.start[1] : each.stop[1]] += 1
+    assert min(seen[[0, -1]]) > 0.4 * seen[40:60].mean()
+    assert max(seen[[0, -1]]) < 0.65 * seen[40:60].mean()

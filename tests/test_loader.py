@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 
 from volprep import Box, open_labels, open_volume, pipeline
-from volprep.augment import Compose, Flip, Rotate
+from volprep.augment import Compose, Flip, GaussianNoise, Rotate
 from volprep.config import load_config
 from volprep.cutting import Drawing
 from volprep.errors import ConfigError
@@ -359,14 +359,25 @@ def _tensors(sample: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: torch.as_tensor(value) for name, value in sample.items()}
 
 
-def test_an_augmented_sample_says_where_it_would_have_begun(patches):
-    plain = PatchDataset(patches, patch_size=None)
-    turned = PatchDataset(patches, augment=True)
-    for number in range(len(plain)):
-        room = (np.array(plain[number]["image"].shape[1:]) - turned.patch_size) // 2
-        assert (turned[number]["start"] == plain[number]["start"] + torch.tensor(room)).all()
-        wanted = (plain[number]["pad"] - torch.tensor(room)[:, None]).clamp(min=0)
-        assert (turned[number]["pad"] == wanted).all()
+def test_an_augmented_sample_lies_anywhere_in_its_block_and_says_where(patches):
+    whole = PatchDataset(patches, patch_size=None)
+    size = PatchDataset(patches).patch_size
+    still = Compose([GaussianNoise(p=1.0)], size, {"label": "mask"})
+    noisy = PatchDataset(patches, augment=still)
+    starts, room = [], np.array(whole.stored_size) - size
+    for epoch in range(8):
+        for number in range(len(whole)):
+            block, sample = whole[epoch, number], noisy[epoch, number]
+            first = (sample["start"] - block["start"]).numpy()
+            assert (
+                block["label"].numpy()[Box.at(first, size).slices] == sample["label"].numpy()
+            ).all()
+            around = np.stack([first, room - first], 1)
+            assert (sample["pad"].numpy() == np.maximum(block["pad"].numpy() - around, 0)).all()
+            assert not block["pad"].any(), "every region is larger than a block"
+            starts.append(tuple(first))
+    for axis in range(3):
+        assert {start[axis] for start in starts} == set(range(room[axis] + 1))
 
 
 @pytest.mark.parametrize("augment", [False, True])

@@ -254,13 +254,17 @@ def test_patches_do_not_start_where_the_filter_leaves_regions_out(folder, tmp_pa
     section = {"name": "mean_std", "mean_threshold": 60, "filtered_patch_prob": 0}
     patching = {"name": "stratified", "foreground": {"p": 0}, "filter": section}
     config = load_config(configure(folder, tmp_path, patching=patching))
-    found = [drawn.patches for _, drawn in preview_patches(config) if drawn.patches.train_blocks]
-    left_out = [[box for region in case.regions for box in region.left_out()] for case in found]
-    assert any(left_out)
-    for case, boxes in zip(found, left_out, strict=True):
-        for patch in case.train_patches:
-            start = Box.at(patch.start, (1, 1, 1))
-            assert not any(box.contains(start) for box in boxes)
+    found = dict(preview_patches(config))
+    left_out = {
+        name: [box for region in drawn.patches.regions for box in region.left_out()]
+        for name, drawn in found.items()
+    }
+    store = prepare(config)
+    cases, index = store.manifest["cases"], np.asarray(store.split("train").index)
+    assert any(left_out[cases[row[0]]] for row in index)
+    for row in index:
+        seen = Box.at(row[1:4] + row[-3:], (1, 1, 1))
+        assert not any(box.contains(seen) for box in left_out[cases[row[0]]])
 
 
 def test_instances_of_a_class_map_are_its_components(tmp_path):

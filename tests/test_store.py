@@ -287,11 +287,14 @@ def test_what_is_said_of_written_files_is_true(tmp_path: Path) -> None:
     writer = PatchWriter(tmp_path / "a/a.zarr", [spec], N, root=tmp_path / "a")
     files = []
     for shard in range(2):
-        rows = [(writer.encode({"image": images[i]}), [i] * 11) for i in writer.patches_of(shard)]
+        rows = [
+            (writer.encode({"image": images[i]}), [i] * len(INDEX_COLUMNS))
+            for i in writer.patches_of(shard)
+        ]
         written, facts = writer.write(shard, KEYS[shard], rows)
         files += written
         assert len(facts["crc32c"]["image"]) == len(rows) == len(facts["rows"])
-    files += writer.finish([[i] * 11 for i in range(N)], KEYS)[0]
+    files += writer.finish([[i] * len(INDEX_COLUMNS) for i in range(N)], KEYS)[0]
     assert files
     assert set(files) == {describe(path, writer.root) for path in files_below(writer.root)}
 

@@ -179,6 +179,34 @@ class Compose:
         pairs = zip(box.start, box.stop, shape, strict=True)
         return three(max(0, -a, b - n) for a, b, n in pairs)
 
+    def freedom(self, drawn: Drawn, shape: Sequence[int], inside: Box) -> tuple[Shape3, Shape3]:
+        """How far the patch of a draw may move from the middle of a sample.
+
+        Parameters
+        ----------
+        drawn : Drawn
+        shape : sequence of three ints
+            (Z, Y, X) of the sample.
+        inside : Box
+            What of the sample is data, and not filled in.
+
+        Returns
+        -------
+        lowest, highest : (Z, Y, X)
+            Moves in whole voxels, the same where there is no room. All that lies between reads
+            nothing but data; where no move does, the one that reads the most of it while it
+            stays in the sample, or none.
+        """
+        centre = [(n - 1) / 2 for n in shape]
+        read = self.coordinate_map(drawn, centre).source_box(self.input_size)
+        moves = [
+            _moves((a, b), (low, high), n)
+            for a, b, low, high, n in zip(
+                read.start, read.stop, inside.start, inside.stop, shape, strict=True
+            )
+        ]
+        return three(low for low, _ in moves), three(high for _, high in moves)
+
     def draw(self, rng: Generator) -> Drawn:
         """Draw the parameters of one augmentation, and apply nothing."""
         steps: list[tuple[str, Values | None]] = []
@@ -244,6 +272,7 @@ class Compose:
         rng: Generator | None = None,
         *,
         replay: Drawn | None = None,
+        centre: Sequence[float] | None = None,
         out: Mapping[str, Array] | None = None,
     ) -> Sample:
         """Augment one sample.
@@ -252,8 +281,7 @@ class Compose:
         ----------
         sample : dict
             ``image`` (Z, Y, X) or (C, Z, Y, X), and every additional target,
-            over the same voxels; the middle of it is shown. Other entries go
-            through as they are.
+            over the same voxels. Other entries go through as they are.
         rng : numpy.random.Generator
             Where the draw comes from; in a dataset
             ``volprep.randomness.sample_generator(seed, epoch, index)``. Without
@@ -261,6 +289,9 @@ class Compose:
             that made it alone.
         replay : Drawn, optional
             What `draw` gave, instead of `rng`.
+        centre : sequence of three floats, optional
+            The voxel (Z, Y, X) of the sample that the middle of the patch shows; None shows
+            the sample's own middle.
         out : dict of str to array, optional
             Where to write each target that is no points, by name: C-contiguous, of the shape
             and dtype that is returned. None makes new arrays.
@@ -284,7 +315,8 @@ class Compose:
         """
         drawn = self._drawn(rng, replay)
         shape = _check_sample(sample, self.targets)
-        centre = [(n - 1) / 2 for n in shape]
+        if centre is None:
+            centre = [(n - 1) / 2 for n in shape]
 
         def fetch(name: str, _: CoordinateMap) -> tuple[Array, Shape3]:
             return np.asarray(sample[name]), (0, 0, 0)
@@ -598,6 +630,17 @@ def _about(
         whole = all(step.is_integer() for step in row)
         matrix.append([*row, math.floor(offset + 1e-6) if whole else offset])
     return CoordinateMap(np.array([*matrix, [0, 0, 0, 1]], np.float64))
+
+
+def _moves(read: tuple[int, int], data: tuple[int, int], size: int) -> tuple[int, int]:
+    """How far what is read of one axis may move, so that it stays in the data."""
+    low, high = data[0] - read[0], data[1] - read[1]
+    if low <= high:
+        return low, high
+    if read[1] - read[0] > size:
+        return 0, 0
+    best = min(max((low + high) // 2, -read[0]), size - read[1])
+    return best, best
 
 
 def _together(names: Sequence[str], targets: Mapping[str, TargetType]) -> list[list[str]]:

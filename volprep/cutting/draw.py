@@ -44,6 +44,8 @@ class Drawing:
     seed : int
     uniform : bool
         As `StratifiedPatching`'s.
+    shown : (Z, Y, X) or None
+        What a network sees of what is cut around it; None is all. Places are drawn for it.
     overlap : (Z, Y, X)
         Of neighbours on a grid.
     patches_per_case : int or None
@@ -69,6 +71,7 @@ class Drawing:
     name: Literal["random", "sequential", "stratified"] = "random"
     seed: int = 0
     uniform: bool = False
+    shown: Shape3 | None = None
     overlap: Shape3 = (0, 0, 0)
     patches_per_case: int | None = None
     cover: int = 2

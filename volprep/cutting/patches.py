@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Box, Shape3, Spacing3, VolumeLike
+from volprep.geometry import Box, Shape3, Spacing3, VolumeLike, three
 from volprep.skeletons import Skeletons
 from volprep.sources import gather
 from volprep.targets import LabelPatch, Target, make_targets
@@ -39,11 +39,26 @@ class PreparedCase:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where one patch is cut: a case, the region it may see, and its first voxel."""
+    """Where one patch is cut: a case, the region it may see, and its first voxel.
+
+    `shown` is where in it that begins which the place was drawn for.
+    """
 
     case: int
     region: Box
     start: Shape3
+    shown: Shape3 = (0, 0, 0)
+
+    def row(self) -> list[int]:
+        """Its numbers, as a table of sites keeps them."""
+        return [self.case, *self.start, *self.region.start, *self.region.stop, *self.shown]
+
+    @classmethod
+    def of_row(cls, row: Sequence[int]) -> Site:
+        """The site of a row of a table."""
+        case, *rest = row
+        start, low, high, shown = (three(rest[n : n + 3]) for n in (0, 3, 6, 9))
+        return cls(case, Box(low, high), start, shown)
 
 
 def read_patch(
@@ -138,7 +153,8 @@ def cut_patches(
         foreground = int(np.count_nonzero(arrays["label"])) if "label" in arrays else 0
         before, after = pad_of(site.region, box)
         arrays |= {n: arrays[n].astype(dtype, copy=False) for n, dtype in dtypes.items()}
-        return finish(arrays), [site.case, *site.start, *before, *after, foreground]
+        row = [site.case, *site.start, *before, *after, foreground, *site.shown]
+        return finish(arrays), row
 
     for number, group in groupby(sites, key=lambda site: site.case):
         own = list(group)

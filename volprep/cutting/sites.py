@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
@@ -10,7 +11,7 @@ import numpy as np
 
 from volprep.cutting.draw import Acceptance, Drawing
 from volprep.cutting.patches import PreparedCase, Site
-from volprep.cutting.places import Block, TrainingPlaces, regions_of, site_of
+from volprep.cutting.places import Block, TrainingPlaces, regions_of, shown_of, site_of
 from volprep.geometry import Box, Shape3, three
 from volprep.patching import BlockPatching, block_shapes, create_patching
 from volprep.randomness import sample_generator
@@ -83,7 +84,10 @@ def training_sites(
     names = [case.name for case in prepared]
     if drawing.name == "sequential":
         accept = Acceptance(drawing, prepared, blocks, patch_size, rejected)
-        sites = grid_sites(accept.blocks, patch_size, drawing.overlap)
+        shown = shown_of(drawing, patch_size)
+        middle = three((n - p) // 2 for n, p in zip(patch_size, shown, strict=True))
+        grid = grid_sites(accept.blocks, patch_size, drawing.overlap)
+        sites = [dataclasses.replace(site, shown=middle) for site in grid]
         streams = _streams(drawing.seed, names, [site.case for site in sites])
         return [site for site, rng in zip(sites, streams, strict=True) if accept(site, rng)]
     places = TrainingPlaces(

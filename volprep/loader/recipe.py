@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from volprep.augment import Compose, compose_from_config
+from volprep.augment import Compose, Drawn, compose_from_config
 from volprep.errors import StoreError
 from volprep.geometry import Box, Shape3, three
 from volprep.loader.scratch import Scratch
@@ -108,7 +108,8 @@ class Recipe:
         rng: np.random.Generator,
         out: Arrays,
         *,
-        shift: bool,
+        wanted: Shape3,
+        data: Box,
     ) -> Shape3:
         """Make a sample of one block of voxels.
 
@@ -123,8 +124,11 @@ class Recipe:
         rng : numpy.random.Generator
         out : mapping of str to ndarray
             As `room` gives it.
-        shift : bool
-            Whether a cut lies anywhere in the block, or in its middle.
+        wanted : (Z, Y, X)
+            Where in the block the sample is to begin, as `place` gives it. Augmented, it lies as
+            near to that as what was drawn fits into the data.
+        data : Box
+            What of the block is data, and not filled in.
 
         Returns
         -------
@@ -134,22 +138,53 @@ class Recipe:
         """
         found = three(voxels["image"].shape[-3:])
         if self.augment is None:
-            offset = self.offset(found, rng if shift else None)
+            offset = self.nearest(wanted, data)
             self._cut(case, voxels, offset, out)
             points = None if points is None else points.shift([-n for n in offset])
         elif isinstance(self.augment, Compose):
-            offset = self.offset(found, None)
-            points = self._augmented(self.augment, case, voxels, points, rng, out)
+            drawn = self.augment.draw(rng)
+            middle = three((n - p) // 2 for n, p in zip(found, self.size, strict=True))
+            lowest, highest = self.augment.freedom(drawn, found, data)
+            move = three(
+                min(max(a - b, low), high)
+                for a, b, low, high in zip(wanted, middle, lowest, highest, strict=True)
+            )
+            offset = three(a + b for a, b in zip(middle, move, strict=True))
+            points = self._augmented(self.augment, drawn, move, case, voxels, points, out)
         else:
-            offset, points = self._called(self.augment, case, voxels, points, rng, out)
+            offset, points = self._called(self.augment, case, voxels, points, rng, out, data)
         if self.targets:
             make_targets(self.targets, LabelPatch(out["label"], self._voxel(), points), out)
         return offset
 
-    def offset(self, found: Shape3, rng: np.random.Generator | None) -> Shape3:
-        """Where in a block a sample is cut: anywhere, or in the middle without a generator."""
-        room = [n - p for n, p in zip(found, self.size, strict=True)]
-        return three(r // 2 if rng is None else int(rng.integers(r + 1)) for r in room)
+    def place(self, found: Shape3, shown: Shape3, rng: np.random.Generator | None) -> Shape3:
+        """Where in a block a sample is to begin.
+
+        Parameters
+        ----------
+        found : (Z, Y, X)
+            Of the block.
+        shown : (Z, Y, X)
+            Where in it the patch of the plan begins that its place was drawn for.
+        rng : numpy.random.Generator or None
+            Moves the sample by up to a quarter of it, so that every epoch shows another; a
+            place that was chosen for what is annotated in it stays. None moves nothing.
+        """
+        planned = zip(shown, self.training["patch_size"], self.size, strict=True)
+        starts = [at + (q - p) // 2 for at, q, p in planned]
+        if rng is not None and "mask" not in self.stored:
+            reach = [p // 4 for p in self.size]
+            starts = [a + int(rng.integers(-r, r + 1)) for a, r in zip(starts, reach, strict=True)]
+        room = (n - p for n, p in zip(found, self.size, strict=True))
+        return three(min(max(0, a), r) for a, r in zip(starts, room, strict=True))
+
+    def nearest(self, wanted: Shape3, data: Box) -> Shape3:
+        """The nearest place for a sample that is all data, as far as there is one."""
+        ends = zip(data.start, data.stop, self.size, strict=True)
+        bounds = [(a, b - p) if b - a >= p else ((a + b - p) // 2,) * 2 for a, b, p in ends]
+        return three(
+            max(0, min(max(at, low), high)) for at, (low, high) in zip(wanted, bounds, strict=True)
+        )
 
     def _cut(self, case: str, voxels: Arrays, offset: Shape3, out: Arrays) -> None:
         part = Box.at(offset, self.size).slices
@@ -197,13 +232,14 @@ class Recipe:
     def _augmented(
         self,
         augment: Compose,
+        drawn: Drawn,
+        move: Shape3,
         case: str,
         voxels: Arrays,
         points: Skeletons | None,
-        rng: np.random.Generator,
         out: Arrays,
     ) -> Skeletons | None:
-        """The block augmented into `out`, and the points that moved with it."""
+        """A place of the block augmented into `out`, and the points that moved with it."""
         names = self.reads  # all of them: the Compose refuses what it was not told to move
         sample: dict[str, Any] = {name: voxels[name] for name in names}
         if self.normalise:
@@ -217,7 +253,9 @@ class Recipe:
             room["image"] = self._scratch.array("moved", room["image"].shape, np.float32)
         if "label" in names:
             room["label"] = self._scratch.array("moved label", self.size, voxels["label"].dtype)
-        moved = augment(sample, rng, out=room)
+        shape = voxels["image"].shape[-3:]
+        centre = [(n - 1) / 2 + m for n, m in zip(shape, move, strict=True)]
+        moved = augment(sample, replay=drawn, centre=centre, out=room)
         for name in names:
             if name == "label":
                 self._integers(moved["label"], out["label"])
@@ -235,18 +273,22 @@ class Recipe:
         points: Skeletons | None,
         rng: np.random.Generator,
         out: Arrays,
+        data: Box,
     ) -> tuple[Shape3, Skeletons | None]:
         """A callable of the user's gets the whole block, in the dtypes of a sample."""
-        whole = self.room(three(voxels["image"].shape[-3:]))
+        before = three(voxels["image"].shape[-3:])
+        whole = self.room(before)
         self._convert(case, voxels, whole)
         sample: dict[str, Any] = {n: whole[n] for n in _AUGMENTED if n in whole}
         if points is not None:
             sample["skeletons"] = points
         moved = {**whole, **sample, **augment(sample, rng)}
         found = three(moved["image"].shape[-3:])
+        data = data if found == before else Box((0, 0, 0), found)
         if any(n < p for n, p in zip(found, self.size, strict=True)):
             raise ValueError(f"augment gave {found} voxels, fewer than patch_size {self.size}")
-        offset = self.offset(found, rng)
+        room = (n - p for n, p in zip(found, self.size, strict=True))
+        offset = self.nearest(three(int(rng.integers(r + 1)) for r in room), data)
         part = Box.at(offset, self.size).slices
         for name in whole:
             out[name][...] = moved[name][..., *part]

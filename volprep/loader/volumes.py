@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -102,7 +103,7 @@ class VolumeDataset(BlockDataset):
             self._cases, size, stored, count=length, site=self.site, mode=pad_mode
         )
         self._recipe = Recipe(
-            _training(normalisation, targets, spacing),
+            _training(self.patch_size, normalisation, targets, spacing),
             stored,
             self.patch_size,
             augment=augment or False,
@@ -112,11 +113,12 @@ class VolumeDataset(BlockDataset):
         )
         if self._recipe.needs_points and any(case.skeletons is None for case in self._cases):
             raise ValueError("targets: skeleton is made from points; give cases with skeletons")
+        how = drawing or Drawing()
         every = [(n, Box.whole(case.image.shape)) for n, case in enumerate(self._cases)]
         self._places = TrainingPlaces(
             every if blocks is None else blocks,
             size,
-            drawing or Drawing(),
+            how if how.shown else dataclasses.replace(how, shown=self.patch_size),
             self._cases,
             weights=[1.0] * len(self._cases) if weights is None else weights,
             held=None,
@@ -190,12 +192,14 @@ class _Held:
 
 
 def _training(
+    patch_size: Shape3,
     normalisation: Normalisation | None,
     targets: Sequence[Target],
     spacing: Sequence[float] | None,
 ) -> dict[str, Any]:
     """What a `Recipe` takes from a training config."""
     return {
+        "patch_size": patch_size,
         "normalisation": (normalisation or Normalisation("none")).to_dict(),
         "case_normalisation": {},
         "class_values": None,

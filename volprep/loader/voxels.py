@@ -79,8 +79,14 @@ class Blocks(Protocol):
         """Samples of an epoch."""
         ...
 
-    def read(self, epoch: int, index: int, names: Sequence[str], part: Box) -> Block:
-        """Some arrays of a part of a block, in memory that this thread uses for the next, too."""
+    def read(
+        self, epoch: int, index: int, names: Sequence[str], part_of: Callable[[Box, Shape3], Box]
+    ) -> Block:
+        """Some arrays of a part of a block, in memory that this thread uses for the next, too.
+
+        The part is asked for once it is known what of the block is data, and not filled in, and
+        where in it that begins which its place was drawn for.
+        """
         ...
 
     def place(self, epoch: int, index: int) -> tuple[int, Sequence[int]]:
@@ -100,14 +106,17 @@ class CutBlocks:
     def __len__(self) -> int:
         return len(self._reader)
 
-    def read(self, epoch: int, index: int, names: Sequence[str], part: Box) -> Block:
+    def read(
+        self, epoch: int, index: int, names: Sequence[str], part_of: Callable[[Box, Shape3], Box]
+    ) -> Block:
         """As of `Blocks`; all of a patch is decoded."""
+        case, *row = self._reader.index[index].tolist()
+        part = part_of(_data(self.size, row[3:6], row[6:9]), three(row[10:13]))
         voxels = {}
         for name in names:
             spec = self._reader.spec(name)
             room = self._scratch.array(name, spec.patch_shape, spec.dtype)
             voxels[name] = self._reader.read(name, index, room)[..., *part.slices]
-        case, *row = self._reader.index[index].tolist()
         start = three(a + b for a, b in zip(row[:3], part.start, strict=True))
         before = three(max(0, a - b) for a, b in zip(row[3:6], part.start, strict=True))
         rest = (n - b for n, b in zip(self.size, part.stop, strict=True))
@@ -153,10 +162,14 @@ class PlacedBlocks:
     def __len__(self) -> int:
         return self._count
 
-    def read(self, epoch: int, index: int, names: Sequence[str], part: Box) -> Block:
+    def read(
+        self, epoch: int, index: int, names: Sequence[str], part_of: Callable[[Box, Shape3], Box]
+    ) -> Block:
         """As of `Blocks`; nothing but the part is read."""
         site = self.site(epoch, index)
-        box = part.shift(site.start)
+        whole = Box.at(site.start, self.size)
+        data = _data(self.size, *pad_of(site.region, whole))
+        box = part_of(data, site.shown).shift(site.start)
         voxels = read_block(
             self._cases[site.case], site.region, box, names, self._mode, self._scratch.array
         )
@@ -166,6 +179,11 @@ class PlacedBlocks:
         """As of `Blocks`."""
         site = self.site(epoch, index)
         return site.case, list(site.start)
+
+
+def _data(size: Shape3, before: Sequence[int], after: Sequence[int]) -> Box:
+    """What of a block is data, where so many voxels are filled in before and after it."""
+    return Box(three(before), three(n - b for n, b in zip(size, after, strict=True)))
 
 
 class SetCases(Sequence[PreparedCase]):
@@ -236,8 +254,7 @@ class _Listed:
         self._rows = store.sites(split)
 
     def __call__(self, epoch: int, index: int) -> Site:
-        row = self._rows[index].tolist()
-        return Site(row[0], Box(three(row[4:7]), three(row[7:10])), three(row[1:4]))
+        return Site.of_row(self._rows[index].tolist())
 
 
 def stored_arrays(cases: Sequence[PreparedCase]) -> Stored:
@@ -287,17 +304,25 @@ class BlockDataset(EpochDataset):
     def fill(self, epoch: int, index: int, out: Arrays) -> None:
         """As of `EpochDataset`."""
         rng, whole = sample_generator(self.seed, epoch, index), self._blocks.size
-        part, shift = Box.at((0, 0, 0), whole), self._shift
-        if self._recipe.augment is None:  # where it is cut is known before anything is read
-            part = Box.at(self._recipe.offset(whole, rng if shift else None), self.patch_size)
-            shift = False
-        block = self._blocks.read(epoch, index, self._recipe.reads, part)
+        part = data = Box((0, 0, 0), whole)
+        wanted = (0, 0, 0)
+
+        def part_of(inside: Box, shown: Shape3) -> Box:
+            nonlocal part, data, wanted
+            data, wanted = inside, self._recipe.place(whole, shown, rng if self._shift else None)
+            if self._recipe.augment is None:  # no more than the sample is read
+                start = self._recipe.nearest(wanted, data)
+                part, data = Box.at(start, self.patch_size), Box((0, 0, 0), self.patch_size)
+                wanted = (0, 0, 0)
+            return part
+
+        block = self._blocks.read(epoch, index, self._recipe.reads, part_of)
         points = None
         if self._recipe.needs_points:
             points = self._points(block.case).only(present_ids(block.voxels["label"]))
             points = points.shift([-n for n in block.start])
         offset = self._recipe.fill(
-            self.cases[block.case], block.voxels, points, rng, out, shift=shift
+            self.cases[block.case], block.voxels, points, rng, out, wanted=wanted, data=data
         )
         out["case"][...], out["index"][...] = block.case, index
         for axis, first in enumerate(offset):

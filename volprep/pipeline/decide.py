@@ -285,6 +285,7 @@ def drawing(config: Config, kind: str, plan: Plan) -> Drawing:
         name=section.name,
         seed=config.seed,
         uniform=section.uniform,
+        shown=plan.patch_size,
         overlap=section.overlap,
         patches_per_case=section.patches_per_case,
         foreground=section.foreground.p,

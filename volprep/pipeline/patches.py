@@ -104,7 +104,7 @@ class _Cutting:
         places = (rows[n.start : n.stop] for n in numbers)
         with threads(self.threads) as pool:
             patches = cut_patches(
-                Prepared(self.refs), (_site(row) for own in places for row in own.tolist()),
+                Prepared(self.refs), (Site.of_row(row) for own in places for row in own.tolist()),
                 three(specs[0].patch_shape[1:]), {spec.name: spec.dtype for spec in specs},
                 self.mode, self.targets, self.spacing, pool=pool, finish=self.writer.encode,
             )  # fmt: skip
@@ -142,6 +142,7 @@ def make_patches(
     where = {
         "seed": config.seed,
         "cover": plan.cover,
+        "plan.patch_size": plan.patch_size,
         "kind": cases.label_kind,
         **{
             f"patching.{name}": value
@@ -176,7 +177,6 @@ def make_patches(
         "sites",
         {
             **where,
-            "plan.patch_size": plan.patch_size,
             "plan.aug_patch_size": plan.aug_patch_size,
             "split": [held["train"], held["val"]],
             "output.store": plan.store,
@@ -190,7 +190,7 @@ def make_patches(
     for split, size in sizes.items():
         by = where if split == "train" else {"overlap": config.patching.overlap}
         regions = [[number, box.start, box.stop] for number, box in blocks[split]]
-        unit = Unit("sites", split, key_of("sites", 2, size, by, regions, sources, plan.store))
+        unit = Unit("sites", split, key_of("sites", 3, size, by, regions, sources, plan.store))
         _choose(run, unit, partial(choose, split, unit.key))
         if split == "train" and drawn and how.name != "sequential":
             facts = run.facts(unit)
@@ -263,9 +263,9 @@ def _choose(run: Run, unit: Unit, choose: Any) -> None:
 
 def _save(sites: Sequence[Site], folder: Path, split: SplitName) -> Made:
     """Write the places, those of a case by z, y and x: so one pass over its files cuts them all."""
-    rows = sorted([s.case, *s.start, *s.region.start, *s.region.stop] for s in sites)
+    rows = sorted(site.row() for site in sites)
     buffer = io.BytesIO()
-    np.save(buffer, np.array(rows, np.int64).reshape(len(rows), 10), allow_pickle=False)
+    np.save(buffer, np.array(rows, np.int64).reshape(len(rows), 13), allow_pickle=False)
     with NewFile(folder / "sites" / f"{split}.npy") as new:
         new.write(buffer.getvalue())
     return [new.described(folder)], {"patches": len(rows)}
@@ -280,10 +280,6 @@ def _load(path: Path) -> _Rows:
 def _loaded(path: Path, _mtime: int) -> _Rows:
     rows: _Rows = np.load(path, allow_pickle=False)
     return rows
-
-
-def _site(row: Sequence[int]) -> Site:
-    return Site(row[0], Box(three(row[4:7]), three(row[7:10])), three(row[1:4]))
 
 
 def _padding(split: SplitName, rows: _Rows, size: Shape3) -> Iterator[Finding]:

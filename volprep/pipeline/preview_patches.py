@@ -112,6 +112,8 @@ def patch_maps(
             rejected=rejected,
             filtered=filtered,
         )
+    # What is thrown back is what a network would have seen; a grid is one of what is cut.
+    judged = size if how.name == "sequential" else plan.patch_size
     chosen = sorted(chosen, key=lambda site: (site.case, site.start))  # as they are cut
     every = grid_sites(val, plan.patch_size, config.patching.overlap)
     held = annotated_sites(every, plan.patch_size, prepared)
@@ -126,8 +128,8 @@ def patch_maps(
             val_blocks=_blocks(val, number),
             train_patches=_boxes(chosen, number, size),
             val_patches=_boxes(held, number, plan.patch_size),
-            rejected=_boxes(rejected, number, size),
-            regions=_regions(how.filter, train, filtered, number, size),
+            rejected=_boxes(rejected, number, judged),
+            regions=_regions(how.filter, train, filtered, number, judged),
             notes=_notes(how, case),
             label=case.label,
         )

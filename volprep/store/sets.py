@@ -96,8 +96,9 @@ class PatchStore:
 
         Returns
         -------
-        ndarray, shape (N, 10), int64
-            Case, first voxel, and start and stop of the region that may be seen.
+        ndarray, shape (N, 13), int64
+            Case, first voxel, start and stop of the region that may be seen, and where in the
+            patch that begins which a network is to see.
         """
         self._compare(split)
         path = self.path / "sites" / f"{split}.npy"

@@ -40,13 +40,14 @@ __all__ = [
     "write_table",
 ]
 
-FORMAT = "volprep patch set 2"
+FORMAT = "volprep patch set 3"
 PATCHES_PER_SHARD = 64
 INDEX_COLUMNS = (
     "case", "z", "y", "x",
     "pad_z_before", "pad_y_before", "pad_x_before",
     "pad_z_after", "pad_y_after", "pad_x_after",
     "foreground_voxels",
+    "shown_z", "shown_y", "shown_x",
 )  # fmt: skip
 KEY_BYTES = 32
 _MAGIC = b"volprep2"
