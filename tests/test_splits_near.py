@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from volprep import pipeline
 from volprep.config import Config
-from volprep.kernels.patterns import list_patterns
+from volprep.kernels.patterns import USUAL, list_patterns
 from volprep.sources import open_volume
 from volprep.splits import SketchMaker, near_copies
 from volprep.splits.sketch import SKETCH
@@ -31,8 +31,8 @@ def image(seed: int, shape: tuple[int, ...] = (12, 64, 60)) -> Array:
 
 def sketch_of(volume: Array) -> npt.NDArray[np.uint64]:
     maker = SketchMaker((1, *volume.shape))
-    for z, plane in enumerate(volume):
-        maker.add(plane, z)
+    for z in range(0, len(volume), 5):
+        maker.add(volume[z : z + 5], z)
     return maker.sketch()
 
 
@@ -64,6 +64,26 @@ def test_a_changed_copy_shares_its_patterns(change: str) -> None:
     assert list(near_copies(sketches)) == [("one", "other")]
 
 
+def test_rare_patterns_are_enough_where_there_are_many() -> None:
+    volume = np.random.default_rng(0).integers(0, 250, (40, 128, 128)).astype(np.uint8)
+    out = np.empty(volume.size, np.uint64)
+    count = list_patterns(volume, False, ~np.uint64(0), out)
+    assert sketch_of(volume).tolist() == np.unique(out[:count])[:SKETCH].tolist()
+
+
+def test_of_a_large_image_planes_are_looked_at_that_a_moved_copy_shares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("volprep.splits.sketch._VOXELS", 12 * 64 * 60)
+    large = image(1, (48, 64, 60))
+    for moved in range(1, 8):  # a quarter of the planes is looked at, in each
+        sketches = {"one": sketch_of(large), "other": sketch_of(np.roll(large, moved, 0))}
+        assert list(near_copies(sketches)) == [("one", "other")], moved
+    thin = SketchMaker((1, 1, 900, 900))
+    thin.add(np.tile(image(1, (1, 100, 100)), (1, 9, 9)), 0)
+    assert thin.sketch().size  # one plane at least
+
+
 def test_others_do_not() -> None:
     smooth = {f"smooth {n}": ndimage.gaussian_filter(image(n).astype(float), 2) for n in range(6)}
     coarse = {f"coarse {n}": (image(n) // 40) * 40 for n in range(6)}
@@ -76,20 +96,27 @@ def test_others_do_not() -> None:
 
 
 def test_a_pattern_is_found_where_a_slow_search_finds_it() -> None:
-    plane = image(3)[0, :30, :28]
+    plane = image(3, (12, 128, 90))[0]
     out = np.empty(plane.size, np.uint64)
-    count = list_patterns(plane, out)
-    tops = 0
+    count = list_patterns(plane[None], False, ~np.uint64(0), out)
+    tops = rare = 0
     for y in range(2, plane.shape[0] - 2):
         for x in range(2, plane.shape[1] - 2):
             square = plane[y - 2 : y + 3, x - 2 : x + 3].astype(float)
             if (square >= square[2, 2]).sum() == 1:
                 levels = np.floor((square[2, 2] - square) / np.ptp(square) * 64 + 0.5)
-                tops += len(np.unique(np.delete(levels.ravel(), 12))) >= 8
+                many = len(np.unique(np.delete(levels.ravel(), 12))) >= 8
+                sides, corners = square[[1, 2, 2, 3], [2, 1, 3, 2]], square[1:4:2, 1:4:2]
+                tops += many
+                rare += many and corners.max() < sides.min()
     assert count == tops > 5
+    assert (out[:count] < USUAL).sum() == rare > 0
+    alone = np.empty(plane.size, np.uint64)
+    assert list_patterns(plane[None], True, ~np.uint64(0), alone) == rare
+    assert sorted(alone[:rare].tolist()) == sorted(out[:count].tolist())[:rare]
     for turned in (plane[::-1], plane[:, ::-1], plane.T, np.rot90(plane)):
         again = np.empty(plane.size, np.uint64)
-        other = list_patterns(np.ascontiguousarray(turned), again)
+        other = list_patterns(np.ascontiguousarray(turned)[None], False, ~np.uint64(0), again)
         assert sorted(again[:other].tolist()) == sorted(out[:count].tolist())
 
 

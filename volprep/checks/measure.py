@@ -121,14 +121,12 @@ class ImageMeasure:
         self._digest.add(box, voxels)
         if self._filled is not None:
             self._filled.add(box, voxels)
-        for index in range(voxels.shape[1]):
-            z = box.start[0] + index
-            plane = np.ascontiguousarray(voxels[:, index])
-            self._sketch.add(plane[0], z)
-            smallest, largest, bad = _range(plane.reshape(len(plane), -1))
-            self._low[:, z] = np.minimum(self._low[:, z], smallest)
-            self._high[:, z] = np.maximum(self._high[:, z], largest)
-            self._not_finite += bad
+        self._sketch.add(voxels[0], box.start[0])
+        sections = box.slices[0]
+        smallest, largest, bad = _range(voxels.reshape(*voxels.shape[:2], -1))
+        np.minimum(self._low[:, sections], smallest, out=self._low[:, sections])
+        np.maximum(self._high[:, sections], largest, out=self._high[:, sections])
+        self._not_finite += bad
 
     def merge(self, other: ImageMeasure) -> None:
         """Add what was gathered of other blocks."""
@@ -181,18 +179,17 @@ class LabelMeasure:
         self.count = LabelCount(region)
         self._planes = np.zeros(volume.shape[1], np.int64)
         self._tops = np.zeros(volume.shape[1], np.uint64)
-        self._apart = True
+        self._apart = np.ones(1, np.bool_)
         self._faces: Array = np.zeros(0, np.uint64)
 
     def add(self, box: Box, voxels: Array) -> None:
         """A block (Z, Y, X)."""
+        from volprep.kernels.histogram import survey_planes
+
         self.count.add(box, voxels)
         sections = box.slices[0]
-        self._planes[sections] += np.count_nonzero(voxels, axis=(1, 2))
-        highest = voxels.max(axis=(1, 2))
-        before = self._tops[sections].copy()
-        np.maximum(self._tops[sections], highest, out=self._tops[sections])
-        self._apart = self._apart and _apart(voxels, highest, before)
+        block = np.ascontiguousarray(voxels)
+        survey_planes(block, self._planes[sections], self._tops[sections], self._apart)
         found = [self._faces, *_on_faces(voxels, box, self._shape)]
         if len(found) > 1:
             self._faces = np.unique(np.concatenate(found))
@@ -202,7 +199,7 @@ class LabelMeasure:
         self.count.merge(other.count)
         self._planes += other._planes
         np.maximum(self._tops, other._tops, out=self._tops)
-        self._apart = self._apart and other._apart
+        self._apart &= other._apart
         self._faces = np.union1d(self._faces, other._faces)
 
     def facts(self) -> CheckedLabel:
@@ -214,7 +211,7 @@ class LabelMeasure:
             size=int(np.prod(self._shape, dtype=np.int64)),
             planes=self._planes,
             tops=self._tops,
-            apart=self._apart,
+            apart=bool(self._apart[0]),
             cut=int(np.count_nonzero(self._faces)),
         )
 
@@ -370,21 +367,14 @@ def measure_labels(volume: Volume, progress: Progress = None) -> CheckedLabel:
     return found.facts()
 
 
-def _apart(voxels: Array, highest: Array, before: Array) -> bool:
-    """Whether each plane of a slab, and what was read of it before, holds one value beside 0."""
-    if any(h and b and h != b for h, b in zip(highest.tolist(), before.tolist(), strict=True)):
-        return False
-    return bool(((voxels == 0) | (voxels == highest[:, None, None])).all())
-
-
 def _range(values: Array) -> tuple[Array, Array, int]:
-    """Smallest and largest finite value of each row, and how many are not finite."""
-    low, high = values.min(axis=1), values.max(axis=1)
+    """Smallest and largest finite value along the last axis, and how many are not finite."""
+    low, high = values.min(axis=-1), values.max(axis=-1)
     if values.dtype.kind != "f" or np.isfinite(low + high).all():
         return low, high, 0
     good = np.isfinite(values)
-    low = np.min(values, axis=1, initial=np.inf, where=good)
-    high = np.max(values, axis=1, initial=-np.inf, where=good)
+    low = np.min(values, axis=-1, initial=np.inf, where=good)
+    high = np.max(values, axis=-1, initial=-np.inf, where=good)
     return low, high, values.size - int(np.count_nonzero(good))
 
 
@@ -395,4 +385,7 @@ def _on_faces(voxels: Array, box: Box, shape: tuple[int, ...]) -> Iterator[Array
             continue
         for edge, at in ((0, box.start[axis]), (-1, box.stop[axis] - shape[axis])):
             if at == 0:
-                yield np.unique(voxels.take(edge, axis=axis)).astype(np.uint64)
+                face = voxels.take(edge, axis=axis).ravel()
+                # Runs of one id are long, and all but their first voxels need no sorting.
+                firsts = np.flatnonzero(face[1:] != face[:-1]) + 1
+                yield np.unique(np.append(face[firsts], face[:1])).astype(np.uint64)

@@ -16,6 +16,7 @@ __all__ = [
     "measure_floats",
     "refine_keys",
     "sum_integers",
+    "survey_planes",
 ]
 
 Array = npt.NDArray[Any]
@@ -24,8 +25,8 @@ Array = npt.NDArray[Any]
 COARSE_BITS = 20
 #: Voxels whose deviations `measure_floats` sums up before it merges them.
 BRIEF = 512
-#: Voxels that `count_labels` looks at in one go.
-STRETCH = 32
+#: Voxels that `count_intensities` counts in 32 bits before it adds them up.
+LONGEST = 1 << 31
 
 _SIGN = np.uint64(1 << 63)
 _COARSE_SHIFT = np.uint64(64 - COARSE_BITS)
@@ -45,12 +46,38 @@ def count_intensities(values: Array, mask: Array, counts: Array) -> None:
     counts : ndarray of int64, shape (2, 256 or 65536)
         Added to: row 0 the background, row 1 the foreground.
     """
-    if mask.size == 0:
-        for i in range(values.size):
-            counts[0, values[i]] += 1
-    else:
-        for i in range(values.size):
-            counts[1 if mask[i] != 0 else 0, values[i]] += 1
+    # Four tables: voxels side by side are often equal, and to count one value twice in a row
+    # waits for the first count to be stored (1.5 ns a voxel of dark images instead of 0.4).
+    kinds = counts.shape[1]
+    tables = np.zeros((4, 2 * kinds), np.uint32)
+    one, two, three, four = tables[0], tables[1], tables[2], tables[3]
+    for start in range(0, values.size, LONGEST):
+        stop = min(values.size, start + LONGEST)
+        some = values[start:stop]
+        fours = some.size // 4 * 4
+        if mask.size == 0:
+            for i in range(0, fours, 4):
+                one[some[i]] += 1
+                two[some[i + 1]] += 1
+                three[some[i + 2]] += 1
+                four[some[i + 3]] += 1
+            for i in range(fours, some.size):
+                one[some[i]] += 1
+        else:
+            fore = mask[start:stop]
+            for i in range(0, fours, 4):
+                one[some[i] + kinds * (fore[i] != 0)] += 1
+                two[some[i + 1] + kinds * (fore[i + 1] != 0)] += 1
+                three[some[i + 2] + kinds * (fore[i + 2] != 0)] += 1
+                four[some[i + 3] + kinds * (fore[i + 3] != 0)] += 1
+            for i in range(fours, some.size):
+                one[some[i] + kinds * (fore[i] != 0)] += 1
+        for value in range(kinds):
+            for table in range(4):
+                counts[0, value] += tables[table, value]
+                counts[1, value] += tables[table, kinds + value]
+        if stop < values.size:
+            tables[:] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -216,49 +243,55 @@ def _slot(table: Array, label: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def _is_all(stretch: Array, label: Any) -> bool:
-    """Whether a stretch holds one label only. Without an early exit, so that it is vectorised."""
-    other = False
-    for x in range(stretch.size):
-        other |= stretch[x] != label
-    return not other
-
-
-@njit(cache=True, nogil=True)
-def _mark_changes(stretch: Array, label: Any, changes: Array) -> None:
+def _mark_changes(row: Array, before: Any, changes: Array) -> None:
     """Mark where another label begins than that of the voxel before, which for the first is given.
 
-    Without an exit, so that it is vectorised; what lies beyond the stretch is not marked.
+    Without an exit, and over slices whose every index is that of the loop, so that it is
+    vectorised; what lies beyond the row is not marked.
     """
-    changes[0] = stretch[0] != label
-    for x in range(1, stretch.size):
-        changes[x] = stretch[x] != stretch[x - 1]
-    for x in range(stretch.size, changes.size):
-        changes[x] = False
+    changes[0] = row[0] != before
+    ones, others, marks = row[:-1], row[1:], changes[1 : row.size]
+    for x in range(marks.size):
+        marks[x] = ones[x] != others[x]
 
 
 @njit(cache=True, nogil=True)
-def _meet(stretch: Array, beside: Array) -> bool:
-    """Whether two labels lie side by side somewhere."""
+def _mark_meetings(row: Array, beside: Array, meetings: Array) -> bool:
+    """Mark where two labels lie side by side; say whether they do anywhere. Vectorised."""
     found = False
-    for x in range(stretch.size):
-        found |= (stretch[x] != beside[x]) & (stretch[x] != 0) & (beside[x] != 0)
+    for x in range(row.size):
+        meets = (row[x] != beside[x]) & (row[x] != 0) & (beside[x] != 0)
+        meetings[x] = meets
+        found |= meets
     return found
 
 
 @njit(cache=True, nogil=True)
-def _mark(stretch: Array, beside: Array, table: Array, touching: Array) -> int:
+def _first_of(eight: np.uint64) -> int:
+    """The first marked of eight voxels, a byte each: the lowest is the first."""
+    lowest = eight & (~eight + np.uint64(1))
+    # The power of two is the exponent of the number.
+    return int(((np.float64(lowest).view(np.int64) >> 52) - 1023) >> 3)
+
+
+@njit(cache=True, nogil=True)
+def _touch_beside(row: Array, beside: Array, meetings: Array, table: Array, touching: Array) -> int:
     """Mark the labels that lie side by side; say how many were not marked before."""
+    if not _mark_meetings(row, beside, meetings):
+        return 0
     fresh = 0
-    last, last_beside = stretch[0], stretch[0]
-    for x in range(stretch.size):
-        label, other = stretch[x], beside[x]
-        if label == other or label == 0 or other == 0:
-            continue
-        if label == last and other == last_beside:
-            continue
-        last, last_beside = label, other
-        fresh += _touch(np.uint64(label), np.uint64(other), table, touching)
+    last, last_beside = row[0], row[0]
+    eights = meetings.view(np.uint64)
+    for word in range(eights.size):
+        left = eights[word]
+        while left != 0:
+            x = 8 * word + _first_of(left)
+            left &= left - np.uint64(1)
+            label, other = row[x], beside[x]
+            if label == last and other == last_beside:
+                continue
+            last, last_beside = label, other
+            fresh += _touch(np.uint64(label), np.uint64(other), table, touching)
     return fresh
 
 
@@ -285,8 +318,8 @@ def count_labels(
 ) -> None:
     """Count the voxels of every label of a block, and mark labels that share a face.
 
-    Lines are walked in stretches of 32 voxels; those of one label, which are most, cost
-    no more than a vectorised comparison, others two and a step for each change.
+    Where labels change in a line, and where they meet those of the lines beside it, is marked
+    in vectorised loops; then there is a step for each run of one label and for each meeting.
 
     Parameters
     ----------
@@ -308,7 +341,8 @@ def count_labels(
     """
     nz, ny, nx = labels.shape
     room = table.size * 3 // 4
-    changes = np.zeros(STRETCH, np.bool_)
+    changes = np.zeros((nx + 7) // 8 * 8, np.bool_)
+    meetings = np.zeros(changes.size, np.bool_)
     eights = changes.view(np.uint64)  # the first voxel in the lowest byte: numba runs on no other
     for line in range(state[0], nz * ny):
         state[0] = line
@@ -316,50 +350,40 @@ def count_labels(
             return
         z, y = line // ny, line % ny
         row = labels[z, y]
-        above = labels[z, y - 1] if y > 0 else before_y[z] if before_y.size else row[:0]
-        behind = labels[z - 1, y] if z > 0 else before_z[y] if before_z.size else row[:0]
         label = before_x[z, y] if before_x.size else row[0]
         slot = _slot(table, np.uint64(label))
         if label != 0 and table[slot] == 0:
             table[slot] = np.uint64(label)
             state[1] += 1
         since = 0
-        for start in range(0, nx, STRETCH):
-            stop = min(nx, start + STRETCH)
-            stretch = row[start:stop]
-            if not _is_all(stretch, label):
-                _mark_changes(stretch, label, changes)
-                for word in range(eights.size):
-                    left = eights[word]
-                    while left != 0:
-                        lowest = left & (~left + np.uint64(1))
-                        left ^= lowest
-                        # The power of two is the exponent of the number; eight bits a voxel.
-                        power = (np.float64(lowest).view(np.int64) >> 52) - 1023
-                        x = int(start + 8 * word + (power >> 3))
-                        new = row[x]
-                        if label != 0:
-                            counts[slot] += x - since
-                        since = x
-                        if new != 0:
-                            slot = _slot(table, np.uint64(new))
-                            if table[slot] == 0:
-                                table[slot] = np.uint64(new)
-                                state[1] += 1
-                            if label != 0:
-                                a, b = np.uint64(new), np.uint64(label)
-                                state[2] += _touch(a, b, table, touching)
-                        label = new
-            elif label == 0:
-                continue
-            if state[2] == state[1]:
-                continue
-            if above.size and _meet(stretch, above[start:stop]):
-                state[2] += _mark(stretch, above[start:stop], table, touching)
-            if behind.size and _meet(stretch, behind[start:stop]):
-                state[2] += _mark(stretch, behind[start:stop], table, touching)
+        _mark_changes(row, label, changes)
+        for word in range(eights.size):
+            left = eights[word]
+            while left != 0:
+                x = 8 * word + _first_of(left)
+                left &= left - np.uint64(1)
+                new = row[x]
+                if label != 0:
+                    counts[slot] += x - since
+                since = x
+                if new != 0:
+                    slot = _slot(table, np.uint64(new))
+                    if table[slot] == 0:
+                        table[slot] = np.uint64(new)
+                        state[1] += 1
+                    if label != 0:
+                        state[2] += _touch(np.uint64(new), np.uint64(label), table, touching)
+                label = new
         if label != 0:
             counts[slot] += nx - since
+        if state[2] == state[1]:
+            continue
+        above = labels[z, y - 1] if y > 0 else before_y[z] if before_y.size else row[:0]
+        behind = labels[z - 1, y] if z > 0 else before_z[y] if before_z.size else row[:0]
+        if above.size:
+            state[2] += _touch_beside(row, above, meetings, table, touching)
+        if behind.size:
+            state[2] += _touch_beside(row, behind, meetings, table, touching)
     state[0] = nz * ny
 
 
@@ -387,6 +411,53 @@ def add_table(
 @njit(cache=True, nogil=True)
 def mark_planes(plane: Array, beside: Array, table: Array, touching: Array) -> None:
     """Mark the labels of two neighbouring planes (Y, X) that share a face; all are in the table."""
+    meetings = np.zeros((plane.shape[1] + 7) // 8 * 8, np.bool_)
     for y in range(plane.shape[0]):
-        if _meet(plane[y], beside[y]):
-            _mark(plane[y], beside[y], table, touching)
+        _touch_beside(plane[y], beside[y], meetings, table, touching)
+
+
+@njit(cache=True, nogil=True)
+def survey_planes(labels: Array, labelled: Array, tops: Array, apart: Array) -> None:
+    """Look at each plane of a block by itself.
+
+    Parameters
+    ----------
+    labels : ndarray of unsigned, shape (Z, Y, X)
+    labelled : ndarray of int64, shape (Z,)
+        Added to: the voxels that are not 0.
+    tops : ndarray of uint64, shape (Z,)
+        Updated: the largest value.
+    apart : ndarray of bool, shape (1,)
+        Set to False where a plane, with what `tops` held of it, has two values beside 0.
+    """
+    for z in range(labels.shape[0]):
+        total, top = 0, labels[z, 0, 0]
+        for y in range(labels.shape[1]):
+            count, highest = _survey(labels[z, y])
+            total += count
+            top = max(top, highest)
+        before = tops[z]
+        labelled[z] += total
+        tops[z] = max(before, np.uint64(top))
+        if apart[0] and top != 0:
+            apart[0] = before == 0 or before == np.uint64(top)
+            for y in range(labels.shape[1]):
+                apart[0] &= _is_mask(labels[z, y], top)
+
+
+@njit(cache=True, nogil=True)
+def _survey(row: Array) -> tuple[int, Any]:
+    count, highest = np.uint32(0), row[0]
+    for x in range(row.size):
+        count += np.uint32(row[x] != 0)
+        highest = max(highest, row[x])
+    return int(count), highest
+
+
+@njit(cache=True, nogil=True)
+def _is_mask(row: Array, value: Any) -> bool:
+    """Whether a row holds one value and 0 only. Without an early exit, so it is vectorised."""
+    other = False
+    for x in range(row.size):
+        other |= (row[x] != 0) & (row[x] != value)
+    return not other
