@@ -16,8 +16,19 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from volprep.geometry import Box
-from volprep.sources import Volume, open_labels, open_volume, passes
+from volprep.cache import CACHE
+from volprep.cases import Case, FileRef
+from volprep.checks import examine_cases
+from volprep.geometry import Box, aligned_blocks
+from volprep.kernels.correlation import add_products
+from volprep.sources import (
+    ArrayVolume,
+    KeptVolume,
+    Volume,
+    open_labels,
+    open_volume,
+    passes,
+)
 from volprep.sources.chunked import ChunkedVolume
 from volprep.sources.passes import gather, groups
 
@@ -161,3 +172,60 @@ def test_rectangles_cover_a_mask_once(height: int, width: int, most: int, seed: 
         covered[rows, columns] += 1
         assert covered[rows, columns].size <= max(most, 1)
     np.testing.assert_array_equal(covered, wanted)
+
+
+@pytest.mark.parametrize("chunks", [(8, 8, 8), (1, 96, 96), (24, 96, 96)])
+def test_check_decodes_a_chunk_once_though_it_looks_at_blocks_again(
+    chunks: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    label = np.kron(rng.integers(0, 9, (3, 6, 6)), np.ones((8, 16, 16), int)).astype(np.uint16)
+    image = (label * 20 + rng.integers(0, 9, label.shape)).astype(np.uint8)
+    case = Case(
+        "a",
+        (FileRef(hdf5(tmp_path / "image.h5", image, chunks)),),
+        label=FileRef(hdf5(tmp_path / "label.h5", label[:, ::-1].copy(), chunks)),
+    )
+    monkeypatch.setattr(CACHE, "max_bytes", 0)
+    with decoded(monkeypatch) as seen:
+        report = examine_cases([case], workers=1)
+    assert set(seen.values()) == {1}
+    seen.clear()
+    monkeypatch.setattr("volprep.sources.kept._joined", lambda _: [])
+    assert examine_cases([case], workers=1).findings == report.findings
+    if chunks != (24, 96, 96):
+        assert max(seen.values()) > 1  # what is spared
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_kept_volume_reads_as_the_volume_does(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    voxels = rng.integers(0, 99, (1, 9, 22, 21)).astype(np.int16)
+    volume = ArrayVolume(voxels)
+    boxes = some_boxes(rng, (9, 22, 21), 4) if seed % 7 else []
+    kept = KeptVolume(volume, boxes)
+    blocks = list(aligned_blocks((9, 22, 21), rng.integers(2, 9, 3).tolist()))
+    for box in blocks[: len(blocks) - seed % 2]:
+        kept.keep(box, volume.read(box))
+    for box in [*boxes, *some_boxes(rng, (9, 22, 21), 8)]:
+        assert np.array_equal(kept.read(box), volume.read(box))
+
+
+@given(st.integers(0, 10**6), st.integers(-1, 2))
+@settings(max_examples=40)
+def test_products_are_those_of_numpy(seed: int, axis: int) -> None:
+    rng = np.random.default_rng(seed)
+    shape, margin = rng.integers(1, 7, 3), rng.integers(0, 3, 3)
+    shape[2] *= int(rng.choice([1, 90]))
+    one = rng.normal(size=shape + 2 * margin).astype(np.float32)
+    other = rng.normal(size=shape).astype(np.float32)
+    start = [int(rng.integers(0, 2 * m + 1)) for m in margin]
+    inner = one[tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))]
+    sums = np.zeros(5)
+    add_products(one, tuple(start), other, axis, sums)
+    a, b = (v.astype(float) for v in (inner, other))
+    if axis >= 0:
+        a, b = np.diff(a, axis=axis), np.diff(b, axis=axis)
+    wanted = [a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum()]
+    assert np.allclose(sums, wanted, rtol=1e-4, atol=1e-3)

@@ -34,11 +34,12 @@ from volprep.checks.measure import (
     measure_image,
     measure_labels,
 )
+from volprep.checks.placement import boxes_looked_at
 from volprep.errors import SourceError
 from volprep.findings import Finding, Level, Note
 from volprep.fingerprint import Counted
-from volprep.geometry import Box, Spacing3
-from volprep.sources import Volume
+from volprep.geometry import Box, Spacing3, three
+from volprep.sources import KeptVolume, Volume
 
 __all__ = ["Along", "CheckedCase", "LabelKind", "examine_case", "said"]
 
@@ -72,6 +73,8 @@ class CheckedCase:
         For the fingerprint, where `Along` asked for it.
     filled : Box or None
         Of the voxels of the image that are not zero, where `Along` asked for it.
+    kept : tuple of KeptVolume or None
+        Image and label, with what is known beforehand to be read again of them.
     """
 
     case: Case
@@ -82,6 +85,7 @@ class CheckedCase:
     labels: CheckedLabel | None = None
     counted: Counted | None = None
     filled: Box | None = None
+    kept: tuple[KeptVolume | None, KeptVolume | None] = (None, None)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -131,10 +135,13 @@ def examine_case(
     by_hand: bool = False,
     along: Along | None = None,
     workers: int = 1,
+    number: int = 0,
+    count: int = 1,
 ) -> tuple[CheckedCase, list[Finding]]:
     """Open a case, read its voxels unless only headers are wanted, and say what stands out.
 
-    Of a case that is listed `by_hand` the user has said which file is the image.
+    Of a case that is listed `by_hand` the user has said which file is the image. `number` and
+    `count` say which of how many cases it is, since blocks of some are compared afterwards.
     """
     findings: list[Finding] = []
 
@@ -155,8 +162,9 @@ def examine_case(
     if headers_only or any(finding.level == "error" for finding in findings):
         return CheckedCase(case, image, label, mask), findings
     volumes = (image, label, mask)
+    kept = _kept(image, label, number, count)
     try:
-        walked = _walked(case, volumes, along or Along(), workers, progress)
+        walked = _walked(case, volumes, kept, along or Along(), workers, progress)
     except SourceError:  # whose of the three it is shows where each is read on its own
         walked = None
     if walked is not None:
@@ -178,7 +186,7 @@ def examine_case(
         findings.append(_repaired(case, label))
     if label is not None and labels is not None:
         seen = None if voxels is None else image  # what could not be read is told already
-        looked = Looked.at(seen, label)
+        looked = Looked.at(None if seen is None else kept[0], kept[1] or label)
         told = list(judge_content(case, seen, label, labels, looked, instances=kind == "instances"))
         findings += told
         if all(finding.name == "label-without-image" for finding in told):
@@ -194,12 +202,26 @@ def examine_case(
         case, image, label, mask, voxels, labels,
         counted=None if counting is None else counting.counted(),
         filled=None if walked is None or walked.image is None else walked.image.filled,
+        kept=kept,
     ), findings  # fmt: skip
+
+
+def _kept(
+    image: Volume | None, label: Volume | None, number: int, count: int
+) -> tuple[KeptVolume | None, KeptVolume | None]:
+    """Image and label, which keep what is looked at again when they were walked through."""
+    if image is None or label is None:
+        alone = (None if volume is None else KeptVolume(volume, ()) for volume in (image, label))
+        return next(alone), next(alone)
+    of_image, of_label = boxes_looked_at(three(image.shape[1:]), number, count)
+    middle = Looked.box(label)
+    return KeptVolume(image, [middle, *of_image]), KeptVolume(label, [middle, *of_label])
 
 
 def _walked(
     case: Case,
     volumes: Sequence[Volume | None],
+    kept: Sequence[KeptVolume | None],
     along: Along,
     workers: int,
     progress: Progress,
@@ -222,7 +244,7 @@ def _walked(
 
     counted = along.counted[case.name] or whole if case.name in along.counted else None
     return measure_case(
-        volumes, counted=counted, crop=along.crop, workers=workers, progress=advance
+        volumes, counted=counted, crop=along.crop, kept=kept, workers=workers, progress=advance
     )
 
 

@@ -14,7 +14,7 @@ from volprep.checks.measure import CheckedLabel
 from volprep.checks.placement import middle_first
 from volprep.errors import SourceError
 from volprep.findings import Finding, Level
-from volprep.geometry import Box, three
+from volprep.geometry import Box, VolumeLike, three
 from volprep.sources import Volume
 
 __all__ = [
@@ -108,7 +108,12 @@ class Looked(NamedTuple):
     image: Array | None
 
     @classmethod
-    def at(cls, image: Volume | None, label: Volume) -> Looked:
+    def box(cls, label: VolumeLike) -> Box:
+        """Where it is looked at first."""
+        return _box(label, next(middle_first()))
+
+    @classmethod
+    def at(cls, image: VolumeLike | None, label: VolumeLike) -> Looked:
         """From the middle of the label, or wherever there is something."""
         box, block = _busiest(label)
         return cls(block, None if image is None else image.read(box))
@@ -389,7 +394,7 @@ def _swapped(image: Array, label: Array) -> bool:
     )
 
 
-def _busiest(volume: Volume) -> tuple[Box, Array]:
+def _busiest(volume: VolumeLike) -> tuple[Box, Array]:
     """The first block, from the middle on, that has borders."""
     for share in middle_first():
         box = _box(volume, share)
@@ -399,7 +404,7 @@ def _busiest(volume: Volume) -> tuple[Box, Array]:
     return box, block
 
 
-def _box(volume: Volume, share: tuple[float, float, float]) -> Box:
+def _box(volume: VolumeLike, share: tuple[float, float, float]) -> Box:
     shape = volume.shape[1:]
     size = three(min(n, most) for n, most in zip(shape, _BLOCK, strict=True))
     return Box.at(three(int(s * (n - m)) for s, n, m in zip(share, shape, size, strict=True)), size)

@@ -152,10 +152,16 @@ def _each(
     look: Callable[..., tuple[CheckedCase, list[Finding]]], cases: Sequence[Case], workers: int
 ) -> Iterator[tuple[CheckedCase, list[Finding]]]:
     """Each case looked at, in order: several at once, or all threads at one where it is alone."""
-    if len(cases) < workers:
-        yield from (look(case, workers=workers) for case in cases)
+    count = len(cases)
+    if count < workers:
+        for number, case in enumerate(cases):
+            yield look(case, workers=workers, number=number, count=count)
     else:
-        yield from run_units(look, cases, workers=workers)
+        yield from run_units(
+            lambda number: look(cases[number], number=number, count=count),
+            range(count),
+            workers=workers,
+        )
 
 
 def _misplaced(facts: Sequence[CheckedCase], doubtful: Set[str | None]) -> Iterator[Finding]:
@@ -167,9 +173,9 @@ def _misplaced(facts: Sequence[CheckedCase], doubtful: Set[str | None]) -> Itera
         if each.voxels is not None and not each.voxels.not_finite
     }
     placed = [
-        Placed(name, each.image, each.label)
+        Placed(name, each.kept[0], each.kept[1])
         for name, each in sound.items()
-        if each.image is not None and each.label is not None
+        if each.kept[0] is not None and each.kept[1] is not None
     ]
     for swapped in find_exchanged(placed):
         found = (

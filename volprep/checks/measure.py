@@ -14,7 +14,7 @@ from volprep.compute import run_units
 from volprep.fingerprint import Counting, LabelCount, is_narrow
 from volprep.geometry import Box
 from volprep.preprocess import NonzeroBox
-from volprep.sources import Volume, walk
+from volprep.sources import KeptVolume, Volume, walk
 from volprep.splits import ContentHash, SketchMaker
 
 __all__ = [
@@ -34,6 +34,8 @@ Array = npt.NDArray[Any]
 _BLOCK_BYTES = 8 * 2**20
 #: Voxels that a thread walks through in one go.
 _STRETCH = 2**26
+#: Stretches that each thread gets, at least, where there are layers enough.
+_SHARES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +250,7 @@ def measure_case(
     *,
     counted: Box | None = None,
     crop: bool = False,
+    kept: Sequence[KeptVolume | None] = (),
     workers: int = 1,
     progress: Progress = None,
 ) -> Walked:
@@ -261,6 +264,8 @@ def measure_case(
         What is counted for the fingerprint, where the image's dtype `is_narrow`.
     crop : bool
         As for `ImageMeasure`.
+    kept : sequence of KeptVolume or None
+        Of the same volumes: what they keep is brought to them.
     workers : int
         Threads, a stretch of planes each, where the volumes can be read from their middle.
     progress : callable or None
@@ -272,8 +277,8 @@ def measure_case(
         If a file cannot be read to its end, or a value is no id.
     """
     there = [volume for volume in volumes if volume is not None]
-    part = partial(_measure_part, volumes, counted=counted, crop=crop, progress=progress)
-    regions = _stretches(there) if workers > 1 else [Box.whole(there[0].shape)]
+    part = partial(_measure_part, volumes, counted=counted, crop=crop, kept=kept, progress=progress)
+    regions = _stretches(there, workers) if workers > 1 else [Box.whole(there[0].shape)]
     parts = run_units(part, regions, workers=workers)
     walked = next(parts)
     for other in parts:
@@ -281,12 +286,16 @@ def measure_case(
     return walked
 
 
-def _stretches(volumes: Sequence[Volume]) -> list[Box]:
-    """The planes of volumes cut into what one thread walks through, whole layers of chunks."""
+def _stretches(volumes: Sequence[Volume], workers: int) -> list[Box]:
+    """The planes of volumes cut into what one thread walks through, whole layers of chunks.
+
+    Some for each thread, so that none waits long for the last one.
+    """
     whole = Box.whole(volumes[0].shape)
     _, height, width = whole.shape
     layer = max(1 if v.chunks == v.shape[1:] else v.chunks[0] for v in volumes)
-    depth = -(-max(1, _STRETCH // (height * width)) // layer) * layer
+    voxels = min(_STRETCH, whole.size // (_SHARES * workers))
+    depth = -(-max(1, voxels // (height * width)) // layer) * layer
     if any(volume.sequential for volume in volumes) or depth >= whole.stop[0]:
         return [whole]
     starts = range(0, whole.stop[0], depth)
@@ -299,6 +308,7 @@ def _measure_part(
     *,
     counted: Box | None,
     crop: bool,
+    kept: Sequence[KeptVolume | None],
     progress: Progress,
 ) -> Walked:
     image, label, mask = volumes
@@ -311,7 +321,11 @@ def _measure_part(
     if image is not None and inner is not None and inner.size and is_narrow(image.dtype):
         ids = walked.label.count if walked.label is not None and inner == region else None
         walked.counting = Counting(image, label, inner, ids=ids)
-    for box, (voxels, labels, valid) in walk(volumes, region, max_bytes=_BLOCK_BYTES):
+    for box, arrays in walk(volumes, region, max_bytes=_BLOCK_BYTES):
+        voxels, labels, valid = arrays
+        for keeping, array in zip(kept, arrays, strict=False):
+            if keeping is not None and array is not None:
+                keeping.keep(box, array)
         if walked.image is not None and voxels is not None:
             walked.image.add(box, voxels)
         if walked.label is not None and labels is not None:

@@ -19,11 +19,21 @@ from scipy import ndimage
 from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.randomness import sample_generator
 
-__all__ = ["Exchanged", "Misplaced", "Placed", "find_exchanged", "find_misplaced", "middle_first"]
+__all__ = [
+    "Exchanged",
+    "Misplaced",
+    "Placed",
+    "boxes_looked_at",
+    "find_exchanged",
+    "find_misplaced",
+    "middle_first",
+]
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[Any]
 
+#: Of so many cases blocks are looked at, evenly taken.
+_CASES = 12
 #: Voxels of all blocks of a set together, and of one block along each axis at most.
 _BUDGET = 2_000_000
 _BLOCK = (40, 224, 224)
@@ -186,6 +196,40 @@ def find_misplaced(cases: Sequence[Placed]) -> list[Misplaced]:
     return list(_shifted(looked))
 
 
+def boxes_looked_at(shape: Shape3, number: int, count: int) -> tuple[list[Box], list[Box]]:
+    """What will be read of an image and of its label, where the first block says enough.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (Z, Y, X).
+    number, count : int
+        Which of how many cases it is.
+    """
+    compared, looked = min(count, _MOST), min(count, _CASES)
+    budget = max(_LEAST_BLOCK, _BUDGET // compared) if _is_taken(number, count, compared) else 0
+    turned = _is_taken(number, count, looked)
+    if turned:
+        budget = max(budget, _BUDGET // looked)
+    if not budget:
+        return [], []
+    box = next(_places(shape, _size(shape, budget)))
+    return [box], [box, *(_turned_boxes(box, shape) if turned else ())]
+
+
+def _is_taken(number: int, count: int, taken: int) -> bool:
+    """Whether a case is among so many that are evenly taken of all."""
+    return any(i * count // taken == number for i in range(taken))
+
+
+def _turned_boxes(box: Box, shape: Shape3) -> Iterator[Box]:
+    """Where a block lies in labels that are stored mirrored, or with axes exchanged."""
+    yield from _mirrored(box, shape)
+    for first, second in ((1, 2), (0, 2), (0, 1)):
+        if shape[first] == shape[second] > 1:
+            yield _exchanged(box, first, second)
+
+
 @dataclass(frozen=True, slots=True)
 class _Block:
     """A block of a case: what the image shows, and the label under each placement."""
@@ -200,7 +244,7 @@ class _Block:
 
 def _blocks(cases: Sequence[Placed]) -> Iterator[_Block | None]:
     """One block of each of some cases, evenly taken; as large as the budget allows."""
-    count = min(len(cases), 12)
+    count = min(len(cases), _CASES)
     chosen = [cases[i * len(cases) // count] for i in range(count)]
     for case in chosen:
         yield _block(case, _BUDGET // count)
@@ -408,7 +452,7 @@ def _core(block: _Block) -> _Block:
     inner = _size(size, _CORE_BUDGET)
     cut = [slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(size, inner, strict=True)]
     wide = [slice(c.start, c.stop + 2 * m) for c, m in zip(cut, block.margin, strict=True)]
-    views = tuple(view[tuple(cut)] for view in block.views)
+    views = tuple(np.ascontiguousarray(view[tuple(cut)]) for view in block.views)
     return replace(block, views=views, stored=block.stored[tuple(wide)], others=())
 
 
@@ -420,7 +464,7 @@ def _quarters(block: _Block) -> list[_Block]:
     for y in (slice(0, height // 2), slice(height // 2, height)):
         for x in (slice(0, width // 2), slice(width // 2, width)):
             stored = block.stored[:, y.start : y.stop + 2 * my, x.start : x.stop + 2 * mx]
-            views = tuple(view[:, y, x] for view in block.views)
+            views = tuple(np.ascontiguousarray(view[:, y, x]) for view in block.views)
             parts.append(replace(block, views=views, stored=stored, others=()))
     return parts
 
@@ -430,16 +474,14 @@ def _profile(
 ) -> npt.NDArray[np.float64]:
     """Correlations with the label moved by -reach to reach: as they are, and of the steps."""
     channel, which = divmod(measure, 3)
-    shown = _shown(block.stored)
+    label, view = _pairs(block, channel, *_shown(block.stored))[which]
+    if label is None:
+        return np.zeros((2, 2 * reach + 1))
     moved: list[list[float]] = [[], []]
     for way in range(-reach, reach + 1, step):
-        along = three(way if a == axis else 0 for a in range(3))
-        inner = tuple(None if s is None else _inner(s, block.margin, along) for s in shown)
-        label, view = _pairs(block, channel, inner[0], inner[1])[which]
-        if label is None:
-            return np.zeros((2, 2 * reach + 1))
-        moved[0].append(_correlation(label, view))
-        moved[1].append(_correlation(np.diff(label, axis=axis), np.diff(view, axis=axis)))
+        start = three(m + way * (a == axis) for a, m in enumerate(block.margin))
+        for row, along in zip(moved, (-1, axis), strict=True):
+            row.append(_pearson(_moments(label, start, view, along)))
     return np.array(moved)
 
 
@@ -485,11 +527,24 @@ def _scaled(block: Array) -> Array:
 
 def _correlation(one: Array, other: Array) -> float:
     """Pearson's, of blocks of one shape."""
-    a, b = one - one.mean(), other - other.mean()
-    size = math.sqrt(_mean_product(a, a) * _mean_product(b, b))
-    return _mean_product(a, b) / size if size > 0 else 0.0
+    return _pearson(_moments(one, (0, 0, 0), other))
+
+
+def _moments(one: Array, start: Shape3, other: Array, axis: int = -1) -> npt.NDArray[np.float64]:
+    """Means, mean squares and mean product of a block and of one inside another, or of steps."""
+    from volprep.kernels.correlation import add_products
+
+    sums = np.zeros(5, np.float64)
+    add_products(one, start, other, axis, sums)
+    steps = other.size - (other.size // other.shape[axis] if axis >= 0 else 0)
+    return sums / max(1, steps)
+
+
+def _pearson(moments: npt.NDArray[np.float64]) -> float:
+    one, other, one_square, other_square, product = moments.tolist()
+    size = (one_square - one * one) * (other_square - other * other)
+    return (product - one * other) / math.sqrt(size) if size > 0 else 0.0
 
 
 def _mean_product(one: Array, other: Array) -> float:
-    """Without BLAS, whose threads wait for each other where all processors are busy."""
-    return float(np.multiply(one, other).mean(dtype=np.float64))
+    return float(_moments(one, (0, 0, 0), other)[4])

@@ -24,6 +24,7 @@ from volprep.sources.axes import Layout, time_point
 from volprep.sources.base import SLAB_BYTES, Array, Volume
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.formats import FORMATS, Format
+from volprep.sources.kept import KeptVolume
 from volprep.sources.keys import is_image_key, is_label_key
 from volprep.sources.labels import LabelVolume
 from volprep.sources.named import files_of
@@ -53,6 +54,7 @@ __all__ = [
     "Difference",
     "Format",
     "Index",
+    "KeptVolume",
     "LabelVolume",
     "Layout",
     "Placement",

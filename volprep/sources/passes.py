@@ -121,7 +121,21 @@ def walk(
         return
     boxes = [box.common(within) for box in _boxes(there, max_bytes)]
     boxes = [box for box in boxes if box.size]
+    if all(_is_aligned(box, volume) for volume in there if _is_swept(volume) for box in boxes):
+        # No chunk lies in two boxes: nothing is to be put together, nor copied.
+        for box in boxes:
+            arrays = tuple(None if volume is None else volume.read(box) for volume in volumes)
+            yield box, arrays
+            _let_go(arrays)
+        return
     yield from zip(boxes, gather(volumes, boxes, spill=True), strict=True)
+
+
+def _is_aligned(box: Box, volume: Chunked) -> bool:
+    """Whether a box consists of whole chunks."""
+    starts = all(a % c == 0 for a, c in zip(box.start, volume.chunks, strict=True))
+    ends = zip(box.stop, volume.chunks, volume.shape[1:], strict=True)
+    return starts and all(b % c == 0 or b == n for b, c, n in ends)
 
 
 def _walk_streams(

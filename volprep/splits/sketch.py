@@ -132,7 +132,7 @@ def _plain(planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
     dtype = planes.dtype
     if dtype.kind == "f" or dtype.itemsize > 2:
         return np.ascontiguousarray(planes, np.float32)
-    bits = np.ascontiguousarray(planes).view(f"u{dtype.itemsize}")
-    if dtype.kind != "i":
-        return bits
-    return bits ^ bits.dtype.type(1 << (8 * dtype.itemsize - 1))  # from the least integer on
+    bits: npt.NDArray[Any] = np.ascontiguousarray(planes).view(f"u{dtype.itemsize}")
+    if dtype.kind == "i":  # counted from the least integer on
+        bits = np.bitwise_xor(bits, bits.dtype.type(1 << (8 * dtype.itemsize - 1)))
+    return bits
