@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from volprep import pipeline
-from volprep.autoconfig import DEFORMATION, Plan, fit_patch
+from volprep.autoconfig import Plan, places_in, rooms_for_patches
 from volprep.config import Config
 from volprep.geometry import Shape3
 
@@ -30,57 +30,46 @@ def halved_along(shape: Shape3, patch: Shape3) -> tuple[float, list[Shape3]] | N
     return left / shape[axis], [(z, y, x)]
 
 
-def deformation(patch: Shape3, planned: Shape3) -> float:
-    ratios = [a / b for a, b in zip(patch, planned, strict=True)]
-    return max(ratios) / min(ratios)
+def room_of(shape: Shape3, spacing: tuple[float, float, float] | None = None) -> Shape3:
+    """The largest of the rooms."""
+    rooms = rooms_for_patches(shape, spacing, lambda patch: halved_along(shape, patch))
+    return max(rooms, key=math.prod)
 
 
 @pytest.mark.parametrize("side", [64, 100, 125, 250, 500])
 def test_a_cube_stays_near_to_a_cube_and_half_is_trained_on(side: int) -> None:
-    planned = (min(side, 160) // 16 * 16,) * 3
-    fit = fit_patch([(planned, (4, 4, 4))], lambda patch: halved_along((side,) * 3, patch))
-    assert fit is not None
-    assert deformation(fit.patch, planned) <= DEFORMATION
-    assert fit.trained >= 0.35
-    assert fit.positions >= 64
-
-
-def test_a_patch_that_leaves_enough_is_kept() -> None:
-    fit = fit_patch([((32, 64, 64), (3, 4, 4))], lambda patch: halved_along((200, 90, 90), patch))
-    assert fit is not None
-    assert fit.patch == (32, 64, 64)
+    room = room_of((side,) * 3)
+    assert max(room) <= 1.5 * min(room)
+    trained, blocks = halved_along((side,) * 3, room) or (0.0, [])
+    assert trained >= 0.35
+    assert places_in(blocks, room) >= 64
 
 
 def test_a_thin_stack_is_cut_across() -> None:
-    fit = fit_patch(
-        [((16, 256, 256), (2, 5, 5))], lambda patch: halved_along((20, 512, 512), patch)
-    )
-    assert fit is not None
-    assert fit.patch[0] == 16
-    assert min(fit.patch[1:]) >= 128
-    assert fit.positions >= 64
+    room = room_of((20, 512, 512))
+    assert room[0] == 20
+    assert min(room[1:]) >= 128
 
 
-def test_where_nothing_can_be_divided_there_is_no_patch() -> None:
-    assert fit_patch([((32, 32, 32), (3, 3, 3))], lambda _patch: None) is None
+def test_what_the_volume_is_long_along_may_the_patch_be_too() -> None:
+    assert room_of((400, 100, 100)) == (96, 100, 100)
+    assert room_of((100, 100, 100), (2.2, 1.0, 1.0)) == (32, 100, 64)
+
+
+def test_where_nothing_can_be_divided_there_is_no_room() -> None:
+    assert rooms_for_patches((32, 32, 32), None, lambda _patch: None) == []
 
 
 @settings(max_examples=60, deadline=None)
-@given(shape=st.tuples(SIDES, SIDES, SIDES), pool=st.tuples(*[st.integers(0, 4)] * 3))
-def test_what_is_found_fits_and_can_be_pooled(shape: Shape3, pool: Shape3) -> None:
-    planned = tuple(max(1, min(n, 128) >> k << k) for n, k in zip(shape, pool, strict=True))
-    z, y, x = planned
-    fit = fit_patch([((z, y, x), pool)], lambda patch: halved_along(shape, patch))
-    possible = max(shape) >= 3
-    assert (fit is not None) == possible
-    if fit is not None:
-        division = halved_along(shape, fit.patch)
+@given(shape=st.tuples(SIDES, SIDES, SIDES))
+def test_a_block_can_be_held_out_for_every_room(shape: Shape3) -> None:
+    rooms = rooms_for_patches(shape, None, lambda patch: halved_along(shape, patch))
+    assert bool(rooms) == (max(shape) >= 3)
+    for room in rooms:
+        assert all(1 <= a <= b for a, b in zip(room, shape, strict=True))
+        division = halved_along(shape, room)
         assert division is not None
-        assert fit.trained == division[0]
-        (block,) = division[1]
-        places = [b - p + 1 for b, p in zip(block, fit.patch, strict=True)]
-        assert min(places) < 1 or fit.positions == math.prod(places)
-        assert all(a <= b for a, b in zip(fit.patch, planned, strict=True))
+        assert places_in(division[1], room) >= 1
 
 
 REAL = {
@@ -131,22 +120,46 @@ def test_a_cube_of_250_does_not_deform_the_patch(tmp_path: Path, memory: str) ->
     assert_keeps_its_form(data, memory)
 
 
-@pytest.mark.parametrize("shape", [(64, 160, 160), (100, 100, 100), (24, 540, 640), (6, 512, 512)])
-@pytest.mark.parametrize("memory", ["4GiB", "8GiB", "32GiB"])
-def test_much_memory_does_not_make_a_patch_a_strip_or_a_crumb(
-    tmp_path: Path, shape: Shape3, memory: str
+MEMORIES = (1, 2, 4, 8, 16, 32, 80)
+
+
+def plans_of(data: dict[str, Any], *, fraction: float | None = None) -> list[Plan]:
+    """For ever more memory."""
+    split = {} if fraction is None else {"fraction": fraction}
+    return [
+        pipeline.plan_of(
+            Config.model_validate({"data": data, "plan": {"memory": f"{gib}GiB"}, "split": split})
+        )
+        for gib in MEMORIES
+    ]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_more_memory_never_makes_the_patch_of_a_real_volume_smaller(
+    name: str, real_data: Callable[[str], Path]
+) -> None:
+    sizes = [math.prod(plan.patch_size) for plan in plans_of(REAL[name](real_data(name)))]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [
+        ((64, 160, 160), (1, 1, 1)), ((250, 250, 250), (1, 1, 1)), ((24, 540, 640), (1, 1, 1)),
+        ((6, 512, 512), (1, 1, 1)), ((40, 90, 700), (3, 1, 1)), ((61, 61, 233), (5, 1, 1)),
+    ],
+)  # fmt: skip
+def test_more_memory_never_makes_a_patch_smaller_nor_a_strip(
+    tmp_path: Path, shape: Shape3, spacing: tuple[float, float, float]
 ) -> None:
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
         np.save(tmp_path / folder / "a.npy", np.ones(shape, np.uint8))
-    plans = [
-        pipeline.plan_of(
-            Config.model_validate(
-                {"data": {"root": tmp_path, "spacing": (1, 1, 1)}, "plan": {"memory": given}}
-            )
-        )
-        for given in ("1GiB", memory)
-    ]
-    sides = sorted(plans[1].patch_size)
-    assert sides[2] <= 3 * sides[1]
-    assert math.prod(plans[1].patch_size) >= math.prod(plans[0].patch_size) / 3
+    data = {"root": tmp_path, "spacing": spacing, "label_kind": "instances"}
+    plans, undivided = plans_of(data), plans_of(data, fraction=0.0)
+    sizes = [math.prod(plan.patch_size) for plan in plans]
+    assert sizes == sorted(sizes)
+    for plan, whole in zip(plans, undivided, strict=True):
+        assert plan.n_positions is not None
+        assert plan.n_positions >= 64
+        assert anisotropy(plan) <= 1.5 * anisotropy(whole) + 1e-9

@@ -17,7 +17,7 @@ from volprep.autoconfig.biom3d import (
     get_aug_patch,
     parameters_return,
 )
-from volprep.autoconfig.blocks import DEFORMATION, BlockFit, fit_patch
+from volprep.autoconfig.blocks import places_in, rooms_for_patches
 from volprep.autoconfig.epoch import (
     EpochPlan,
     Store,
@@ -40,8 +40,6 @@ from volprep.autoconfig.spacing import (
 )
 
 __all__ = [
-    "DEFORMATION",
-    "BlockFit",
     "EpochPlan",
     "Plan",
     "Recipe",
@@ -58,14 +56,15 @@ __all__ = [
     "distinct_positions",
     "few_positions",
     "find_patch_pool_batch",
-    "fit_patch",
     "format_bytes",
     "get_aug_patch",
     "make_plan",
     "parameters_return",
+    "places_in",
     "plan_epoch",
     "resampled_cases",
     "resampled_shape",
+    "rooms_for_patches",
     "stored_size",
     "training_bytes",
     "training_recipe",

@@ -19,7 +19,7 @@ IMAGES_PER_PATCH = 20
 
 def plan_by_biom3d(task: Task) -> Choice:
     """Plan as biom3d does; memory and spacing are not heeded, but reported."""
-    found, poolings, _ = find_patch_pool_batch(task.shape, task.max_dims, task.max_pool)
+    found, poolings, _ = find_patch_pool_batch(task.room, task.max_dims, task.max_pool)
     patch, pool = three(found.tolist()), three(poolings.tolist())
     if task.patch_size:
         patch = task.patch_size

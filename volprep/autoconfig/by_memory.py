@@ -55,10 +55,10 @@ def plan_by_memory(task: Task) -> Choice:
 
 def _largest_patch(task: Task, batch: int) -> tuple[Shape3, UNet]:
     """The widest cube in micrometres, clipped to the image, that fits; then what is left over."""
-    thick = [s for s, n in zip(task.steps, task.shape, strict=True) if n > 1]
+    thick = [s for s, n in zip(task.steps, task.room, strict=True) if n > 1]
     finest = min(thick, default=1.0)
     low = SMALLEST_FIELD * finest
-    high = max(low, max(n * s for n, s in zip(task.shape, task.steps, strict=True)))
+    high = max(low, max(n * s for n, s in zip(task.room, task.steps, strict=True)))
     patch, network = _cut(task, low)
     if task.bytes(network, patch, batch) > task.usable:
         raise _too_large(task, patch, network, batch)
@@ -80,7 +80,7 @@ def _cut(task: Task, field: float) -> tuple[Shape3, UNet]:
     return _divisible(
         task,
         three([
-            max(1, min(n, int(field / s))) for n, s in zip(task.shape, task.steps, strict=True)
+            max(1, min(n, int(field / s))) for n, s in zip(task.room, task.steps, strict=True)
         ]),
     )  # fmt: skip
 
@@ -119,10 +119,10 @@ def _grown(task: Task, patch: Shape3, network: UNet, batch: int) -> tuple[Shape3
 
 def _lengthened(task: Task, patch: Shape3, network: UNet, axis: int) -> tuple[Shape3, UNet] | None:
     """The patch with one step more along an axis, unless that leaves the image too far behind."""
-    whole, side = task.shape[axis], patch[axis]
+    whole, side = task.room[axis], patch[axis]
     longer = side + 2 ** network.pool[axis]
     over = longer - whole
-    if over > 0 and (over >= whole - side or longer > OVERHANG * whole):
+    if over > 0 and (task.limit or over >= whole - side or longer > OVERHANG * whole):
         return None
     wanted = three([longer if i == axis else n for i, n in enumerate(patch)])
     wider = _divisible(task, wanted)

@@ -43,6 +43,7 @@ def make_plan(
     patch_size: Sequence[int] | None = None,
     batch_size: int | None = None,
     pool: Sequence[int] | None = None,
+    limit: Sequence[int] | None = None,
     aug_patch_size: Sequence[int] | None = None,
     rotation: Sequence[float] | None = None,
     scale: Sequence[float] = (1.0, 1.0),
@@ -80,6 +81,8 @@ def make_plan(
         Volumes in the data set, so that a batch of few volumes stays small.
     patch_size, batch_size, pool, aug_patch_size : optional
         The user's own values; the rest is solved around them.
+    limit : sequence of int or None
+        (Z, Y, X) that a patch which is chosen must not exceed; None is the median shape.
     rotation : sequence of float or None
         Largest angle about the (Z, Y, X) axis, in degrees. None: any in the plane
         for anisotropic or flat patches, 30 about every axis otherwise.
@@ -120,6 +123,7 @@ def make_plan(
         patch_size=None if patch_size is None else _three("patch_size", patch_size),
         batch_size=None if batch_size is None else _positive("batch_size", batch_size),
         pool=None if pool is None else _three("pool", pool, least=0),
+        limit=None if limit is None else _three("limit", limit),
     )
     choice = _PLANNERS[planner](task)
     larger, larger_why = (

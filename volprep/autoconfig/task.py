@@ -36,6 +36,13 @@ class Task:
     patch_size: Shape3 | None
     batch_size: int | None
     pool: Shape3 | None
+    #: The box that a patch may fill, where that is less than the volume.
+    limit: Shape3 | None = None
+
+    @property
+    def room(self) -> Shape3:
+        """What a patch that is chosen may fill."""
+        return self.limit or self.shape
 
     @property
     def usable(self) -> int:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from volprep.autoconfig import (
-    DEFORMATION,
-    BlockFit,
     Plan,
     ResampledCase,
     choose_store,
     choose_target_spacing,
-    fit_patch,
     make_plan,
+    places_in,
     plan_epoch,
     resampled_cases,
+    rooms_for_patches,
     stored_size,
 )
 from volprep.cases import Cases
@@ -66,9 +65,6 @@ __all__ = [
     "survey",
     "uncropped",
 ]
-
-#: How often the memory is halved to find forms of patches that a divided volume holds.
-_HALVINGS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,10 +363,8 @@ def _plan(
     classes: Sequence[int] | None,
     limit: Shape3 | None = None,
 ) -> Plan:
-    """The plan of a fingerprint; `limit` is the largest patch that fits, where one is known."""
+    """The plan of a fingerprint; `limit` is the box that a patch may fill, if not all."""
     arguments = _plan_arguments(config.plan)
-    if limit is not None and arguments["patch_size"] is None:
-        arguments["patch_size"] = limit
     shape, target = fingerprint.median_shape, _target_spacing(config, fingerprint)
     if config.patching.do_2d is not None:
         # One plane, which stays one plane however volumes are resampled.
@@ -384,6 +378,7 @@ def _plan(
         n_channels=fingerprint.n_channels,
         n_classes=config.data.n_classes or (len(classes) if classes else 2),
         n_images=len(cases),
+        limit=limit,
         **arguments,
     )
     return plan if config.patching.do_2d is None else _of_planes(config, plan, fingerprint)
@@ -427,32 +422,33 @@ def plan_blocks(
 ) -> tuple[Plan, Splits]:
     """Plan and blocks together, since the gap between the blocks is a patch.
 
-    `layouts` say what the cases will be. A patch that is not the user's becomes the
-    largest one of its form for which both sides hold it and enough is left for training.
+    `layouts` say what the cases will be. A patch that is not the user's becomes the planner's
+    for the boxes that leave enough of the volume for training on both sides of a gap.
     """
     plan = _plan(config, heads, cases, classes)
     if config.plan.patch_size is None and config.split.fraction > 0:
-        smaller = _smaller_forms(config, heads, cases, classes)  # planned only where asked for
-        forms = itertools.chain([(plan.patch_size, plan.pool)], smaller)
-        fit = fit_patch(forms, lambda patch: _divided(config, cases, layouts, patch))
-        if fit is not None and fit.patch != plan.patch_size:
-            plan = _with_reason(_plan(config, heads, cases, classes, fit.patch), fit)
+        plan = _divisible_plan(config, cases, heads, classes, layouts, plan)
     return plan, split_cases(config, cases, layouts, plan.patch_size)
 
 
-def _smaller_forms(
-    config: Config, heads: Fingerprint, cases: Cases, classes: Sequence[int] | None
-) -> Iterator[tuple[Shape3, Shape3]]:
-    """Patches and poolings for a half, a quarter, ... of the memory, while a plan fits it."""
-    memory = config.plan.memory
-    for _ in range(_HALVINGS):
-        memory //= 2
-        section = config.plan.model_copy(update={"memory": memory})
-        try:
-            plan = _plan(config.model_copy(update={"plan": section}), heads, cases, classes)
-        except PlanError:
-            return
-        yield plan.patch_size, plan.pool
+def _divisible_plan(
+    config: Config,
+    cases: Cases,
+    heads: Fingerprint,
+    classes: Sequence[int] | None,
+    layouts: Mapping[str, CaseLayout],
+    whole: Plan,
+) -> Plan:
+    """The plan of the largest patch for which a block can be held out; `whole` if none can."""
+    divided = partial(_divided, config, cases, layouts)
+    rooms = rooms_for_patches(whole.median_shape, whole.spacing, divided)
+    plans = [_plan(config, heads, cases, classes, room) for room in rooms]
+    found = [(plan, divided(plan.patch_size)) for plan in plans]
+    possible = [(plan, division) for plan, division in found if division is not None]
+    if not possible:
+        return whole
+    plan, division = max(possible, key=lambda each: math.prod(each[0].patch_size))
+    return whole if plan.patch_size == whole.patch_size else _with_reason(plan, *division)
 
 
 def _with_epoch(config: Config, plan: Plan, splits: Splits, shapes: Mapping[str, Shape3]) -> Plan:
@@ -530,17 +526,11 @@ def _divided(
     return sum(map(math.prod, blocks)) / whole, blocks
 
 
-def _with_reason(plan: Plan, fit: BlockFit) -> Plan:
+def _with_reason(plan: Plan, trained: float, blocks: Sequence[Shape3]) -> Plan:
     """The plan of a patch that was made smaller here, which is no user's choice."""
     reason = (
-        "the largest of the planner's form for which a block of the one volume can be held out "
-        f"with a gap of a patch; {fit.trained:.0%} is left for training, in which the patch has "
-        f"{fit.positions} places"
+        "the largest that fits into the memory for which a block of the one volume can be held "
+        f"out with a gap of a patch; {trained:.0%} is left for training, in which the patch has "
+        f"{places_in(blocks, plan.patch_size)} places"
     )
-    if fit.deformation > DEFORMATION:
-        reason += f"; one side had to be shortened {fit.deformation:.1f} times more than another"
-    return dataclasses.replace(
-        plan,
-        given=tuple(name for name in plan.given if name != "patch_size"),
-        reasons={**plan.reasons, "patch_size": reason},
-    )
+    return dataclasses.replace(plan, reasons={**plan.reasons, "patch_size": reason})
