@@ -26,6 +26,7 @@ from volprep.augment import Compose, Flip, GaussianNoise, Rotate
 from volprep.config import load_config
 from volprep.cutting import Drawing
 from volprep.errors import ConfigError
+from volprep.kernels import compiling
 from volprep.loader import PatchDataset, PatchLoader, VolumeDataset, dataloader, measure_stages
 from volprep.loader.order import EpochSampler
 from volprep.preprocess import Normalisation
@@ -219,26 +220,62 @@ def test_the_next_epochs_first_batches_are_made_while_the_last_one_ends():
     assert [list(place) for place in places(loader)] == first
 
 
+TAKE = (
+    "import sys\nfrom volprep.kernels.compiling import cache_folder, telling_of_compiling\n"
+    "from volprep.kernels.labels import take_ids\nimport numpy as np\n"
+    "ids = np.array([0, 7, 2**63 + 1], np.uint64)\nout = np.empty((1, 1, 2), np.uint64)\n"
+    "numbers = np.array([[[2, 1]]], np.uint8)\n"
+    "with telling_of_compiling(print):\n    take_ids(ids, numbers, out)\n"
+    "assert out.tolist() == [[[2**63 + 1, 7]]]\nprint(cache_folder(), file=sys.stderr)\n"
+)
+
+
+def taken(**environment: str) -> tuple[list[str], str]:
+    """What a process says that runs a kernel, and where it keeps it."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-c", TAKE], env={**kept, **environment}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    return done.stdout.splitlines(), done.stderr.strip()
+
+
 def test_what_is_compiled_is_told_once_and_what_is_kept_is_not(tmp_path):
-    code = (
-        "import numba, sys\nfrom volprep.kernels.compiling import telling_of_compiling\n"
-        "from volprep.kernels.labels import take_ids\nimport numpy as np\n"
-        "ids = np.array([0, 7, 2**63 + 1], np.uint64)\nout = np.empty((1, 1, 2), np.uint64)\n"
-        "numbers = np.array([[[2, 1]]], np.uint8)\n"
-        "with telling_of_compiling(print):\n    take_ids(ids, numbers, out)\n"
-        "assert out.tolist() == [[[2**63 + 1, 7]]]\n"
-    )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    said = [
-        subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True,
-            check=True,
-        ).stdout
-        for _ in range(2)
-    ]  # fmt: skip
-    assert said[0].splitlines()[0].startswith("compiling for this machine")
-    assert "compiled, in" in said[0].splitlines()[1]
-    assert said[1] == ""
+    said, where = taken(NUMBA_CACHE_DIR=str(tmp_path))
+    assert said[0].startswith("compiling for this machine")
+    assert said[0].endswith(f"kept for the next time in {where}")
+    assert where.startswith(str(tmp_path))
+    assert said[1].startswith("compiled, in")
+    assert taken(NUMBA_CACHE_DIR=str(tmp_path)) == ([], where)
+    for file in Path(where).iterdir():  # a damaged file costs time and no more
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    said, _ = taken(NUMBA_CACHE_DIR=str(tmp_path))
+    assert said[0].startswith("compiling")
+    assert taken(NUMBA_CACHE_DIR=str(tmp_path)) == ([], where)
+
+
+def test_compiled_kernels_are_the_users_and_not_the_installations(tmp_path):
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    temporary.mkdir()
+    places = {"HOME": str(home), "TMPDIR": str(temporary)}
+    said, where = taken(**places)
+    assert where.startswith(str(home))
+    assert said
+    assert taken(**places) == ([], where)
+    assert not list(Path(compiling.__file__).parent.rglob("*.nb[ci]"))
+    # A home that cannot be written to: even root may not make a folder below a file.
+    home.rename(tmp_path / "old")
+    home.write_text("")
+    said, where = taken(**places)
+    assert where.startswith(str(temporary))
+    assert said
+    assert taken(**places) == ([], where)
+    # Others may write to the folder, so that what lies there may be theirs.
+    Path(where).parent.chmod(0o777)
+    said, where = taken(**places)
+    assert where == "None"
+    assert "again in every process" in said[0]
+    assert "NUMBA_CACHE_DIR" in said[0]
 
 
 def test_a_process_ends_though_an_iterator_is_left_in_the_middle(tmp_path):

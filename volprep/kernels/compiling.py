@@ -1,15 +1,181 @@
-"""What a first use waits for: kernels that are compiled for this machine, once."""
+"""How kernels are compiled: for this machine, once for each user, and not without a word.
+
+numba keeps what it compiles beside the source, so that every environment compiles again and an
+installation that may not be written to compiles in every process. Here it is kept in one folder
+of the user's, by the bytes of all kernels: a kernel is compiled into those that call it, and is
+as stale as the oldest of them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import stat
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from numba.core import event
+import numba
+from numba.core import config, event
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.misc.appdirs import AppDirs
 
-__all__ = ["telling_of_compiling"]
+__all__ = ["cache_folder", "kernel", "part", "telling_of_compiling"]
+
+log = logging.getLogger(__name__)
+
+#: Days after which what nobody used is deleted, when another version compiles.
+_UNUSED_DAYS = 60
+
+
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function without the interpreter's lock, and keep what was compiled.
+
+    Parameters
+    ----------
+    **options
+        Of `numba.njit`.
+    """
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(nogil=True, **options)(function)
+        if not config.DISABLE_JIT and cache_folder() is not None:
+            dispatcher._cache = _Kept(function)  # what `cache=True` does, in a place of ours
+        return dispatcher
+
+    return compiled
+
+
+def part(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function that kernels alone call; it is kept as a part of each of them.
+
+    What lets Python call it takes a sixth of the time of compiling, so that is left out.
+    """
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)  # type: ignore[no-any-return]
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept; None where no folder can be written.
+
+    The first that can be written: ``NUMBA_CACHE_DIR``, where that is set; the user's folder for
+    caches; one for this user alone among the temporary files.
+    """
+    name = _fingerprint()
+    if name is None:
+        return None
+    for home, named in _homes():
+        folder = home / name
+        try:
+            home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not named:
+                _check_own(home)
+            new = not folder.exists()
+            folder.mkdir(exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            os.utime(folder)
+        except OSError as error:
+            log.debug("compiled kernels are not kept in %s: %s", folder, error)
+            continue
+        if new:
+            _sweep(home)
+        return folder
+    return None
+
+
+def _homes() -> Iterator[tuple[Path, bool]]:
+    """Folders, and whether the user named them."""
+    if config.CACHE_DIR:
+        yield Path(config.CACHE_DIR) / "volprep", True
+    yield Path(AppDirs(appname="volprep", appauthor=False).user_cache_dir) / "kernels", False
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    yield Path(tempfile.gettempdir()) / f"volprep-kernels-{user}", False
+
+
+def _check_own(home: Path) -> None:
+    """What lies in the folder is run, so one that others may write to is none of ours."""
+    if hasattr(os, "getuid"):
+        found = home.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise PermissionError(f"{home} is another user's")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise PermissionError(f"{home} may be written by others")
+
+
+def _sweep(home: Path) -> None:
+    """Delete what other versions left and nobody used for long."""
+    oldest = time.time() - _UNUSED_DAYS * 86400
+    for other in home.iterdir():
+        with contextlib.suppress(OSError):
+            if other.stat().st_mtime < oldest:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _fingerprint() -> str | None:
+    """Of all kernels and what compiles them; None where the sources are no files."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    if not sources:
+        return None
+    digest = hashlib.sha256(f"{sys.version}|{numba.__version__}".encode())
+    for source in sources:
+        digest.update(source.name.encode() + hashlib.sha256(source.read_bytes()).digest())
+    return digest.hexdigest()[:32]
+
+
+class _Place:
+    """What numba asks of a place for compiled functions."""
+
+    def __init__(self, function: Callable[..., Any], source: str) -> None:
+        self._py_file = source
+        self._name = f"{Path(source).stem}-{function.__code__.co_firstlineno}"
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], source: str) -> _Place:
+        return cls(function, source)
+
+    def ensure_cache_path(self) -> None:
+        """Nothing: the folder is there."""
+
+    def get_cache_path(self) -> str:
+        return str(cache_folder())
+
+    def get_source_stamp(self) -> str:
+        return str(cache_folder())
+
+    def get_disambiguator(self) -> str:
+        return self._name
+
+
+class _Form(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_Place,)
+
+
+class _Kept(FunctionCache):  # type: ignore[misc]
+    """A full disk or a damaged file costs time and nothing else: the kernel is compiled again."""
+
+    _impl_class = _Form
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:
+            log.debug("%s: cannot be used, and is compiled again: %s", self, error)
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:
+            log.debug("%s: cannot be kept: %s", self, error)
 
 
 class _Teller(event.Listener):  # type: ignore[misc]
@@ -21,9 +187,14 @@ class _Teller(event.Listener):  # type: ignore[misc]
     def on_start(self, event: Any) -> None:
         if not self.began:
             self.began = time.perf_counter()
+            folder = cache_folder()
             self._tell(
-                "compiling for this machine what samples are made with; it takes some seconds, "
-                "and is kept for the next time"
+                "compiling for this machine what samples are made with; it takes some seconds, and "
+                + (
+                    "again in every process: no folder can be written; set NUMBA_CACHE_DIR to one"
+                    if folder is None
+                    else f"is kept for the next time in {folder}"
+                )
             )
 
     def on_end(self, event: Any) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from volprep.kernels.compiling import kernel, part
 from volprep.kernels.foreground import splitmix64
 
 __all__ = ["add_block", "weights"]
@@ -19,7 +19,7 @@ UInt64s = npt.NDArray[np.uint64]
 _ROWS = np.uint64(0x5851F42D4C957F2C)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def weights(width: int, out: UInt64s) -> None:
     """The numbers of each place along x, odd, for both sums; `out` is (2, width)."""
     for lane in range(2):
@@ -27,7 +27,7 @@ def weights(width: int, out: UInt64s) -> None:
             out[lane, x] = splitmix64(np.uint64(2 * x + lane)) | np.uint64(1)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add_block(
     block: npt.NDArray[np.unsignedinteger],
     start: tuple[int, int, int],
@@ -62,7 +62,7 @@ def add_block(
                 out[1] += two * (splitmix64(place + np.uint64(1)) | np.uint64(1))
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _sums(
     row: npt.NDArray[np.unsignedinteger], one_along: UInt64s, two_along: UInt64s
 ) -> tuple[np.uint64, np.uint64]:

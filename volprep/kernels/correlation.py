@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel, part
 
 __all__ = ["add_products"]
 
@@ -17,7 +18,7 @@ _FAST = {"reassoc", "contract", "nsz"}
 BRIEF = 256
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add_products(
     one: Array, start: tuple[int, int, int], other: Array, axis: int, out: Array
 ) -> None:
@@ -59,7 +60,7 @@ def add_products(
                     _add_steps(a[k:m], c[k:m], b[k:m], d[k:m], out)
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@part(fastmath=_FAST)
 def _add(a: Array, b: Array, out: Array) -> None:
     zero = np.float32(0)
     one, other, ones, others, product = zero, zero, zero, zero, zero
@@ -72,7 +73,7 @@ def _add(a: Array, b: Array, out: Array) -> None:
     _bring(one, other, ones, others, product, out)
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@part(fastmath=_FAST)
 def _add_steps(a: Array, c: Array, b: Array, d: Array, out: Array) -> None:
     zero = np.float32(0)
     one, other, ones, others, product = zero, zero, zero, zero, zero
@@ -86,7 +87,7 @@ def _add_steps(a: Array, c: Array, b: Array, d: Array, out: Array) -> None:
     _bring(one, other, ones, others, product, out)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _bring(
     one: float, other: float, ones: float, others: float, product: float, out: Array
 ) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel
 
 __all__ = ["paint_discs"]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def paint_discs(
     centres: npt.NDArray[np.int64], halves: npt.NDArray[np.int64], out: npt.NDArray[Any]
 ) -> None:

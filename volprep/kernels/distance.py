@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel, part
 
 __all__ = ["along_runs", "by_envelopes", "by_rows"]
 
@@ -23,7 +24,7 @@ Codes = npt.NDArray[np.int32]
 FAR = np.float32(1e30)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def along_runs(codes: Codes, size: np.float32, out: Floats) -> int:
     """Squared distances along x within each line, `FAR` where it is one run; how many runs."""
     nz, ny, nx = codes.shape
@@ -46,7 +47,7 @@ def along_runs(codes: Codes, size: np.float32, out: Floats) -> int:
     return runs
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+@part(fastmath={"nnan", "nsz"})
 def _try_rows(
     out: Floats, codes: Codes, low: Floats, low_codes: Codes, high: Floats, high_codes: Codes,
     square: np.float32,
@@ -63,7 +64,7 @@ def _try_rows(
         out[x] = min(out[x], min(a, b) + square)
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+@part(fastmath={"nnan", "nsz"})
 def _highest(row: Floats) -> np.float32:
     top = np.float32(0)
     for x in range(row.shape[0]):
@@ -71,14 +72,14 @@ def _highest(row: Floats) -> np.float32:
     return top
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _copy_row(row: Floats, out: Floats) -> None:
     """A loop, since numba compiles a slice that is set from an array for three seconds."""
     for x in range(row.shape[0]):
         out[x] = row[x]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def by_rows(codes: Codes, first: Floats, size: np.float32, out: Floats) -> None:
     """The pass along axis 0 of (N, M) by rows ever farther away."""
     n = codes.shape[0]
@@ -98,7 +99,7 @@ def by_rows(codes: Codes, first: Floats, size: np.float32, out: Floats) -> None:
                 top = _highest(row)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def by_envelopes(codes: Codes, first: Floats, size: np.float32, out: Floats) -> None:
     """The pass along axis 0 of (N, M) by lower envelopes, one for each run of a column."""
     n, m = codes.shape

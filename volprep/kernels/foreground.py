@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel
 
 __all__ = ["gather_runs", "group_runs", "hash_ids", "slot_of", "splitmix64", "thin_runs"]
 
@@ -19,7 +20,7 @@ Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def splitmix64(value: np.uint64) -> np.uint64:
     """A hash of 64 bits (Steele, Lea and Flood, 2014)."""
     x = value + np.uint64(0x9E3779B97F4A7C15)
@@ -28,7 +29,7 @@ def splitmix64(value: np.uint64) -> np.uint64:
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def slot_of(label: np.uint64, ids: UInt64s, slots: Int32s) -> int:
     """Where the label's code is, or the free slot for it."""
     mask = np.uint64(len(slots) - 1)
@@ -38,14 +39,14 @@ def slot_of(label: np.uint64, ids: UInt64s, slots: Int32s) -> int:
     return int(slot)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def hash_ids(ids: UInt64s, count: int, slots: Int32s) -> None:
     """Enter the first `count` ids into `slots`: all free, a power of two, twice as many."""
     for code in range(count):
         slots[slot_of(ids[code], ids, slots)] = code
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def gather_runs(
     labels: UInt64s,
     found: Int32s,
@@ -90,7 +91,7 @@ def gather_runs(
     return len(labels)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def thin_runs(
     limits: UInt64s, lowest: UInt64s, count: int, codes: Int32s, starts: Int64s, lengths: Int32s
 ) -> int:
@@ -104,7 +105,7 @@ def thin_runs(
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def group_runs(
     codes: Int32s,
     starts: Int64s,

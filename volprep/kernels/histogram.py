@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel, part
 
 __all__ = [
     "add_table",
@@ -33,7 +34,7 @@ _COARSE_SHIFT = np.uint64(64 - COARSE_BITS)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_intensities(values: Array, mask: Array, counts: Array) -> None:
     """Count every value, background and foreground apart.
 
@@ -80,7 +81,7 @@ def count_intensities(values: Array, mask: Array, counts: Array) -> None:
             tables[:] = 0
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _key(bits: np.uint64) -> np.uint64:
     """The bits of a float64 as an unsigned number in the same order."""
     if bits & _SIGN:
@@ -88,7 +89,7 @@ def _key(bits: np.uint64) -> np.uint64:
     return bits | _SIGN
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def measure_floats(values: Array, mask: Array, counts: Array, moments: Array, used: Array) -> None:
     """Take moments, and count values by the leading bits of their keys, in one pass.
 
@@ -140,7 +141,7 @@ def measure_floats(values: Array, mask: Array, counts: Array, moments: Array, us
             _merge_moments(moments[row], n, mean, deviations, least, greatest)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _merge_moments(
     moments: Array, n: int, mean: float, deviations: float, least: float, greatest: float
 ) -> None:
@@ -154,7 +155,7 @@ def _merge_moments(
     moments[4] = max(moments[4], greatest)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def sum_integers(values: Array, mask: Array, sums: Array) -> None:
     """Sum integers of 64 bits and their squares without a rounding.
 
@@ -185,7 +186,7 @@ def sum_integers(values: Array, mask: Array, sums: Array) -> None:
         row[8] += (low * low) & lower
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def refine_keys(
     values: Array,
     mask: Array,
@@ -232,7 +233,7 @@ def refine_keys(
             counts[row, low, (key >> np.uint64(shift)) & last] += 1
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _slot(table: Array, label: np.uint64) -> np.uint64:
     """Where a label stands in the table, or the empty place where it belongs."""
     mask = np.uint64(table.size - 1)
@@ -242,7 +243,7 @@ def _slot(table: Array, label: np.uint64) -> np.uint64:
     return place
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _mark_changes(row: Array, before: Any, changes: Array) -> None:
     """Mark where another label begins than that of the voxel before, which for the first is given.
 
@@ -255,7 +256,7 @@ def _mark_changes(row: Array, before: Any, changes: Array) -> None:
         marks[x] = ones[x] != others[x]
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _mark_meetings(row: Array, beside: Array, meetings: Array) -> bool:
     """Mark where two labels lie side by side; say whether they do anywhere. Vectorised."""
     found = False
@@ -266,7 +267,7 @@ def _mark_meetings(row: Array, beside: Array, meetings: Array) -> bool:
     return found
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _first_of(eight: np.uint64) -> int:
     """The first marked of eight voxels, a byte each: the lowest is the first."""
     lowest = eight & (~eight + np.uint64(1))
@@ -274,7 +275,7 @@ def _first_of(eight: np.uint64) -> int:
     return int(((np.float64(lowest).view(np.int64) >> 52) - 1023) >> 3)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _touch_beside(row: Array, beside: Array, meetings: Array, table: Array, touching: Array) -> int:
     """Mark the labels that lie side by side; say how many were not marked before."""
     if not _mark_meetings(row, beside, meetings):
@@ -295,7 +296,7 @@ def _touch_beside(row: Array, beside: Array, meetings: Array, table: Array, touc
     return fresh
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _touch(label: np.uint64, other: np.uint64, table: Array, touching: Array) -> int:
     """Mark two labels of the table; say how many were not marked before."""
     a, b = _slot(table, label), _slot(table, other)
@@ -305,7 +306,7 @@ def _touch(label: np.uint64, other: np.uint64, table: Array, touching: Array) ->
     return fresh
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_labels(
     labels: Array,
     before_z: Array,
@@ -387,7 +388,7 @@ def count_labels(
     state[0] = nz * ny
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def add_table(
     table: Array, counts: Array, touching: Array, larger: Array, counted: Array, touched: Array
 ) -> None:
@@ -408,7 +409,7 @@ def add_table(
             touched[slot] |= touching[i]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def mark_planes(plane: Array, beside: Array, table: Array, touching: Array) -> None:
     """Mark the labels of two neighbouring planes (Y, X) that share a face; all are in the table."""
     meetings = np.zeros((plane.shape[1] + 7) // 8 * 8, np.bool_)
@@ -416,7 +417,7 @@ def mark_planes(plane: Array, beside: Array, table: Array, touching: Array) -> N
         _touch_beside(plane[y], beside[y], meetings, table, touching)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def survey_planes(labels: Array, labelled: Array, tops: Array, apart: Array) -> None:
     """Look at each plane of a block by itself.
 
@@ -445,7 +446,7 @@ def survey_planes(labels: Array, labelled: Array, tops: Array, apart: Array) -> 
                 apart[0] &= _is_mask(labels[z, y], top)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _survey(row: Array) -> tuple[int, Any]:
     count, highest = np.uint32(0), row[0]
     for x in range(row.size):
@@ -454,7 +455,7 @@ def _survey(row: Array) -> tuple[int, Any]:
     return int(count), highest
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _is_mask(row: Array, value: Any) -> bool:
     """Whether a row holds one value and 0 only. Without an early exit, so it is vectorised."""
     other = False

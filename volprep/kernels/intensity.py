@@ -10,7 +10,8 @@ neither threads nor order.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from volprep.kernels.compiling import kernel, part
 
 __all__ = [
     "BAND",
@@ -36,7 +37,7 @@ INVERTED, CLIPPED = 1, 2
 _FAST = {"nsz"}
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, inline="always")
+@part(fastmath=_FAST, inline="always")
 def _log2(x):  # type: ignore[no-untyped-def]
     """Base 2 logarithm of a positive normal float32, to 2e-6."""
     bits = np.float32(x).view(np.int32)
@@ -51,7 +52,7 @@ def _log2(x):  # type: ignore[no-untyped-def]
     return exponent + (np.float32(0.58496277) + t * p)
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, inline="always")
+@part(fastmath=_FAST, inline="always")
 def _power(u, gamma):  # type: ignore[no-untyped-def]
     """u**gamma for u in [0, 1] and gamma > 0, to 2e-5; branch-free, so that it runs in lanes."""
     tiny = np.float32(1e-30)
@@ -66,7 +67,7 @@ def _power(u, gamma):  # type: ignore[no-untyped-def]
     return p * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@part(fastmath=_FAST, error_model="numpy")
 def _levels(section, numbers, low, span, mean):  # type: ignore[no-untyped-def]
     """Contrast about the mean, brightness about the low end, gamma between the ends.
 
@@ -101,7 +102,7 @@ def _levels(section, numbers, low, span, mean):  # type: ignore[no-untyped-def]
         flat[n] = base + scale * (bent if u > np.float32(0) else u)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@part(inline="always")
 def _bits(number, seed, seed2):  # type: ignore[no-untyped-def]
     """32 well mixed bits of a voxel number and two 32-bit seeds (xorshift-multiply rounds)."""
     h = np.uint32(np.uint32(np.uint32(number) * np.uint32(0x9E3779B1)) ^ seed)
@@ -112,7 +113,7 @@ def _bits(number, seed, seed2):  # type: ignore[no-untyped-def]
     return np.uint32(h ^ (h >> np.uint32(16)))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@part(inline="always")
 def _uniform(bits):  # type: ignore[no-untyped-def]
     """Uniform in (-1, 1), never the ends."""
     return (np.float32(bits >> np.uint32(9)) + np.float32(0.5)) * np.float32(
@@ -120,7 +121,7 @@ def _uniform(bits):  # type: ignore[no-untyped-def]
     ) - np.float32(1)
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, inline="always")
+@part(fastmath=_FAST, inline="always")
 def _normal(bits):  # type: ignore[no-untyped-def]
     """A standard normal number, to 0.003: x times a polynomial in sqrt(-log2(1 - x**2))."""
     x = _uniform(bits)
@@ -135,19 +136,19 @@ def _normal(bits):  # type: ignore[no-untyped-def]
     return x * (np.float32(1.25072236) + s * p)
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@part(fastmath=_FAST)
 def _add_uniform(row, base, size, seed, seed2):  # type: ignore[no-untyped-def]
     for i in range(row.size):
         row[i] += size * _uniform(_bits(base + np.uint32(i), seed, seed2))
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@part(fastmath=_FAST)
 def _add_normal(row, base, size, seed, seed2):  # type: ignore[no-untyped-def]
     for i in range(row.size):
         row[i] += size * _normal(_bits(base + np.uint32(i), seed, seed2))
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _poisson(mean, bits):  # type: ignore[no-untyped-def]
     """A Poisson number: by inversion for small means, by Cornish-Fisher for large ones."""
     if mean >= 20.0:
@@ -163,7 +164,7 @@ def _poisson(mean, bits):  # type: ignore[no-untyped-def]
     return np.float64(count)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _count_photons(row, base, photons, seed, seed2, low, span):  # type: ignore[no-untyped-def]
     """Voxels at the low end and below have no photons to count, and stay as they are."""
     for i in range(row.size):
@@ -173,7 +174,7 @@ def _count_photons(row, base, photons, seed, seed2, low, span):  # type: ignore[
             row[i] = np.float32(low + span * count / photons)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _noise(section, z, box, kind, amount, seed, seed2, low, span):  # type: ignore[no-untyped-def]
     """Add noise inside the box."""
     size = np.float32(amount * span)
@@ -189,14 +190,14 @@ def _noise(section, z, box, kind, amount, seed, seed2, low, span):  # type: igno
             _count_photons(row, base, amount, seed, seed2, low, span)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _copy_row(source, out):  # type: ignore[no-untyped-def]
     """A loop, since numba compiles a slice that is set from an array for three seconds."""
     for i in range(source.size):
         out[i] = source[i]
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@part(fastmath=_FAST)
 def _filter_rows(section, box, starts, weights, scratch):  # type: ignore[no-untyped-def]
     """Along y: row j of the box becomes the weighted sum of the rows from starts[j] on."""
     y0, y1, x0, x1 = box[2], box[3], box[4], box[5]
@@ -216,7 +217,7 @@ def _filter_rows(section, box, starts, weights, scratch):  # type: ignore[no-unt
                     out[i] += source[i] * weight
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@part(fastmath=_FAST)
 def _filter_columns(section, box, starts, weights, scratch):  # type: ignore[no-untyped-def]
     """Along x, by the same rule; through a transposed copy, so that the inner loop is straight."""
     y0, y1, x0, x1 = box[2], box[3], box[4], box[5]
@@ -241,7 +242,7 @@ def _filter_columns(section, box, starts, weights, scratch):  # type: ignore[no-
                 section[y0 + j, x0 + i] = result[i, j]
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@kernel(fastmath=_FAST)
 def filter_through_sections(volume, box, starts, weights, scratch):  # type: ignore[no-untyped-def]
     """Filter along z inside a box.
 
@@ -269,7 +270,7 @@ def filter_through_sections(volume, box, starts, weights, scratch):  # type: ign
                         out[i] += source[i] * weight
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@part(fastmath=_FAST)
 def _section_mean(section):  # type: ignore[no-untyped-def]
     flat = section.reshape(-1)
     total = 0.0
@@ -278,7 +279,7 @@ def _section_mean(section):  # type: ignore[no-untyped-def]
     return total / flat.size
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _band(section, normal_y, normal_x, offset, half_width):  # type: ignore[no-untyped-def]
     """Fill |normal . (y, x) - offset| <= half_width with the mean of the section."""
     height, width = section.shape
@@ -296,7 +297,7 @@ def _band(section, normal_y, normal_x, offset, half_width):  # type: ignore[no-u
             section[j, i] = mean
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def run_sections(volume, steps, numbers, starts, weights, scratch, scale):  # type: ignore[no-untyped-def]
     """Take each section through the steps that cover it.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel
 
 __all__ = ["take_ids"]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def take_ids(table: npt.NDArray[Any], numbers: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
     """The id of each number; 0 for a number that is beyond the table.
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel, part
 
 __all__ = [
     "average_instances",
@@ -36,7 +37,7 @@ _KNOWN = 64  # ids whose rows are remembered
 _LOOSE = {"nnan", "ninf", "nsz", "reassoc", "contract"}  # for sums that have slack
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _find_row(
     label: np.uint64, ids: npt.NDArray[np.uint64], known: npt.NDArray[np.uint64], known_rows: Rows
 ) -> int:
@@ -49,7 +50,7 @@ def _find_row(
     return int(known_rows[slot])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def index_ids(labels: npt.NDArray[Any], ids: npt.NDArray[np.uint64], out: Rows) -> np.uint64:
     """Write the row of every label: 0 for 0, ``k + 1`` for ``ids[k]``.
 
@@ -72,7 +73,7 @@ def index_ids(labels: npt.NDArray[Any], ids: npt.NDArray[np.uint64], out: Rows) 
     return missing
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def _try_line(
     points: Field, first: int, count: int, z: float, y: float, x: float, weights: Floats,
     rest: Floats, places: Floats, nearest: npt.NDArray[np.int64],
@@ -100,7 +101,7 @@ def _try_line(
         nearest[i], nearest[i + 1], nearest[i + 2], nearest[i + 3] = near0, near1, near2, near3
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def bake_lines(
     labels: npt.NDArray[Any], shift: tuple[int, int, int], ids: npt.NDArray[np.uint64],
     points: Field, offsets: npt.NDArray[np.int64], origin: Floats, weights: Floats,
@@ -182,7 +183,7 @@ def bake_lines(
     return missing, more
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=_LOOSE)
+@part(error_model="numpy", fastmath=_LOOSE)
 def _select(
     source: Floats, count: int, low: Floats, high: Floats, weights: Floats, scores: Floats,
     out: Floats,
@@ -219,7 +220,7 @@ def _select(
     return kept
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def list_leaves(shape: tuple[int, int, int]) -> tuple[Rows, Rows]:
     """Cut a block into nested boxes: the corner (L, 3) of each leaf, and its boxes' numbers (L, 3).
 
@@ -252,7 +253,7 @@ def list_leaves(shape: tuple[int, int, int]) -> tuple[Rows, Rows]:
     return corners, groups
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _list_entries(
     rows: Rows, offsets: npt.NDArray[np.int64], corners: Rows, slot_rows: Rows, heads: Rows,
     leaves: Rows, after: Rows,
@@ -291,7 +292,7 @@ def _list_entries(
     return n_slots
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _bound(
     entry: int, level: int, leaves: Rows, after: Rows, corners: Rows, groups: Rows,
     origin: Floats, low: Floats, high: Floats,
@@ -312,7 +313,7 @@ def _bound(
         high[a] += origin[a] + _LEAF - 1
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _search_leaf(
     source: Floats, count: int, places: Floats, weights: Floats,
     best: Floats, nearest: npt.NDArray[np.int64],
@@ -333,7 +334,7 @@ def _search_leaf(
             nearest[v] = j if closer else nearest[v]
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _write_leaf(
     rows: Rows, row: int, corner: Rows, source: Floats, nearest: npt.NDArray[np.int64], out: Field
 ) -> None:
@@ -355,7 +356,7 @@ def _write_leaf(
                         line[x] = source[axis, near[x]]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def bake_leaves(
     rows: Rows, corners: Rows, groups: Rows, points: Field, offsets: npt.NDArray[np.int64],
     origin: Floats, weights: Floats, leaves: Rows, after: Rows, out: Field,
@@ -427,7 +428,7 @@ def bake_leaves(
             entry = after[entry]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def measure_distances(
     rows: Rows, field: Field, origin: Floats, weights: Floats, out: Field
 ) -> None:
@@ -443,7 +444,7 @@ def measure_distances(
                 out[z, y, x] = length if rows[z, y, x] != 0 else 0.0
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _count_own(other: Rows, own: Rows, width: int, count: Field) -> None:
     """Count those of three lines, one above the other, that have the own row."""
     above, here, below = other, other[width:], other[2 * width :]
@@ -452,7 +453,7 @@ def _count_own(other: Rows, own: Rows, width: int, count: Field) -> None:
         count[i] += np.float32(up) + np.float32(mid) + np.float32(down)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _add_own(other: Rows, own: Rows, near: Field, here: Field, width: int, total: Field) -> None:
     """Add the differences of those of three lines that have the own row."""
     zero = np.float32(0)
@@ -466,7 +467,7 @@ def _add_own(other: Rows, own: Rows, near: Field, here: Field, width: int, total
         total[i] += up + mid + down
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def _add_sides(own: Rows, here: Field, columns: Field, counts: Field, total: Field) -> None:
     """Add to each column those beside it that have its row, measured from its own value."""
     zero = np.float32(0)
@@ -478,7 +479,7 @@ def _add_sides(own: Rows, here: Field, columns: Field, counts: Field, total: Fie
         total[i] = columns[i + 1] + left + right
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _count_sides(own: Rows, counts: Field, count: Field) -> None:
     zero = np.float32(0)
     for i in range(len(count)):
@@ -488,7 +489,7 @@ def _count_sides(own: Rows, counts: Field, count: Field) -> None:
         count[i] = counts[i + 1] + left + right
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _add_across(
     rows: Rows, field: Field, z: int, start: int, width: int, total: Field, count: Field
 ) -> None:
@@ -510,14 +511,14 @@ def _add_across(
                             total[axis, k] += field[axis, z + dz, j] - field[axis, z, voxel]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def _add_mean(own: Rows, here: Field, count: Field, total: Field) -> None:
     for i in range(len(total)):
         mean = here[i] + total[i] / count[i]
         total[i] = mean if own[i] != 0 else np.float32(0)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def average_instances(rows: Rows, field: Field, out: Field) -> None:
     """Mean of the field over the 3x3x3 voxels around each one that are of its own row.
 

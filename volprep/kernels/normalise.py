@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel
 
 __all__ = ["clip_shift_scale"]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def clip_shift_scale(
     source: npt.NDArray[Any],
     low: float,

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel, part
 
 __all__ = ["USUAL", "list_patterns"]
 
@@ -28,7 +29,7 @@ _DISTINCT = 8  # levels among the 24, at least: flat and coarse places look alik
 USUAL = np.uint64(1 << 63)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def list_patterns(
     planes: npt.NDArray[Any], rare_only: bool, below: np.uint64, out: npt.NDArray[np.uint64]
 ) -> int:
@@ -90,7 +91,7 @@ def list_patterns(
     return count
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _tall(
     a: npt.NDArray[Any],
     b: npt.NDArray[Any],
@@ -104,7 +105,7 @@ def _tall(
         out[x] = max(max(max(a[x], b[x]), max(d[x], e[x])), c[x])
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _five(a: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
     """The greatest of each five in a row."""
     a0, a1, a2, a3, a4 = a[:-4], a[1:-3], a[2:-2], a[3:-1], a[4:]
@@ -112,7 +113,7 @@ def _five(a: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         out[x] = max(max(max(a0[x], a1[x]), max(a3[x], a4[x])), a2[x])
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _rare(
     b: npt.NDArray[Any], c: npt.NDArray[Any], d: npt.NDArray[Any], hits: npt.NDArray[np.uint8]
 ) -> None:
@@ -125,13 +126,13 @@ def _rare(
         hits[x] &= corners < min(min(b1[x], d1[x]), min(c0[x], c2[x]))
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _same(a: npt.NDArray[Any], b: npt.NDArray[Any], hits: npt.NDArray[np.uint8]) -> None:
     for x in range(hits.size):
         hits[x] = a[x] == b[x]
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _mark_tops(
     plane: npt.NDArray[Any],
     y: int,
@@ -154,7 +155,7 @@ def _mark_tops(
         _rare(b[1:-1], c[1:-1], d[1:-1], inner)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _is_rare(plane: npt.NDArray[Any], y: int, x: int) -> bool:
     corners = max(
         max(plane[y - 1, x - 1], plane[y - 1, x + 1]), max(plane[y + 1, x - 1], plane[y + 1, x + 1])
@@ -163,7 +164,7 @@ def _is_rare(plane: npt.NDArray[Any], y: int, x: int) -> bool:
     return bool(corners < sides)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _levels_of(plane: npt.NDArray[Any], y: int, x: int, levels: npt.NDArray[np.int64]) -> bool:
     """Take the levels around a place; False where it is not brighter than all of them."""
     top = float(plane[y, x])
@@ -181,7 +182,7 @@ def _levels_of(plane: npt.NDArray[Any], y: int, x: int, levels: npt.NDArray[np.i
     return True
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _least_hash(levels: npt.NDArray[np.int64]) -> np.uint64:
     """The least of the hashes of the eight ways to turn and mirror a pattern."""
     least = ~np.uint64(0)

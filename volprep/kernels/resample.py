@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel, part
 
 __all__ = [
     "combine_columns",
@@ -30,7 +31,7 @@ _LANES = 64
 _BLOCK = 512
 
 
-@njit(cache=True, nogil=True, inline="always")
+@part(inline="always")
 def _weighted_sum(
     rows: Floats, index: Ints, weight: Floats, start: int, stop: int, out: Floats
 ) -> None:
@@ -54,7 +55,7 @@ def _weighted_sum(
                 out[j] += wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def combine_rows(source: Floats, taps: Ints, weights: Floats, begin: int, out: Floats) -> None:
     """Resample the middle axis: out[o, i] = sum over k of weights[i, k] * source[o, taps[i, k]].
 
@@ -80,7 +81,7 @@ def combine_rows(source: Floats, taps: Ints, weights: Floats, begin: int, out: F
                 )
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def combine_columns(source: Floats, taps: Ints, weights: Floats, out: Floats) -> None:
     """Resample the last axis: out[r, i] = sum over k of weights[i, k] * source[r, taps[i, k]].
 
@@ -114,7 +115,7 @@ def combine_columns(source: Floats, taps: Ints, weights: Floats, out: Floats) ->
                 result[i] = sums[i, j]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def round_saturated(source: Floats, low: Any, high: Any, begin: int, out: npt.NDArray[Any]) -> None:
     """Round to the nearest integer (a half to the even one), cut to [low, high].
 
@@ -140,7 +141,7 @@ def round_saturated(source: Floats, low: Any, high: Any, begin: int, out: npt.ND
                 row[i] = low
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _weight_of(label: Any, ids: Any, weights: Any) -> Any:
     total = np.int64(0)
     for corner in range(8):
@@ -148,7 +149,7 @@ def _weight_of(label: Any, ids: Any, weights: Any) -> Any:
     return total
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _vote(ids: Any, weights: Any, nearest: int, total: int) -> Any:
     """The id with the largest sum of weights; of equal ones, the nearest corner's first."""
     winner = ids[nearest]
@@ -165,7 +166,7 @@ def _vote(ids: Any, weights: Any, nearest: int, total: int) -> Any:
     return winner
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _agree(a: Any, b: Any, c: Any, d: Any, flat: Any) -> None:
     """flat[x]: whether the samples x and x + 1 of four rows all have one id."""
     last = flat.size - 1
@@ -179,7 +180,7 @@ def _agree(a: Any, b: Any, c: Any, d: Any, flat: Any) -> None:
     flat[last] = (a[last] == b[last]) & (a[last] == c[last]) & (a[last] == d[last])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def majority_labels(
     labels: npt.NDArray[Any],
     iz: Ints, wz: Ints, iy: Ints, wy: Ints, ix: Ints, wx: Ints,
@@ -225,7 +226,7 @@ def majority_labels(
                 row[x] = _vote(ids, weights, near_zy + (1 if w1 >= w0 else 0), total)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def unseen_ids(labels: npt.NDArray[Any], recent: npt.NDArray[Any], out: npt.NDArray[Any]) -> int:
     """List the ids of `labels`, each at least once, most repetitions left out.
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel, part
 
 __all__ = ["count_runs", "find_gaps", "find_runs", "join_runs", "list_voxels", "paint_runs"]
 
 IntArray = npt.NDArray[np.int32]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def count_runs(labels: npt.NDArray[Any]) -> int:
     """How many runs of one non-zero label the volume (Z, Y, X) has."""
     nz, ny, nx = labels.shape
@@ -33,7 +34,7 @@ def count_runs(labels: npt.NDArray[Any]) -> int:
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def find_runs(labels: npt.NDArray[Any], ids: npt.NDArray[np.uint64], out: IntArray) -> None:
     """Write every run of the volume and its label; both arrays hold `count_runs` rows."""
     nz, ny, nx = labels.shape
@@ -58,7 +59,7 @@ def find_runs(labels: npt.NDArray[Any], ids: npt.NDArray[np.uint64], out: IntArr
                 out[n, 3] = nx
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _root(parents: IntArray, run: int) -> int:
     while parents[run] != run:
         parents[run] = parents[parents[run]]
@@ -66,7 +67,7 @@ def _root(parents: IntArray, run: int) -> int:
     return run
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _unite(parents: IntArray, a: int, b: int) -> None:
     a, b = _root(parents, a), _root(parents, b)
     if a < b:
@@ -75,7 +76,7 @@ def _unite(parents: IntArray, a: int, b: int) -> None:
         parents[a] = b
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _unite_lines(
     runs: IntArray, ids: npt.NDArray[np.uint64], dz: int, dy: int, reach: int, parents: IntArray
 ) -> None:
@@ -97,7 +98,7 @@ def _unite_lines(
             j += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def join_runs(
     runs: IntArray, ids: npt.NDArray[np.uint64], diagonal: bool, components: IntArray
 ) -> int:
@@ -124,7 +125,7 @@ def join_runs(
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def find_gaps(runs: IntArray, shape: tuple[int, int, int], out: IntArray) -> int:
     """Write the runs that `runs`, all of one object, leave free in a volume of `shape`.
 
@@ -147,14 +148,14 @@ def find_gaps(runs: IntArray, shape: tuple[int, int, int], out: IntArray) -> int
     return n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def paint_runs(runs: IntArray, out: npt.NDArray[np.uint8]) -> None:
     """Set the voxels of the runs to one."""
     for i in range(len(runs)):
         out[runs[i, 0], runs[i, 1], runs[i, 2] : runs[i, 3]] = 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def list_voxels(runs: IntArray, shape: tuple[int, int, int], out: npt.NDArray[np.int64]) -> None:
     """Write the flat index, in a volume of `shape`, of every voxel of the runs."""
     n = 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from volprep.kernels.compiling import kernel, part
 
 __all__ = ["smooth_sections"]
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _near_an_outline(section, radius, near):  # type: ignore[no-untyped-def]
     """Mark every voxel whose window of `radius` holds more than one id."""
     height, width = section.shape
@@ -23,7 +24,7 @@ def _near_an_outline(section, radius, near):  # type: ignore[no-untyped-def]
                     near[y, max(0, i - radius) : min(width, i + radius + 2)] = 1
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _heaviest(section, j, i, kernel, ids, weights):  # type: ignore[no-untyped-def]
     """The id with the largest weight in the window about (j, i); its own id wins a tie."""
     radius = kernel.shape[0] // 2
@@ -47,7 +48,7 @@ def _heaviest(section, j, i, kernel, ids, weights):  # type: ignore[no-untyped-d
     return ids[best]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def smooth_sections(labels, kernel, out):  # type: ignore[no-untyped-def]
     """Give every voxel the id that weighs most around it.
 

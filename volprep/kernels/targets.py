@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from volprep.kernels.compiling import kernel, part
 from volprep.kernels.foreground import slot_of
 
 __all__ = [
@@ -25,7 +25,7 @@ Codes = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def code_labels(
     labels: npt.NDArray[Any],
     slots: Codes,
@@ -65,13 +65,13 @@ def code_labels(
     return found
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _same(codes: Codes, other: Codes, out: Bytes) -> None:
     for x in range(out.shape[0]):
         out[x] = (codes[x] == other[x]) & (codes[x] != 0)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def mark_connected(codes: Codes, offset: tuple[int, int, int], out: Bytes) -> None:
     """1 where a voxel and the one at `offset` from it are of one instance, 0 elsewhere."""
     nz, ny, nx = codes.shape
@@ -86,19 +86,19 @@ def mark_connected(codes: Codes, offset: tuple[int, int, int], out: Bytes) -> No
                 _same(codes[z, y, first:last], other[first + dx : last + dx], row[first:last])
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _differs(codes: Codes, other: Codes, out: Bytes) -> None:
     for x in range(out.shape[0]):
         out[x] |= codes[x] != other[x]
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _clear_background(codes: Codes, out: Bytes) -> None:
     for x in range(out.shape[0]):
         out[x] &= codes[x] != 0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def mark_boundaries(codes: Codes, flat: bool, inner: bool, out: Bytes) -> None:
     """1 where a face neighbour has another code; `flat`: in the plane; `inner`: not background."""
     nz, ny = codes.shape[:2]
@@ -120,7 +120,7 @@ def mark_boundaries(codes: Codes, flat: bool, inner: bool, out: Bytes) -> None:
                 _clear_background(line, row)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _slopes(
     low: Floats, low_codes: Codes, here: Floats, codes: Codes, high: Floats, high_codes: Codes,
     size: np.float32, apart: int, out: Floats,
@@ -140,7 +140,7 @@ def _slopes(
         out[x] = rise if codes[x] != 0 else np.float32(0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part(error_model="numpy")
 def _to_length_one(a: Floats, b: Floats, c: Floats) -> None:
     for x in range(a.shape[0]):
         square = a[x] * a[x] + b[x] * b[x] + c[x] * c[x]
@@ -150,7 +150,7 @@ def _to_length_one(a: Floats, b: Floats, c: Floats) -> None:
         c[x] *= scale
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def point_inwards(codes: Codes, depth: Floats, size: Floats, out: Floats) -> None:
     """Unit vectors (3, Z, Y, X) up the slope of `depth` within each instance, else 0."""
     nz, ny, nx = codes.shape
@@ -182,7 +182,7 @@ def point_inwards(codes: Codes, depth: Floats, size: Floats, out: Floats) -> Non
             _to_length_one(out[0, z, y], out[1, z, y], row)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def deepest(codes: Codes, depth: Floats, out: Floats) -> None:
     """The greatest depth of each code, into `out`, which holds zeros; one visit a run."""
     flat, deep = codes.reshape(-1), depth.reshape(-1)
@@ -196,7 +196,7 @@ def deepest(codes: Codes, depth: Floats, out: Floats) -> None:
         out[code] = max(out[code], top)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def spread(codes: Codes, values: Floats, out: Floats) -> None:
     """The value of each voxel's code."""
     flat, wide = codes.reshape(-1), out.reshape(-1)
@@ -204,7 +204,7 @@ def spread(codes: Codes, values: Floats, out: Floats) -> None:
         wide[i] = values[flat[i]]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def spread_times(codes: Codes, values: Floats, factors: Floats, out: Floats) -> None:
     """The value of each voxel's code times the voxel's factor."""
     flat, wide, by = codes.reshape(-1), out.reshape(-1), factors.reshape(-1)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel, part
 
 __all__ = ["link_voxels", "measure_clearance", "thin"]
 
@@ -39,7 +40,7 @@ for _n in range(64):
     _POWER[int(_SPREAD) * 2**_n % 2**64 >> 58] = _n
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def is_one_piece(code: int) -> bool:
     """Whether there are neighbours, and all touch one another by faces, edges or corners."""
     piece = code & -code
@@ -52,7 +53,7 @@ def is_one_piece(code: int) -> bool:
         piece = grown
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def is_simple(code: int) -> bool:
     """Whether taking the centre away changes no connection among its neighbours.
 
@@ -74,7 +75,7 @@ def is_simple(code: int) -> bool:
     return piece != 0 and free & _FACES & ~piece == 0
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _look_around(mask: Mask, voxel: int, stride_z: int, stride_y: int) -> int:
     """The 26 neighbours as bits, and bit 27 where one of them is settled."""
     code = 0
@@ -91,18 +92,18 @@ def _look_around(mask: Mask, voxel: int, stride_z: int, stride_y: int) -> int:
     return (code & ~_CENTRE) | ((seen & _SETTLED) << 26)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _is_removable(code: int) -> bool:
     return code & (code - 1) != 0 and is_simple(code)  # an end has one neighbour and stays
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _lowest_bit(word: np.uint64) -> int:
     low = word & (~word + np.uint64(1))
     return int(_POWER[(low * _SPREAD) >> np.uint64(58)])
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _watch(bits: Bits, index: Bits, voxel: int) -> None:
     """Put the voxel among those to look at: one bit for it, one for its word of 64."""
     word = voxel >> 6
@@ -110,7 +111,7 @@ def _watch(bits: Bits, index: Bits, voxel: int) -> None:
     index[word >> 6] |= np.uint64(1) << np.uint64(word & 63)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _watch_border(
     mask: Mask, runs: IntArray, stride_z: int, stride_y: int, bits: Bits, index: Bits
 ) -> None:
@@ -123,7 +124,7 @@ def _watch_border(
                 _watch(bits, index, voxel)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def thin(
     mask: Mask,
     runs: IntArray,
@@ -186,7 +187,7 @@ def thin(
         removed += _peel_late(mask, late[:n_late], ways, stride_z, stride_y, bits, index)
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _find_removable(
     mask: Mask, bits: Bits, word: int, side: int, stride_z: int, stride_y: int,
     peel: Voxels, found: int,
@@ -208,7 +209,7 @@ def _find_removable(
     return found
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _peel(
     mask: Mask,
     voxels: Voxels,
@@ -240,7 +241,7 @@ def _peel(
     return left, n_late
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _peel_late(
     mask: Mask, voxels: Voxels, ways: Voxels, stride_z: int, stride_y: int, bits: Bits, index: Bits
 ) -> int:
@@ -260,7 +261,7 @@ def _peel_late(
     return removed
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _is_beside_firm(mask: Mask, voxel: int, stride_z: int, stride_y: int) -> bool:
     """Whether one of the 26 neighbours is of the object and not marked."""
     for dz in range(-1, 2):
@@ -272,7 +273,7 @@ def _is_beside_firm(mask: Mask, voxel: int, stride_z: int, stride_y: int) -> boo
     return False
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _remove(mask: Mask, voxel: int, stride_z: int, stride_y: int, bits: Bits, index: Bits) -> bool:
     """Remove a voxel if its neighbours hold together without it; watch them, or settle it."""
     code = _look_around(mask, voxel, stride_z, stride_y)
@@ -289,7 +290,7 @@ def _remove(mask: Mask, voxel: int, stride_z: int, stride_y: int, bits: Bits, in
     return True
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _wake(mask: Mask, voxel: int, stride_z: int, stride_y: int, bits: Bits, index: Bits) -> None:
     for dz in range(-1, 2):
         for dy in range(-1, 2):
@@ -300,7 +301,7 @@ def _wake(mask: Mask, voxel: int, stride_z: int, stride_y: int, bits: Bits, inde
                     _watch(bits, index, near)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def link_voxels(
     mask: Mask, voxels: Voxels, stride_z: int, stride_y: int, links: npt.NDArray[np.int64]
 ) -> int:
@@ -328,7 +329,7 @@ def link_voxels(
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def measure_clearance(
     mask: npt.NDArray[np.uint8],
     points: Voxels,
@@ -357,7 +358,7 @@ def measure_clearance(
         out[i] = np.sqrt(_search_outside(mask, points[i], weights, clear, best))
 
 
-@njit(cache=True, nogil=True)
+@part()
 def _search_outside(
     mask: npt.NDArray[np.uint8],
     point: Voxels,

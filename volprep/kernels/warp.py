@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from volprep.kernels.compiling import kernel, part
 
 __all__ = [
     "CLAMP",
@@ -27,6 +28,7 @@ __all__ = [
     "REFLECT",
     "Layers",
     "Positions",
+    "Room",
     "Sections",
     "read_planes",
     "read_volume",
@@ -101,10 +103,15 @@ class Layers(NamedTuple):
 
     Fields
     ------
-    image : shape (C, Z, Y, X); image_out : float32, shape (C, D, H, W)
-    label : unsigned integers, shape (L, Z, Y, X); label_out : alike, shape (L, D, H, W)
-        All C-contiguous.
+    image : float32, shape (C, Z, Y * X); image_out : float32, shape (C, D, H * W)
+    label : unsigned integers, shape (L, Z, Y * X); label_out : alike, shape (L, D, H * W)
+        All C-contiguous. For `read_volume` the sections of a source lie one after the other,
+        as one: shape (C, 1, Z * Y * X).
     image_fill, label_fill : of the dtypes of the outputs
+    image_bytes, label_bytes : uint8
+        The same memory, the last axis as many times longer as a voxel has bytes.
+    width : int
+        W.
     """
 
     image: Array
@@ -113,181 +120,220 @@ class Layers(NamedTuple):
     label: Array
     label_out: Array
     label_fill: Any
+    image_bytes: Array
+    label_bytes: Array
+    width: int
+
+
+class Room(NamedTuple):
+    """Memory to work in, for the N voxels of the largest tile, of rows of W.
+
+    What numba allocates, slices or reshapes within a kernel costs a tenth of a second of
+    compiling each time, so tables are handed in whole and indexed.
+
+    Fields
+    ------
+    lowest, near : uint32, shape (N,)
+        Where the lowest and the nearest of a voxel's neighbours lie.
+    fraction : float32, shape (3, N)
+        A position, then its decimals.
+    outside : bool, shape (N,)
+        Written for FILL alone.
+    reach : int64, shape (3, 3)
+        Of each axis: first and last voxel of the source among the neighbours, and the step to
+        the next neighbour.
+    left : int64, shape (W,)
+        The control point before each column.
+    wide : float32, shape (3, W)
+        Two rows of control points made as wide as the tile, and how far a column is from its
+        control point.
+    """
+
+    lowest: Array
+    near: Array
+    fraction: Array
+    outside: Array
+    reach: Array
+    left: Array
+    wide: Array
 
 
 # Touching more voxels than this for each one that is wanted costs more than it brings.
 _WORTH_TOUCHING = 12
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(error_model="numpy", fastmath=_FAST)
 def _table(
-    positions: Positions,
-    first: int,
-    last: int,
-    corner: Array,
-    height: int,
-    index: Array,
-    near: Array,
-    fraction: Array,
-    outside: Array,
-    reach: Array,
+    positions: Positions, first: int, last: int, y: int, x: int, height: int, width: int, room: Room
 ) -> int:
-    """Fill the table of a tile of S sections of `height` rows; how many voxels lie outside.
+    """Fill the table of a tile; how many of its voxels lie outside.
 
     Parameters
     ----------
     positions : Positions
     first, last : int
         The matrices of the tile's sections.
-    corner : int64, shape (2,)
+    y, x : int
         First row and column of the tile in its sections.
-    height : int
-        How many rows it has.
-    index, near : uint32, shape (S * H * W,)
-    fraction : float32, shape (A, S * H * W)
-    outside : bool, shape (S * H * W,)
-        Written for FILL alone.
-    reach : int64, shape (A, 3)
-        First and last voxel of the source among the neighbours, and the step to the
-        next neighbour.
+    height, width : int
+    room : Room
     """
     bounds, border, strides = positions.bounds, positions.border, positions.strides
-    sections, axes = last - first, len(fraction)
-    voxels = index.size // sections
-    width = voxels // height
-    left, part = np.zeros(width, np.int64), np.zeros(width, np.float32)
-    wide = np.zeros((2, width), np.float32)
-    for s in range(sections):
-        lookup, field = positions.lookups[first + s], positions.fields[first + s]
-        matrix = positions.matrices[first + s]
-        straight = lookup[0, 1] == 0 and lookup[1, 0] == 0
-        if field.shape[1] > 0 and straight:
-            _columns(lookup[1], corner[1], field.shape[2], left, part)
+    matrices, lookups, fields = positions.matrices, positions.lookups, positions.fields
+    axes, rows, columns = strides.size, fields.shape[2], fields.shape[3]
+    voxels = height * width
+    for s in range(first, last):
+        base = (s - first) * voxels
+        straight = lookups[s, 0, 1] == 0 and lookups[s, 1, 0] == 0
+        if rows > 0 and straight:
+            _columns(lookups, s, x, columns, width, room.left, room.wide)
         for axis in range(axes):
-            at = fraction[axis, s * voxels : (s + 1) * voxels].reshape(height, width)
-            _lines(matrix[axis], corner, at)
+            _lines(matrices, s, axis, y, x, height, width, room.fraction, base)
             if axis >= positions.first_divided:
-                _divide(matrix[axes], corner, at)
-            if field.shape[1] > 0 and straight:
-                _displace_rows(field[axis], lookup[0], corner[0], left, part, wide, at)
-            elif field.shape[1] > 0:
-                _displace(field[axis], lookup, corner, at)
-    count = _mark(fraction, bounds, outside) if border == FILL else 0
-    origin = np.uint32(-np.sum(bounds[0] * strides))
-    index[:] = origin
-    near[:] = origin
+                _divide(matrices, s, axes, axis, y, x, height, width, room.fraction, base)
+            if rows > 0 and straight:
+                _displace_rows(
+                    fields, lookups, s, axis, y, height, width, room.left, room.wide,
+                    room.fraction, base,
+                )  # fmt: skip
+            elif rows > 0:
+                _displace(fields, lookups, s, axis, y, x, height, width, room.fraction, base)
+    voxels *= last - first
+    count = _mark(room.fraction, axes, voxels, bounds, room.outside) if border == FILL else 0
+    start = 0
+    for axis in range(axes):
+        start -= bounds[0, axis] * strides[axis]
+    origin = np.uint32(start)
+    for i in range(voxels):
+        room.lowest[i] = origin
+        room.near[i] = origin
     for axis in range(axes):
         start, stop = bounds[0, axis], bounds[1, axis]
         if border == REFLECT and stop > start:
-            _reflect(fraction[axis], start, stop)
-        low, high, step = _find(fraction[axis], start, stop, strides[axis], index, near)
-        reach[axis, 0] = low - start
-        reach[axis, 1] = min(high + step, stop) - start
-        reach[axis, 2] = step * positions.steps[axis]
+            _reflect(room.fraction, axis, voxels, start, stop)
+        low, high, step = _find(room, axis, voxels, start, stop, strides[axis])
+        room.reach[axis, 0] = low - start
+        room.reach[axis, 1] = min(high + step, stop) - start
+        room.reach[axis, 2] = step * positions.steps[axis]
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _lines(matrix: Array, corner: Array, out: Array) -> None:
-    step = np.float32(matrix[1])
-    for j in range(out.shape[0]):
-        start = matrix[0] * (corner[0] + j) + matrix[1] * corner[1] + matrix[2]
+@part(error_model="numpy", fastmath=_FAST)
+def _lines(
+    matrices: Array, s: int, axis: int, y: int, x: int, height: int, width: int, out: Array,
+    base: int,
+) -> None:  # fmt: skip
+    step = np.float32(matrices[s, axis, 1])
+    for j in range(height):
+        start = matrices[s, axis, 0] * (y + j) + matrices[s, axis, 1] * x + matrices[s, axis, 2]
         first = np.float32(start)
-        for i in range(out.shape[1]):
-            out[j, i] = first + step * np.float32(i)
+        for i in range(width):
+            out[axis, base + j * width + i] = first + step * np.float32(i)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _divide(matrix: Array, corner: Array, out: Array) -> None:
-    step = np.float32(matrix[1])
-    for j in range(out.shape[0]):
-        start = matrix[0] * (corner[0] + j) + matrix[1] * corner[1] + matrix[2]
+@part(error_model="numpy", fastmath=_FAST)
+def _divide(
+    matrices: Array, s: int, row: int, axis: int, y: int, x: int, height: int, width: int,
+    out: Array, base: int,
+) -> None:  # fmt: skip
+    step = np.float32(matrices[s, row, 1])
+    for j in range(height):
+        start = matrices[s, row, 0] * (y + j) + matrices[s, row, 1] * x + matrices[s, row, 2]
         first = np.float32(start)
-        for i in range(out.shape[1]):
-            out[j, i] /= first + step * np.float32(i)
+        for i in range(width):
+            out[axis, base + j * width + i] /= first + step * np.float32(i)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _columns(lookup: Array, first: int, points: int, left: Array, part: Array) -> None:
-    """Between which control points each column of a tile lies."""
-    for i in range(left.size):
-        u = min(max(lookup[1] * (first + i) + lookup[2], 0.0), points - 1.0)
-        left[i] = min(int(u), max(points - 2, 0))
-        part[i] = u - left[i]
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _displace_rows(
-    field: Array, lookup: Array, first: int, left: Array, part: Array, wide: Array, out: Array
+@part(error_model="numpy", fastmath=_FAST)
+def _columns(
+    lookups: Array, s: int, first: int, points: int, width: int, left: Array, wide: Array
 ) -> None:
+    """Between which control points each column of a tile lies."""
+    for i in range(width):
+        u = min(max(lookups[s, 1, 1] * (first + i) + lookups[s, 1, 2], 0.0), points - 1.0)
+        left[i] = min(int(u), max(points - 2, 0))
+        wide[2, i] = u - left[i]
+
+
+@part(error_model="numpy", fastmath=_FAST)
+def _displace_rows(
+    fields: Array, lookups: Array, s: int, axis: int, first: int, height: int, width: int,
+    left: Array, wide: Array, out: Array, base: int,
+) -> None:  # fmt: skip
     """Where rows run along the control points: two rows of those are made wide, then joined."""
-    last, ahead = len(field) - 1, min(1, field.shape[1] - 1)
+    last, ahead = fields.shape[2] - 1, min(1, fields.shape[3] - 1)
     held = -1
-    for j in range(out.shape[0]):
-        v = min(max(lookup[0] * (first + j) + lookup[2], 0.0), float(last))
+    for j in range(height):
+        v = min(max(lookups[s, 0, 0] * (first + j) + lookups[s, 0, 2], 0.0), float(last))
         y = min(int(v), max(last - 1, 0))
         if y != held:
             held = y
             for row in range(2):
                 below = min(y + row, last)
-                for i in range(left.size):
-                    near = field[below, left[i]]
-                    wide[row, i] = near + (field[below, left[i] + ahead] - near) * part[i]
+                for i in range(width):
+                    near = fields[s, axis, below, left[i]]
+                    beside = fields[s, axis, below, left[i] + ahead]
+                    wide[row, i] = near + (beside - near) * wide[2, i]
         t = np.float32(v - y)
-        for i in range(out.shape[1]):
-            out[j, i] += wide[0, i] + (wide[1, i] - wide[0, i]) * t
+        for i in range(width):
+            out[axis, base + j * width + i] += wide[0, i] + (wide[1, i] - wide[0, i]) * t
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _displace(field: Array, lookup: Array, corner: Array, out: Array) -> None:
-    rows, columns = field.shape
-    for j in range(out.shape[0]):
-        for i in range(out.shape[1]):
-            y, x = corner[0] + j, corner[1] + i
-            v = lookup[0, 0] * y + lookup[0, 1] * x + lookup[0, 2]
-            u = lookup[1, 0] * y + lookup[1, 1] * x + lookup[1, 2]
+@part(error_model="numpy", fastmath=_FAST)
+def _displace(
+    fields: Array, lookups: Array, s: int, axis: int, y0: int, x0: int, height: int, width: int,
+    out: Array, base: int,
+) -> None:  # fmt: skip
+    rows, columns = fields.shape[2], fields.shape[3]
+    for j in range(height):
+        for i in range(width):
+            y, x = y0 + j, x0 + i
+            v = lookups[s, 0, 0] * y + lookups[s, 0, 1] * x + lookups[s, 0, 2]
+            u = lookups[s, 1, 0] * y + lookups[s, 1, 1] * x + lookups[s, 1, 2]
             v, u = min(max(v, 0.0), rows - 1.0), min(max(u, 0.0), columns - 1.0)
             top, left = min(int(v), max(rows - 2, 0)), min(int(u), max(columns - 2, 0))
             bottom, right = min(top + 1, rows - 1), min(left + 1, columns - 1)
             ty, tx = np.float32(v - top), np.float32(u - left)
-            upper = field[top, left] + (field[top, right] - field[top, left]) * tx
-            lower = field[bottom, left] + (field[bottom, right] - field[bottom, left]) * tx
-            out[j, i] += upper + (lower - upper) * ty
+            a, b = fields[s, axis, top, left], fields[s, axis, top, right]
+            c, d = fields[s, axis, bottom, left], fields[s, axis, bottom, right]
+            upper = a + (b - a) * tx
+            lower = c + (d - c) * tx
+            out[axis, base + j * width + i] += upper + (lower - upper) * ty
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _mark(at: Array, bounds: Array, outside: Array) -> int:
-    outside[:] = False
-    for axis in range(len(at)):
-        line = at[axis]
+@part(error_model="numpy", fastmath=_FAST)
+def _mark(at: Array, axes: int, voxels: int, bounds: Array, outside: Array) -> int:
+    for i in range(voxels):
+        outside[i] = False
+    for axis in range(axes):
         low, high = np.float32(bounds[0, axis] - 0.5), np.float32(bounds[1, axis] + 0.5)
-        for i in range(outside.size):
-            outside[i] |= (line[i] < low) | (line[i] >= high)
+        for i in range(voxels):
+            outside[i] |= (at[axis, i] < low) | (at[axis, i] >= high)
     count = 0
-    for i in range(outside.size):
+    for i in range(voxels):
         count += outside[i]
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _reflect(at: Array, first: int, last: int) -> None:
+@part(error_model="numpy", fastmath=_FAST)
+def _reflect(at: Array, axis: int, voxels: int, first: int, last: int) -> None:
     """Mirror what is beyond; what is inside stays as it is, to the last bit."""
     low, high = np.float32(first), np.float32(last)
     width = high - low
-    for i in range(at.size):
-        position = at[i]
+    for i in range(voxels):
+        position = at[axis, i]
         position = low + low - position if position < low else position
         position = high + high - position if position > high else position
         if position < low:
-            t = abs(at[i] - low)
+            t = abs(at[axis, i] - low)
             t -= np.floor(t / (width + width)) * (width + width)
             position = low + (width - abs(t - width))
-        at[i] = position
+        at[axis, i] = position
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(error_model="numpy", fastmath=_FAST)
 def _find(
-    at: Array, first: int, last: int, stride: int, index: Array, near: Array
+    room: Room, axis: int, voxels: int, first: int, last: int, stride: int
 ) -> tuple[int, int, int]:
     """Clamp positions along one axis, add what they are to the indices, leave the fraction.
 
@@ -297,31 +343,32 @@ def _find(
     numbers, so that no neighbour takes part: nan and inf times 0 are nan, and must not
     spread to the voxels beside those that are copied.
     """
+    at, index, near = room.fraction, room.lowest, room.near
     low, high, half = np.float32(max(first, 0)), np.float32(last), np.float32(0.5)
-    whole = _are_whole(at, low, high)
+    whole = _are_whole(at, axis, voxels, low, high)
     top = np.int32(last if whole else max(last - 1, first))
     pitch = np.uint32(stride)
     lowest, highest = top, np.int32(first)
-    for i in range(at.size):
-        position = at[i]
+    for i in range(voxels):
+        position = at[axis, i]
         position = low if position < low else position
         position = high if position > high else position
         floor = np.int32(position)
         floor = top if floor > top else floor
         lowest = floor if floor < lowest else lowest
         highest = floor if floor > highest else highest
-        at[i] = position - np.float32(floor)
+        at[axis, i] = position - np.float32(floor)
         index[i] = np.uint32(index[i] + np.uint32(np.uint32(floor) * pitch))
         closest = np.uint32(np.int32(position + half))
         near[i] = np.uint32(near[i] + np.uint32(closest * pitch))
     return int(lowest), int(highest), 0 if whole else 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _are_whole(at: Array, low: float, high: float) -> bool:
+@part(error_model="numpy", fastmath=_FAST)
+def _are_whole(at: Array, axis: int, voxels: int, low: float, high: float) -> bool:
     """Whether all positions, once clamped, are whole numbers; mostly the first one tells."""
-    for i in range(at.size):
-        position = at[i]
+    for i in range(voxels):
+        position = at[axis, i]
         position = low if position < low else position
         position = high if position > high else position
         if position != np.float32(np.int32(position)):
@@ -329,158 +376,129 @@ def _are_whole(at: Array, low: float, high: float) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
-def _touch(plane: Array, rows: Array, columns: Array, pitch: int, wanted: int) -> int:
-    """Read one voxel of every cache line of a box of a flattened plane.
+@part()
+def _touch(
+    memory: Array, c: int, z: int, size: int, start: int, pitch: int, reach: Array, axis: int,
+    wanted: int,
+) -> int:  # fmt: skip
+    """Read one byte of every cache line of a box of a section, whose voxels have `size` bytes.
 
-    Returns a number that means nothing, so that no compiler drops the reading.
+    The section begins at voxel `start`; its rows are those of `axis` of `reach`, its columns
+    those of the next one. Returns a number that means nothing, so that no compiler drops the
+    reading.
     """
     total = 0
-    if (rows[1] - rows[0] + 1) * (columns[1] - columns[0] + 1) <= _WORTH_TOUCHING * wanted:
-        line = 64 // plane.itemsize
-        for y in range(rows[0], rows[1] + 1):
-            start, stop = y * pitch + columns[0], y * pitch + columns[1]
-            for i in range(np.uint64(start), np.uint64(stop), np.uint64(line)):
-                total += int(plane[i])
-            total += int(plane[np.uint64(stop)])
+    top, bottom = reach[axis, 0], reach[axis, 1]
+    left, right = reach[axis + 1, 0], reach[axis + 1, 1]
+    if (bottom - top + 1) * (right - left + 1) <= _WORTH_TOUCHING * wanted:
+        for y in range(top, bottom + 1):
+            first = np.uint64((start + y * pitch + left) * size)
+            last = np.uint64((start + y * pitch + right) * size)
+            while first < last:
+                total += memory[c, z, first]
+                first += np.uint64(64)
+            total += memory[c, z, last]
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(error_model="numpy", fastmath=_FAST)
 def _linear_plane(
-    near: Array,
-    far: Array,
-    depth: float,
-    pitch: int,
-    reach: Array,
-    index: Array,
-    fraction: Array,
-    line: Array,
-) -> int:
-    """Interpolate within a flattened section, and towards the next one if `depth` is above 0."""
-    x, y = np.uint32(reach[1, 2]), np.uint32(reach[0, 2])
+    image: Array, c: int, below: int, above: int, depth: float, room: Room, count: int,
+    out: Array, section: int, start: int,
+) -> None:  # fmt: skip
+    """Interpolate within a section, and towards the next one if `depth` is above 0."""
+    index, fraction = room.lowest, room.fraction
+    x, y = np.uint32(room.reach[1, 2]), np.uint32(room.reach[0, 2])
     yx = y + x
     one, tz = np.float32(1), np.float32(depth)
-    touched: int = _touch(near, reach[0], reach[1], pitch, index.size)
-    for i in range(index.size):
+    for i in range(count):
         p, ty, tx = index[i], fraction[0, i], fraction[1, i]
         ux, uy = one - tx, one - ty
-        upper = np.float32(near[p]) * ux + np.float32(near[p + x]) * tx
-        lower = np.float32(near[p + y]) * ux + np.float32(near[p + yx]) * tx
-        line[i] = upper * uy + lower * ty
+        upper = image[c, below, p] * ux + image[c, below, p + x] * tx
+        lower = image[c, below, p + y] * ux + image[c, below, p + yx] * tx
+        out[c, section, start + i] = upper * uy + lower * ty
     if tz > 0:
-        touched += _touch(far, reach[0], reach[1], pitch, index.size)
-        for i in range(index.size):
+        for i in range(count):
             p, ty, tx = index[i], fraction[0, i], fraction[1, i]
             ux, uy = one - tx, one - ty
-            upper = np.float32(far[p]) * ux + np.float32(far[p + x]) * tx
-            lower = np.float32(far[p + y]) * ux + np.float32(far[p + yx]) * tx
-            line[i] = line[i] * (one - tz) + (upper * uy + lower * ty) * tz
-    return touched
+            upper = image[c, above, p] * ux + image[c, above, p + x] * tx
+            lower = image[c, above, p + y] * ux + image[c, above, p + yx] * tx
+            value = out[c, section, start + i]
+            out[c, section, start + i] = value * (one - tz) + (upper * uy + lower * ty) * tz
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(error_model="numpy", fastmath=_FAST)
 def _linear_pair(
-    first: Array,
-    second: Array,
-    pitch: int,
-    reach: Array,
-    index: Array,
-    fraction: Array,
-    line: Array,
-    other: Array,
-) -> int:
-    """Interpolate within two flattened sections, so that the table is read once for both."""
-    x, y = np.uint32(reach[1, 2]), np.uint32(reach[0, 2])
+    image: Array, c: int, first: int, second: int, room: Room, count: int, out: Array,
+    section: int, follower: int, start: int,
+) -> None:  # fmt: skip
+    """Interpolate within two sections, so that the table is read once for both."""
+    index, fraction = room.lowest, room.fraction
+    x, y = np.uint32(room.reach[1, 2]), np.uint32(room.reach[0, 2])
     one = np.float32(1)
-    touched: int = _touch(first, reach[0], reach[1], pitch, index.size)
-    touched += _touch(second, reach[0], reach[1], pitch, index.size)
-    for i in range(index.size):
+    for i in range(count):
         p, ty, tx = index[i], fraction[0, i], fraction[1, i]
         px, py, pyx = p + x, p + y, p + y + x
         ux, uy = one - tx, one - ty
-        upper = np.float32(first[p]) * ux + np.float32(first[px]) * tx
-        lower = np.float32(first[py]) * ux + np.float32(first[pyx]) * tx
-        upper_other = np.float32(second[p]) * ux + np.float32(second[px]) * tx
-        lower_other = np.float32(second[py]) * ux + np.float32(second[pyx]) * tx
-        line[i] = upper * uy + lower * ty
-        other[i] = upper_other * uy + lower_other * ty
-    return touched
+        upper = image[c, first, p] * ux + image[c, first, px] * tx
+        lower = image[c, first, py] * ux + image[c, first, pyx] * tx
+        upper_other = image[c, second, p] * ux + image[c, second, px] * tx
+        lower_other = image[c, second, py] * ux + image[c, second, pyx] * tx
+        out[c, section, start + i] = upper * uy + lower * ty
+        out[c, follower, start + i] = upper_other * uy + lower_other * ty
 
 
-@njit(cache=True, nogil=True)
-def _nearest_plane(plane: Array, pitch: int, reach: Array, near: Array, line: Array) -> int:
-    touched: int = _touch(plane, reach[0], reach[1], pitch, near.size)
-    for i in range(near.size):
-        line[i] = plane[near[i]]
-    return touched
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(error_model="numpy", fastmath=_FAST)
 def _linear_volume(
-    image: Array,
-    strides: Array,
-    reach: Array,
-    index: Array,
-    fraction: Array,
-    out: Array,
-) -> int:
-    """Interpolate a tile, whose rows may lie anywhere, from a flattened volume."""
+    image: Array, c: int, room: Room, first: int, count: int, out: Array, section: int, start: int
+) -> None:
+    """Interpolate a row of a tile from a volume, whose rows may lie anywhere."""
+    index, fraction, reach = room.lowest, room.fraction, room.reach
     z, y, x = np.uint32(reach[0, 2]), np.uint32(reach[1, 2]), np.uint32(reach[2, 2])
     yx, zx, zy, zyx = y + x, z + x, z + y, z + y + x
     one = np.float32(1)
-    touched: int = _touch_volume(image, strides, reach, index.size)
-    depth, height, width = out.shape
-    first = 0
-    for k in range(depth):
-        for j in range(height):
-            line = out[k, j]
-            for i in range(width):
-                n = first + i
-                p, tz, ty, tx = index[n], fraction[0, n], fraction[1, n], fraction[2, n]
-                ux, uy = one - tx, one - ty
-                a = np.float32(image[p]) * ux + np.float32(image[p + x]) * tx
-                b = np.float32(image[p + y]) * ux + np.float32(image[p + yx]) * tx
-                c = np.float32(image[p + z]) * ux + np.float32(image[p + zx]) * tx
-                d = np.float32(image[p + zy]) * ux + np.float32(image[p + zyx]) * tx
-                line[i] = (a * uy + b * ty) * (one - tz) + (c * uy + d * ty) * tz
-            first += width
-    return touched
+    for i in range(count):
+        n = first + i
+        p, tz, ty, tx = index[n], fraction[0, n], fraction[1, n], fraction[2, n]
+        ux, uy = one - tx, one - ty
+        a = image[c, 0, p] * ux + image[c, 0, p + x] * tx
+        b = image[c, 0, p + y] * ux + image[c, 0, p + yx] * tx
+        e = image[c, 0, p + z] * ux + image[c, 0, p + zx] * tx
+        d = image[c, 0, p + zy] * ux + image[c, 0, p + zyx] * tx
+        value = (a * uy + b * ty) * (one - tz) + (e * uy + d * ty) * tz
+        out[c, section, start + i] = value
 
 
-@njit(cache=True, nogil=True)
-def _nearest_volume(label: Array, strides: Array, reach: Array, near: Array, out: Array) -> int:
-    touched: int = _touch_volume(label, strides, reach, near.size)
-    depth, height, width = out.shape
-    first = 0
-    for k in range(depth):
-        for j in range(height):
-            line = out[k, j]
-            for i in range(width):
-                line[i] = label[near[first + i]]
-            first += width
-    return touched
+@part()
+def _copy(
+    source: Array, c: int, z: int, near: Array, first: int, count: int, out: Array, section: int,
+    start: int,
+) -> None:  # fmt: skip
+    """The nearest voxel of each."""
+    for i in range(count):
+        out[c, section, start + i] = source[c, z, near[first + i]]
 
 
-@njit(cache=True, nogil=True)
-def _touch_volume(volume: Array, strides: Array, reach: Array, wanted: int) -> int:
-    sections = reach[0, 1] - reach[0, 0] + 1
-    total = 0
-    for z in range(reach[0, 0], reach[0, 1] + 1):
-        plane = volume[z * strides[0] :]
-        total += _touch(plane, reach[1], reach[2], strides[1], wanted // sections)
-    return total
+@part()
+def _fill(
+    outside: Array, first: int, count: int, value: Any, out: Array, c: int, section: int, start: int
+) -> None:
+    """One value where a voxel lies outside."""
+    for i in range(count):
+        if outside[first + i]:
+            out[c, section, start + i] = value
 
 
-@njit(cache=True, nogil=True)
-def _fill_outside(line: Array, outside: Array, fill: float) -> None:
-    for i in range(line.size):
-        if outside[i]:
-            line[i] = fill
+@part()
+def _fill_all(count: int, value: Any, out: Array, c: int, section: int, start: int) -> None:
+    for i in range(count):
+        out[c, section, start + i] = value
 
 
-@njit(cache=True, nogil=True)
-def read_planes(tiles: Array, positions: Positions, sections: Sections, layers: Layers) -> int:
+@kernel()
+def read_planes(
+    tiles: Array, positions: Positions, sections: Sections, layers: Layers, room: Room
+) -> int:
     """Read tiles whose sections come from source sections; tables have the axes (Y, X).
 
     Parameters
@@ -492,6 +510,7 @@ def read_planes(tiles: Array, positions: Positions, sections: Sections, layers: 
         One matrix, field and lookup for sections that move alike.
     sections : Sections
     layers : Layers
+    room : Room
 
     Returns
     -------
@@ -500,126 +519,109 @@ def read_planes(tiles: Array, positions: Positions, sections: Sections, layers: 
     """
     image, image_out, image_fill = layers.image, layers.image_out, layers.image_fill
     label, label_out, label_fill = layers.label, layers.label_out, layers.label_fill
-    members, about = sections.members, sections.about
-    depth, lost = sections.depth, sections.lost
-    index, near, fraction, outside, reach = _room(tiles, len(positions.strides), False)
-    corner, pitch = np.empty(2, np.int64), positions.strides[0]
+    members, about, reach = sections.members, sections.about, room.reach
+    depth, lost, pitch = sections.depth, sections.lost, positions.strides[0]
+    size = layers.label_bytes.shape[2] // max(1, label.shape[2])
     touched = 0
-    for t in range(len(tiles)):
-        m, a, b, y0, y1, x0, x1 = tiles[t]
-        start, stop = y0 * (x1 - x0), y1 * (x1 - x0)
-        n = stop - start
-        at = fraction[: len(positions.strides) * n].reshape(len(positions.strides), n)
-        corner[0], corner[1] = y0, x0
-        count = _table(
-            positions, m, m + 1, corner, y1 - y0, index[:n], near[:n], at, outside[:n], reach
-        )
+    for t in range(tiles.shape[0]):
+        m, a, b = tiles[t, 0], tiles[t, 1], tiles[t, 2]
+        y, x, width = tiles[t, 3], tiles[t, 5], tiles[t, 6] - tiles[t, 5]
+        start, n = y * width, (tiles[t, 4] - y) * width
+        outside = _table(positions, m, m + 1, y, x, tiles[t, 4] - y, width, room)
         copied = reach[0, 2] == 0 and reach[1, 2] == 0
-        for c in range(len(image)):
+        for c in range(image.shape[0]):
             k = a
             while k < b:
                 section, follower = members[k], members[min(k + 1, b - 1)]
-                line = image_out[c, section].reshape(-1)[start:stop]
-                below = image[c, about[0, section]].reshape(-1)
+                below, above = about[0, section], about[1, section]
                 k += 1
                 if lost[section]:
-                    line[:] = image_fill
+                    _fill_all(n, image_fill, image_out, c, section, start)
                     continue
+                touched += _touch(layers.image_bytes, c, below, 4, 0, pitch, reach, 0, n)
                 single = follower == section or lost[follower]
                 if copied and depth[section] == 0:
-                    touched += _nearest_plane(below, pitch, reach, near[:n], line)
+                    _copy(image, c, below, room.near, 0, n, image_out, section, start)
                 elif single or depth[section] > 0 or depth[follower] > 0:
-                    above = image[c, about[1, section]].reshape(-1)
-                    touched += _linear_plane(
-                        below, above, depth[section], pitch, reach, index[:n], at, line
+                    if depth[section] > 0:
+                        touched += _touch(layers.image_bytes, c, above, 4, 0, pitch, reach, 0, n)
+                    _linear_plane(
+                        image, c, below, above, depth[section], room, n, image_out, section, start
                     )
                 else:
                     k += 1
-                    other = image_out[c, follower].reshape(-1)[start:stop]
-                    touched += _linear_pair(
-                        below, image[c, about[0, follower]].reshape(-1), pitch, reach,
-                        index[:n], at, line, other,
-                    )  # fmt: skip
-                    if count:
-                        _fill_outside(other, outside, image_fill)
-                if count:
-                    _fill_outside(line, outside, image_fill)
-        for c in range(len(label)):
-            for section in members[a:b]:
-                line_ids = label_out[c, section].reshape(-1)[start:stop]
+                    other = about[0, follower]
+                    touched += _touch(layers.image_bytes, c, other, 4, 0, pitch, reach, 0, n)
+                    _linear_pair(
+                        image, c, below, other, room, n, image_out, section, follower, start
+                    )
+                    if outside:
+                        _fill(room.outside, 0, n, image_fill, image_out, c, follower, start)
+                if outside:
+                    _fill(room.outside, 0, n, image_fill, image_out, c, section, start)
+        for c in range(label.shape[0]):
+            for k in range(a, b):
+                section = members[k]
                 if lost[section]:
-                    line_ids[:] = label_fill
+                    _fill_all(n, label_fill, label_out, c, section, start)
                     continue
-                ids = label[c, about[2, section]].reshape(-1)
-                touched += _nearest_plane(ids, pitch, reach, near[:n], line_ids)
-                if count:
-                    _fill_outside(line_ids, outside, label_fill)
+                z = about[2, section]
+                touched += _touch(layers.label_bytes, c, z, size, 0, pitch, reach, 0, n)
+                _copy(label, c, z, room.near, 0, n, label_out, section, start)
+                if outside:
+                    _fill(room.outside, 0, n, label_fill, label_out, c, section, start)
     return touched
 
 
-@njit(cache=True, nogil=True)
-def read_volume(tiles: Array, positions: Positions, layers: Layers) -> int:
+@part()
+def _touch_volume(memory: Array, c: int, size: int, strides: Array, reach: Array, n: int) -> int:
+    total, sections = 0, reach[0, 1] - reach[0, 0] + 1
+    for z in range(reach[0, 0], reach[0, 1] + 1):
+        total += _touch(memory, c, 0, size, z * strides[0], strides[1], reach, 1, n // sections)
+    return total
+
+
+@kernel()
+def read_volume(tiles: Array, positions: Positions, layers: Layers, room: Room) -> int:
     """Read tiles whose voxels come from anywhere; tables have the axes (Z, Y, X).
 
     Parameters
     ----------
     tiles : int64, shape (T, 7)
         As in `read_planes`, but the sections themselves, each with its own matrix.
-    positions, layers
+    positions, layers, room
         As in `read_planes`, with one more axis.
     """
     image, image_out, image_fill = layers.image, layers.image_out, layers.image_fill
     label, label_out, label_fill = layers.label, layers.label_out, layers.label_fill
-    strides = positions.strides
-    index, near, fraction, outside, reach = _room(tiles, len(strides), True)
-    corner = np.empty(2, np.int64)
+    strides, reach = positions.strides, room.reach
+    size = layers.label_bytes.shape[2] // max(1, label.shape[2])
     touched = 0
-    for t in range(len(tiles)):
-        _, a, b, y0, y1, x0, x1 = tiles[t]
-        n = (b - a) * (y1 - y0) * (x1 - x0)
-        at = fraction[: len(strides) * n].reshape(len(strides), n)
-        corner[0], corner[1] = y0, x0
-        count = _table(
-            positions, a, b, corner, y1 - y0, index[:n], near[:n], at, outside[:n], reach
-        )
-        for c in range(len(image)):
-            target = image_out[c, a:b, y0:y1, x0:x1]
-            voxels = image[c].reshape(-1)
-            if reach[0, 2] == 0 and reach[1, 2] == 0 and reach[2, 2] == 0:
-                touched += _nearest_volume(voxels, strides, reach, near[:n], target)
-            else:
-                touched += _linear_volume(voxels, strides, reach, index[:n], at, target)
-            if count:
-                _fill_tile(target, outside, image_fill)
-        for c in range(len(label)):
-            target_ids = label_out[c, a:b, y0:y1, x0:x1]
-            ids = label[c].reshape(-1)
-            touched += _nearest_volume(ids, strides, reach, near[:n], target_ids)
-            if count:
-                _fill_tile(target_ids, outside, label_fill)
+    for t in range(tiles.shape[0]):
+        a, b, y, x = tiles[t, 1], tiles[t, 2], tiles[t, 3], tiles[t, 5]
+        height, width = tiles[t, 4] - y, tiles[t, 6] - x
+        n = (b - a) * height * width
+        outside = _table(positions, a, b, y, x, height, width, room)
+        copied = reach[0, 2] == 0 and reach[1, 2] == 0 and reach[2, 2] == 0
+        for c in range(image.shape[0]):
+            touched += _touch_volume(layers.image_bytes, c, 4, strides, reach, n)
+            for row in range((b - a) * height):
+                section, start = a + row // height, (y + row % height) * layers.width + x
+                if copied:
+                    _copy(image, c, 0, room.near, row * width, width, image_out, section, start)
+                else:
+                    _linear_volume(image, c, room, row * width, width, image_out, section, start)
+                if outside:
+                    _fill(
+                        room.outside, row * width, width, image_fill, image_out, c, section, start
+                    )
+        for c in range(label.shape[0]):
+            touched += _touch_volume(layers.label_bytes, c, size, strides, reach, n)
+            for row in range((b - a) * height):
+                section, start = a + row // height, (y + row % height) * layers.width + x
+                _copy(label, c, 0, room.near, row * width, width, label_out, section, start)
+                if outside:
+                    _fill(
+                        room.outside, row * width, width, label_fill, label_out, c, section, start
+                    )
     return touched
-
-
-@njit(cache=True, nogil=True)
-def _fill_tile(target: Array, outside: Array, fill: float) -> None:
-    depth, height, width = target.shape
-    for k in range(depth):
-        for j in range(height):
-            first = (k * height + j) * width
-            _fill_outside(target[k, j], outside[first : first + width], fill)
-
-
-@njit(cache=True, nogil=True)
-def _room(tiles: Array, axes: int, deep: bool) -> tuple[Array, Array, Array, Array, Array]:
-    """Tables for the largest tile."""
-    voxels = 0
-    for t in range(len(tiles)):
-        _, a, b, y0, y1, x0, x1 = tiles[t]
-        voxels = max(voxels, ((b - a) if deep else 1) * (y1 - y0) * (x1 - x0))
-    return (
-        np.empty(voxels, np.uint32),
-        np.empty(voxels, np.uint32),
-        np.empty(axes * voxels, np.float32),
-        np.empty(voxels, np.bool_),
-        np.empty((axes, 3), np.int64),
-    )

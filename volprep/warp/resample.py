@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,17 +11,13 @@ import numpy.typing as npt
 
 from volprep.compute import run_shares
 from volprep.geometry import Box, Shape3, three
-from volprep.kernels.warp import Layers
 from volprep.warp.map import CoordinateMap
 from volprep.warp.positions import Border, check_inside, clipped, mirrored
-from volprep.warp.tiles import TileReader, layers
+from volprep.warp.tiles import TileReader
 
 __all__ = ["resample"]
 
 Array = npt.NDArray[Any]
-
-# What the kernels are compiled for; anything else becomes float32 first.
-_IMAGE_DTYPES = (np.uint8, np.uint16, np.float32)
 
 
 def resample(
@@ -101,12 +98,14 @@ def resample(
 
     def read(tiles: npt.NDArray[np.int64]) -> None:
         for part in together:
-            reader.read(tiles, part)
+            reader.read(tiles, *part)
 
     run_shares(read, reader.shares(threads))
     return image_out, labels_out
 
 
+_Picture = tuple[Array, npt.NDArray[np.float32], float]
+_Ids = tuple[Array, Array, np.uint64]
 _NO_IMAGE = np.empty((0, 1, 1, 1), np.float32)
 _NO_LABEL = np.empty((0, 1, 1, 1), np.uint8)
 
@@ -118,20 +117,21 @@ def _layers(
     labels: Sequence[Array],
     labels_out: Sequence[Array],
     label_fill: int,
-) -> Iterator[Layers]:
+) -> Iterator[tuple[_Picture, _Ids]]:
     """The image with the first label; every further label by itself."""
-    pictures = (_NO_IMAGE, _NO_IMAGE)
+    nothing = (_NO_IMAGE, _NO_IMAGE, 0.0)
+    pictures = nothing
     if image is not None and image_out is not None:
-        pictures = (image, image_out)
+        pictures = (image, image_out, float(fill))
     if not labels:
-        yield layers(*pictures, float(fill), _NO_LABEL, _NO_LABEL, np.uint64(0))
+        yield pictures, (_NO_LABEL, _NO_LABEL, np.uint64(0))
     for label, label_out in zip(labels, labels_out, strict=True):
         # Unsigned integers of the same bits.
         bits = np.dtype(f"u{label.dtype.itemsize}")
         value = np.uint64(np.asarray(label_fill, label.dtype).view(bits)[()])
         ids, ids_out = (a.reshape(-1, *a.shape[-3:]).view(bits) for a in (label, label_out))
-        yield layers(*pictures, float(fill), ids, ids_out, value)
-        pictures = (_NO_IMAGE, _NO_IMAGE)
+        yield pictures, (ids, ids_out, value)
+        pictures = nothing
 
 
 def _common_shape(image: Array | None, labels: Sequence[Array]) -> Shape3:
@@ -160,11 +160,12 @@ def _readable(
 ) -> tuple[Array | None, list[Array], Box]:
     """Arrays that the kernels take; where one must be copied, only what is read is.
 
-    Kernels index 32 bits wide, whole arrays, in native byte order.
+    Kernels index 32 bits wide, whole arrays, in native byte order. Images are float32: to
+    interpolate between bytes takes twice as long as to make float32 of them first.
     """
     kept = [array.flags.c_contiguous and array.size < 2**31 for array in labels]
     if image is not None:
-        known = image.dtype in _IMAGE_DTYPES
+        known = image.dtype == np.float32
         kept.append(known and image.flags.c_contiguous and image[0].size < 2**31)
     if all(kept):
         return image, list(labels), block
@@ -172,9 +173,26 @@ def _readable(
     part = clipped(wanted, block.shape) if border == "fill" else mirrored(wanted, block.shape)
     labels = [np.ascontiguousarray(label[..., *part.slices]) for label in labels]
     if image is not None:
-        dtype = image.dtype if image.dtype in _IMAGE_DTYPES else np.float32
-        image = np.ascontiguousarray(image[..., *part.slices], dtype)
+        image = _as_floats(image[..., *part.slices])
     return image, labels, part.shift(block.start)
+
+
+_LOCAL = threading.local()
+#: Bytes of a copy that a thread keeps the memory of: new memory is a page fault each 4 kB.
+_KEPT = 2**25
+
+
+def _as_floats(image: Array) -> npt.NDArray[np.float32]:
+    """A copy that is valid until this thread makes the next one."""
+    size = image.size
+    if 4 * size > _KEPT:
+        return np.ascontiguousarray(image, np.float32)
+    memory: npt.NDArray[np.float32] | None = _LOCAL.__dict__.get("memory")
+    if memory is None or memory.size < size:
+        memory = _LOCAL.memory = np.empty(size, np.float32)
+    floats = memory[:size].reshape(image.shape)
+    np.copyto(floats, image, casting="unsafe")
+    return floats
 
 
 def _targets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
@@ -14,7 +15,7 @@ from volprep.kernels import warp as kernels
 from volprep.warp.map import CoordinateMap
 from volprep.warp.positions import TOLERANCE, Border, Floats
 
-__all__ = ["TileReader", "layers"]
+__all__ = ["TileReader"]
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -34,7 +35,8 @@ _NO_MOVE = np.eye(3)[None]
 _TILE_SECTIONS = 16
 
 
-def layers(
+def _layers(
+    flat: bool,
     image: Array,
     image_out: npt.NDArray[np.float32],
     image_fill: float,
@@ -42,13 +44,41 @@ def layers(
     label_out: Array,
     label_fill: np.uint64,
 ) -> kernels.Layers:
-    """What is read together: an image and a label, each (C, Z, Y, X), C-contiguous, maybe empty.
+    """What is read together, in the form that the kernels take.
 
     Sources are marked read-only, so that kernels are compiled for one kind of array.
     """
-    image, label = image.view(), label.view()
-    image.flags.writeable = label.flags.writeable = False
-    return kernels.Layers(image, image_out, float(image_fill), label, label_out, label_fill)
+    sources = []
+    for source in (image, label):
+        channels, depth, height, width = source.shape
+        sections = depth if flat else 1
+        flattened = source.reshape(channels, sections, depth // sections * height * width)
+        flattened.flags.writeable = False
+        sources += [flattened, flattened.view(np.uint8)]
+    targets = [
+        out.reshape(*out.shape[:2], out.shape[2] * out.shape[3]) for out in (image_out, label_out)
+    ]
+    return kernels.Layers(
+        sources[0], targets[0], float(image_fill), sources[2], targets[1], label_fill,
+        sources[1], sources[3], max(image_out.shape[3], label_out.shape[3]),
+    )  # fmt: skip
+
+
+_LOCAL = threading.local()
+
+
+def _room(voxels: int, width: int) -> kernels.Room:
+    """Memory for a tile, which a thread uses for all of them."""
+    kept: tuple[int, int, kernels.Room] = _LOCAL.__dict__.get("room", (0, 0, None))
+    if kept[0] < voxels or kept[1] < width:
+        voxels, width = max(voxels, kept[0]), max(width, kept[1])
+        kept = (voxels, width, kernels.Room(
+            np.empty(voxels, np.uint32), np.empty(voxels, np.uint32),
+            np.empty((3, voxels), np.float32), np.empty(voxels, np.bool_),
+            np.empty((3, 3), np.int64), np.empty(width, np.int64), np.empty((3, width), np.float32),
+        ))  # fmt: skip
+        _LOCAL.room = kept
+    return kept[2]
 
 
 class TileReader:
@@ -204,9 +234,21 @@ class TileReader:
             cuts = [a + (b - a) * n // pieces for n in range(pieces + 1)]
             yield from ((number, c, d) for c, d in pairwise(cuts) if d > c)
 
-    def read(self, tiles: Ints, together: kernels.Layers) -> None:
-        """Read some tiles of one image and one label."""
+    def read(
+        self,
+        tiles: Ints,
+        image: tuple[Array, npt.NDArray[np.float32], float],
+        label: tuple[Array, Array, np.uint64],
+    ) -> None:
+        """Read some tiles of an image and a label.
+
+        Each is a source and a target (C, Z, Y, X), C-contiguous, maybe of no channel, and what
+        is filled in; images are float32, labels unsigned.
+        """
+        together = _layers(self.flat, *image, *label)
+        depth, height, width = self._tile_shape
+        room = _room(depth * height * width, width)
         if self.sections is None:
-            kernels.read_volume(tiles, self.positions, together)
+            kernels.read_volume(tiles, self.positions, together, room)
         else:
-            kernels.read_planes(tiles, self.positions, self.sections, together)
+            kernels.read_planes(tiles, self.positions, self.sections, together, room)
