@@ -14,6 +14,7 @@ the page cache on all sides, and what a side keeps in memory is in its figure:
 limit     crop of a mapped .npy into a reused float32 array, normalised, and a reused int64 one
 patches   PatchLoader over a set of patches stored at the patch size (Zarr shards, blosc-lz4)
 volumes   the same of a set of volumes, a new place for every sample
+-int32    both with labels of int32, as nnU-Net, MONAI and TorchIO give them below
 workers   torch's DataLoader with two processes over the same PatchDataset
 em-...    the same with the eleven EM augmentations (patches stored as large as these need)
 zarr      VolumeDataset over chunked Zarr (blosc-lz4, chunks 32x128x128), and the same crops by
@@ -217,12 +218,14 @@ def limit() -> Make:
     return cropping(lambda n, where: (images[n][where], labels[n][where]))
 
 
-def volprep(name: str, threads: int = 1) -> Make:
+def volprep(name: str, threads: int = 1, label_dtype: str = "int64") -> Make:
     """A set, by PatchLoader."""
     from volprep import PatchDataset
     from volprep.loader import PatchLoader
 
-    dataset = PatchDataset(DATA / name, "train", augment=name.startswith("em"))
+    dataset = PatchDataset(
+        DATA / name, "train", augment=name.startswith("em"), label_dtype=label_dtype
+    )
     return _batches(PatchLoader(dataset, 2, threads=threads, steps=10**6))
 
 
@@ -421,7 +424,9 @@ SIDES: dict[str, tuple[Callable[[], Make], tuple[str, ...]]] = {
     "limit": (limit, ()),
     "patches": (lambda: volprep("plain-patches"), ()),
     "patches-2": (lambda: volprep("plain-patches", 2), ()),
+    "patches-int32": (lambda: volprep("plain-patches", label_dtype="int32"), ()),
     "volumes": (lambda: volprep("plain-volumes"), ()),
+    "volumes-int32": (lambda: volprep("plain-volumes", label_dtype="int32"), ()),
     "volumes-2": (lambda: volprep("plain-volumes", 2), ()),
     "workers": (lambda: workers("plain-patches"), ()),
     "em-patches": (lambda: volprep("em-patches"), ()),

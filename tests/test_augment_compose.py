@@ -396,6 +396,35 @@ def test_what_the_middle_shows_can_be_chosen() -> None:
     np.testing.assert_allclose(moved["image"], rolled["image"], atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [BIG, (7, 26, 30)])
+@pytest.mark.parametrize("border", ["reflect", "fill"])
+def test_the_part_that_a_draw_reads_gives_the_sample_of_the_whole(shape, border) -> None:
+    rng = np.random.default_rng(0)
+    sample = {
+        "image": rng.normal(size=shape).astype(np.float32),
+        "label": rng.integers(0, 9, shape, np.uint16),
+        "mask": rng.random(shape) < 0.9,
+    }
+    skipping = [*spatial(), Rotate(p=1, skip_targets=["mask"])]
+    augment = Compose(skipping, SIZE, {"label": "mask", "mask": "mask"}, border=border, ignore=77)
+    smaller = 0
+    for number in range(12):
+        drawn = augment.draw(sample_generator(1, 0, number))
+        centre = [(n - 1) / 2 + m for n, m in zip(shape, (0, number - 6, 6 - number), strict=True)]
+        part = augment.source_block(drawn, centre, shape)
+        smaller += part != Box((0, 0, 0), shape)
+        whole = augment(sample, replay=drawn, centre=centre)
+        alone = augment(
+            {name: array[part.slices] for name, array in sample.items()},
+            replay=drawn,
+            centre=[c - a for c, a in zip(centre, part.start, strict=True)],
+        )
+        np.testing.assert_allclose(alone["image"], whole["image"], atol=1e-4)
+        for name in ("label", "mask"):  # a place between two voxels may fall to either
+            assert np.mean(alone[name] != whole[name]) < 1e-3
+    assert smaller
+
+
 def test_the_required_shape_counts_what_can_happen_only() -> None:
     assert required_shape([], SIZE) == SIZE
     assert required_shape([Rotate(), Flip()], (8, 64, 64)) == (8, 64, 64)

@@ -192,7 +192,9 @@ def aligned_blocks(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
 
 def three(values: Iterable[int]) -> Shape3:
     """Three whole numbers as a tuple, in (Z, Y, X)."""
-    z, y, x = whole(values)
+    z, y, x = values
+    if not type(z) is type(y) is type(x) is int:  # boxes make nothing else, and many of them
+        z, y, x = whole((z, y, x))
     return z, y, x
 
 

@@ -69,7 +69,7 @@ class Tally:
     def __init__(self) -> None:
         self.draws = self.fitted = 0
 
-    def add(self, fits: bool, size: Shape3, read: Shape3, wanted: Shape3) -> None:
+    def add(self, fits: bool, size: Shape3, wanted: Shape3) -> None:
         """Count one, and say so where it is time and too few fitted."""
         self.draws += 1
         self.fitted += fits
@@ -78,9 +78,9 @@ class Tally:
         share, self.draws, self.fitted = self.fitted / self.draws, 0, 0
         if share < self.ENOUGH:
             log.warning(
-                "augment: %.0f%% of the draws of %s fit into the %s that are stored; the rest is "
-                "mirrored and not valid; store %s (plan.aug_patch_size) or turn and scale less",
-                100 * share, size, read, wanted,
+                "augment: %.0f%% of the draws of %s fit into what is stored; the rest is mirrored "
+                "and not valid; store %s (plan.aug_patch_size) or turn and scale less",
+                100 * share, size, wanted,
             )  # fmt: skip
 
 
@@ -178,6 +178,23 @@ class Compose:
         box = self.coordinate_map(drawn, centre).source_box(self.input_size)
         pairs = zip(box.start, box.stop, shape, strict=True)
         return three(max(0, -a, b - n) for a, b, n in pairs)
+
+    def source_block(self, drawn: Drawn, centre: Sequence[float], shape: Sequence[int]) -> Box:
+        """What of a volume of a shape (Z, Y, X) a draw about a place is made from.
+
+        Of that part alone, with `centre` in its voxels, the same sample is made as of the whole.
+        """
+        first, *others = (
+            self.coordinate_map(drawn, centre, names[0]).source_block(
+                self.input_size, shape, self.border
+            )
+            for names in self._groups()
+        )
+        for other in others:
+            first = Box(
+                three(map(min, first.start, other.start)), three(map(max, first.stop, other.stop))
+            )
+        return first
 
     def freedom(self, drawn: Drawn, shape: Sequence[int], inside: Box) -> tuple[Shape3, Shape3]:
         """How far the patch of a draw may move from the middle of a sample.
@@ -440,7 +457,7 @@ class Compose:
         within = Box.at(fetched[0][1], fetched[0][0].shape[-3:])
         fits = within.contains(coordinates.source_box(self.input_size))
         if image is not None:
-            self._told.add(fits, self.input_size, within.shape, self.required_shape)
+            self._told.add(fits, self.input_size, self.required_shape)
         apart = [] if fits else self._invented(coordinates, names, fetched, out)
         yield from apart
         done = {name for name, _ in apart}

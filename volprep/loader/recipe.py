@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +18,7 @@ from volprep.preprocess import Normalisation
 from volprep.skeletons import Skeletons
 from volprep.targets import LabelPatch, Target, make_targets, targets_from_config
 
-__all__ = ["Arrays", "LabelDtype", "Recipe", "SampleTransform", "Stored", "number_classes"]
+__all__ = ["Arrays", "Cut", "LabelDtype", "Recipe", "SampleTransform", "Stored", "number_classes"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 LabelDtype = Literal["int64", "int32", "stored"]
@@ -25,6 +27,32 @@ SampleTransform = Callable[[dict[str, Any], np.random.Generator], Mapping[str, A
 Stored = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 _AUGMENTED = ("image", "label", "mask")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What of a block a sample is made from.
+
+    Attributes
+    ----------
+    part : Box
+        All of the block that is read.
+    start : (Z, Y, X)
+        Where in the block the sample begins; augmented, the place from which it would have
+        been cut.
+    data : Box
+        What of the block is data, and not filled in.
+    drawn : Drawn or None
+        Of a `Compose`.
+    centre : sequence of float or None
+        The voxel of the part that the middle of what was drawn shows.
+    """
+
+    part: Box
+    start: Shape3
+    data: Box
+    drawn: Drawn | None = None
+    centre: Sequence[float] | None = None
 
 
 class Recipe:
@@ -100,6 +128,39 @@ class Recipe:
             room |= {array.name: np.empty(array.shape(self.size), array.dtype) for array in made}
         return room
 
+    def cut(self, found: Shape3, wanted: Shape3, data: Box, rng: np.random.Generator) -> Cut:
+        """What of a block is read for a sample.
+
+        Parameters
+        ----------
+        found : (Z, Y, X)
+            Of the block.
+        wanted : (Z, Y, X)
+            Where in the block the sample is to begin, as `place` gives it. Augmented, it lies as
+            near to that as what was drawn fits into the data.
+        data : Box
+            What of the block is data, and not filled in.
+        rng : numpy.random.Generator
+            What is drawn of an augmentation is drawn before anything is read.
+        """
+        if self.augment is None:
+            start = self.nearest(wanted, data)
+            return Cut(Box.at(start, self.size), start, data)
+        if not isinstance(self.augment, Compose):
+            return Cut(Box((0, 0, 0), found), wanted, data)
+        drawn = self.augment.draw(rng)
+        middle = three((n - p) // 2 for n, p in zip(found, self.size, strict=True))
+        lowest, highest = self.augment.freedom(drawn, found, data)
+        move = three(
+            min(max(a - b, low), high)
+            for a, b, low, high in zip(wanted, middle, lowest, highest, strict=True)
+        )
+        centre = [(n - 1) / 2 + m for n, m in zip(found, move, strict=True)]
+        part = self.augment.source_block(drawn, centre, found)
+        centre = [c - a for c, a in zip(centre, part.start, strict=True)]
+        start = three(a + b for a, b in zip(middle, move, strict=True))
+        return Cut(part, start, data, drawn, centre)
+
     def fill(
         self,
         case: str,
@@ -107,28 +168,22 @@ class Recipe:
         points: Skeletons | None,
         rng: np.random.Generator,
         out: Arrays,
-        *,
-        wanted: Shape3,
-        data: Box,
+        cut: Cut,
     ) -> Shape3:
-        """Make a sample of one block of voxels.
+        """Make a sample of a part of a block of voxels.
 
         Parameters
         ----------
         case : str
             Where it is from.
         voxels : mapping of str to ndarray
-            The arrays of `reads`, at least as large as a sample; nothing is changed in them.
+            The arrays of `reads`, of the part; nothing is changed in them.
         points : Skeletons or None
-            In voxels of the block, where `needs_points`.
+            In voxels of the part, where `needs_points`.
         rng : numpy.random.Generator
         out : mapping of str to ndarray
             As `room` gives it.
-        wanted : (Z, Y, X)
-            Where in the block the sample is to begin, as `place` gives it. Augmented, it lies as
-            near to that as what was drawn fits into the data.
-        data : Box
-            What of the block is data, and not filled in.
+        cut : Cut
 
         Returns
         -------
@@ -136,23 +191,13 @@ class Recipe:
             Where in the block the sample begins; of a block that was augmented, the place
             from which it would have been cut.
         """
-        found = three(voxels["image"].shape[-3:])
+        offset = cut.start
         if self.augment is None:
-            offset = self.nearest(wanted, data)
-            self._cut(case, voxels, offset, out)
-            points = None if points is None else points.shift([-n for n in offset])
+            self._convert(case, voxels, out)
         elif isinstance(self.augment, Compose):
-            drawn = self.augment.draw(rng)
-            middle = three((n - p) // 2 for n, p in zip(found, self.size, strict=True))
-            lowest, highest = self.augment.freedom(drawn, found, data)
-            move = three(
-                min(max(a - b, low), high)
-                for a, b, low, high in zip(wanted, middle, lowest, highest, strict=True)
-            )
-            offset = three(a + b for a, b in zip(middle, move, strict=True))
-            points = self._augmented(self.augment, drawn, move, case, voxels, points, out)
+            points = self._augmented(self.augment, cut, case, voxels, points, out)
         else:
-            offset, points = self._called(self.augment, case, voxels, points, rng, out, data)
+            offset, points = self._called(self.augment, case, voxels, points, rng, out, cut.data)
         if self.targets:
             make_targets(self.targets, LabelPatch(out["label"], self._voxel(), points), out)
         return offset
@@ -186,11 +231,6 @@ class Recipe:
             max(0, min(max(at, low), high)) for at, (low, high) in zip(wanted, bounds, strict=True)
         )
 
-    def _cut(self, case: str, voxels: Arrays, offset: Shape3, out: Arrays) -> None:
-        part = Box.at(offset, self.size).slices
-        parts = {name: voxels[name][..., *part] for name in self.reads}
-        self._convert(case, parts, out)
-
     def _convert(self, case: str, parts: Arrays, out: Arrays) -> None:
         """Stored voxels in the dtypes of a sample; what is not annotated is ignored."""
         for name, part in parts.items():
@@ -221,8 +261,8 @@ class Recipe:
         if self.classes is not None:
             number_classes(label, self.classes, self.training["ignore_index"], out)
             return
-        most = np.iinfo(out.dtype).max
-        if np.iinfo(label.dtype).max > most and label.size and label.max() > most:
+        most = _highest(out.dtype)
+        if _highest(label.dtype) > most and label.size and label.max() > most:
             raise StoreError(
                 f"label id {label.max()} does not fit {out.dtype}; renumber the ids with "
                 "labels: {relabel: true}, or take label_dtype='stored'"
@@ -232,14 +272,13 @@ class Recipe:
     def _augmented(
         self,
         augment: Compose,
-        drawn: Drawn,
-        move: Shape3,
+        cut: Cut,
         case: str,
         voxels: Arrays,
         points: Skeletons | None,
         out: Arrays,
     ) -> Skeletons | None:
-        """A place of the block augmented into `out`, and the points that moved with it."""
+        """A part of the block augmented into `out`, and the points that moved with it."""
         names = self.reads  # all of them: the Compose refuses what it was not told to move
         sample: dict[str, Any] = {name: voxels[name] for name in names}
         if self.normalise:
@@ -253,9 +292,7 @@ class Recipe:
             room["image"] = self._scratch.array("moved", room["image"].shape, np.float32)
         if "label" in names:
             room["label"] = self._scratch.array("moved label", self.size, voxels["label"].dtype)
-        shape = voxels["image"].shape[-3:]
-        centre = [(n - 1) / 2 + m for n, m in zip(shape, move, strict=True)]
-        moved = augment(sample, replay=drawn, centre=centre, out=room)
+        moved = augment(sample, replay=cut.drawn, centre=cut.centre, out=room)
         for name in names:
             if name == "label":
                 self._integers(moved["label"], out["label"])
@@ -336,6 +373,11 @@ class Recipe:
         spacing: Sequence[float] = self.training["spacing"] or (1.0, 1.0, 1.0)
         z, y, x = spacing
         return z, y, x
+
+
+@cache
+def _highest(dtype: np.dtype[Any]) -> int:
+    return int(np.iinfo(dtype).max)
 
 
 def _class_values(

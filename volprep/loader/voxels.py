@@ -20,7 +20,7 @@ from volprep.cutting import (
 )
 from volprep.geometry import Box, Shape3, three
 from volprep.loader.dataset import EpochDataset, empty_numbers
-from volprep.loader.recipe import Arrays, Recipe, Stored
+from volprep.loader.recipe import Arrays, Cut, Recipe, Stored
 from volprep.loader.scratch import Scratch
 from volprep.randomness import sample_generator
 from volprep.skeletons import Skeletons, present_ids
@@ -51,15 +51,11 @@ class Block:
     voxels : mapping of str to ndarray
     start : (Z, Y, X)
         Of the first one, in the prepared case.
-    before, after : (Z, Y, X)
-        Voxels that lie beyond the region that may be seen.
     """
 
     case: int
     voxels: Arrays
     start: Shape3
-    before: Shape3
-    after: Shape3
 
 
 class Blocks(Protocol):
@@ -117,11 +113,7 @@ class CutBlocks:
             spec = self._reader.spec(name)
             room = self._scratch.array(name, spec.patch_shape, spec.dtype)
             voxels[name] = self._reader.read(name, index, room)[..., *part.slices]
-        start = three(a + b for a, b in zip(row[:3], part.start, strict=True))
-        before = three(max(0, a - b) for a, b in zip(row[3:6], part.start, strict=True))
-        rest = (n - b for n, b in zip(self.size, part.stop, strict=True))
-        after = three(max(0, a - b) for a, b in zip(row[6:9], rest, strict=True))
-        return Block(case, voxels, start, before, after)
+        return Block(case, voxels, part.shift(row[:3]).start)
 
     def place(self, epoch: int, index: int) -> tuple[int, Sequence[int]]:
         """As of `Blocks`."""
@@ -173,7 +165,7 @@ class PlacedBlocks:
         voxels = read_block(
             self._cases[site.case], site.region, box, names, self._mode, self._scratch.array
         )
-        return Block(site.case, voxels, box.start, *pad_of(site.region, box))
+        return Block(site.case, voxels, box.start)
 
     def place(self, epoch: int, index: int) -> tuple[int, Sequence[int]]:
         """As of `Blocks`."""
@@ -304,32 +296,25 @@ class BlockDataset(EpochDataset):
     def fill(self, epoch: int, index: int, out: Arrays) -> None:
         """As of `EpochDataset`."""
         rng, whole = sample_generator(self.seed, epoch, index), self._blocks.size
-        part = data = Box((0, 0, 0), whole)
-        wanted = (0, 0, 0)
+        cuts: list[Cut] = []
 
         def part_of(inside: Box, shown: Shape3) -> Box:
-            nonlocal part, data, wanted
-            data, wanted = inside, self._recipe.place(whole, shown, rng if self._shift else None)
-            if self._recipe.augment is None:  # no more than the sample is read
-                start = self._recipe.nearest(wanted, data)
-                part, data = Box.at(start, self.patch_size), Box((0, 0, 0), self.patch_size)
-                wanted = (0, 0, 0)
-            return part
+            wanted = self._recipe.place(whole, shown, rng if self._shift else None)
+            cuts.append(self._recipe.cut(whole, wanted, inside, rng))
+            return cuts[0].part
 
         block = self._blocks.read(epoch, index, self._recipe.reads, part_of)
+        cut = cuts[0]
         points = None
         if self._recipe.needs_points:
             points = self._points(block.case).only(present_ids(block.voxels["label"]))
             points = points.shift([-n for n in block.start])
-        offset = self._recipe.fill(
-            self.cases[block.case], block.voxels, points, rng, out, wanted=wanted, data=data
-        )
+        offset = self._recipe.fill(self.cases[block.case], block.voxels, points, rng, out, cut)
         out["case"][...], out["index"][...] = block.case, index
         for axis, first in enumerate(offset):
-            behind = part.shape[axis] - self.patch_size[axis] - first
-            out["start"][axis] = block.start[axis] + first
-            out["pad"][axis, 0] = max(0, block.before[axis] - first)
-            out["pad"][axis, 1] = max(0, block.after[axis] - behind)
+            out["start"][axis] = block.start[axis] - cut.part.start[axis] + first
+            out["pad"][axis, 0] = max(0, cut.data.start[axis] - first)
+            out["pad"][axis, 1] = max(0, first + self.patch_size[axis] - cut.data.stop[axis])
 
     def where(self, epoch: int, index: int) -> str:
         """The case and the first voxel of what is read for a sample, in words."""
