@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -143,30 +142,6 @@ def test_units_of_a_lost_worker_run_again(cluster: Cluster, tmp_path: Path) -> N
                 cluster.workers[0].kill()
     assert sorted(results) == list(range(120))
     assert {int(path.name.split(".")[0]) for path in done.iterdir()} == set(range(120))
-
-
-def test_a_million_units_take_little_memory_and_time(tmp_path: Path) -> None:
-    """In a process of its own; the figures of the bars, which no other load can reach."""
-    pytest.importorskip("distributed")
-    code = (
-        "import re, pathlib\n"
-        # Not getrusage: across fork and exec it still holds the peak of the process before.
-        "def peak():\n"
-        "    status = pathlib.Path('/proc/self/status').read_text()\n"
-        "    return int(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1])\n"
-        "from volprep.compute import cluster, Engine\n"
-        "from distributed import Client\n"
-        "n = 1_000_000\n"
-        "client = Client(processes=False, n_workers=1, threads_per_worker=2, "
-        "dashboard_address=None)\n"
-        "total = sum(cluster.run_on(client, abs, iter(range(n)), count=n))\n"
-        "print(total, peak())\n"
-        "client.close()\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    total, peak = map(int, done.stdout.split())
-    assert total == 1_000_000 * 999_999 // 2
-    assert peak < 500 * 1024
 
 
 def describe_failure(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -86,6 +87,71 @@ def test_the_scheduler_of_the_command_line_is_used(cluster: Cluster, tmp_path: P
     )  # fmt: skip
     assert done.returncode == 1
     assert "no Dask scheduler answers" in done.stderr
+
+
+MANY = """
+import contextlib, json, pathlib, re, sys, time
+from empty_unit import nothing
+from volprep.compute import Engine, cluster
+from volprep.config import Config
+from volprep.ledger import Ledger, Unit, key_of
+from volprep.pipeline import prepare
+from volprep.pipeline.run import Run
+
+folder, address, many = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+flying = []
+
+@contextlib.contextmanager
+def reporter(*_):
+    yield lambda _count: None
+
+class Flight(cluster._Flight):
+    def launch(self):
+        going = super().launch()
+        flying.append((len(self._flying), sum(len(b.units) for b in self._flying.values())))
+        return going
+
+cluster._Flight = Flight
+config = Config.model_validate({"data": {"root": str(folder)}})
+units = [Unit("patches/train", n, key_of("x", n)) for n in range(many)]
+with Engine("dask", scheduler=address) as engine, Ledger(folder / "run") as ledger:
+    began = time.perf_counter()
+    run = Run(config, None, reporter, folder=ledger.folder, ledger=ledger, engine=engine)
+    run.all("patches/train", units, nothing, title="", what="")
+    ledger.publish(folder / "out", run.wanted, {})
+    took = time.perf_counter() - began
+    status = pathlib.Path("/proc/self/status").read_text()  # getrusage also tells of the parent
+    json.dump(
+        {
+            "done": len(ledger.records),
+            "batches": max(batches for batches, _ in flying),
+            "units": max(units for _, units in flying),
+            "MB": int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) / 1000,
+            "ms": took / many * 1000,
+        },
+        sys.stdout,
+    )
+"""
+
+
+@pytest.mark.parametrize("many", [20_000, pytest.param(10**6, marks=pytest.mark.slow)])
+def test_units_without_work_take_little_of_the_driver(
+    cluster: Cluster, tmp_path: Path, many: int
+) -> None:
+    """The stage of a run, by batches on a real scheduler, into a ledger that is published."""
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, str(tmp_path), cluster.address, str(many)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    print(found)
+    assert found["done"] == many
+    assert found["batches"] <= 2 * len(cluster.workers)
+    assert found["units"] <= 2 * len(cluster.workers) * 10_000
+    assert found["MB"] < 500
+    assert len((tmp_path / "out" / "ledger.jsonl").read_bytes().splitlines()) == many
 
 
 @pytest.mark.slow

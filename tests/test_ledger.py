@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -393,29 +394,22 @@ def test_describe_is_what_newfile_says(tmp_path: Path) -> None:
     assert new.described(tmp_path) == describe(tmp_path / "d" / "a", tmp_path)
 
 
-@pytest.mark.slow
-def test_a_million_units_take_little_memory_and_time(tmp_path: Path) -> None:
-    code = """
-import resource, sys, time
-from pathlib import Path
-from volprep.ledger import Ledger, Unit, key_of, run
-def nothing(unit):
-    return (), {}
-began = time.perf_counter()
-units = (Unit('s', n, key_of('x', n)) for n in range(10**6))
-with Ledger(Path(sys.argv[1])) as ledger:
-    run(ledger, nothing, units, workers=1)
-again = time.perf_counter()
-with Ledger(Path(sys.argv[1])) as ledger:
-    assert len(ledger.records) == 10**6
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-print(again - began, time.perf_counter() - again)
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    print(ended.stdout)
-    assert int(ended.stdout.split()[0]) < 500, "MB"
+def test_a_unit_that_is_done_weighs_little(tmp_path: Path) -> None:
+    many = 20_000
+    stages = [[Unit("s", n, key_of("x", n)) for n in range(many)]]
+    stages.append([Unit("named", f"case {n}", key_of("x", n)) for n in range(3)])
+    with Ledger(tmp_path) as ledger:
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for units in stages:
+            run(ledger, lambda _unit: ((), {}), units, workers=1)
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert grown < 60 * many, "bytes: a million units take 60 MB"
+        assert [ledger.records.key(u.stage, u.index) for units in stages for u in units] == [
+            u.key for units in stages for u in units
+        ]
+        assert [r.unit for r in ledger.records] == [u for units in stages for u in units]
 
 
 def test_records_of_nothing_are_none(tmp_path: Path) -> None:

@@ -85,9 +85,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_FOLDER_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Unit:
     """One piece of work.
+
+    Parameters
+    ----------
+    stage : str
+    index : int or str
+    key : str
+        In hexadecimal, as `key_of` gives it.
 
     Attributes
     ----------
@@ -96,13 +103,25 @@ class Unit:
     index : int or str
         Which one of its stage: a shard's number, a case's name.
     key : str
-        Of everything that it is made from (`key_of`): what matters of the config to this
+        Of everything that it is made from: what matters of the config to this
         stage, the keys of its inputs, the stage's version. Never the whole config.
+    digest : bytes
+        The key as it is held: a run has a million of them.
     """
 
     stage: str
     index: int | str
-    key: str
+    digest: bytes
+
+    def __init__(self, stage: str, index: int | str, key: str) -> None:
+        object.__setattr__(self, "stage", stage)
+        object.__setattr__(self, "index", index)
+        object.__setattr__(self, "digest", bytes.fromhex(key))
+
+    @property
+    def key(self) -> str:
+        """Of everything that it is made from, in hexadecimal."""
+        return self.digest.hex()
 
     def __str__(self) -> str:
         return f"{self.stage} {self.index}"
@@ -191,6 +210,62 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class _Places:
+    """Where the records of a stage lie in their file: the key of each unit, and its offset.
+
+    Shards are numbered from 0, and may be a million: theirs are the rows of one array, 41 bytes
+    each, where a dictionary takes 200. All else has a name.
+    """
+
+    _ROW = 41  # one more than the key's bytes (0: no unit), the key in 32, the offset in 8
+    _MOST = 1 << 24  # a number beyond is taken for a name: the array reaches to the highest one
+
+    def __init__(self) -> None:
+        self._rows, self._named, self._count = bytearray(), dict[int | str, bytes](), 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[tuple[int | str, str, int]]:
+        """Every index with its key and offset: by number, then names as they came."""
+        for index in range(len(self._rows) // self._ROW):
+            found = self.get(index)
+            if found is not None:
+                yield index, *found
+        for name, row in list(self._named.items()):
+            yield name, *_unpacked(row)
+
+    def get(self, index: int | str) -> tuple[str, int] | None:
+        """The key and the offset of a unit; None where it has none."""
+        if not self._is_row(index):
+            row = self._named.get(index)
+            return None if row is None else _unpacked(row)
+        start = int(index) * self._ROW
+        if start >= len(self._rows) or not self._rows[start]:
+            return None
+        return _unpacked(self._rows[start : start + self._ROW])
+
+    def note(self, unit: Unit, offset: int) -> None:
+        """The last one counts."""
+        row = bytes([1 + len(unit.digest)]) + unit.digest.ljust(32) + offset.to_bytes(8, "little")
+        self._count += self.get(unit.index) is None
+        if not self._is_row(unit.index):
+            self._named[unit.index] = row
+            return
+        start = int(unit.index) * self._ROW
+        missing = start + self._ROW - len(self._rows)
+        if missing > 0:
+            self._rows.extend(bytes(missing))
+        self._rows[start : start + self._ROW] = row
+
+    def _is_row(self, index: int | str) -> bool:
+        return isinstance(index, int) and 0 <= index < self._MOST
+
+
+def _unpacked(row: bytes | bytearray) -> tuple[str, int]:
+    return row[1 : row[0]].hex(), int.from_bytes(row[-8:], "little")
+
+
 class Records:
     """The records of a file, the last one of each unit; facts are read when they are asked for.
 
@@ -202,12 +277,13 @@ class Records:
 
     Notes
     -----
-    A million units take about 200 MB: of each only the key and its place in the file are held.
+    Of each unit only the key and its place in the file are held: a million numbered ones take
+    41 MB.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.end, self.damaged = path, 0, 0
-        self._places: dict[str, dict[int | str, bytes]] = {}
+        self._places: dict[str, _Places] = {}
         if not path.is_file():
             return
         with path.open("rb") as file:
@@ -227,24 +303,27 @@ class Records:
         self._places.clear()
 
     def __iter__(self) -> Iterator[Record]:
-        """Every record, stage after stage, in the order in which units were first done."""
+        """Every record, stage after stage: by number, then names in the order of their first."""
         if not self._places:
             return
         with self.path.open("rb") as file:
             for places in list(self._places.values()):
-                for place in list(places.values()):
-                    yield self._read(file, place)
+                for _, _, offset in places:
+                    yield self._read(file, offset)
+
+    @property
+    def claimed(self) -> set[str]:
+        """The paths of all files of all units, below the folder."""
+        return {file.path for record in self for file in record.files}
 
     def key(self, stage: str, index: int | str) -> str | None:
         """The key that a unit was made with; None where it has no record."""
-        place = self._places.get(stage, {}).get(index)
-        return None if place is None else place[:-8].hex()
+        place = self._place(stage, index)
+        return None if place is None else place[0]
 
     def units(self, stage: str) -> list[Unit]:
         """The units of a stage that have a record."""
-        return [
-            Unit(stage, i, place[:-8].hex()) for i, place in self._places.get(stage, {}).items()
-        ]
+        return [Unit(stage, index, key) for index, key, _ in self._places.get(stage, ())]
 
     @property
     def stages(self) -> list[str]:
@@ -253,11 +332,11 @@ class Records:
 
     def find(self, stage: str, index: int | str) -> Record | None:
         """The record of a unit, whatever its key."""
-        place = self._places.get(stage, {}).get(index)
+        place = self._place(stage, index)
         if place is None:
             return None
         with self.path.open("rb") as file:
-            return self._read(file, place)
+            return self._read(file, place[1])
 
     def has(self, unit: Unit) -> bool:
         """Whether a unit has a record of its key."""
@@ -284,16 +363,21 @@ class Records:
                 if found:
                     yield Damage(path, found, record.unit)
 
-    def _read(self, file: IO[bytes], place: bytes) -> Record:
-        file.seek(int.from_bytes(place[-8:], "little"))
+    def _place(self, stage: str, index: int | str) -> tuple[str, int] | None:
+        places = self._places.get(stage)
+        return None if places is None else places.get(index)
+
+    def _read(self, file: IO[bytes], offset: int) -> Record:
+        file.seek(offset)
         record = Record.parse(file.readline())
         if record is None:
             raise StoreError(f"{self.path}: changed while it was in use")
         return record
 
     def _note(self, unit: Unit, offset: int) -> None:
-        place = bytes.fromhex(unit.key) + offset.to_bytes(8, "little")
-        self._places.setdefault(unit.stage, {})[unit.index] = place
+        if unit.stage not in self._places:
+            self._places[unit.stage] = _Places()
+        self._places[unit.stage].note(unit, offset)
 
 
 class Ledger:
@@ -547,10 +631,9 @@ class Ledger:
 
     def _remove_others(self) -> None:
         """Remove every file that no unit claims, and the folders that are empty then."""
-        kept = {self.folder / file.path for record in self.records for file in record.files}
-        kept.add(self.folder / LEDGER)
-        for path in list(files_below(self.folder)):
-            if path not in kept:
+        kept = self.records.claimed | {LEDGER}
+        for path in files_below(self.folder):
+            if path.relative_to(self.folder).as_posix() not in kept:
                 path.unlink()
         for parent, _, _ in os.walk(self.folder, topdown=False):
             if Path(parent) != self.folder and not os.listdir(parent):
@@ -664,7 +747,7 @@ def verify(folder: Path, look: Look | None = None) -> Iterator[Damage]:
         What is missing, changed, of another size, or not of the set.
     """
     records = Records(folder / LEDGER)
-    claimed = {file.path for record in records for file in record.files} | {MANIFEST, LEDGER}
+    claimed = records.claimed | {MANIFEST, LEDGER}
     strange = [
         path for path in files_below(folder) if path.relative_to(folder).as_posix() not in claimed
     ]
