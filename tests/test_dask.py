@@ -52,13 +52,16 @@ def labels(tmp_path: Path) -> Path:
     return path
 
 
-def test_bake_survives_a_lost_worker(cluster: Cluster, labels: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["skeletons", "offset"])
+def test_bake_survives_a_lost_worker(
+    cluster: Cluster, labels: Path, tmp_path: Path, stage: str
+) -> None:
     case = case_of_labels(labels, None, (1.0, 1.0, 1.0))
     options = BakeOptions(field=True, mask=True)
     bake_skeletons([case], tmp_path / "serial", options, workers=1)
     with Engine("dask", scheduler=cluster.address) as engine:
         bake_skeletons(
-            [case], tmp_path / "dask", options, engine=engine, reporter=killing(cluster, "offset")
+            [case], tmp_path / "dask", options, engine=engine, reporter=killing(cluster, stage)
         )
     assert cluster.workers[0].poll() is not None
     assert cluster.workers[1].poll() is None

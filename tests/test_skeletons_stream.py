@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from volprep.compute import Engine
+from volprep.compute.engine import EngineKind
 from volprep.geometry import Box, Spacing3
-from volprep.skeletons import Skeletons, bake_skeleton, skeleton_to_mask, skeletonize
+from volprep.skeletons import Skeletons, bake_skeleton, skeleton_to_mask, skeletonize, stream
 from volprep.skeletons.stream import (
     bake_volume,
     paint_volume,
@@ -70,6 +72,23 @@ def test_a_component_that_crosses_blocks_is_one(
     traces = list(trace_volume(volume, block=block, runs_at_once=runs))
     assert sum(len(trace.points) for trace in traces) == len(whole.points)
     assert sum(trace.voxels for trace in traces) == np.count_nonzero(labels)
+
+
+@pytest.mark.parametrize("kind", ["serial", "threads", "processes"])
+def test_the_walk_is_the_same_whatever_makes_it(
+    kind: EngineKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "_PACK", 200)  # several packs for each worker
+    volume = Watched(neurites((20, 40, 40), 6, 3))
+    runs = 10**6 if kind == "processes" else 900  # each group of runs starts its own
+    options = {"block": (20, 40, 40), "runs_at_once": runs}
+    wanted = list(trace_volume(volume, workers=1, **options))
+    found = list(trace_volume(volume, engine=Engine(kind, workers=2), **options))
+    assert len(found) == len(wanted) > 10
+    for one, other in zip(found, wanted, strict=True):
+        assert (one.instance, one.voxels) == (other.instance, other.voxels)
+        for name in ("points", "edges", "radii"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_the_survey_knows_sizes_and_boxes() -> None:

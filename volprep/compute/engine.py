@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Literal, Self, TypeVar, get_args
 
-from volprep.compute.local import run_finished
+from volprep.compute.local import run_finished, run_units
 
 __all__ = ["Engine", "EngineKind"]
 
@@ -89,11 +90,48 @@ class Engine:
             The first error of a unit (with ``dask``: of one that failed three times), after
             the results of those that were under way with it.
         """
-        if self.kind != "dask":
+        if self.kind == "dask":
+            yield from self._on_cluster(function, units, count=count)
+        else:
             yield from run_finished(function, units, backend=self.kind, workers=self.workers)
+
+    def in_order(
+        self, function: Callable[[Unit], Result], units: Iterable[Unit]
+    ) -> Iterator[Result]:
+        """`run`, with the results in the order of the units, which may carry their data.
+
+        With ``dask`` each unit is sent alone, so that no more data than two units a thread is
+        under way; results that come before their turn wait here.
+        """
+        if self.kind != "dask":
+            yield from run_units(function, units, backend=self.kind, workers=self.workers)
             return
+        early: dict[int, Result] = {}
+        wanted = 0
+        numbered = self._on_cluster(partial(_numbered, function), enumerate(units), seconds=0.0)
+        for number, result in numbered:
+            early[number] = result
+            while wanted in early:
+                yield early.pop(wanted)
+                wanted += 1
+
+    def _on_cluster(
+        self,
+        function: Callable[[Unit], Result],
+        units: Iterable[Unit],
+        *,
+        count: int | None = None,
+        seconds: float | None = None,
+    ) -> Iterator[Result]:
         from volprep.compute import cluster
 
         if self._connected is None:
             self._connected = cluster.connect(self._scheduler, self._cluster, self.workers)
-        yield from cluster.run_on(self._connected.client, function, units, count=count)
+        yield from cluster.run_on(
+            self._connected.client, function, units, count=count,
+            batch_seconds=cluster.BATCH_SECONDS if seconds is None else seconds,
+        )  # fmt: skip
+
+
+def _numbered(function: Callable[[Unit], Result], unit: tuple[int, Unit]) -> tuple[int, Result]:
+    return unit[0], function(unit[1])

@@ -102,7 +102,7 @@ def bake_skeletons(
     workers : int or None
         Threads; None takes every processor.
     engine : Engine or None
-        What bakes the blocks of fields and masks, instead of threads.
+        What traces skeletons, and bakes the blocks of fields and masks, instead of threads.
 
     Raises
     ------

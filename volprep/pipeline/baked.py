@@ -96,7 +96,7 @@ class BakedCase:
     workers : int or None
         Threads; None takes every processor.
     engine : Engine or None
-        What bakes the blocks of volumes, instead of threads.
+        What traces skeletons and bakes the blocks of volumes, instead of threads.
     reporter : callable
     """
 
@@ -152,6 +152,7 @@ class BakedCase:
                 self.labels,
                 method=self.options.method,
                 workers=self.workers,
+                engine=self.engine,
                 progress=advance,
                 skip=known,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.compute import Backend, run_units
+from volprep.compute import Engine, run_units
 from volprep.geometry import Box, Shape3, Spacing3, VolumeLike, aligned_blocks
 from volprep.skeletons.bake import bake_box
 from volprep.skeletons.labels import list_runs
@@ -42,6 +42,7 @@ Make = Callable[[Box], npt.NDArray[Any]]
 Write = Callable[[Box, npt.NDArray[Any]], None]
 
 _RUNS = 1 << 23  # runs of labels in memory at a time: 24 bytes each, and as much to sort them
+_PACK = 1 << 15  # runs that are sent to another process at a time: half a megabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,7 @@ def trace_volume(
     method: Method = "lee",
     block: Shape3 = (256, 256, 256),
     workers: int | None = 1,
+    engine: Engine | None = None,
     progress: Progress | None = None,
     runs_at_once: int = _RUNS,
     skip: int = 0,
@@ -137,19 +139,22 @@ def trace_volume(
     """Walk the skeletons of a volume's components; parameters as for `skeletonize_volume`.
 
     All the components of one instance come in one group, which has at most
-    `runs_at_once` runs (or one instance). The order is always the same, so that an
-    interrupted walk can go on: the first `skip` components are found, but not thinned.
+    `runs_at_once` runs (or one instance). The order is always the same, whatever `engine`
+    finds the objects and thins them (None takes threads), so that an interrupted walk can go
+    on: the first `skip` components are found, but not thinned.
     """
     check_method(method)
     report = progress or (lambda _count: None)
     shape = _label_shape(volume)
-    survey = survey_volume(volume, block=block, workers=workers, progress=report)
+    engine = engine or Engine(workers=workers)
+    survey = survey_volume(volume, block=block, engine=engine, progress=report)
+    if method == "teasar" and engine.kind == "threads":
+        engine = Engine("serial")  # it holds the interpreter's lock
     trace = partial(
         trace_component,
         spacing=volume.spacing if spacing is None else spacing,
         method=method,
     )
-    backend: Backend = "threads" if method == "lee" else "serial"
     left = int(np.prod(shape))
     for rows in _group(survey, runs_at_once):
         components = _read_group(
@@ -159,35 +164,64 @@ def trace_volume(
             report(known.voxels)
             left -= known.voxels
             skip -= 1
-        for found in run_units(trace, components, backend=backend, workers=workers):
+        for found in _traced(trace, components, engine):
             report(found.voxels)
             left -= found.voxels
             yield found
     report(left)
 
 
+def _traced(
+    trace: Callable[[Component], Trace], components: Iterable[Component], engine: Engine
+) -> Iterator[Trace]:
+    """The traces in order; what goes to another process goes in packs, for each has its price."""
+    if engine.kind in ("serial", "threads"):
+        yield from engine.in_order(trace, components)
+    else:
+        for traces in engine.in_order(partial(_trace_all, trace), _packs(components)):
+            yield from traces
+
+
+def _trace_all(trace: Callable[[Component], Trace], components: Sequence[Component]) -> list[Trace]:
+    return [trace(component) for component in components]
+
+
+def _packs(components: Iterable[Component]) -> Iterator[list[Component]]:
+    pack: list[Component] = []
+    runs = 0
+    for component in components:
+        pack.append(component)
+        runs += len(component.runs)
+        if runs >= _PACK:
+            yield pack
+            pack, runs = [], 0
+    if pack:
+        yield pack
+
+
 def survey_volume(
     volume: VolumeLike,
     *,
     block: Shape3 = (256, 256, 256),
-    workers: int | None = 1,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Survey:
     """Find the size of every instance and the box around it, in one pass over the blocks."""
-
-    def look(box: Box) -> tuple[Survey, int]:
-        ids, runs = list_runs(volume.read(box)[0])
-        return _survey_runs(ids, runs, box.start), box.size
-
     parts: list[Survey] = []
     boxes = aligned_blocks(_label_shape(volume), block)
-    for part, size in run_units(look, boxes, workers=workers):
+    engine = engine or Engine("serial")
+    for part, size in engine.in_order(partial(_look, volume), boxes):
         parts.append(part)
         if sum(len(p.ids) for p in parts) > 4 * len(parts[0].ids) + 1_000_000:
             parts = [_merge(parts)]
         if progress is not None:
             progress(size)
     return _merge(parts)
+
+
+def _look(volume: VolumeLike, box: Box) -> tuple[Survey, int]:
+    ids, runs = list_runs(volume.read(box)[0])
+    return _survey_runs(ids, runs, box.start), box.size
 
 
 def bake_volume(
