@@ -36,7 +36,7 @@ def stages(root: Path) -> dict[str, float]:
     from volprep.cutting import PreparedCase, blocks_of, grid_sites, training_sites
     from volprep.pipeline.decide import decide, drawing, survey
     from volprep.pipeline.inputs import chosen_cases
-    from volprep.pipeline.reporting import silent
+    from volprep.pipeline.told import silent
     from volprep.splits import audit_splits
 
     config = Config.model_validate(

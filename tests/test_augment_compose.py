@@ -116,7 +116,9 @@ def test_ids_come_back_exact_in_their_own_dtype(dtype: type, number: int) -> Non
     compose = Compose(everything(), SIZE, TARGETS)
     data = sample()
     top = 1 if dtype is np.bool_ else np.iinfo(dtype).max
-    data["label"] = np.where(data["label"] % 2 == 1, top, data["label"] % 5).astype(dtype)
+    data["label"] = np.where(
+        data["label"] % 2 == 1, np.array(top, dtype), (data["label"] % 5).astype(dtype)
+    )
     result = compose(data, sample_generator(0, 0, number))
     assert result["label"].dtype == dtype
     assert set(np.unique(result["label"])) <= set(np.unique(data["label"]))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,8 @@ import zarr  # noqa: F401
 
 from volprep.config import load_config
 from volprep.errors import StoreError
+from volprep.files import temporary_of
+from volprep.pipeline.export import export
 from volprep.pipeline.prepare import prepare
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills need fork")
@@ -58,7 +62,16 @@ PLAIN = "{}"
 FULL = "{target_spacing: [0.2, 0.1, 0.1], crop_nonzero: true}"
 
 
-def configure(folder: Path, *, preprocess: str, skeletons: bool, seed: int, workers: int) -> Any:
+def configure(
+    folder: Path,
+    *,
+    preprocess: str,
+    skeletons: bool,
+    seed: int,
+    workers: int,
+    store: str = "patches",
+    out: str = "patches",
+) -> Any:
     path = folder / "c.yaml"
     path.write_text(
         "data: {root: data, spacing: [0.3, 0.1, 0.12], label_kind: instances}\n"
@@ -66,7 +79,7 @@ def configure(folder: Path, *, preprocess: str, skeletons: bool, seed: int, work
         "plan: {patch_size: [4, 8, 8], aug_patch_size: [4, 8, 8], batch_size: 2}\n"
         f"preprocess: {preprocess}\npatching: {{patches_per_case: 50}}\n"
         f"skeletons: {{enabled: {str(skeletons).lower()}, average: false}}\n"
-        f"compute: {{workers: {workers}}}\n"
+        f"compute: {{workers: {workers}}}\noutput: {{dir: {out}, store: {store}}}\n"
     )
     return load_config(path)
 
@@ -86,81 +99,126 @@ def in_child(work: Callable[[], object], kill_at: Callable[[], None] | None = No
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def states(root: str) -> Iterator[tuple[str, int, int]]:
-    """What lies below a folder, but for the data: names, sizes, times."""
+State = dict[str, str | None]  # of a path below the folder: its content's name; None is a folder
+
+
+def read_state(root: Path, contents: Path) -> State:
+    """What lies below a folder, but for the data and the config; contents are kept aside, once."""
+    found: State = {}
     for place, folders, files in os.walk(root):
-        if place == root:
+        if place == str(root):
             folders.remove("data")
-        for name in (*folders, *files):
+            files.remove("c.yaml")
+        below = Path(place).relative_to(root)
+        found.update({(below / name).as_posix(): None for name in folders})
+        for name in files:
             with contextlib.suppress(FileNotFoundError):  # another thread has renamed it
-                found = os.lstat(f"{place}/{name}")
-                yield f"{place}/{name}", found.st_size, found.st_mtime_ns
+                content = Path(place, name).read_bytes()
+                digest = hashlib.sha256(content).hexdigest()
+                found[(below / name).as_posix()] = digest
+                if not (contents / digest).exists():
+                    (contents / digest).write_bytes(content)
+    return found
 
 
-def counting(folder: Path, report: int, at: int | None) -> Callable[[], None]:
-    """Counts the events of the file system below a folder, and kills the process at one.
+def likeness(state: State) -> str:
+    """The same of states that only differ in what unfinished files are called and hold."""
+    named = [("/".join(temporary_of(p) or p for p in path.split("/")), path, content)
+             for path, content in state.items()]  # fmt: skip
+    told = {(name, content if name == path else "unfinished") for name, path, content in named}
+    return repr(sorted(told, key=str))
 
-    Where it kills at none, it reports those before which the disk was another than before the
-    last: between two changes it does not matter when a process is killed.
+
+class Watch:
+    """Looks at every event of the file system below a folder, in one process and its threads.
+
+    Parameters
+    ----------
+    folder : Path
+    at : int or None
+        The event at which the process is killed. None writes down the events before which the
+        disk was another than at any other: where it is the same it does not matter when a
+        process is killed. The threads wait meanwhile, so that there is one state to see.
     """
 
-    def install() -> None:
-        root, seen, changes, before = str(folder), 0, 0, -1
+    def __init__(self, folder: Path, at: int | None = None) -> None:
+        self.folder, self.root, self.at = folder, str(folder), at
+        self.seen, self.known = 0, set[str]()
+        self.lock = threading.RLock()
 
-        def event() -> None:
-            nonlocal seen, changes, before
-            seen += 1
-            if at is not None and seen == at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if at is None and (now := hash(tuple(states(root)))) != before:
-                os.pwrite(report, b"%8d\n" % seen, 9 * changes)
-                changes, before = changes + 1, now
-
-        def hook(name: str, args: tuple[Any, ...]) -> None:
-            if name == "open" and not args[2] & WRITING:
-                return  # between two changes the disk is the same, wherever the kill falls
-            if name in EVENTS and isinstance(args[0], str | os.PathLike | int):
-                place = "" if isinstance(args[0], int) else os.fspath(args[0])
-                if isinstance(place, str) and place.startswith(root) and "/data/" not in place:
-                    event()
-
+    def install(self) -> None:
         def told(original: Any) -> Any:  # the interpreter does not tell of these
             def call(*args: Any) -> Any:
-                event()
+                self.event()
                 return original(*args)
 
             return call
 
         # What a killed process has written stays: fsync changes nothing that a kill could show.
         os.write = told(os.write)  # type: ignore[misc]
-        sys.addaudithook(hook)
+        sys.addaudithook(self.hook)
 
-    return install
+    def hook(self, name: str, args: tuple[Any, ...]) -> None:
+        if name == "open" and not args[2] & WRITING:
+            return  # between two changes the disk is the same, wherever the kill falls
+        if name in EVENTS and isinstance(args[0], str | os.PathLike | int):
+            place = "" if isinstance(args[0], int) else os.fspath(args[0])
+            if isinstance(place, str) and place.startswith(self.root) and "/data/" not in place:
+                self.event()
+
+    def event(self) -> None:
+        with self.lock:
+            self.seen += 1
+            if self.at is not None and self.seen == self.at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.at is None:
+                self.note()
+
+    def note(self) -> None:
+        state = read_state(self.folder, self.folder / "data" / "contents")
+        like = likeness(state)
+        if like not in self.known:
+            self.known.add(like)
+            with (self.folder / "data" / "states").open("a") as file:
+                file.write(json.dumps([self.seen, state]) + "\n")
 
 
 class Trial:
     """One command, as often as wanted from the same state."""
 
-    def __init__(self, folder: Path, *, overwrite: bool, **settings: Any) -> None:
-        self.folder, self.overwrite, self.settings = folder, overwrite, settings
+    def __init__(
+        self, folder: Path, *, overwrite: bool = False, export: bool = False, **settings: Any
+    ) -> None:
+        self.folder, self.overwrite, self.export = folder, overwrite, export
+        self.settings = settings
         make_data(folder)
+        (folder / "data" / "contents").mkdir()
+        if export:
+            assert in_child(lambda: prepare(configure(folder, **settings, out="data/set"))) == 0
         if overwrite:
             assert in_child(lambda: prepare(configure(folder, **{**settings, "seed": 7}))) == 0
             shutil.copytree(folder / "patches", folder / "data" / "before")
+        configure(folder, **settings)
         self.reset()
-        with (folder / "data" / "count").open("w+") as file:
-            assert in_child(self.command, counting(folder, file.fileno(), None)) == 0
-            self.events = [int(line) for line in file]
+        assert in_child(self.command, Watch(folder).install) == 0
+        with (folder / "data" / "states").open() as file:
+            self.states: list[tuple[int, State]] = [json.loads(line) for line in file]
         self.wanted = tree(folder)
         self.settled()
 
     def command(self) -> None:
-        prepare(configure(self.folder, **self.settings), overwrite=self.overwrite)
+        if self.export:
+            export(self.folder / "data" / "set", "monai", self.folder / "patches", workers=2)
+        else:
+            prepare(configure(self.folder, **self.settings), overwrite=self.overwrite)
 
-    def reset(self) -> None:
+    def clear(self) -> None:
         for path in self.folder.iterdir():
             if path.name not in ("data", "c.yaml"):
                 shutil.rmtree(path)
+
+    def reset(self) -> None:
+        self.clear()
         if self.overwrite:
             shutil.copytree(self.folder / "data" / "before", self.folder / "patches")
 
@@ -169,10 +227,22 @@ class Trial:
         assert names == ["c.yaml", "data", "patches"]
 
     def killed_at(self, event: int) -> None:
+        """The process itself is killed, there."""
         self.reset()
-        status = in_child(self.command, counting(self.folder, 0, event))
+        status = in_child(self.command, Watch(self.folder, event).install)
         assert status in (0, -signal.SIGKILL)
-        self.finish(f"event {event} of {self.events[-1]}")
+        self.finish(f"event {event} of {self.states[-1][0]}")
+
+    def left_as(self, event: int, state: State) -> None:
+        """What the process would have left if it had been killed before that event."""
+        self.clear()
+        for path, content in state.items():
+            if content is None:
+                (self.folder / path).mkdir(parents=True, exist_ok=True)
+        for path, content in state.items():
+            if content is not None:
+                shutil.copyfile(self.folder / "data" / "contents" / content, self.folder / path)
+        self.finish(f"event {event} of {self.states[-1][0]}")
 
     def finish(self, where: str) -> None:
         assert in_child(self.command) == 0, where
@@ -189,11 +259,13 @@ class Trial:
 SHARES = 4
 
 WAYS = [
-    pytest.param({"preprocess": p, "skeletons": s, "seed": 1, "workers": w, "overwrite": o}, id=i)
-    for p, s, w, o, i in (
-        (PLAIN, False, 1, False, "plain"),
-        (FULL, True, 2, False, "resampled-skeletons-2"),
-        (FULL, True, 1, True, "overwrite"),
+    pytest.param({"preprocess": p, "skeletons": s, "seed": 1, "workers": w, **more}, id=i)
+    for p, s, w, more, i in (
+        (PLAIN, False, 1, {}, "plain"),
+        (FULL, True, 2, {}, "resampled-skeletons-2"),
+        (FULL, True, 1, {"overwrite": True}, "overwrite"),
+        (FULL, False, 2, {"store": "volumes"}, "volumes-2"),
+        (PLAIN, False, 1, {"export": True}, "export"),
     )
 ]
 
@@ -202,8 +274,9 @@ WAYS = [
 def test_killed_at_some_events_of_the_file_system(tmp_path: Path, way: dict[str, Any]) -> None:
     trial = Trial(tmp_path, **way)
     rng = random.Random(0)
-    early, late = trial.events[:-12], trial.events[-12:]  # where the set gets its name
-    for event in sorted({*rng.sample(early, 3), *rng.sample(late, 3)}):
+    events = [event for event, _ in trial.states]
+    early, late = events[:-12], events[-12:]  # where the set gets its name
+    for event in sorted({*rng.sample(early, 2), *rng.sample(late, 2)}):
         trial.killed_at(event)
 
 
@@ -214,8 +287,8 @@ def test_killed_at_every_event_of_the_file_system(
     tmp_path: Path, way: dict[str, Any], share: int
 ) -> None:
     trial = Trial(tmp_path, **way)
-    for event in trial.events[share::SHARES]:
-        trial.killed_at(event)
+    for event, state in trial.states[share::SHARES]:
+        trial.left_as(event, state)
 
 
 @pytest.mark.slow

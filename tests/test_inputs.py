@@ -14,7 +14,7 @@ import zarr
 
 from volprep.errors import SourceError
 from volprep.pipeline.identity import Inputs, read_inputs
-from volprep.pipeline.reporting import silent
+from volprep.pipeline.told import silent
 from volprep.sources import files_of, open_volume
 
 VOXELS = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)

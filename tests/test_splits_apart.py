@@ -16,7 +16,7 @@ from volprep.config import Config
 from volprep.loader import PatchDataset
 from volprep.pipeline.decide import decide, survey
 from volprep.pipeline.inputs import chosen_cases
-from volprep.pipeline.reporting import silent
+from volprep.pipeline.told import silent
 from volprep.skeletons import read_skeletons, skeletonize, write_skeletons
 from volprep.store import PatchStore
 

@@ -22,6 +22,7 @@ __all__ = [
     "VolumeLike",
     "aligned_blocks",
     "grid_shape",
+    "steps",
     "three",
     "to_micrometres",
     "whole",
@@ -195,6 +196,12 @@ def three(values: Iterable[int]) -> Shape3:
     z, y, x = values
     if not type(z) is type(y) is type(x) is int:  # boxes make nothing else, and many of them
         z, y, x = whole((z, y, x))
+    return z, y, x
+
+
+def steps(spacing: Iterable[float] | None) -> Spacing3:
+    """A spacing (Z, Y, X) as a tuple; one for each axis where it is not known."""
+    z, y, x = (1.0, 1.0, 1.0) if spacing is None else (float(value) for value in spacing)
     return z, y, x
 
 

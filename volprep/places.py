@@ -52,10 +52,6 @@ class RemotePath(type(Path())):  # type: ignore[misc]
     def __rtruediv__(self, other: object) -> RemotePath:
         return self
 
-    def is_absolute(self) -> bool:
-        """Yes."""
-        return True
-
     def expanduser(self) -> RemotePath:
         """Itself."""
         return self

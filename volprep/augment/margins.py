@@ -8,7 +8,7 @@ from typing import Any
 
 from volprep.augment.spatial import Rescale, Rotate
 from volprep.augment.transform import Reach, SpatialTransform, Transform
-from volprep.geometry import Shape3
+from volprep.geometry import Shape3, steps
 
 __all__ = ["required_shape", "spatial_ranges"]
 
@@ -44,7 +44,7 @@ def required_shape(
     """
     z, y, x = (int(n) for n in patch_size)
     shape = (z, y, x)
-    step = (1.0, 1.0, 1.0) if spacing is None else _three(spacing)
+    step = steps(spacing)
     # A voxel reaches half its side from its middle; an axis of one voxel is no extent at all.
     reach = Reach(*(n / 2 if n > 1 else 0.0 for n in shape))
     acting = [t for t in transforms if isinstance(t, SpatialTransform) and t.enabled and t.p > 0]
@@ -83,8 +83,3 @@ def spatial_ranges(transforms: Sequence[Transform]) -> dict[str, Any]:
 
 def _evenly_larger(side: int, wanted: float) -> int:
     return side + 2 * max(0, math.ceil((wanted - side) / 2 - 1e-9))
-
-
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    z, y, x = (float(v) for v in values)
-    return z, y, x

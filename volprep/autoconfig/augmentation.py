@@ -9,7 +9,7 @@ from itertools import permutations
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Shape3
+from volprep.geometry import Shape3, steps
 
 __all__ = ["augmentation_patch", "default_rotation"]
 
@@ -60,7 +60,7 @@ def augmentation_patch(
     """
     if not scale[0] > 0:
         raise ValueError(f"scale {list(scale)}: the smallest magnification must be positive")
-    step = (1.0, 1.0, 1.0) if spacing is None else tuple(float(s) for s in spacing)
+    step = steps(spacing)
     half = np.array([n * s / 2 for n, s in zip(patch_size, step, strict=True)])
     turning = [n > 1 for n in patch_size]
     reach = _reach(half, _angles(rotation, turning)) / min(1.0, float(scale[0]))
@@ -78,7 +78,7 @@ def default_rotation(
 
     The plane where voxels are anisotropic or the patch is flat, beyond a ratio of 3.
     """
-    step = (1.0, 1.0, 1.0) if spacing is None else tuple(spacing)
+    step = steps(spacing)
     sides = [n * s for n, s in zip(patch_size, step, strict=True)]
     flat = max(step) > ANISOTROPIC * min(step) or max(sides) > ANISOTROPIC * min(sides)
     return (180.0, 0.0, 0.0) if flat or min(patch_size) == 1 else (30.0, 30.0, 30.0)

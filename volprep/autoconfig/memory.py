@@ -84,7 +84,7 @@ def parameter_count(network: UNet) -> int:
 
 def format_bytes(count: float) -> str:
     """A size for people: ``7.21 GiB``, ``310 MiB``."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= size:
             number = count / size
             return f"{number:.3g} {unit}" if number < 999.5 else f"{number:.0f} {unit}"

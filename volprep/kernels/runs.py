@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from volprep.kernels.compiling import kernel, part
 
-__all__ = ["count_runs", "find_gaps", "find_runs", "join_runs", "list_voxels", "paint_runs"]
+__all__ = ["count_runs", "find_gaps", "find_runs", "join_runs", "paint_runs"]
 
 IntArray = npt.NDArray[np.int32]
 
@@ -153,14 +153,3 @@ def paint_runs(runs: IntArray, out: npt.NDArray[np.uint8]) -> None:
     """Set the voxels of the runs to one."""
     for i in range(len(runs)):
         out[runs[i, 0], runs[i, 1], runs[i, 2] : runs[i, 3]] = 1
-
-
-@kernel()
-def list_voxels(runs: IntArray, shape: tuple[int, int, int], out: npt.NDArray[np.int64]) -> None:
-    """Write the flat index, in a volume of `shape`, of every voxel of the runs."""
-    n = 0
-    for i in range(len(runs)):
-        line = (np.int64(runs[i, 0]) * shape[1] + runs[i, 1]) * shape[2]
-        for x in range(runs[i, 2], runs[i, 3]):
-            out[n] = line + x
-            n += 1

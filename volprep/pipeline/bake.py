@@ -14,7 +14,7 @@ from volprep.geometry import Spacing3
 from volprep.ledger import Ledger
 from volprep.pipeline.baked import BakedCase, BakeOptions, BakeSummary
 from volprep.pipeline.inputs import compute_with, engine_of, list_cases, load_target
-from volprep.pipeline.reporting import Reporter, silent
+from volprep.pipeline.told import Reporter, silent
 from volprep.places import path_of
 from volprep.sources import stem_of
 

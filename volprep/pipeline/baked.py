@@ -15,7 +15,7 @@ from volprep.geometry import Box, Spacing3
 from volprep.ledger import Ledger, Unit, key_of
 from volprep.outputs import BlockOutput, Format
 from volprep.pipeline.identity import Inputs
-from volprep.pipeline.reporting import Reporter
+from volprep.pipeline.told import Reporter
 from volprep.skeletons import (
     Skeletons,
     TraceJournal,

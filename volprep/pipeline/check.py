@@ -15,8 +15,7 @@ from volprep.geometry import Shape3
 from volprep.pipeline.decide import decide, split_cases, survey, uncropped
 from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.measure import clip_warnings, measure
-from volprep.pipeline.reporting import silent
-from volprep.pipeline.told import rules_of
+from volprep.pipeline.told import rules_of, silent
 from volprep.splits import SplitPart, Splits, audit_splits, splits_blocks
 
 __all__ = ["check", "values_of"]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from volprep.errors import StoreError
 from volprep.files import cache_folder
 from volprep.ledger import MANIFEST
-from volprep.pipeline.reporting import Reporter
+from volprep.pipeline.told import Reporter
 from volprep.store import write_text
 
 __all__ = ["Cost", "Timed", "costs_of", "keep_costs"]

@@ -42,7 +42,7 @@ from volprep.geometry import Box, Shape3, Spacing3, three
 from volprep.pipeline.augmentation import Look, listed_augment, look_into, with_augment
 from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.measure import crop_boxes, free_room, headers_of, label_values
-from volprep.pipeline.reporting import Reporter, silent
+from volprep.pipeline.told import Reporter, silent
 from volprep.preprocess import CaseLayout, Header, Preprocessing, case_layout
 from volprep.sampling import Rejection, create_patch_filter
 from volprep.splits import SplitPart, Splits, make_splits, splits_blocks

@@ -40,7 +40,7 @@ from volprep.ledger import (
 from volprep.pipeline.identity import Trust
 from volprep.pipeline.inputs import is_config, load_target
 from volprep.pipeline.prepare import foresee
-from volprep.pipeline.reporting import Reporter, silent
+from volprep.pipeline.told import Reporter, silent
 from volprep.pipeline.volumes import keyed_cases
 from volprep.splits import SplitPart, Splits
 from volprep.store import PatchStore, close_shards, verify_set

@@ -17,7 +17,7 @@ from volprep.cases import Case
 from volprep.compute import run_units
 from volprep.errors import SourceError
 from volprep.ledger import Unit, key_of
-from volprep.pipeline.reporting import Reporter, silent
+from volprep.pipeline.told import Reporter, silent
 from volprep.places import is_remote
 from volprep.sources import files_of, natural_key, stored_objects
 

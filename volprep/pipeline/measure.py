@@ -27,7 +27,7 @@ from volprep.fingerprint import (
 )
 from volprep.geometry import Box, VolumeLike
 from volprep.pipeline.inputs import list_cases
-from volprep.pipeline.reporting import Reporter, silent
+from volprep.pipeline.told import Reporter, silent
 from volprep.preprocess import Normalisation, NormalisationKind, label_ids, nonzero_box
 from volprep.sources import Volume
 from volprep.splits import SplitPart

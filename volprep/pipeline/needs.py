@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.autoconfig import stored_size
+from volprep.autoconfig import format_bytes, stored_size
 from volprep.cases import Case, Cases
 from volprep.compute import default_workers, free_disk, memory_limit
 from volprep.config import Config
@@ -98,12 +98,12 @@ class Needs:
     def lines(self) -> Iterator[str]:
         """In words."""
         yield (
-            f"reads about {_size(self.read)} of {_size(self.inputs)} of input, writes about "
-            f"{_size(self.write)}"
+            f"reads about {format_bytes(self.read)} of {format_bytes(self.inputs)} of input, "
+            f"writes about {format_bytes(self.write)}"
         )
-        yield f"disk: {_size(self.needed)} needed, {_size(self.free)} free"
-        limit = "no limit known" if self.memory_limit is None else _size(self.memory_limit)
-        yield f"memory: about {_size(self.memory)} at most, limit {limit}"
+        yield f"disk: {format_bytes(self.needed)} needed, {format_bytes(self.free)} free"
+        limit = "no limit known" if self.memory_limit is None else format_bytes(self.memory_limit)
+        yield f"memory: about {format_bytes(self.memory)} at most, limit {limit}"
         if self.seconds is None:
             yield "time: unknown, nothing could be tried cheaply"
         else:
@@ -130,15 +130,16 @@ class Needs:
         # A tenth more or less is what an estimate is worth: what may fit is let go on.
         if self.needed * 0.9 > self.free:
             raise PlanError(
-                f"{out}: needs about {_size(self.needed)} of disk, {_size(self.free)} are free; "
+                f"{out}: needs about {format_bytes(self.needed)} of disk, "
+                f"{format_bytes(self.free)} are free; "
                 "choose another output.dir, free some space, or set patching.patches_per_case to "
                 "fewer"
             )
         if self.memory_limit is not None and self.memory > 1.5 * self.memory_limit:
             raise PlanError(
-                f"needs about {_size(self.memory)} of memory, the limit is "
-                f"{_size(self.memory_limit)}; set compute.workers to fewer or plan.patch_size "
-                "smaller"
+                f"needs about {format_bytes(self.memory)} of memory, the limit is "
+                f"{format_bytes(self.memory_limit)}; set compute.workers to fewer or "
+                "plan.patch_size smaller"
             )
 
 
@@ -352,14 +353,6 @@ def _memory(cases: Cases, decision: Decision, patch_bytes: int, count: int, work
 def _free(out: Path, limit: int | None) -> int:
     free = free_disk(out)
     return free if limit is None else min(free, limit)
-
-
-def _size(count: int) -> str:
-    """``1.5 GiB``."""
-    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 2**10:.0f} KiB"
 
 
 def _time(seconds: float) -> str:

@@ -55,7 +55,6 @@ from volprep.pipeline.needs import Needs, needs_of
 from volprep.pipeline.patches import make_patches
 from volprep.pipeline.publish import look_at_url, publish_set
 from volprep.pipeline.report import Gathered, add_report
-from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.run import (
     COSTLY,
     Change,
@@ -67,7 +66,7 @@ from volprep.pipeline.run import (
 )
 from volprep.pipeline.skeletons import fallen_back, prepare_skeletons
 from volprep.pipeline.targets import targets_of
-from volprep.pipeline.told import Told, refuse_warnings, rules_of
+from volprep.pipeline.told import Reporter, Told, refuse_warnings, rules_of, silent
 from volprep.pipeline.volumes import Prepared, PreparedRef, prepare_volumes, vanished
 from volprep.splits import SplitPart, audit_splits
 from volprep.store import PatchStore

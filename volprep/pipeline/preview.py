@@ -16,8 +16,8 @@ from volprep.geometry import Box, Shape3, Spacing3, three
 from volprep.pipeline.augmentation import look_into, preset_of
 from volprep.pipeline.decide import Decision, decide, survey
 from volprep.pipeline.inputs import chosen_cases
-from volprep.pipeline.reporting import silent
 from volprep.pipeline.skeletons import make_skeletons
+from volprep.pipeline.told import silent
 from volprep.pipeline.volumes import prepared_case
 from volprep.randomness import sample_generator
 from volprep.report import Page, render_preview

@@ -22,7 +22,7 @@ from volprep.errors import ConfigError
 from volprep.geometry import Box, Shape3
 from volprep.pipeline.decide import decide, drawing, survey
 from volprep.pipeline.inputs import chosen_cases
-from volprep.pipeline.reporting import Reporter, silent
+from volprep.pipeline.told import Reporter, silent
 from volprep.pipeline.volumes import prepared_case
 from volprep.report import Page, PatchMap, RegionMap, coverage_facts, render_patches
 from volprep.sampling import FilteredRegions, PatchFilter

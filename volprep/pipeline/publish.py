@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from volprep.config import Config
-from volprep.pipeline.reporting import Reporter
 from volprep.pipeline.run import COSTLY
+from volprep.pipeline.told import Reporter
 from volprep.store import PatchStore, bytes_of, check_url, publish
 
 __all__ = ["look_at_url", "publish_set"]

@@ -11,7 +11,7 @@ from volprep.errors import SourceError, StoreError
 from volprep.ledger import LEDGER, MANIFEST, load_manifest
 from volprep.pipeline.identity import Inputs
 from volprep.pipeline.prepare import prepare
-from volprep.pipeline.reporting import Reporter, silent
+from volprep.pipeline.told import Reporter, silent
 from volprep.places import is_remote, path_of
 from volprep.store import Fault, verify_set
 

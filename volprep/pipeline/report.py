@@ -36,9 +36,8 @@ from volprep.pipeline.inputs import chosen_cases, list_cases, voxel_count
 from volprep.pipeline.measure import measure, normalisations
 from volprep.pipeline.pictures import ALL_PICTURES, PICTURED, affordable, spread
 from volprep.pipeline.refused import refused_page
-from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.run import Run
-from volprep.pipeline.told import Told, rules_of
+from volprep.pipeline.told import Reporter, Told, rules_of, silent
 from volprep.pipeline.volumes import prepared_case
 from volprep.preprocess import Normalisation
 from volprep.report import (

@@ -13,8 +13,7 @@ from volprep.config import Config
 from volprep.errors import StoreError
 from volprep.files import File, NewFile
 from volprep.ledger import LEDGER, Ledger, Made, Records, Unit, key_of, run
-from volprep.pipeline.reporting import Reporter
-from volprep.pipeline.told import Told
+from volprep.pipeline.told import Reporter, Told
 
 __all__ = ["COSTLY", "Change", "NotDoneError", "OpenStage", "OpenStageError", "Run", "stock_of"]
 

@@ -1,18 +1,34 @@
-"""The findings of a run: each told once, under the user's rules, and kept."""
+"""What a run tells: its findings, each once under the user's rules, and how far it is."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from volprep.config import Config
 from volprep.errors import DataCheckError
 from volprep.findings import Finding, Rules, by_level, raise_on_errors
 
-__all__ = ["Told", "refuse_warnings", "rules_of"]
+__all__ = ["Reporter", "Told", "refuse_warnings", "rules_of", "silent"]
 
 log = logging.getLogger(__name__)
+
+
+class Reporter(Protocol):
+    """Entered for a stage of so many units, it gives ``advance(n)``."""
+
+    def __call__(
+        self, title: str, total: int, unit: str, /
+    ) -> AbstractContextManager[Callable[[int], object]]: ...
+
+
+@contextlib.contextmanager
+def silent(_title: str, _total: int, _unit: str) -> Iterator[Callable[[int], None]]:
+    """A reporter that says nothing."""
+    yield lambda _count: None
 
 
 def rules_of(config: Config) -> Rules:

@@ -12,7 +12,7 @@ from volprep.errors import ConfigError
 from volprep.geometry import Box, Spacing3, three
 from volprep.pipeline.inputs import chosen_cases, load_target
 from volprep.pipeline.preview_patches import patch_maps
-from volprep.pipeline.reporting import Reporter, silent
+from volprep.pipeline.told import Reporter, silent
 from volprep.pipeline.volumes import open_prepared
 from volprep.places import path_of
 from volprep.skeletons import Skeletons

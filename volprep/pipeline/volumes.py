@@ -21,8 +21,8 @@ from volprep.ledger import Made, Unit, key_of
 from volprep.pipeline.decide import Decision
 from volprep.pipeline.identity import Inputs, Trust, paths_of, read_inputs
 from volprep.pipeline.inputs import list_cases
-from volprep.pipeline.reporting import Reporter, silent
 from volprep.pipeline.run import Run
+from volprep.pipeline.told import Reporter, silent
 from volprep.preprocess import CaseLayout, preprocess_case, volume_ids
 from volprep.skeletons import Skeletons
 from volprep.store import (

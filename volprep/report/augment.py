@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.augment import Compose, Drawn, Transform
-from volprep.geometry import Shape3, Spacing3, three
+from volprep.geometry import Shape3, Spacing3, steps, three
 from volprep.randomness import sample_generator
 from volprep.report.charts import draw_histogram, number_text
 from volprep.report.page import Cell, Gallery, Page, Section
@@ -85,7 +85,7 @@ def render_preview(
         [], compose.input_size, compose.targets, border=compose.border, spacing=compose.spacing
     )
     original = plain(sample, replay=Drawn(plain.input_size, ()))
-    size = _three(spacing)
+    size = steps(spacing)
     view = View(compose.input_size, size, windows_of(np.asarray(original["image"])), side)
     studio = _Studio(view, original, label, points, size, n, seed)
     rows = [] if only else [studio.row("Whole pipeline", _together(compose), sample, compose)]
@@ -308,8 +308,3 @@ def _about(
     if points in original:
         shown += " Dots: skeleton points in the slice; lines: where voxels point to."
     return line, shown
-
-
-def _three(spacing: Sequence[float] | None) -> Spacing3:
-    z, y, x = (1.0, 1.0, 1.0) if spacing is None else (float(s) for s in spacing)
-    return z, y, x
