@@ -388,6 +388,9 @@ def test_a_store_that_is_gone_and_a_bucket_that_never_was_are_told_apart(
 ) -> None:
     with pytest.raises(SourceError, match=r"s3://nobody-has-this/a\.zarr: holds no Zarr, N5"):
         open_volume("s3://nobody-has-this/a.zarr")
+    for place in ("s3://b", "gs://B"):
+        with pytest.raises(SourceError, match=f"{place}: can be no bucket or host"):
+            open_volume(f"{place}/a.zarr")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(SourceError, match="cannot be fetched"):
         open_volume("s3://cells/a.zarr")

@@ -206,7 +206,10 @@ def is_forked() -> bool:
 
 def _store(root: Path) -> Any:
     _load()
-    return _opened_store(json.dumps(_root_spec(root), sort_keys=True))
+    try:
+        return _opened_store(json.dumps(_root_spec(root), sort_keys=True))
+    except (ValueError, OSError) as error:
+        raise SourceError(root, "can be no bucket or host", "check its name") from error
 
 
 @lru_cache(64)
