@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -51,6 +52,44 @@ def touch_slowly(number: int, *, folder: Path) -> int:
     time.sleep(0.05)
     (folder / f"{number}.{os.getpid()}.{time.monotonic_ns()}").touch()
     return number
+
+
+def append_slowly(number: int, file: Path) -> None:
+    time.sleep(0.05)
+    with file.open("a") as notes:
+        notes.write(f"{os.getpid()}\n")
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    code = (
+        "import functools, pathlib, sys\n"
+        "from test_compute import append_slowly\n"
+        "from volprep.compute import Engine\n"
+        "if __name__ == '__main__':\n"
+        "    work = functools.partial(append_slowly, file=pathlib.Path(sys.argv[1]))\n"
+        "    list(Engine('processes', workers=2).run(work, range(10_000)))\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, str(tmp_path / "main.py"), str(notes)]
+    with subprocess.Popen(command, env=environment) as process:
+        while not notes.exists() or len(notes.read_text().splitlines()) < 10:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    workers = {int(line) for line in notes.read_text().splitlines()}
+    deadline = time.monotonic() + 20
+    while any(map(runs, workers)):
+        assert time.monotonic() < deadline, "they are there for ever"
+        time.sleep(0.02)
+
+
+def runs(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().split()[2]
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -412,6 +412,14 @@ def test_a_unit_that_is_done_weighs_little(tmp_path: Path) -> None:
         assert [r.unit for r in ledger.records] == [u for units in stages for u in units]
 
 
+def test_units_of_a_folder_that_was_published_are_not_made(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "a.partial") as ledger:
+        (tmp_path / "a.partial").rename(tmp_path / "a")
+        with pytest.raises(StoreError, match="is gone; another run has finished it"):
+            run(ledger, maker(ledger.folder), units(3), workers=1)
+    assert not (tmp_path / "a.partial").exists()
+
+
 def test_records_of_nothing_are_none(tmp_path: Path) -> None:
     records = Records(tmp_path / LEDGER)
     assert len(records) == 0

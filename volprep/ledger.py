@@ -678,6 +678,7 @@ def run(
     queue = deque(ledger.todo(units, progress))
     left = Counter(unit.stage for unit in queue)
     engine = engine or Engine(workers=workers)
+    make = _There(make, ledger.folder)
     try:
         for unit, (files, facts) in _made(make, queue, engine, together=together):
             ledger.done(unit, files, facts)
@@ -713,6 +714,23 @@ def _made(
         runs = [list(islice(queue, n, n + few)) for n in range(0, len(queue), few)]
         for made in engine.run(partial(_make_all, make), runs, count=len(runs)):
             yield from made
+
+
+@dataclass(frozen=True, slots=True)
+class _There:
+    """Makes units as long as the folder of their run is there.
+
+    A worker of a cluster goes on for a while after the run that sent its units was killed;
+    once another has published the folder, it must not make a new one of the old name.
+    """
+
+    make: Callable[..., Any]
+    folder: Path
+
+    def __call__(self, units: Any) -> Any:
+        if not self.folder.is_dir():
+            raise StoreError(f"{self.folder}: is gone; another run has finished it, or removed it")
+        return self.make(units)
 
 
 def _make(make: Callable[[Unit], Made], unit: Unit) -> tuple[Unit, Made]:

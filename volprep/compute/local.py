@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
@@ -175,8 +176,23 @@ _kept: dict[str, Any] = {}
 
 
 def _keep(function: Callable[..., object] | None) -> None:
-    """In a process of a pool: remember what it runs, which then does not travel with each unit."""
+    """In a process of a pool: remember what it runs, which then does not travel with each unit.
+
+    It ends with the process that started it. The pool's own would wait for ever for another
+    unit if that one were killed, and before that make those which it had been given, while
+    the next run is at work in the same folder.
+    """
     _kept["function"] = function
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(unit: Any) -> Any:
