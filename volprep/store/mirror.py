@@ -134,11 +134,10 @@ def fetched(path: Path) -> Path:
     StoreError
         If it cannot be fetched, or the set behind the URL is another by now.
     """
-    for folder in path.parents:
-        if (folder.parent / _SOURCE).is_file():
-            break
-    else:
+    mirrors = cache_folder() / "sets"
+    if not str(path).startswith(f"{mirrors}{os.sep}"):  # asked for each shard of every set
         return path
+    folder = mirrors.joinpath(*path.relative_to(mirrors).parts[:2])
     file = _files(folder).get(path.relative_to(folder).as_posix())
     if file is not None and size_differs(path, file) is not None:
         url = path_of(json.loads((folder.parent / _SOURCE).read_bytes())["url"])
