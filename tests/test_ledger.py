@@ -412,6 +412,21 @@ def test_a_unit_that_is_done_weighs_little(tmp_path: Path) -> None:
         assert [r.unit for r in ledger.records] == [u for units in stages for u in units]
 
 
+def test_a_file_that_finds_no_room_says_which(tmp_path: Path) -> None:
+    def full(_data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write() -> None:
+        with NewFile(tmp_path / "a") as new:
+            new.file.write = full  # type: ignore[method-assign]
+            new.write(b"abc")
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
 def test_units_of_a_folder_that_was_published_are_not_made(tmp_path: Path) -> None:
     with Ledger(tmp_path / "a.partial") as ledger:
         (tmp_path / "a.partial").rename(tmp_path / "a")

@@ -196,7 +196,12 @@ class NewFile:
                 os.fsync(self.file.fileno())
                 self.file.close()
                 self.partial.replace(self.path)
+        except OSError as failed:
+            error = failed
+            raise
         finally:
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(self.path)  # a full disk names none
             with contextlib.suppress(OSError):  # a full disk, which the first error has told
                 self.file.close()
             self.partial.unlink(missing_ok=True)
