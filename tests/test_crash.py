@@ -28,6 +28,7 @@ from volprep.errors import StoreError
 from volprep.files import temporary_of
 from volprep.pipeline.export import export
 from volprep.pipeline.prepare import prepare
+from volprep.pipeline.repair import repair
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills need fork")
 
@@ -187,9 +188,15 @@ class Trial:
     """One command, as often as wanted from the same state."""
 
     def __init__(
-        self, folder: Path, *, overwrite: bool = False, export: bool = False, **settings: Any
+        self,
+        folder: Path,
+        *,
+        overwrite: bool = False,
+        export: bool = False,
+        repair: bool = False,
+        **settings: Any,
     ) -> None:
-        self.folder, self.overwrite, self.export = folder, overwrite, export
+        self.folder, self.overwrite, self.export, self.repair = folder, overwrite, export, repair
         self.settings = settings
         make_data(folder)
         (folder / "data" / "contents").mkdir()
@@ -198,6 +205,14 @@ class Trial:
         if overwrite:
             assert in_child(lambda: prepare(configure(folder, **{**settings, "seed": 7}))) == 0
             shutil.copytree(folder / "patches", folder / "data" / "before")
+        if repair:
+            assert in_child(lambda: prepare(configure(folder, **settings))) == 0
+            whole = tree(folder)
+            shutil.copytree(folder / "patches", folder / "data" / "before")
+            for name in ("patches/train.zarr/image/c/0/0/0/0/0", "volumes/c1.ome.zarr/zarr.json",
+                         "report.html", "plan.yaml"):  # fmt: skip
+                path = folder / "data" / "before" / name
+                path.write_bytes(path.read_bytes()[:-7] + b"damaged")
         configure(folder, **settings)
         self.reset()
         assert in_child(self.command, Watch(folder).install) == 0
@@ -205,10 +220,14 @@ class Trial:
             self.states: list[tuple[int, State]] = [json.loads(line) for line in file]
         self.wanted = tree(folder)
         self.settled()
+        if repair:
+            assert self.wanted == whole
 
     def command(self) -> None:
         if self.export:
             export(self.folder / "data" / "set", "monai", self.folder / "patches", workers=2)
+        elif self.repair:
+            repair(self.folder / "patches")
         else:
             prepare(configure(self.folder, **self.settings), overwrite=self.overwrite)
 
@@ -219,7 +238,7 @@ class Trial:
 
     def reset(self) -> None:
         self.clear()
-        if self.overwrite:
+        if self.overwrite or self.repair:
             shutil.copytree(self.folder / "data" / "before", self.folder / "patches")
 
     def settled(self) -> None:
@@ -266,6 +285,7 @@ WAYS = [
         (FULL, True, 1, {"overwrite": True}, "overwrite"),
         (FULL, False, 2, {"store": "volumes"}, "volumes-2"),
         (PLAIN, False, 1, {"export": True}, "export"),
+        (FULL, False, 1, {"repair": True}, "repair"),
     )
 ]
 

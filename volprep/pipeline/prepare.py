@@ -183,7 +183,7 @@ def prepare(
             return store
         if not (overwrite or repair):
             _refuse(out, seen)
-    with Ledger(_partial(out)) as ledger:
+    with Ledger(partial_of(out)) as ledger:
         for old in left_over(out):
             remove(old)
         kept = len(ledger.records)
@@ -240,7 +240,7 @@ def next_units(
         if seen.complete:
             return None
         _refuse(out, seen)
-    with Ledger(_partial(out)) as ledger:
+    with Ledger(partial_of(out)) as ledger:
         if _finished(out):
             ledger.take_over(out, quick=True)
         return _shared(config, ledger, range(0), trust, reporter)
@@ -267,7 +267,7 @@ def make_units(config: Config, units: range, *, reporter: Reporter = silent) -> 
     StoreError
         If what all processes need is not there yet.
     """
-    partial = _partial(config.output.dir)
+    partial = partial_of(config.output.dir)
     if not (partial / LEDGER).exists():
         if _finished(config.output.dir):
             return None
@@ -305,9 +305,9 @@ def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silen
     """
     out = config.output.dir
     _look_at(out)
-    stock = stock_of(_partial(out), out)
+    stock = stock_of(partial_of(out), out)
     run = Run(
-        config, Told(rules_of(config), quiet=True), reporter, folder=_partial(out), stock=stock
+        config, Told(rules_of(config), quiet=True), reporter, folder=partial_of(out), stock=stock
     )
     stopped = None
     inputs = _inputs(run, list_cases(config), trust)
@@ -324,7 +324,7 @@ def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silen
 def foresee_needs(config: Config) -> Needs | None:
     """What `prepare` would read, write and need; None where headers do not tell."""
     known = foreseen(config, list_cases(config))
-    return None if known is None else needs_of(config, *known, there=_partial(config.output.dir))
+    return None if known is None else needs_of(config, *known, there=partial_of(config.output.dir))
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,7 +572,7 @@ def _intensities(
     return Intensities(train, *normalisations(config, train, others))
 
 
-def _partial(out: Path) -> Path:
+def partial_of(out: Path) -> Path:
     """Where a set is made before it has its name."""
     return out.with_name(out.name + ".partial")
 
@@ -587,7 +587,7 @@ def _look_at(out: Path) -> None:
         raise StoreError(
             f"{out}: exists and is no patch set; choose another output.dir or move it away"
         )
-    partial = _partial(out)
+    partial = partial_of(out)
     if partial.exists() and not list(partial.glob("ledger*.jsonl")) and any(partial.iterdir()):
         raise StoreError(f"{partial}: is in the way and not volprep's; move it away")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from volprep.config import Config, load_config
 from volprep.errors import SourceError, StoreError
-from volprep.ledger import LEDGER, MANIFEST, load_manifest
+from volprep.ledger import LEDGER, MANIFEST, left_over, load_manifest
 from volprep.pipeline.identity import Inputs
-from volprep.pipeline.prepare import prepare
+from volprep.pipeline.prepare import partial_of, prepare
 from volprep.pipeline.told import Reporter, silent
 from volprep.places import is_remote, path_of
 from volprep.store import Fault, verify_set
@@ -62,6 +62,9 @@ def repair(
             f"{path_of(out)}: lies behind a URL; mend it and its copy with: "
             "volprep prepare CONFIG --repair"
         )
+    if not out.exists() and left_over(out) and (beside := partial_of(out)).is_dir():
+        # A process was killed between the two moments in which a mended set takes its place.
+        prepare(_at(out, load_config(beside / _CONFIG), workers), reporter=reporter, tell=tell)
     faults = list(verify_set(out))
     if not faults:
         return []
@@ -71,11 +74,8 @@ def repair(
     if gone:
         raise StoreError(_lost(out, faults, gone))
     _move_strange(out, faults, tell)
-    compute = settings.compute.model_copy(update={"workers": workers or settings.compute.workers})
-    output = settings.output.model_copy(update={"dir": out.absolute()})
-    settings = settings.model_copy(update={"output": output, "compute": compute})
     try:
-        prepare(settings, repair=True, reporter=reporter, tell=tell)
+        prepare(_at(out, settings, workers), repair=True, reporter=reporter, tell=tell)
     except SourceError as error:
         raise StoreError(_lost(out, faults, [str(error)])) from error
     left = list(verify_set(out))
@@ -85,6 +85,13 @@ def repair(
             "are not those of then"
         )
     return faults
+
+
+def _at(out: Path, config: Config, workers: int | None) -> Config:
+    """The config of a set, wherever the set lies by now."""
+    compute = config.compute.model_copy(update={"workers": workers or config.compute.workers})
+    output = config.output.model_copy(update={"dir": out.absolute()})
+    return config.model_copy(update={"output": output, "compute": compute})
 
 
 def _config_of(out: Path, config: Config | None, faults: Sequence[Fault]) -> Config:

@@ -22,7 +22,7 @@ class Reporter(Protocol):
 
     def __call__(
         self, title: str, total: int, unit: str, /
-    ) -> AbstractContextManager[Callable[[int], object]]: ...
+    ) -> AbstractContextManager[Callable[[int], None]]: ...
 
 
 @contextlib.contextmanager
