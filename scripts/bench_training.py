@@ -27,6 +27,9 @@ set     steps            volprep             naive           nnU-Net
 11        400      0.662 ± 0.006     0.608 ± 0.015     0.623 ± 0.013
 spots     120      0.608 ± 0.047     0.422 ± 0.059     0.362 ± 0.198
 
+The column of volprep is of one state of the code. The others, which use nothing of it but the
+splits, are of an earlier one; on the spots they were measured again and had not changed.
+
 volprep is above both on 11 and far above both on sparse spots, and nowhere below nnU-Net by more
 than the spread. Naive choices are level with it on 02 and BEAT it on 05, and nnU-Net there, too,
 and by less than the spread on 06: the held-out part lies in the volume that is trained on, and a

@@ -61,6 +61,9 @@ def draw(seed: int, root: Path) -> tuple[Config, Array, Array]:
     }  # fmt: skip
     if config["split"]["folds"] is None:
         config["split"]["fold"] = 0
+    config["output"]["store"] = str(rng.choice(["patches", "volumes"]))
+    if rng.integers(2):
+        config["augment"] += ["copy_paste"]
     return Config.model_validate(config), image, label
 
 
@@ -84,9 +87,10 @@ def held_out(config: Config) -> list[tuple[slice, ...]]:
 
 def training_half(store: PatchStore) -> dict[str, Any]:
     dataset = PatchDataset(store.path, "train", patch_size=None, normalise=False)
-    reader = store.split("train")
+    shown = PatchDataset(store.path, "train", augment=True)
     skeletons = {p.name: p.read_bytes() for p in (store.path / "skeletons").glob("*.npz")}
     samples = [dataset[i] for i in range(len(dataset))]
+    samples += [shown[epoch, i] for epoch in range(2) for i in range(min(20, len(shown)))]
     arrays = [
         {name: value.numpy().tobytes() for name, value in sample.items() if hasattr(value, "numpy")}
         for sample in samples
@@ -96,7 +100,7 @@ def training_half(store: PatchStore) -> dict[str, Any]:
     return {
         "skeletons": skeletons,
         "samples": arrays,
-        "index": np.asarray(reader.index).tobytes(),
+        "places": [dataset.place(1, i) for i in range(len(dataset))],
         **{name: training[name] for name in names},
     }
 
