@@ -171,29 +171,6 @@ def test_nnunet_takes_instances_as_one_class_or_as_core_and_border(
     assert set(np.unique(found)) == {0, 1, 2}
 
 
-def test_what_init_reads_of_an_export_is_what_was_exported(classes: Path, tmp_path: Path) -> None:
-    out = tmp_path / "Dataset001_again"
-    pipeline.export(classes / "out", "nnunet", out)
-    done = volprep("init", out, "-o", tmp_path / "again.yaml")
-    assert done.returncode == 0, done.stderr
-    config = load_config(tmp_path / "again.yaml")
-    cases = pipeline.list_cases(config)
-    assert [case.name for case in cases] == ["a", "b", "c_d"]
-    assert dict(cases.class_names) == {0: "background", 1: "class 2", 2: "class 4"}
-    (fold,) = cases.folds
-    splits = content(classes / "out/splits.json")
-    assert [list(fold.train), list(fold.val)] == [
-        [part["case"].replace(" ", "_") for part in splits[side]] for side in ("train", "val")
-    ]
-    for case in cases:
-        assert case.open_image().spacing == (2.0, 0.5, 0.5)
-    mask = cases.named("b").open_mask()
-    assert mask is not None
-    assert ((mask.read()[0] != 0) == (source(classes, "b", ".valid") != 0)).all()
-    again = pipeline.prepare(config).manifest["training"]
-    assert (again["n_classes"], again["class_values"]) == (3, [0, 1, 2])
-
-
 # Blocks
 
 
@@ -809,54 +786,86 @@ def test_2d_images_are_refused_by_those_that_train_on_volumes(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_init_reads_of_a_2d_export_is_what_was_exported(grey: Path, tmp_path: Path) -> None:
-    out = tmp_path / "Dataset001_a"
-    exported(grey, "nnunet", out)
+def two_channels(folder: Path) -> Path:
+    write_cases(folder)
+    for path in (folder / "data").glob("[abc]*.tif"):
+        image = tifffile.imread(path)
+        if image.dtype == np.uint16:
+            both = np.stack([image, image // 2 + 7], axis=1)
+            tifffile.imwrite(path, both, metadata={"axes": "ZCYX"})
+    text = MASKED.format(kind="instances").replace('"2, 0.5, 0.5 µm"', '"2000, 500, 500 nm"')
+    (folder / "c.yaml").write_text(text, encoding="utf-8")
+    pipeline.prepare(load_config(folder / "c.yaml"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def channels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return two_channels(tmp_path_factory.mktemp("channels"))
+
+
+REGIONS = """
+data:
+  label_kind: classes
+  spacing: "2, 0.5, 0.5 µm"
+  cases:
+    - {image: data/a.tif, label: data/a.labels.tif}
+    - {image: data/b.tif, label: data/b.labels.tif, mask: data/b.valid.tif}
+  regions:
+    - {case: a, start: [2, 3, 4], stop: [14, 40, 36]}
+    - {case: b, start: [0, 10, 0], stop: [14, 50, 40]}
+plan: {patch_size: [8, 16, 16], batch_size: 3}
+patching: {patches_per_case: 4}
+augment: [flip]
+output: {dir: out}
+"""
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("regions"), REGIONS, "classes")
+
+
+@pytest.mark.parametrize("which", ["classes", "regions", "blocks", "channels", "grey", "colours"])
+def test_the_whole_way_to_nnunet_and_back_by_init(
+    which: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder, out = request.getfixturevalue(which), tmp_path / "Dataset001_a"
+    made = exported(folder, "nnunet", out)
     done = volprep("init", out, "-o", tmp_path / "again.yaml")
     assert done.returncode == 0, done.stderr
-    cases = pipeline.list_cases(load_config(tmp_path / "again.yaml"))
-    assert [case.name for case in cases] == ["p0", "p1", "p2", "p3"]
-    for case in cases:
-        image, label = picture(grey, case.name)
-        assert (case.open_image().read()[:, 0] == image).all()
-        assert (case.open_label().read()[0, 0] == label).all()
+    config = load_config(tmp_path / "again.yaml")
+    cases = pipeline.list_cases(config)
+    prepared = {case.name: case for case in pipeline.open_prepared(folder / "out")}
+    assert [case.name for case in cases] == sorted(case["name"] for case in made.cases)
+    (fold,) = cases.folds
+    for side, names in (("train", fold.train), ("val", fold.val)):
+        assert set(names) == {name for name, its in side_of(made).items() if its == side}
+    named = content(out / "dataset.json")["labels"]
+    named.pop("ignore", None)
+    assert dict(cases.class_names) == {value: name for name, value in named.items()}
+    values = content(folder / "out/manifest.json")["training"]["class_values"]
+    for was in made.cases:
+        case, first = cases.named(was["name"]), prepared[was["case"]]
+        box = Box(*map(tuple, was["box"]))
+        assert (case.open_image().read() == first.image.read(box)).all()
+        if which not in ("grey", "colours"):  # pictures carry none there, which is said
+            assert case.open_image().spacing == first.image.spacing
+        valid = np.ones(box.shape, bool) if first.mask is None else first.mask.read(box)[0] != 0
+        mask = case.open_mask()
+        assert ((mask is None and valid.all()) or (mask.read()[0] != 0) == valid).all()
+        label = first.label.read(box)[0]
+        wanted = label > 0 if values is None else np.searchsorted(values, label)
+        assert (case.open_label().read()[0] == wanted)[valid].all()
 
 
-@pytest.mark.parametrize("to", ["cellpose", "stardist", "skoots"])
-def test_classes_are_refused_by_those_that_learn_instances(
-    classes: Path, tmp_path: Path, to: str
+def test_a_split_that_came_from_nnunet_is_the_one_that_is_prepared(
+    classes: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataCheckError, match="learns instances"):
-        pipeline.export(classes / "out", to, tmp_path / "x")
-    assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.parametrize("to", sorted(TABLE))
-def test_blocks_keep_their_sides_in_every_target(blocks: Path, tmp_path: Path, to: str) -> None:
     out = tmp_path / "Dataset001_a"
-    made = exported(blocks, to, out)
-    splits = content(blocks / "out/splits.json")
-    found = sorted((case["side"], case["box"]) for case in made.cases)
-    wanted = [(side, part["box"]) for side in ("train", "val") for part in splits[side]]
-    assert found == sorted(wanted)
-
-
-@pytest.mark.parametrize("to", sorted(TABLE))
-def test_an_export_written_twice_is_the_same_bytes(blocks: Path, tmp_path: Path, to: str) -> None:
-    one, two = tmp_path / "1/Dataset001_a", tmp_path / "2/Dataset001_a"
-    pipeline.export(blocks / "out", to, one, workers=1)
-    pipeline.export(blocks / "out", to, two, workers=2)
-    assert tree(one) == tree(two)
-
-
-def test_the_command_line_names_every_target() -> None:
-    shown = " ".join(volprep("export", "--help").stdout.split())
-    assert all(name in shown for name in TABLE)
-
-
-@pytest.mark.parametrize("to", sorted(TABLE))
-def test_every_script_of_an_export_compiles(blocks: Path, tmp_path: Path, to: str) -> None:
-    out = tmp_path / "Dataset001_a"
-    pipeline.export(blocks / "out", to, out)
-    for path in out.rglob("*.py"):
-        compile(path.read_text(encoding="utf-8"), str(path), "exec")
+    made = exported(classes, "nnunet", out)
+    assert volprep("init", out, "-o", tmp_path / "again.yaml").returncode == 0
+    pipeline.prepare(load_config(tmp_path / "again.yaml"))
+    splits = content(load_config(tmp_path / "again.yaml").output.dir / "splits.json")
+    again = {part["case"]: side for side in ("train", "val") for part in splits[side]}
+    assert again == side_of(made)

@@ -49,9 +49,7 @@ def main() -> None:
     augment = build_train_augmentor(config)
     for side, mode in (("train", "train"), ("val", "val")):
         drawn = get_dataset(config, augment if mode == "train" else None, mode=mode)
-        ask.same(
-            f"no {side} volume is left out as too small", len(drawn.volume), len(ask.names(side))
-        )
+        ask.same("no volume left out as too small", len(drawn.volume), len(ask.names(side)))
         cut = (ask.cases[name]["shape"] for name in names_of(config, side, "IMAGE_NAME"))
         for volume, label, shape in zip(drawn.volume, drawn.label, cut, strict=True):
             pads = config.DATASET.PAD_SIZE if mode == "train" else config.DATASET.VAL_PAD_SIZE

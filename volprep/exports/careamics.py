@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from volprep.exports.exporter import changes, common_losses, impossible, loses, template
+from volprep.exports.exporter import changes, common_losses, impossible, loses, some, template
 from volprep.exports.files import ExportFile, text_file, tiff_image, yaml_file
 from volprep.exports.given import ExportSet
 from volprep.findings import Finding
@@ -35,13 +35,12 @@ class Careamics:
         if given.spacing is not None:
             yield loses("CAREamics knows no spacing")
         first = int(given.flat)
-        for case in given.cases:
-            if min(case.shape[first:]) < _SMALLEST:
-                yield impossible(
-                    f"{case.name} is {' x '.join(map(str, case.shape[first:]))}, and CAREamics' "
-                    f"smallest patch is {_SMALLEST} along each axis",
-                    "choose another target, or leave the case out",
-                )
+        thin = [case.name for case in given.cases if min(case.shape[first:]) < _SMALLEST]
+        if thin:
+            yield impossible(
+                f"{some(thin)}: thinner than {_SMALLEST}, CAREamics' smallest patch",
+                "choose another target, or leave the case out",
+            )
         if _patch(given) != list(given.patch_size[int(given.flat) :]):
             yield loses(
                 f"CAREamics' patches are square in (y, x) and powers of 2: {_patch(given)} it is"

@@ -169,8 +169,9 @@ def _first(given: ExportSet) -> dict[str, Any]:
         active = ["none", "sigmoid"]
     else:
         losses, weights, active = ["WeightedCE"], ["0"], ["none"]
-    # It turns by 90 degrees, which patches that are not square do not survive.
-    turned = {} if size[1] == size[2] else {"AUGMENTOR": {"ROTATE": {"ENABLED": False}}}
+    # Both exchange y and x, which patches that are not square do not survive.
+    off = {name: {"ENABLED": False} for name in ("ROTATE", "FLIP")}
+    turned = {} if size[1] == size[2] else {"AUGMENTOR": off}
     return {
         "SYSTEM": {"NUM_GPUS": 1, "NUM_CPUS": 4},
         **turned,

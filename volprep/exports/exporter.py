@@ -23,6 +23,7 @@ __all__ = [
     "only_instances",
     "renumbered",
     "shorter",
+    "some",
     "template",
 ]
 
@@ -57,10 +58,13 @@ def impossible(found: str, todo: str) -> Finding:
 def common_losses(given: ExportSet, *, needs_labels: bool = True) -> Iterator[Finding]:
     """What holds for every target."""
     if needs_labels and not given.labelled:
-        missing = next(case.name for case in given.cases if case.label is None)
-        yield impossible(f"{missing} has no label", "choose a target that trains without, or label")
-    for wanted, name in given.renamed.items():
-        yield changes(f"{wanted} is called {name}")
+        missing = [case.name for case in given.cases if case.label is None]
+        yield impossible(
+            f"no label for {some(missing)}", "choose a target that trains without, or label"
+        )
+    if given.renamed:
+        names = [f"{wanted} is called {name}" for wanted, name in given.renamed.items()]
+        yield changes(f"{some(names)} (manifest.json has all names)")
     blocks = [case.name for case in given.cases if case.name != case.case and case.side == "val"]
     if any(case.box.shape != case.image.shape[1:] for case in given.cases):
         held = f", {', '.join(blocks)} held out" if blocks else ""
@@ -84,12 +88,12 @@ def common_losses(given: ExportSet, *, needs_labels: bool = True) -> Iterator[Fi
 
 def renumbered(given: ExportSet, form: Ids) -> Iterator[Finding]:
     """The cases whose ids are beyond what the target holds."""
-    for case in given.cases:
-        if case.label is not None and form.renumbers(case):
-            yield changes(
-                f"{case.name}: ids beyond {form.limit} are numbered from 1 on; the table of them "
-                "stands beside the labels"
-            )
+    beyond = [case.name for case in given.cases if case.label is not None and form.renumbers(case)]
+    if beyond:
+        yield changes(
+            f"{some(beyond)}: ids beyond {form.limit} are numbered from 1 on; the table of them "
+            "stands beside the labels"
+        )
 
 
 def no_mask(given: ExportSet, what: str) -> Iterator[Finding]:
@@ -115,9 +119,14 @@ def shorter(given: ExportSet, what: str) -> Iterator[Finding]:
         if any(n < p for n, p in zip(case.shape, given.patch_size, strict=True))
     ]
     if short:
-        some = ", ".join(short[:5]) + (", ..." if len(short) > 5 else "")
         patch = " x ".join(map(str, given.patch_size))
-        yield changes(f"{some}: shorter than the patch ({patch}) along an axis: {what}")
+        yield changes(f"{some(short)}: shorter than the patch ({patch}) along an axis: {what}")
+
+
+def some(names: list[str]) -> str:
+    """The first of many names, and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def only_instances(given: ExportSet, peer: str) -> Iterator[Finding]:

@@ -238,7 +238,9 @@ def nifti_image(path: str, case: ExportCase) -> ExportFile:
     """A NIfTI of the image: (X, Y, Z), with the channels as a fourth axis where there are some."""
     c = case.image.shape[0]
     parts = [lambda box, n=n: case.image.read(box)[n] for n in range(c)]
-    return _nifti(path, case, lambda: np.dtype(case.image.dtype), parts, case.made_of)
+    dtype = np.dtype(case.image.dtype)
+    kind = np.dtype(np.float32) if dtype == np.float16 else dtype  # which NIfTI does not have
+    return _nifti(path, case, lambda: kind, parts, case.made_of)
 
 
 def nifti_labels(path: str, case: ExportCase, form: LabelForm) -> ExportFile:

@@ -189,7 +189,8 @@ def cut_cases(
             volumes = cases[case]
             whole = Box.whole(volumes.image.shape)
             wanted = case if box is None or box == whole else f"{case}_{side}"
-            name = _free(re.sub(r"[^A-Za-z0-9_-]", "_", wanted), taken)
+            plain = re.sub(r"[^A-Za-z0-9_-]", "_", wanted)
+            name = _free(plain if re.search("[A-Za-z0-9]", plain) else "case", taken)
             taken.add(name.lower())
             if name != wanted:
                 renamed[wanted] = name

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from volprep.exports.exporter import changes, common_losses, facts, loses, renumbered, template
 from volprep.exports.files import (
     ExportFile,
@@ -91,6 +93,8 @@ def nifti_form(given: ExportSet) -> LabelForm:
 def nifti_losses(given: ExportSet) -> Iterator[Finding]:
     """What holds for every target that reads NIfTI."""
     yield from renumbered(given, NIFTI_IDS) if given.classes is None else ()
+    if any(np.dtype(case.image.dtype) == np.float16 for case in given.cases):
+        yield changes("NIfTI has no numbers of 16 bits with fractions: images are float32, exactly")
     if given.spacing is None:
         yield loses("no spacing is known, and NIfTI states one: 1, 1, 1 is written")
     if given.classes is not None and 0 not in given.classes:

@@ -18,6 +18,7 @@ from volprep.exports.exporter import (
     no_mask,
     only_instances,
     renumbered,
+    some,
 )
 from volprep.exports.files import (
     ExportFile,
@@ -68,9 +69,9 @@ class Skoots:
             yield loses("SKOOTS takes three channels at most: the others are left out")
         elif given.channels == 2:
             yield changes("SKOOTS takes one channel or three: a third one is written, of zeros")
-        for case in given.cases:
-            if case.label is not None and not len(ids_of(case)):
-                yield loses(f"{case.name} holds no object, which SKOOTS refuses: it is left out")
+        empty = [c.name for c in given.cases if c.label is not None and not len(ids_of(c))]
+        if empty:
+            yield loses(f"{some(empty)}: no object, which SKOOTS refuses: left out")
         yield changes("skeletons are made of each volume's own voxels")
 
     def files(self, given: ExportSet) -> Iterator[ExportFile]:
