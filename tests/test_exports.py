@@ -316,8 +316,10 @@ def test_refusals_say_what_to_do(instances: Path, tmp_path: Path) -> None:
     out = tmp_path / "Dataset001_a"
     with pytest.raises(ConfigError, match="did you mean nnunet"):
         pipeline.export(instances / "out", "nnunett", out)
-    with pytest.raises(DataCheckError, match="Dataset001_nuclei"):
+    with pytest.raises(ConfigError, match="Dataset001_nuclei"):
         pipeline.export(instances / "out", "nnunet", tmp_path / "mine")
+    with pytest.raises(StoreError, match="lies in the set itself"):
+        pipeline.export(instances / "out", "monai", instances / "out/x")
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     with pytest.raises(StoreError, match="is no export of volprep"):
@@ -332,14 +334,28 @@ def test_refusals_say_what_to_do(instances: Path, tmp_path: Path) -> None:
     assert "lists no exports" in done.stderr
 
 
-def test_config_with_a_wrong_export_names_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        ("{to: nnunett, dir: x}", r"exports\.0.* did you mean nnunet"),
+        ("{to: nnunet, dir: mine}", r"exports\.0.* Dataset001_nuclei"),
+        ("{to: monai, dir: x, plans: true}", r"exports\.0: monai knows no plans; nnunet does"),
+        ("{to: monai, dir: x}, {to: torchio, dir: x}", r"exports\.1: dir: .* exports\.0"),
+        ("{to: monai, dir: out}", r"exports\.0: dir: .* output\.dir"),
+        ("{to: monai, dir: out/x}", r"exports\.0: dir: .* output\.dir"),
+        ("{to: monai}", r"exports\.0\.dir: missing"),
+        ("{to: nnunet, dir: Dataset001_a, instances: cores}", r"exports\.0\.instances: found"),
+        ("monai", r"exports\.0: found 'monai'"),
+    ],
+)
+def test_config_with_a_wrong_export_is_refused_before_anything_is_prepared(
+    tmp_path: Path, listed: str, said: str
+) -> None:
     write_cases(tmp_path)
-    text = MASKED.format(kind="instances") + "exports: [{to: nnunett, dir: x}]\n"
+    text = MASKED.format(kind="instances") + f"exports: [{listed}]\n"
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
-    done = volprep("prepare", tmp_path / "c.yaml")
-    assert done.returncode == 2
-    assert "exports.0" in done.stderr
-    assert "did you mean nnunet" in done.stderr
+    with pytest.raises(ConfigError, match=said):
+        pipeline.load_target(tmp_path / "c.yaml")
 
 
 def test_files_that_changed_since_are_not_handed_over(tmp_path: Path) -> None:
@@ -389,12 +405,14 @@ def test_damaged_set_is_not_handed_over(tmp_path: Path) -> None:
         pipeline.export(tmp_path / "out", "nnunet", tmp_path / "Dataset001_a")
 
 
-def test_every_finding_of_exports_has_its_name(instances: Path, tmp_path: Path) -> None:
+def test_every_finding_of_exports_has_its_name(
+    instances: Path, classes: Path, tmp_path: Path
+) -> None:
     made = pipeline.export(instances / "out", "nnunet", tmp_path / "Dataset001_a", dry_run=True)
     names = {finding.name for finding in made.findings}
     assert names == {"export-loses", "export-changes"}
     with pytest.raises(DataCheckError, match="export-impossible"):
-        pipeline.export(instances / "out", "nnunet", tmp_path / "mine")
+        pipeline.export(classes / "out", "skoots", tmp_path / "mine")
 
 
 def test_every_target_has_a_row_and_is_asked() -> None:

@@ -45,9 +45,10 @@ class Careamics:
             yield loses(
                 f"CAREamics' patches are square in (y, x) and powers of 2: {_patch(given)} it is"
             )
-        rule = given.training["normalisation"]
-        if rule["clip"] or rule["kind"] not in ("zscore", "given"):
-            yield loses("CAREamics does not clip: intensities are normalised by mean and deviation")
+        if given.training["normalisation"]["clip"]:
+            yield loses("CAREamics does not clip: what it subtracts and divides by is ours")
+        if not given.training["normalisation"]["offset"]:
+            yield loses("CAREamics subtracts means and divides by deviations that it measures")
         yield changes("the algorithm is Noise2Void, which learns from the images alone")
 
     def files(self, given: ExportSet) -> Iterator[ExportFile]:
@@ -73,9 +74,11 @@ def _config(given: ExportSet) -> dict[str, Any]:
     axes = ("YX" if given.flat else "ZYX") if given.channels == 1 else (
         "CYX" if given.flat else "ZCYX"
     )  # fmt: skip
-    moments = {}
-    if rule["kind"] in ("zscore", "given"):
-        moments = {"input_means": list(rule["offset"]), "input_stds": list(rule["scale"])}
+    # Whatever ours are made from: it subtracts the ones, and divides by the others.
+    each = given.channels if len(rule["offset"]) == 1 else 1
+    moments = {"input_means": list(rule["offset"]) * each, "input_stds": list(rule["scale"]) * each}
+    if not rule["offset"]:
+        moments = {}
     return {
         "version": "0.3.0",
         "experiment_name": given.name.replace(".", "_"),

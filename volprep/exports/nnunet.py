@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from volprep.exports.exporter import changes, common_losses, impossible, loses
+from volprep.exports.exporter import changes, common_losses, loses
 from volprep.exports.files import ExportFile, json_file, text_file, tiff_image, tiff_labels
 from volprep.exports.given import ExportCase, ExportSet
 from volprep.exports.labels import BorderCore, Classes, LabelForm
 from volprep.findings import Finding
 
-__all__ = ["NnUNet"]
+__all__ = ["FOLDER", "NnUNet"]
 
-_FOLDER = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_-]+")
+#: What nnU-Net calls the folder of a data set, by which it knows it.
+FOLDER = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_-]+")
 PLANS = "volprepPlans"
 
 
@@ -42,11 +43,6 @@ class NnUNet:
     def losses(self, given: ExportSet) -> Iterator[Finding]:
         """Instances, spacing of pictures, classes without a background."""
         yield from common_losses(given)
-        if not _FOLDER.fullmatch(given.name):
-            yield impossible(
-                f"nnU-Net knows a data set by its folder's name, which is {given.name}",
-                "give one such as --out nnUNet_raw/Dataset001_nuclei",
-            )
         if given.classes is None and self.instances == "class":
             yield loses(
                 "nnU-Net knows no instances: every id becomes class 1, and those that touch one",
@@ -225,7 +221,7 @@ def _intensities(given: ExportSet, channel: int) -> dict[str, float]:
 
 
 def _readme(given: ExportSet, *, plans: bool) -> str:
-    match = _FOLDER.fullmatch(given.name)
+    match = FOLDER.fullmatch(given.name)
     number = int(match[1]) if match else 1
     fold = "0" if given.of("val") else "all"
     name = _configuration(given)

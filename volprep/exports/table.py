@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, NamedTuple
 
 from volprep.errors import ConfigError, did_you_mean
@@ -12,7 +13,7 @@ from volprep.exports.cellpose import Cellpose
 from volprep.exports.connectomics import Connectomics
 from volprep.exports.exporter import Exporter
 from volprep.exports.monai import Monai
-from volprep.exports.nnunet import NnUNet
+from volprep.exports.nnunet import FOLDER, NnUNet
 from volprep.exports.skoots import Skoots
 from volprep.exports.stardist import StarDist
 from volprep.exports.torchio import TorchIO
@@ -35,16 +36,19 @@ class Target(NamedTuple):
         was not tried, or not passed yet.
     expresses : str
         What of a set it can express.
+    folder : Pattern or None
+        What the folder of an export must be called; None takes any name.
     """
 
     exporter: type[Exporter]
     peer: str
     accepted: str | None
     expresses: str
+    folder: re.Pattern[str] | None = None
 
 
 TABLE: dict[str, Target] = {
-    "nnunet": Target(NnUNet, "nnunetv2", "2.8.1", "classes, ignore, spacing, split, plan"),
+    "nnunet": Target(NnUNet, "nnunetv2", "2.8.1", "classes, ignore, spacing, split, plan", FOLDER),
     "biom3d": Target(Biom3d, "biom3d", "0.1.2", "classes, split, plan"),
     "careamics": Target(Careamics, "careamics", "0.3.5", "images, split, batch"),
     "connectomics": Target(
@@ -59,7 +63,9 @@ TABLE: dict[str, Target] = {
 }  # fmt: skip
 
 
-def create_exporter(name: str, where: str = "export", **options: Any) -> Exporter:
+def create_exporter(
+    name: str, where: str = "export", folder: str | None = None, **options: Any
+) -> Exporter:
     """The exporter of a target.
 
     Parameters
@@ -68,21 +74,29 @@ def create_exporter(name: str, where: str = "export", **options: Any) -> Exporte
         Of `TABLE`.
     where : str
         What an error begins with.
+    folder : str or None
+        What the folder of the export will be called.
     **options
         Fields of its class; None leaves one out.
 
     Raises
     ------
     ConfigError
-        If there is no such target, or it has no such option.
+        If there is no such target, it has no such option, or wants another name of its folder.
     """
     if name not in TABLE:
         raise ConfigError(f"{where}: to: found {name!r}{did_you_mean(name, TABLE)}")
-    kind: Any = TABLE[name].exporter
+    row = TABLE[name]
+    if folder is not None and row.folder is not None and not row.folder.fullmatch(folder):
+        raise ConfigError(
+            f"{where}: {row.peer} knows a data set by its folder's name, and found {folder!r}; "
+            "give one such as nnUNet_raw/Dataset001_nuclei"
+        )
+    kind: Any = row.exporter
     known = {field.name for field in dataclasses.fields(kind)}
     given = {option: value for option, value in options.items() if value is not None}
     for option in given.keys() - known:
-        others = [n for n, row in TABLE.items() if option in _options(row)]
+        others = [n for n, other in TABLE.items() if option in _options(other)]
         raise ConfigError(f"{where}: {name} knows no {option}; {', '.join(others)} does")
     exporter: Exporter = kind(**given)
     return exporter

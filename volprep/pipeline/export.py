@@ -163,8 +163,10 @@ def export(
     SourceError
         If a file that is still read for the voxels changed since the set was made.
     """
-    exporter = create_exporter(to, plans=plans, instances=instances)
+    exporter = create_exporter(to, folder=out.name, plans=plans, instances=instances)
     store = _open(target, trust, reporter)
+    if store.path.absolute() in out.absolute().parents:
+        raise StoreError(f"{out}: lies in the set itself, which holds nothing else; choose another")
     try:
         given = _given(store, trust, reporter, out.name)
         findings = by_level(exporter.losses(given))

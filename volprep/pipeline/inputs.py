@@ -81,8 +81,7 @@ def load_target(
         config = load_config(path, changed)
         check_augment(config, f"{path}: augment")
         targets_from_config(config.targets, where=f"{path}: targets")
-        for number, entry in enumerate(config.exports):
-            create_exporter(entry.to, where=f"{path}: exports.{number}", **entry.options)
+        _check_exports(config, path)
         if given or masks:
             words = ", ".join([*given, *(["masks"] if masks else [])])
             raise ConfigError(f"{path}: {words}: goes with a folder; put it in the YAML")
@@ -91,6 +90,21 @@ def load_target(
     else:
         config = make_config({"data": {"root": _resolved(path), **given}}, str(path), changed)
     return config.model_copy(update={"plan": with_values(config.plan, plan or {}, "plan")})
+
+
+def _check_exports(config: Config, path: Path) -> None:
+    """What of `exports` can be told before anything is prepared."""
+    taken: dict[Path, str] = {config.output.dir: "output.dir"}
+    for number, entry in enumerate(config.exports):
+        where = f"{path}: exports.{number}"
+        create_exporter(entry.to, where=where, folder=entry.dir.name, **entry.options)
+        for other, name in taken.items():
+            if entry.dir == other or other in entry.dir.parents or entry.dir in other.parents:
+                raise ConfigError(
+                    f"{where}: dir: {entry.dir} lies in {name}, or that in it; each is a folder of "
+                    "its own: give another"
+                )
+        taken[entry.dir] = f"the folder of exports.{number}"
 
 
 def is_config(path: Path) -> bool:
