@@ -329,3 +329,14 @@ def test_the_commands_take_the_url_of_a_set(tmp_path, bucket) -> None:
     refused = run("repair", URL)
     assert refused.returncode == 6
     assert "volprep prepare CONFIG --repair" in refused.stderr
+
+
+def test_a_set_of_volumes_behind_a_url_is_handed_over(tmp_path, bucket) -> None:
+    made = pipeline.prepare(configure(tmp_path, more=", store: volumes"))
+    pipeline.export(made.path, "torchio", tmp_path / "1/x")
+    pipeline.export(path_of(URL), "torchio", tmp_path / "2/x")
+    one, two = (
+        {f.name: f.read_bytes() for f in sorted((tmp_path / n).rglob("*")) if f.is_file()}
+        for n in "12"
+    )
+    assert one == two
