@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from volprep.exports.exporter import changes, common_losses, loses, no_mask, template
+from volprep.exports.exporter import (
+    changes,
+    common_losses,
+    loses,
+    needs_validation,
+    no_mask,
+    template,
+)
 from volprep.exports.files import ExportFile, npy_image, npy_labels, text_file
 from volprep.exports.given import ExportSet
 from volprep.exports.labels import Classes
@@ -29,6 +36,8 @@ class Biom3d:
         """Classes alone; intensities are normalised here."""
         yield from common_losses(given)
         yield from no_mask(given, "background there")
+        # Without a fold 0 it would take fold 1, which is what trains.
+        yield from needs_validation(given, "biom3d")
         if given.classes is None:
             yield loses(
                 "biom3d knows no instances: every id becomes class 1, and those that touch one"
