@@ -169,8 +169,9 @@ def _first(given: ExportSet) -> dict[str, Any]:
         active = ["none", "sigmoid"]
     else:
         losses, weights, active = ["WeightedCE"], ["0"], ["none"]
-    # Both exchange y and x, which patches that are not square do not survive.
-    off = {name: {"ENABLED": False} for name in ("ROTATE", "FLIP")}
+    # All of these turn sections, which patches that are not square do not survive.
+    off: dict[str, Any] = {name: {"ENABLED": False} for name in ("ROTATE", "FLIP")}
+    off["MISALIGNMENT"] = {"ROTATE_RATIO": 0.0}
     turned = {} if size[1] == size[2] else {"AUGMENTOR": off}
     return {
         "SYSTEM": {"NUM_GPUS": 1, "NUM_CPUS": 4},
