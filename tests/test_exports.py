@@ -338,7 +338,7 @@ def test_refusals_say_what_to_do(instances: Path, tmp_path: Path) -> None:
     ("listed", "said"),
     [
         ("{to: nnunett, dir: x}", r"exports\.0.* did you mean nnunet"),
-        ("{to: nnunet, dir: mine}", r"exports\.0.* Dataset001_nuclei"),
+        ("{to: nnunet, dir: mine}", r"exports\.0.*Dataset001_nuclei"),
         ("{to: monai, dir: x, plans: true}", r"exports\.0: monai knows no plans; nnunet does"),
         ("{to: monai, dir: x}, {to: torchio, dir: x}", r"exports\.1: dir: .* exports\.0"),
         ("{to: monai, dir: out}", r"exports\.0: dir: .* output\.dir"),

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
 from asking import Asking
-from monai.apps.auto3dseg import DataAnalyzer
 from monai.auto3dseg import datafold_read
 from monai.data import DataLoader, Dataset, load_decathlon_datalist
 from monai.losses import DiceCELoss
@@ -53,8 +51,6 @@ def main() -> None:
         names = sorted(name_of(item["image"]) for item in items)
         ask.same(f"Auto3DSeg's {side} cases", names, ask.names(side))
 
-    if not ask.flat:
-        analyse(ask)
     items = transforms.cases("training") * 4
     dataset = Dataset(items, transforms.transforms(True))
     loader = DataLoader(dataset, batch_size=transforms.BATCH, shuffle=True)
@@ -69,21 +65,6 @@ def main() -> None:
     optimiser.step()
     ask.step(float(value))
     ask.done()
-
-
-def analyse(ask: Asking) -> None:
-    """Auto3DSeg's analyzer goes over all cases, and finds our spacing."""
-    made = ask.export.with_suffix(".yaml")
-    analyzer = DataAnalyzer(
-        str(ask.export / "datalist.json"), str(ask.export), output_path=str(made), device="cpu",
-        worker=0,
-    )  # fmt: skip
-    found = analyzer.get_all_case_stats()["stats_by_cases"]
-    ask.same("Auto3DSeg's analyzer", len(found), len(ask.cases))
-    for case in found:
-        name = Path(case["image_filepath"]).name.removesuffix(".nii.gz")
-        spacing = np.asarray(case["image_stats"]["spacing"][0])[::-1]
-        ask.near("spacing for Auto3DSeg", spacing, ask.cases[name]["spacing"])
 
 
 if __name__ == "__main__":

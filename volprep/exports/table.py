@@ -59,7 +59,9 @@ TABLE: dict[str, Target] = {
     "monai": Target(Monai, "monai", "1.6.1", "classes or ids, valid masks, spacing, split, plan"),
     "torchio": Target(TorchIO, "torchio", "1.2.1", "classes or ids, valid masks, spacing, split"),
     "cellpose": Target(Cellpose, "cellpose", "4.2.1.1", "2D sections of instances, split"),
-    "stardist": Target(StarDist, "stardist", None, "instances, valid masks, split, patch, batch"),
+    "stardist": Target(
+        StarDist, "stardist", "0.9.2", "instances, valid masks, split, patch, batch"
+    ),
 }  # fmt: skip
 
 
