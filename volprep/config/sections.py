@@ -246,6 +246,12 @@ class DataConfig(Section):
         description="(z, y, x) in µm, over what files say; '50, 4, 4 nm' works too.",
         examples=["50, 4, 4 nm"],
     )
+    read: Literal["all", "sample"] = Field(
+        "all",
+        description="all: every voxel is checked and measured before patches are cut; sample: only "
+        "some, evenly spread, of volumes too large to be read through. Then checks look at headers "
+        "and files are known by size and time; labels are read as far as foreground is asked for.",
+    )
     geometry: Literal["header", "stored"] | None = Field(
         None,
         description="Where headers say that image and label lie otherwise: header brings the label "
@@ -802,6 +808,14 @@ class Config(Section):
         description="The set in the forms of other trainers, as volprep export CONFIG makes them.",
     )
     compute: ComputeConfig = Field(default_factory=lambda: ComputeConfig.model_validate({}))
+
+    @model_validator(mode="after")
+    def _nothing_asks_for_every_voxel(self) -> Config:
+        if self.data.read == "sample" and self.preprocess.crop_nonzero:
+            raise ValueError(
+                "preprocess.crop_nonzero reads every voxel, and data.read is sample; leave one out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _planes_are_flat(self) -> Config:

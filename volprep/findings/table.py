@@ -380,6 +380,14 @@ TABLE: dict[str, Kind] = {
         why="Hundreds of values are mostly ids of objects, not classes.",
         example="312 values up to 940 with `label_kind: classes`",
     ),
+    "measured-in-part": Kind(
+        "info",
+        wanted="every voxel measured",
+        todo="leave out `data.read: sample` where there is time to read all",
+        why="What is rare may lie elsewhere: percentiles hold for what was seen, errors in voxels "
+        "are not looked for, and objects are cut by the places.",
+        example="a volume of 40 GB in tiles, with `data.read: sample`",
+    ),
     "missing-classes": Kind(
         "info",
         wanted="every class in every case",

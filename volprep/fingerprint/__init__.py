@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from volprep.fingerprint.labels import LabelCount
     from volprep.fingerprint.measure import compute_fingerprint
     from volprep.fingerprint.narrow import Counted, Counting, is_narrow
+    from volprep.fingerprint.sample import SampledVolume, sampled
     from volprep.fingerprint.walk import FingerprintInput
     from volprep.headers import MixedShapesError, compute_median
 
@@ -67,6 +68,7 @@ _HOMES = {
     "volprep.fingerprint.measure": ["compute_fingerprint"],
     "volprep.fingerprint.labels": ["LabelCount"],
     "volprep.fingerprint.narrow": ["Counted", "Counting", "is_narrow"],
+    "volprep.fingerprint.sample": ["SampledVolume", "sampled"],
     "volprep.fingerprint.walk": ["FingerprintInput"],
     "volprep.headers": ["MixedShapesError", "compute_median"],
 }
@@ -87,6 +89,7 @@ __all__ = [
     "LabelFacts",
     "MixedShapesError",
     "Region",
+    "SampledVolume",
     "Statistics",
     "Weighting",
     "bounds_of",
@@ -99,6 +102,7 @@ __all__ = [
     "data_fingerprint",
     "draw_histogram",
     "is_narrow",
+    "sampled",
 ]
 
 

@@ -49,54 +49,61 @@ def along_runs(codes: Codes, size: np.float32, out: Floats) -> int:
 
 @part(fastmath={"nnan", "nsz"})
 def _try_rows(
-    out: Floats, codes: Codes, low: Floats, low_codes: Codes, high: Floats, high_codes: Codes,
+    out: Floats, codes: Codes, first: Floats, here: int, low: int, high: int, count: int,
     square: np.float32,
 ) -> None:  # fmt: skip
-    """Lower `out` to what comes by the same place of two rows at one distance.
+    """Lower a stretch of `out` to what comes by the same place of two rows at one distance.
 
-    A voxel of another label there is a border itself; of one of the same label the border
-    nearest to it counts. Whether other labels lie between need not be asked: one that does
-    has been tried already, and was nearer. Without branches, so that it runs in vectors.
+    `here`, `low` and `high` are where the stretches begin in arrays of one axis. A voxel of
+    another label there is a border itself; of one of the same label the border nearest to it
+    counts. Whether other labels lie between need not be asked: one that does has been tried
+    already, and was nearer. Without branches, and with unsigned places that are never looked at
+    for being negative, so that it runs in vectors.
     """
-    for x in range(out.shape[0]):
-        a = low[x] if low_codes[x] == codes[x] else np.float32(0)
-        b = high[x] if high_codes[x] == codes[x] else np.float32(0)
-        out[x] = min(out[x], min(a, b) + square)
+    h, lo, hi = np.uintp(here), np.uintp(low), np.uintp(high)
+    for x in range(np.uintp(count)):
+        own = codes[h + x]
+        a = first[lo + x] if codes[lo + x] == own else np.float32(0)
+        b = first[hi + x] if codes[hi + x] == own else np.float32(0)
+        out[h + x] = min(out[h + x], min(a, b) + square)
 
 
 @part(fastmath={"nnan", "nsz"})
-def _highest(row: Floats) -> np.float32:
-    top = np.float32(0)
-    for x in range(row.shape[0]):
-        top = max(top, row[x])
+def _highest(row: Floats, start: int, count: int) -> np.float32:
+    top, first = np.float32(0), np.uintp(start)
+    for x in range(np.uintp(count)):
+        top = max(top, row[first + x])
     return top
 
 
-@part()
-def _copy_row(row: Floats, out: Floats) -> None:
-    """A loop, since numba compiles a slice that is set from an array for three seconds."""
-    for x in range(row.shape[0]):
-        out[x] = row[x]
+#: Voxels of a row that are tried together: a deep place keeps only so many others waiting.
+_STRETCH = 64
 
 
 @kernel()
 def by_rows(codes: Codes, first: Floats, size: np.float32, out: Floats) -> None:
     """The pass along axis 0 of (N, M) by rows ever farther away."""
-    n = codes.shape[0]
-    for y in range(n):
-        row = out[y]
-        _copy_row(first[y], row)
-        top = _highest(row)
-        for k in range(1, n):
-            square = np.float32(k) * size * (np.float32(k) * size)
-            low, high = y - k, y + k
-            if square >= top or (low < 0 and high >= n):
-                break
-            low = high if low < 0 else low
-            high = low if high >= n else high
-            _try_rows(row, codes[y], first[low], codes[low], first[high], codes[high], square)
-            if k < 4 or k % 4 == 0:  # looked at rarely: it costs half of a try
-                top = _highest(row)
+    n, m = codes.shape
+    flat_codes, flat_first, flat = codes.reshape(-1), first.reshape(-1), out.reshape(-1)
+    for x in range(n * m):  # a loop, since numba compiles an array that is set for three seconds
+        flat[x] = flat_first[x]
+    for a in range(0, m, _STRETCH):
+        count = min(_STRETCH, m - a)
+        for y in range(n):
+            here = y * m + a
+            top = _highest(flat, here, count)
+            for k in range(1, n):
+                square = np.float32(k) * size * (np.float32(k) * size)
+                low, high = y - k, y + k
+                if square >= top or (low < 0 and high >= n):
+                    break
+                low = high if low < 0 else low
+                high = low if high >= n else high
+                _try_rows(
+                    flat, flat_codes, flat_first, here, low * m + a, high * m + a, count, square
+                )
+                if k == 2 or k % 4 == 0:  # looked at rarely: it costs half of a try
+                    top = _highest(flat, here, count)
 
 
 @kernel()

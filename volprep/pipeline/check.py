@@ -42,6 +42,7 @@ def check(
     error. What a wrong case leads to further on (that what is left cannot be divided) is
     told after it, or in one breath with it.
     """
+    headers_only = headers_only or config.data.read == "sample"
     heads = examine_cases(cases, headers_only=True, workers=config.compute.workers)
     _refuse_misfits(config, cases, heads)
     sound = _without_errors(cases, heads)

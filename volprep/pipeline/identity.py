@@ -23,8 +23,9 @@ from volprep.sources import files_of, natural_key, stored_objects
 
 __all__ = ["Hashing", "Input", "Inputs", "Trust", "paths_of", "read_inputs", "size_of"]
 
-#: ``hash`` reads every input; ``mtime`` takes the hash of a file of the same size and time.
-Trust = Literal["hash", "mtime"]
+#: ``hash`` reads every input; ``mtime`` takes the hash of a file of the same size and time;
+#: ``state`` reads none: names, sizes and times of change are all that is known of them.
+Trust = Literal["hash", "mtime", "state"]
 #: Name, size, time of change of the content and of the entry, number of the file.
 _State = tuple[str, int, int, int, int]
 _PIECE = 1 << 22
@@ -41,14 +42,18 @@ class Input:
         Of the content; of several files (a folder, the JSON of a tiled volume and its tiles) of
         the names of all of them and of the SHA-256 of each, by name: so that they may be read
         in any order. Of what lies behind a URL, of the names of all its objects and what the
-        store calls their present content (`stored_objects`).
+        store calls their present content (`stored_objects`). Of what is known by its state, of
+        names, sizes and times of change.
     states : tuple
         Of each file, as the system tells.
+    by_state : bool
+        Whether the content was not read.
     """
 
     path: Path
     sha256: str
     states: tuple[_State, ...]
+    by_state: bool = False
 
     @property
     def unit(self) -> Unit:
@@ -63,7 +68,8 @@ class Input:
 
     def to_dict(self) -> dict[str, Any]:
         """As the manifest lists it."""
-        return {"path": str(self.path), **self.facts, "sha256": self.sha256}
+        known = {"known_by": "state"} if self.by_state else {}
+        return {"path": str(self.path), **self.facts, "sha256": self.sha256, **known}
 
     def check(self) -> None:
         """Look whether it is what it was.
@@ -75,13 +81,16 @@ class Input:
         """
         try:
             states = _states(self.path)
-            if states == self.states or _hash(self.path, states) == self.sha256:
+            if states == self.states or self._identify(states) == self.sha256:
                 return
         except OSError:
             pass
         raise SourceError(
             self.path, "changed while it was being used", "leave it alone and run again"
         )
+
+    def _identify(self, states: tuple[_State, ...]) -> str:
+        return _hash_of_states(states) if self.by_state else _hash(self.path, states)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +148,9 @@ def read_inputs(
     paths : iterable of Path
         Files, and folders that stand for all files in them.
     known : callable
-        What an earlier run noted of a path: ``size``, ``mtime_ns`` and ``sha256``.
-    trust : {'hash', 'mtime'}
+        What an earlier run noted of a path: ``size``, ``mtime_ns`` and ``sha256``, and
+        ``known_by`` where that was its state, by which it is known again then.
+    trust : {'hash', 'mtime', 'state'}
     workers : int or None
         Threads.
     reporter : callable
@@ -158,8 +168,12 @@ def read_inputs(
                 states = _states(path)
                 found = Input(path, "", states)
                 # What lies behind a URL has no time here; to look at it is to identify it.
-                trusted = trust == "mtime" and not is_remote(path)
-                noted = known(str(path)) if trusted else None
+                noted = None if is_remote(path) else known(str(path))
+                stated = trust == "state" or (noted or {}).get("known_by") == "state"
+                if stated and not is_remote(path):
+                    advance(1)
+                    return path, Input(path, _hash_of_states(states), states, by_state=True)
+                noted = noted if trust == "mtime" else None
                 if noted is None or found.facts != {k: noted.get(k) for k in found.facts}:
                     noted = {"sha256": _hash(path, states)}
             advance(1)
@@ -227,7 +241,8 @@ class _Digest:
         # What lies behind a URL is identified by what the store says of it.
         self._told = [state[0] for state in states] if is_remote(path) else []
         files = [] if is_remote(path) else list(files_of(path))
-        self._names = {file: _name(file, path) for file in files}
+        start = os.fspath(path if path.is_dir() else path.parent)
+        self._names = {file: _name(file, start) for file in files}
         self._left = deque(sorted(files, key=lambda file: natural_key(self._names[file])))
         self._total = sum(file.stat().st_size for file in files)
         self._done, self._offset = 0, 0
@@ -304,22 +319,33 @@ def _states(path: Path) -> tuple[_State, ...]:
     if is_remote(path):
         return tuple((f"{name} {version}", 0, 0, 0, 0) for name, version in stored_objects(path))
     states = []
+    start = os.fspath(path if path.is_dir() else path.parent)
     for file in files_of(path):
         found = file.stat()
-        name = _name(file, path)
+        name = _name(file, start)
         times = (found.st_mtime_ns, found.st_ctime_ns)
         states.append((name, found.st_size, *times, found.st_ino))
     return tuple(states)
+
+
+def _hash_of_states(states: Iterable[_State]) -> str:
+    """Of names, sizes and times of change of the content."""
+    digest = hashlib.sha256()
+    for name, size, changed, *_ in sorted(states):
+        digest.update(f"{name}\0{size}\0{changed}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _hash(path: Path, states: Iterable[_State]) -> str:
     return _Digest(path, states).finish()
 
 
-def _name(file: Path, path: Path) -> str:
+def _name(file: Path, start: str) -> str:
     """Of one of its files, seen from the input, so that a set that is moved is known again."""
-    start = path if path.is_dir() else path.parent
-    return Path(os.path.relpath(file, start)).as_posix()
+    text = os.fspath(file)
+    within = text.startswith(start + os.sep) and os.pardir not in text
+    name = text[len(start) + 1 :] if within else os.path.relpath(text, start)
+    return name.replace(os.sep, "/")
 
 
 def _replaced(value: Any, contents: Mapping[str, str]) -> Any:

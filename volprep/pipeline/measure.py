@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from volprep.cases import Case, Cases
 from volprep.compute import free_disk, run_units
@@ -24,6 +26,7 @@ from volprep.fingerprint import (
     clip_findings,
     compute_fingerprint,
     dark_share,
+    sampled,
 )
 from volprep.geometry import Box, VolumeLike
 from volprep.pipeline.inputs import list_cases
@@ -45,6 +48,8 @@ __all__ = [
     "normalisation_kind",
     "normalisations",
     "percentiles_of",
+    "sample_told",
+    "sampled_values",
 ]
 
 
@@ -129,6 +134,8 @@ def measure(
     known: Mapping[str, Counted] | None = None,
 ) -> Fingerprint:
     """The fingerprint of some cases, or blocks of them; `known` as of `compute_fingerprint`."""
+    if config.data.read == "sample":
+        return _measure_sample(config, cases, parts, reporter, title)
     named = [(cases.named(part.case), part.box) for part in parts]
     inputs = [
         FingerprintInput(case.name, case.open_image, _label_opener(case), box=box)
@@ -143,6 +150,72 @@ def measure(
             percentiles=percentiles_of(config),
             known=known,
         )
+
+
+def _measure_sample(
+    config: Config, cases: Cases, parts: Sequence[SplitPart], reporter: Reporter, title: str
+) -> Fingerprint:
+    """The fingerprint by the voxels of some places; shapes are those of the whole."""
+    named = [(cases.named(part.case), part.box) for part in parts]
+    images = [sampled(case.open_image(), box) for case, box in named]
+    inputs = [
+        FingerprintInput(
+            case.name,
+            partial(sampled, image.volume, places=image.places),
+            None if case.label is None else partial(_sampled_label, case, image.places),
+        )
+        for (case, _), image in zip(named, images, strict=True)
+    ]
+    voxels = sum(math.prod(image.shape[1:]) for image in images)
+    with reporter(title, voxels, "voxels") as advance:
+        found = compute_fingerprint(
+            inputs,
+            workers=config.compute.workers,
+            progress=advance,
+            percentiles=percentiles_of(config),
+        )
+    whole = tuple(
+        replace(facts, shape=image.volume.shape, box=box and (box.start, box.stop))
+        for facts, image, (_, box) in zip(found.cases, images, named, strict=True)
+    )
+    return replace(found, cases=whole)
+
+
+def _sampled_label(case: Case, places: Sequence[Box]) -> VolumeLike:
+    label = case.open_label()
+    if label is None:
+        raise TypeError(f"{case.name} has no label")
+    return sampled(label, places=places)
+
+
+def sampled_values(config: Config, cases: Cases, reporter: Reporter) -> frozenset[int]:
+    """Every value that the labels have at the places that are looked at."""
+    labels = [case.open_label() for case in cases if case.label is not None]
+    volumes = [sampled(label, None) for label in labels if label is not None]
+    places = [(volume.volume, box) for volume in volumes for box in volume.places]
+    with reporter("classes", len(places), "places") as advance:
+
+        def values_at(place: tuple[VolumeLike, Box]) -> set[int]:
+            found = set(label_ids(place[0].read(place[1])).tolist())
+            advance(1)
+            return found
+
+        found = run_units(values_at, places, workers=config.compute.workers)
+        return frozenset(set().union(*found))
+
+
+def sample_told(config: Config, cases: Cases, parts: Sequence[SplitPart]) -> list[Finding]:
+    """How much was looked at, where that was not all."""
+    if config.data.read == "all":
+        return []
+    looked = whole = 0
+    for part in parts:
+        image = sampled(cases.named(part.case).open_image(), part.box)
+        looked += math.prod(image.shape[1:])
+        whole += (part.box or Box.whole(image.volume.shape)).size
+    if looked == whole:
+        return []
+    return [Finding("measured-in-part", f"{looked:,} of {whole:,} voxels that train were measured")]
 
 
 def percentiles_of(config: Config) -> list[float]:

@@ -50,6 +50,8 @@ from volprep.pipeline.measure import (
     measure,
     normalisations,
     percentiles_of,
+    sample_told,
+    sampled_values,
 )
 from volprep.pipeline.needs import Needs, needs_of
 from volprep.pipeline.patches import make_patches
@@ -310,6 +312,7 @@ def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silen
         config, Told(rules_of(config), quiet=True), reporter, folder=partial_of(out), stock=stock
     )
     stopped = None
+    trust = "state" if config.data.read == "sample" else trust
     inputs = _inputs(run, list_cases(config), trust)
     try:
         _build(run, inputs, trust)
@@ -364,7 +367,9 @@ def _build(
     config, told = run.config, run.told
     listed = list_cases(config)
     seen: _Seen | None = None
-    if inputs is None and _is_new(run, listed):
+    if config.data.read == "sample":
+        trust = "state"
+    elif inputs is None and _is_new(run, listed):
         guess = foreseen(config, listed)
         if guess is not None:
             needs = needs_of(config, *guess, there=run.folder)
@@ -375,14 +380,15 @@ def _build(
             if needs.long or config.compute.memory or config.compute.disk:
                 needs.refuse(config.output.dir)
         inputs, seen = _walk(run, listed, guess)
-    elif inputs is None:
+    if inputs is None:
         inputs = _inputs(run, listed, trust)
     cases, hashes, values = _checked(run, listed, inputs, seen)
     known = _known(run, cases, inputs, values, seen)
     decision = decide(config, cases, known)
     audit = audit_splits(
-        decision.splits, cases.items, patch=decision.plan.patch_size, hashes=hashes
-    )
+        decision.splits, cases.items, patch=decision.plan.patch_size, hashes=hashes,
+        content=config.data.read == "all",
+    )  # fmt: skip
     told.tell(audit)
     told.tell(notice.about() for notice in decision.splits.notices)
     few = few_positions(decision.plan.n_positions)
@@ -483,6 +489,8 @@ def _checked(
         inputs.check(listed)
         chosen = chosen_cases(config, listed, report.hashes)
         values = values_of(report, chosen)
+        if config.data.read == "sample" and values is not None:
+            values = sampled_values(config, chosen, run.reporter)
         return (), {
             "asked": asked,
             "findings": [finding.to_dict() for finding in report.findings],
@@ -493,7 +501,11 @@ def _checked(
     try:
         facts = run.once(unit, make)
     except NotDoneError:
-        return chosen_cases(config, listed), None, None
+        return (
+            chosen_cases(config, listed, {} if config.data.read == "sample" else None),
+            None,
+            None,
+        )
     run.told.tell(map(Finding.from_dict, facts["findings"]))
     for found in inputs.by_path.values():
         run.note(found.unit, found.facts)
@@ -549,7 +561,8 @@ def _intensities(
             [p.case, inputs.key(cases.named(p.case)), p.box and [p.box.start, p.box.stop]]
             for p in parts
         ]
-        unit = Unit("fingerprint", name, key_of("fingerprint", 1, boxes, percentiles_of(config)))
+        how = [percentiles_of(config), *(["sample"] if config.data.read == "sample" else [])]
+        unit = Unit("fingerprint", name, key_of("fingerprint", 1, boxes, *how))
 
         def make() -> Made:
             known = {} if seen is None else seen.counted(parts)
@@ -569,6 +582,7 @@ def _intensities(
     except NotDoneError:
         return None
     run.told.tell(clip_warnings(config, train))
+    run.told.tell(sample_told(config, cases, decision.measured))
     return Intensities(train, *normalisations(config, train, others))
 
 

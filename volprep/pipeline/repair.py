@@ -9,7 +9,7 @@ from pathlib import Path
 from volprep.config import Config, load_config
 from volprep.errors import SourceError, StoreError
 from volprep.ledger import LEDGER, MANIFEST, left_over, load_manifest
-from volprep.pipeline.identity import Inputs
+from volprep.pipeline.identity import read_inputs
 from volprep.pipeline.prepare import partial_of, prepare
 from volprep.pipeline.told import Reporter, silent
 from volprep.places import is_remote, path_of
@@ -120,7 +120,11 @@ def _changed_inputs(out: Path, faults: Sequence[Fault], workers: int | None) -> 
     gone = []
     for entry in load_manifest(out)["inputs"]:
         try:
-            found = Inputs.of([Path(entry["path"])], workers).by_path[Path(entry["path"])]
+            path = path_of(entry["path"])
+            inputs = read_inputs(
+                [path], lambda _, entry=entry: entry, trust="hash", workers=workers, reporter=silent
+            )
+            found = inputs.by_path[path]
         except SourceError as error:
             gone.append(str(error))
             continue
