@@ -27,6 +27,8 @@ _LOOK = 64  # voxels along each axis that these are taken of
 _MOST_SEGMENTS = 500  # that are shown as skeletons from the start
 #: Voxels of a volume that is shown at lower resolutions, too, which reads all of it.
 _MOST_SCALED = 2**28
+#: Voxels of labels that surfaces are made of, for which all of them are held in memory.
+_MOST_MESHED = 2**26
 _MICROMETRE = 1e-6
 
 
@@ -150,7 +152,7 @@ def serve(scene: Scene, *, port: int = 0) -> Served:
         if scene.label is not None:
             state.layers["label"] = _label_layer(ng, scene, space)
         if scene.mask is not None:
-            mask = _volume(ng, scene.mask, scene.spacing, "segmentation")
+            mask = _segmentation(ng, scene.mask, scene.spacing, surfaces=False)
             state.layers["valid"] = ng.SegmentationLayer(source=mask, not_selected_alpha=0.1)
             state.layers["valid"].visible = False
         if scene.skeletons is not None and scene.label is None:
@@ -218,6 +220,10 @@ class _Lazy:
         dropped = tuple(0 if not isinstance(c, slice) else slice(None) for c in given)
         return np.ascontiguousarray(block[dropped].astype(self.dtype, copy=False))
 
+    def transpose(self) -> npt.NDArray[Any]:
+        """All of it, the axes reversed: what Neuroglancer makes surfaces of."""
+        return self[(slice(None),) * self.ndim].T
+
 
 def _shown(dtype: Any) -> np.dtype[Any]:
     """What the viewers draw: integers as they are but for signed ones of 64 bits, else float32."""
@@ -248,6 +254,20 @@ def _volume(ng: Any, volume: VolumeLike, spacing: Spacing3 | None, kind: str) ->
     )
 
 
+def _segmentation(
+    ng: Any, volume: VolumeLike, spacing: Spacing3 | None, *, surfaces: bool = True
+) -> Any:
+    """A volume of ids; a plane, or what is too large, is asked for no surfaces."""
+    source = _volume(ng, volume, spacing, "segmentation")
+    size = np.prod(volume.shape, dtype=np.float64)
+    unsigned = _shown(volume.dtype).kind == "u"
+    if surfaces and unsigned and volume.shape[1] > 1 and size <= _MOST_MESHED:
+        return source
+    return ng.LayerDataSource(
+        url=source, enable_default_subsources=False, subsources={"default": True, "bounds": True}
+    )
+
+
 def _range(scene: Scene) -> tuple[float, float]:
     """The grey values between which what is looked at first lies."""
     voxels = np.asarray(scene.image.read(scene.glance()), np.float64)
@@ -268,7 +288,7 @@ def _label_layer(ng: Any, scene: Scene, space: Any) -> Any:
     label = scene.label
     if label is None:
         raise ValueError("the scene has no label")
-    sources = [_volume(ng, label, scene.spacing, "segmentation")]
+    sources = [_segmentation(ng, label, scene.spacing)]
     box = scene.glance() if scene.patch is None else scene.patch.clip(scene.shape)
     seen = np.unique(np.asarray(label.read(box)))
     ids = [int(i) for i in seen if i]

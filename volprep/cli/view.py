@@ -48,7 +48,8 @@ def view(
         raise VolprepError(
             f"--port: {port} cannot be listened on ({error}); give another"
         ) from None
-    with contextlib.suppress(KeyboardInterrupt):  # which is how it is meant to end
+    # Ctrl-C is how it is meant to end; what is being read for the page is not waited for.
+    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(served):
         if as_json:
             layers = list(served.layers)
             print_json({"url": served.url, "layers": layers, "position": list(served.position)})

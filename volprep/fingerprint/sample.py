@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Box, VolumeLike, three
+from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.sources import Volume
 
 __all__ = ["SampledVolume", "sampled"]
@@ -86,7 +86,7 @@ def _places(region: Box, chunks: Sequence[int]) -> list[Box]:
     if region.size <= _PLACES * math.prod(size):
         return [region]
     steps = [c if c == s else s for c, s in zip(chunks, size, strict=True)]
-    found = {}
+    found: dict[Shape3, None] = {}
     for n in range(_PLACES):
         start = []
         for axis, (first, last, step, length) in enumerate(

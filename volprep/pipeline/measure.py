@@ -175,7 +175,7 @@ def _measure_sample(
             percentiles=percentiles_of(config),
         )
     whole = tuple(
-        replace(facts, shape=image.volume.shape, box=box and (box.start, box.stop))
+        replace(facts, shape=image.volume.shape, box=None if box is None else (box.start, box.stop))
         for facts, image, (_, box) in zip(found.cases, images, named, strict=True)
     )
     return replace(found, cases=whole)

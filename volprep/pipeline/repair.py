@@ -121,9 +121,8 @@ def _changed_inputs(out: Path, faults: Sequence[Fault], workers: int | None) -> 
     for entry in load_manifest(out)["inputs"]:
         try:
             path = path_of(entry["path"])
-            inputs = read_inputs(
-                [path], lambda _, entry=entry: entry, trust="hash", workers=workers, reporter=silent
-            )
+            known = {str(path): entry}.get
+            inputs = read_inputs([path], known, trust="hash", workers=workers, reporter=silent)
             found = inputs.by_path[path]
         except SourceError as error:
             gone.append(str(error))
