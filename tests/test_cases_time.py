@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
@@ -17,7 +18,7 @@ from volprep.config import load_config
 from volprep.errors import SourceError
 from volprep.geometry import Box
 from volprep.sources import open_volume
-from volprep.splits import make_splits
+from volprep.splits import SplitPart, Splits, audit_splits, make_splits
 
 SERIES = np.random.default_rng(0).integers(1, 200, (4, 5, 6, 7)).astype(np.uint8)  # T Z Y X
 
@@ -122,3 +123,59 @@ def test_a_real_series_has_its_twenty_points(real_data):
     for time in (0, 7, 19):
         found = cases[time].open_image().read()[0]
         assert np.allclose(found, stored[..., time].transpose(2, 1, 0))
+
+
+def series(folder: Path, points: int = 4) -> Path:
+    """A config of one series alone, of things that stay where they are."""
+    rng = np.random.default_rng(0)
+    label = np.zeros((points, 20, 60, 60), np.uint16)
+    for i in range(1, 30):
+        z, y, x = (int(rng.integers(0, n - 8)) for n in label.shape[1:])
+        label[:, z : z + 5, y : y + 8, x : x + 8] = i
+    image = (rng.integers(0, 40, label.shape) + 90 * (label > 0)).astype(np.uint8)
+    for kind, array in (("image", image), ("label", label)):
+        tifffile.imwrite(folder / f"{kind}.tif", array, imagej=True, metadata={"axes": "TZYX"})
+    path = folder / "c.yaml"
+    path.write_text(
+        "data: {cases: [{image: image.tif, label: label.tif}], time: cases, spacing: [1, 1, 1]}\n"
+        "plan: {patch_size: [4, 16, 16]}\npatching: {patches_per_case: 3}\naugment: []\n"
+        "output: {dir: out}\n"
+    )
+    return path
+
+
+def test_one_series_alone_is_held_out_at_one_place_in_every_time_point(tmp_path):
+    path = series(tmp_path)
+    out = pipeline.prepare(load_config(path)).path
+    parts = json.loads((out / "splits.json").read_text())
+    assert {part["case"] for part in parts["val"]} == {f"image_t{t:03d}" for t in range(4)}
+    assert len({str(part["box"]) for part in parts["val"]}) == 1
+    for held in parts["val"]:
+        for trained in parts["train"]:
+            ends = zip(*held["box"], *trained["box"], strict=True)
+            assert any(b <= c or d <= a for a, b, c, d in ends)
+    names = [each["name"] for each in json.loads((out / "findings.json").read_text())["findings"]]
+    assert not {"split-same-file", "split-near-copy", "split-group"} & set(names)
+
+
+def test_time_points_that_lie_on_both_sides_at_one_place_are_found(tmp_path):
+    cases = pipeline.list_cases(load_config(series(tmp_path, 2)))
+    whole = [SplitPart(case.name) for case in cases]
+    splits = Splits(kind="cases", train=(whole[0],), val=(whole[1],), seed=0)
+    found = {f.name for f in audit_splits(splits, cases.items, content=False)}
+    assert "split-same-file" in found
+    low, high = Box((0, 0, 0), (20, 60, 20)), Box((0, 0, 40), (20, 60, 60))
+    apart = Splits(
+        kind="blocks", seed=0,
+        train=tuple(SplitPart(c.name, low) for c in cases),
+        val=tuple(SplitPart(c.name, high) for c in cases),
+    )  # fmt: skip
+    assert "split-same-file" not in {
+        f.name for f in audit_splits(apart, cases.items, content=False)
+    }
+    mixed = Splits(
+        kind="blocks", seed=0,
+        train=(SplitPart(whole[0].case, low), SplitPart(whole[1].case, high)),
+        val=(SplitPart(whole[0].case, high), SplitPart(whole[1].case, low)),
+    )  # fmt: skip
+    assert "split-same-file" in {f.name for f in audit_splits(mixed, cases.items, content=False)}

@@ -186,7 +186,7 @@ def _audit_files(splits: Splits, cases: Sequence[Case]) -> list[Finding]:
     for case in cases:
         for ref in case.images:
             others = seen.setdefault((ref.path.resolve(), ref.key), [])
-            shared = (o for o in others if _shares(o, case) and _crosses(sides, o.name, case.name))
+            shared = (o for o in others if _shares(o, case) and _leaks(splits, sides, o, case))
             other = next((each.name for each in shared), None)
             others.append(case)
             if other is not None:
@@ -201,6 +201,22 @@ def _shares(one: Case, other: Case) -> bool:
     if one.region is None or other.region is None:
         return one.name != other.name
     return one.name != other.name and one.region.overlaps(other.region)
+
+
+def _leaks(splits: Splits, sides: Mapping[str, set[str]], one: Case, other: Case) -> bool:
+    """Whether two cases of one file lie on both sides.
+
+    Of two time points the same place must: they show the same things, moved a little.
+    """
+    if one.image.time == other.image.time:
+        return _crosses(sides, one.name, other.name)
+    names = {one.name, other.name}
+    train, val = ([p for p in parts if p.case in names] for parts in (splits.train, splits.val))
+    return any(
+        a.case != b.case and (a.box is None or b.box is None or a.box.overlaps(b.box))
+        for a in train
+        for b in val
+    )
 
 
 def _audit_content(
@@ -234,7 +250,7 @@ def _audit_sketches(
 ) -> Iterator[Finding]:
     """Images that show the same in part; the same in whole is told already."""
     sides = _sides(splits)
-    files = {case.name: case.images for case in cases}
+    files = {case.name: [(ref.path, ref.key) for ref in case.images] for case in cases}
     used = {name: sketch for name, sketch in sketches.items() if name in sides}
     for (one, other), share in near_copies(used).items():
         alike = one in hashes and hashes[one] == hashes.get(other)
@@ -243,7 +259,7 @@ def _audit_sketches(
                 f"about {share:.0%} of it shows the same as {one} on the other side of the split, "
                 "cut, moved, mirrored, rescaled or changed in places"
             )
-            yield Finding("split-near-copy", found, case=other, path=files[other][0].path)
+            yield Finding("split-near-copy", found, case=other, path=files[other][0][0])
 
 
 class Twins(NamedTuple):

@@ -300,12 +300,17 @@ def _split_blocks(
     notices, gaps, limits = [], [], []
     nothing = draw.fraction == 0 and not draw.folds
     some_labels = any(case.label is not None for case in cases)
+    # Time points of a series are cut alike: what is held out of one trains in none.
+    first: dict[str, int] = {}
     for index, case in enumerate(cases):
+        first.setdefault(groups.get(case.name, case.name), index)
         shape = shapes[case.name]
         if nothing or (some_labels and case.label is None):
             train.append(SplitPart(case.name))
             continue
-        at_end = bool(sample_generator(draw.seed, index=index).integers(2))
+        at_end = bool(
+            sample_generator(draw.seed, index=first[groups.get(case.name, case.name)]).integers(2)
+        )
         own = replace(cut, reach=reach.get(case.name, (0, 0, 0)))
         division = divide(case.name, shape, draw, own, at_end)
         axis = division.axis
