@@ -23,7 +23,8 @@ class WebServer:
     """Files of a folder over HTTP, with ranges; what is asked for is kept in `asked`.
 
     `fault` is asked for each path: ``503`` answers so, ``cut`` breaks off in the middle of the
-    body, ``slow`` waits a second, ``hang`` never answers, ``403`` refuses.
+    body, ``slow`` waits a second, ``hang`` never answers, ``403`` refuses, ``302 URL`` sends
+    elsewhere, ``etag`` gives another mark with every answer.
     """
 
     root: Path
@@ -80,6 +81,12 @@ def served(server: WebServer) -> Iterator[WebServer]:
                 time.sleep(1.0)
             if fault == "hang":
                 time.sleep(20.0)
+            if fault and fault.startswith("302 "):
+                self.send_response(302)
+                self.send_header("Location", fault.removeprefix("302 "))
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             if fault in ("503", "403"):
                 self.send_response(int(fault))
                 self.send_header("Content-Length", "0")
@@ -89,7 +96,8 @@ def served(server: WebServer) -> Iterator[WebServer]:
             status = 404 if body is None else 200
             body = body or b""
             asked = self.headers.get("Range")
-            headers = {"ETag": f'"{hash(body)}"', "x-goog-generation": "1"}
+            tag = len(server.asked) if fault == "etag" else hash(body)
+            headers = {"ETag": f'"{tag}"', "x-goog-generation": "1"}
             if asked and status == 200 and body:
                 first, _, last = asked.removeprefix("bytes=").partition("-")
                 start = int(first) if first else max(0, len(body) - int(last))

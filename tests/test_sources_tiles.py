@@ -102,6 +102,14 @@ def test_the_second_example_of_the_document_a_folder_of_tiles_a_section(tmp_path
         json.dumps({"image": names, "n_columns": 4, "n_rows": 4, "height": 16, "width": 16})
     )
     assert (open_volume(path).read()[0] == volume).all()
+    # As it stands in the document; and numbers as JavaScript writes them.
+    for more in ({}, {"tile_size": 4}, {"height": 16.0, "depth": 2.0}):
+        path = tmp_path / f"short{len(more)}.json"
+        path.write_text(json.dumps({"image": names, "n_columns": 4, "n_rows": 4, **more}))
+        assert (open_volume(path).read()[0] == volume).all()
+    path.write_text(json.dumps({"image": ["nowhere/{row}_{column}.png"], "n_rows": 2}))
+    with pytest.raises(SourceError, match="`height` and `width` are missing"):
+        open_volume(path)
 
 
 def test_rows_and_columns_may_begin_anywhere_and_tiles_be_scaled(tmp_path):
@@ -180,7 +188,7 @@ def test_missing_tiles_are_counted_and_named_and_filled_only_on_request(tmp_path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"height": None}, r"`height` is missing; give a whole number from 1"),
+        ({"height": 0}, r"`height` is 0; give a whole number from 1"),
         ({"height": "8"}, r"`height` is '8'"),
         ({"depth": 7}, r"depth is 7, but `image` lists 3 sections"),
         ({"tile_size": 2}, r"2×2 tiles of 2×2 do not cover 8×8"),

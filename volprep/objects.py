@@ -331,6 +331,12 @@ def _refuse(place: object, error: Exception) -> NoReturn:
             "check its name and your credentials; a bucket that may not be listed refuses what is "
             "not there, too",
         ) from error
+    if re.search(r"HTTP code 30\d", text):
+        raise SourceError(
+            place,
+            f"the server sends to another address ({text})",
+            "give that one: curl -sIL shows where it leads",
+        ) from error
     for word in ("ABORTED", "UNAVAILABLE", "DEADLINE", "retry"):
         if word in text:
             raise SourceError(

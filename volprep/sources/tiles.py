@@ -263,7 +263,14 @@ def _read_tile_list(path: Path, changed: int, size: int) -> TileList:
         raise SourceError(path, "`image` is no list of paths", "give one path for each section")
     values = _Values(path, content)
     rows, columns = values.whole("n_rows", 1), values.whole("n_columns", 1)
-    height, width = values.whole("height", None), values.whole("width", None)
+    height, width = (
+        values.whole(key, None) if key in content else 0 for key in ("height", "width")
+    )
+    if not (height and width):
+        # The document's second example states neither: they are those of the grid of tiles.
+        found = values.pair("tile_size", (0, 0), least=0)
+        found = found if all(found) else _first_size(path, sections, values)
+        height, width = height or rows * found[0], width or columns * found[1]
     tile = values.pair("tile_size", (-(-height // rows), -(-width // columns)))
     depth = values.whole("depth", len(sections))
     if depth != len(sections):
@@ -296,6 +303,22 @@ def _read_tile_list(path: Path, changed: int, size: int) -> TileList:
     )
 
 
+def _first_size(path: Path, sections: Sequence[str], values: _Values) -> tuple[int, int]:
+    """(Y, X) of the first tile that is there, once it is scaled."""
+    start = values.pair("tile_st", (0, 0), least=0)
+    ratio = values.number("tile_ratio", 1.0)
+    for name in sections:
+        file = path.parent / name.replace(ROW, str(start[0])).replace(COLUMN, str(start[1]))
+        # What lies elsewhere is not asked for before it is known whether that is allowed.
+        if file.is_file() and file.resolve().is_relative_to(path.parent.resolve()):
+            header, _, _ = plane_header(file, labels=False)
+            return round(header.shape[0] * ratio), round(header.shape[1] * ratio)
+    raise SourceError(
+        path, "`height` and `width` are missing, and no first tile of a section is there",
+        "give height and width",
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class _Values:
     """The keys of the JSON, checked."""
@@ -306,6 +329,8 @@ class _Values:
     def whole(self, key: str, default: int | None, least: int = 1) -> int:
         """A whole number."""
         value = self.content.get(key, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self._wrong(key, value, f"a whole number from {least}")
         return value
