@@ -37,6 +37,14 @@ class WebServer:
         file = self.root / unquote(urlsplit(path).path).lstrip("/")
         return file.read_bytes() if file.is_file() else None
 
+    def put(self, path: str, body: bytes) -> bytes | None:
+        """Take an object; None refuses."""
+        return None
+
+    def delete(self, path: str) -> bytes | None:
+        """Remove an object; None where there is none."""
+        return None
+
 
 class GoogleServer(WebServer):
     """A bucket of Google Cloud Storage: objects and listings by its JSON API."""
@@ -62,6 +70,23 @@ class GoogleServer(WebServer):
             return json.dumps(told).encode()
         return file.read_bytes() if file.is_file() else None
 
+    def put(self, path: str, body: bytes) -> bytes | None:
+        parts = urlsplit(path)
+        name = parse_qs(parts.query)["name"][0]
+        bucket = parts.path.partition("/b/")[2].partition("/o")[0]
+        file = self.root / bucket / unquote(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(body)
+        return json.dumps({"name": name, "generation": "2", "size": str(len(body))}).encode()
+
+    def delete(self, path: str) -> bytes | None:
+        bucket, _, name = urlsplit(path).path.partition("/b/")[2].partition("/o/")
+        file = self.root / bucket / unquote(name)
+        if not file.is_file():
+            return None
+        file.unlink()
+        return b""
+
 
 @contextmanager
 def served(server: WebServer) -> Iterator[WebServer]:
@@ -73,6 +98,19 @@ def served(server: WebServer) -> Iterator[WebServer]:
 
         def do_HEAD(self) -> None:
             self.do_GET()
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.answer(server.put(self.path, body))
+
+        def do_DELETE(self) -> None:
+            self.answer(server.delete(self.path))
+
+        def answer(self, said: bytes | None) -> None:
+            self.send_response(404 if said is None else 200)
+            self.send_header("Content-Length", str(len(said or b"")))
+            self.end_headers()
+            self.wfile.write(said or b"")
 
         def do_GET(self) -> None:
             server.asked.append(self.path)

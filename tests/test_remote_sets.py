@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from stores import KEYS, WebServer, s3_served, served
+from stores import KEYS, GoogleServer, WebServer, s3_served, served
 
 import volprep
 from volprep import objects, pipeline
@@ -289,6 +289,29 @@ def test_forked_workers_read_from_a_bucket(tmp_path, bucket) -> None:
     here = np.concatenate([batch["label"].numpy() for batch in loader])
     local = volprep.PatchDataset(made.path, "train")
     assert np.array_equal(here, np.stack([local[n]["label"] for n in range(len(local))]))
+
+
+def test_a_set_is_made_in_a_bucket_of_google(tmp_path) -> None:
+    """In processes of their own: the address of the store is read once, by the library."""
+    configure(tmp_path, "gs://cells/sets/nuclei")
+
+    def run(*args: object) -> subprocess.CompletedProcess[str]:
+        keys = {"TENSORSTORE_GCS_HTTP_URL": server.url, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x"}
+        return subprocess.run(
+            [sys.executable, "-m", "volprep", *map(str, args)], capture_output=True, text=True,
+            cwd=tmp_path, check=False, env={**os.environ, **keys}, timeout=200,
+        )  # fmt: skip
+
+    with served(GoogleServer(tmp_path / "google")) as server:
+        done = run("prepare", "set.yaml")
+        assert done.returncode == 0, done.stderr
+        made = tmp_path / "google/cells/sets/nuclei"
+        assert [p.name for p in made.iterdir() if p.name.endswith(".volprep")] == []
+        assert list(verify_set(made)) == []
+        assert samples(made) == samples(tmp_path / "nuclei")
+        assert run("verify", "gs://cells/sets/nuclei").returncode == 0
+        (made / "train.yaml").unlink()
+        assert "train.yaml: missing" in run("verify", "gs://cells/sets/nuclei").stderr
 
 
 def test_places_that_cannot_be_written_to_are_refused_before_anything_is_made(tmp_path) -> None:
