@@ -14,6 +14,7 @@ from volprep.cutting import (
     grid_sites,
     training_sites,
 )
+from volprep.errors import PlanError
 from volprep.geometry import Box
 
 
@@ -127,3 +128,16 @@ def test_the_border_of_a_block_is_seen_half_as_often_as_its_middle(stored: Any) 
         seen[each.start[1] : each.stop[1]] += 1
     assert min(seen[[0, -1]]) > 0.4 * seen[40:60].mean()
     assert max(seen[[0, -1]]) < 0.65 * seen[40:60].mean()
+
+
+def test_a_part_that_trains_and_holds_no_annotation_is_named() -> None:
+    mask = np.zeros((8, 40, 40), np.uint8)
+    mask[:, :15] = 1
+    masked = PreparedCase("leaf", case("a", 0).image, None, Array(mask))
+    rest = Box((0, 20, 0), (8, 40, 40))
+    with pytest.raises(PlanError, match=r"nothing is annotated .*leaf, z 0 to 8, y 20 to 40, x 0"):
+        training_sites([(0, rest)], (4, 16, 16), Drawing(), [masked], weights=[1.0])
+    assert training_sites(
+        [(0, rest), (0, Box((0, 0, 0), (8, 18, 40)))], (4, 16, 16), Drawing(), [masked],
+        weights=[1.0],
+    )  # fmt: skip

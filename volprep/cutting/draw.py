@@ -225,6 +225,8 @@ class Acceptance:
                 )  # fmt: skip
         self.blocks = [block for block in blocks if self.places.get(block, True)]
         if blocks and not self.blocks:
+            if not any(each.valid for each in self.places.values()):
+                raise PlanError(_bare(blocks, prepared))
             raise PlanError(_nowhere(list(self.places.values())))
         barren = {
             prepared[number].name for number, box in blocks if (number, box) not in self.blocks
@@ -284,6 +286,19 @@ class Acceptance:
         labels = case.label if self._reads_labels else None
         label = None if labels is None else labels.read(box)
         return label, None if case.mask is None else case.mask.read(box)
+
+
+def _bare(blocks: Sequence[tuple[int, Box]], prepared: Sequence[PreparedCase]) -> str:
+    """That nothing of what trains is annotated, and where that lies."""
+    parts = []
+    for number, box in blocks[:3]:
+        ends = zip("zyx", box.start, box.stop, strict=True)
+        parts.append(f"{prepared[number].name}, {', '.join(f'{a} {b} to {e}' for a, b, e in ends)}")
+    more = ", ..." if len(blocks) > 3 else ""
+    return (
+        f"nothing is annotated in what is to train ({'; '.join(parts)}{more}): hold out another "
+        "part (another seed, split.fraction: 0, or data.regions with a side each)"
+    )
 
 
 def _nowhere(places: Sequence[Places]) -> str:
