@@ -162,3 +162,9 @@ def test_a_chunk_that_is_absent_is_the_fill_value_and_counted(web, form, stored)
     assert (found[8:, 16:, 16:] == 0).all()
     assert (found[:8] == IMAGE[:8]).all()
     assert volume.missing_chunks()[0] == 1
+
+
+@pytest.mark.parametrize("url", ["s3://b/x.zarr", "gs://a/x.zarr"])
+def test_a_name_that_no_bucket_can_have_is_told(url) -> None:
+    with pytest.raises(SourceError, match="can be no bucket or host"):
+        open_volume(url)

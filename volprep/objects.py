@@ -104,14 +104,17 @@ def open_array(name: object, place: Path, driver: str, options: dict[str, Any]) 
     if driver == "neuroglancer_precomputed":
         # Asked which chunks are there, it puts the path in front of their names twice.
         store = {"driver": "kvstack", "layers": [{"base": store}]}
-    opening = ts.open(
-        {"driver": driver, "kvstore": store, **options},
-        context=_context(),
-        open=True,
-        read=True,
-        recheck_cached_data="open",
-        recheck_cached_metadata="open",
-    )
+    try:
+        opening = ts.open(
+            {"driver": driver, "kvstore": store, **options},
+            context=_context(),
+            open=True,
+            read=True,
+            recheck_cached_data="open",
+            recheck_cached_metadata="open",
+        )
+    except ValueError as error:  # of the specification itself
+        _refuse(name, error)
     return answer(name, opening)[ts.d[:].translate_to[0]]
 
 
@@ -208,6 +211,8 @@ def _store(root: Path) -> Any:
     _load()
     try:
         return _opened_store(json.dumps(_root_spec(root), sort_keys=True))
+    except TimeoutError:
+        raise SourceError(root, "has not answered in time", "check the network") from None
     except (ValueError, OSError) as error:
         raise SourceError(root, "can be no bucket or host", "check its name") from error
 
