@@ -558,6 +558,141 @@ for _suffix in (".tif", ".npy", ".nii", ".nii.gz"):
             put(folder, *phantom(seed), name, suffix)
 
 
+# ---- which value is the background, and what lies in what ---------------------------------
+
+
+def inverted(label: Array, value: int = 1) -> Array:
+    """0 where the objects are."""
+    return np.where(label > 0, 0, value).astype(np.uint8)
+
+
+def nested(label: Array, classes: int = 3) -> Array:
+    """Each class within the one before, from the border of the objects to their middle."""
+    depth = ndimage.distance_transform_edt(label > 0)
+    return sum(((depth > 1.5 * k) for k in range(classes)), np.zeros(label.shape, np.uint8))
+
+
+for _value in (1, 255):
+
+    @kind(f"inverted-{_value}", "label-inverted")
+    def _(folder: Path, value: int = _value) -> None:
+        three(folder, lambda i, m, _: (i, inverted(m, value)))
+
+    @kind(f"inverted-{_value}-classes", "label-inverted", label_kind="classes")
+    def _(folder: Path, value: int = _value) -> None:
+        three(folder, lambda i, m, _: (i, inverted(m, value)))
+
+
+@kind("inverted-pictures", "label-inverted", slices=False)
+def _(folder: Path) -> None:
+    for seed in range(3):
+        image, label = phantom(seed, (96, 96), 20)
+        put(folder, image, inverted(label, 255), f"c{seed}", ".png")
+
+
+@kind("one-of-three-inverted", "label-inverted")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, s: (i, inverted(m) if s == 1 else (m > 0).astype(np.uint8)))
+
+
+@kind("background-is-1", "label-inverted", "-ids-nested")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, _: (i, m + 1))
+
+
+@kind("background-is-999", "label-inverted", "-ids-nested")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, _: (i, np.where(m == 0, 999, m).astype(np.uint16)))
+
+
+def _cells(shape: tuple[int, ...], seed: int, count: int) -> Array:
+    points = np.random.default_rng(seed).uniform(0, 1, (count, 3)) * shape
+    where = np.stack(np.indices(shape), -1)[..., None, :]
+    return np.argmin(((where - points) ** 2).sum(-1), -1) + 1
+
+
+for _count in (8, 30):
+
+    @kind(f"membranes-of-{_count}", "-label-inverted", *SOUND)
+    def _(folder: Path, count: int = _count) -> None:
+        def mask(label: Array, seed: int) -> tuple[Array, Array]:
+            edges = ndimage.morphological_gradient(_cells(label.shape, seed, count), 3) > 0
+            image = 150 - 90 * ndimage.gaussian_filter(edges.astype(float), 0.7)
+            noise = np.random.default_rng(seed).normal(0, 8, image.shape)
+            return (image + noise).astype(np.uint8), edges.astype(np.uint8)
+
+        three(folder, lambda _, m, s: mask(m, s))
+
+
+@kind("cells-so-close-that-they-are-one", "-label-inverted", slices=False)
+def _(folder: Path) -> None:
+    y, x = np.indices((120, 120))
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        mask = np.zeros((120, 120), np.uint8)
+        for cy in range(8, 120, 15):
+            for cx in range(8, 120, 15):
+                dy, dx = rng.normal(0, 0.4, 2)
+                mask[(y - cy - dy) ** 2 + (x - cx - dx) ** 2 < 8.3**2] = 1
+        image = 60 + 80 * ndimage.gaussian_filter(mask.astype(float), 0.7)
+        noisy = image + rng.normal(0, 6, mask.shape)
+        put(folder, noisy.clip(0, 255).astype(np.uint8), mask, f"c{seed}", ".png")
+
+
+@kind("nested-classes-as-instances", "ids-nested", "-label-antialiased")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, _: (i, nested(m)))
+
+
+@kind("nested-classes", "-ids-nested", *SOUND, label_kind="classes")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, _: (i, nested(m)))
+
+
+@kind("thin-border-class", "-ids-nested", *SOUND, label_kind="classes")
+def _(folder: Path) -> None:
+    def mark(label: Array) -> Array:
+        inner = ndimage.binary_erosion(label > 0)
+        return ((label > 0) + inner.astype(np.uint8)).astype(np.uint8)
+
+    three(folder, lambda i, m, _: (i, mark(m)))
+
+
+@kind("cells-and-nuclei-in-one-file", "ids-nested")
+def _(folder: Path) -> None:
+    def both(label: Array) -> Array:
+        inner = ndimage.distance_transform_edt(label > 0) > 2
+        return np.where(inner, label + 100, label).astype(np.uint16)
+
+    three(folder, lambda i, m, _: (i, both(m)))
+
+
+def stacked(folder: Path, change: Callable[[Array], Array]) -> None:
+    """Three cases whose labels have channels."""
+    for seed in range(3):
+        image, label = phantom(seed)
+        put(folder, image, None, f"c{seed}", ".npy")
+        (folder / "labels").mkdir(exist_ok=True)
+        np.save(folder / "labels" / f"c{seed}.npy", change(label))
+
+
+for _name, _change in {
+    "nested": lambda m: np.stack([nested(m) > k for k in range(3)]).astype(np.uint8),
+    "valued": lambda m: np.stack([(k + 1) * (nested(m) > k) for k in range(3)]).astype(np.uint8),
+    "floating": lambda m: np.stack([nested(m) > k for k in range(3)]).astype(np.float32),
+    "overlapping": lambda m: np.stack([m > 0, np.roll(m, 4, 2) > 0]).astype(np.uint8),
+}.items():
+
+    @kind(f"regions-{_name}", "label-regions", label_axes="CZYX")
+    def _(folder: Path, change: Callable[[Array], Array] = _change) -> None:
+        stacked(folder, change)
+
+
+@kind("one-hot-with-values", "label-one-hot", label_axes="CZYX")
+def _(folder: Path) -> None:
+    stacked(folder, lambda m: np.stack([(k + 1) * (nested(m) == k) for k in range(4)]))
+
+
 # ---- images -----------------------------------------------------------------------------
 
 

@@ -206,3 +206,52 @@ def test_a_memory_that_nothing_fits_in_is_told_by_check_as_by_prepare(
     with pytest.raises(PlanError) as raised:
         pipeline.prepare(config)
     assert f"{told.found}; {told.todo}" == str(raised.value)
+
+
+def balls(shape: tuple[int, ...] = (40, 64, 64)) -> Any:
+    """Four balls, and how deep each voxel lies in them."""
+    where = np.indices(shape)
+    depth = np.zeros(shape)
+    for centre in ((20, 16, 16), (20, 46, 18), (18, 18, 46), (22, 46, 46)):
+        far = np.sqrt(sum((w - c) ** 2 for w, c in zip(where, centre, strict=True)))
+        depth = np.maximum(depth, 11 - far)
+    return depth
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "label"),
+    [
+        ("classes", {"label-inverted"}, lambda depth: depth <= 0),
+        ("classes", set(), lambda depth: depth > 0),
+        ("classes", set(), lambda depth: (depth > 0).astype(int) + (depth > 5)),
+        ("instances", {"ids-nested"}, lambda depth: (depth > 0).astype(int) + (depth > 5)),
+        ("instances", {"label-inverted"}, lambda depth: np.where(depth > 0, 3, 9)),
+    ],
+)
+def test_a_background_that_is_not_0_and_objects_within_objects_are_told(
+    tmp_path: Path, kind: str, told: set[str], label: Any
+) -> None:
+    depth = balls()
+    noise = np.random.default_rng(0).normal(0, 4, depth.shape)
+    volume(
+        tmp_path, (90 + 40 * (depth > 0) + noise).astype(np.uint8), label(depth).astype(np.uint8)
+    )
+    found = checked(tmp_path, f"label_kind: {kind}\n")
+    assert found & {"label-inverted", "ids-nested", "label-antialiased"} == told
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"), [((0, 3, 7), "label-regions"), ((5, 5), "label-colours")]
+)
+def test_channels_that_are_masks_within_one_another_are_told(
+    tmp_path: Path, limits: tuple[int, ...], name: str
+) -> None:
+    depth = balls()
+    noise = np.random.default_rng(0).normal(0, 4, depth.shape)
+    masks = np.stack([depth > limit for limit in limits]).astype(np.uint8)
+    volume(tmp_path, (90 + 40 * (depth > 0) + noise).astype(np.uint8), masks)
+    (tmp_path / "c.yaml").write_text(
+        "data: {root: data, spacing: '1, 1, 1 um', label_axes: CZYX}\n"
+    )
+    config = load_config(tmp_path / "c.yaml")
+    assert name in names(pipeline.check(config, pipeline.list_cases(config)).findings)

@@ -18,9 +18,11 @@ from volprep.checks.content import (
     Looked,
     colours_of,
     ends_at_chunks,
+    exchanged_background,
     judge_content,
     judge_image,
     left_unlabelled,
+    nested_ids,
     pieces_of,
     swapped_by_dtype,
 )
@@ -345,16 +347,40 @@ def _labels(
     if not count:
         yield _finding("empty-label", case, label, "the label is 0 everywhere")
         return
+    inverted = list(_background(case, label, facts, kind, looked))
+    yield from inverted
     if count == 1:
         yield from _one_value(case, label, int(facts.ids[0]), kind)
     elif kind == "classes":
         yield from _classes(case, label, facts)
     else:
-        yield from _instances(case, label, facts, looked)
+        yield from _instances(case, label, facts, looked, grounded=not inverted)
     if facts.foreground == 1:
         yield _finding("no-background", case, label, "no voxel is background (0)")
     if not masked:
         yield from _sparse(case, label, facts, looked)
+
+
+def _background(
+    case: Case, label: Volume, facts: CheckedLabel, kind: LabelKind, looked: Looked
+) -> Iterator[Finding]:
+    """A background that is not 0."""
+    binary, dense = len(facts.ids) == 1, facts.foreground == 1 and kind == "instances"
+    found = exchanged_background(looked, facts.foreground) if binary or dense else None
+    if found is None:
+        return
+    value, pieces = found
+    share = int(facts.sizes[facts.ids == np.uint64(value)].sum()) / facts.size
+    others = "0 lies" if binary else "everything else lies"
+    message = (
+        f"{value} holds {share:.0%} of the voxels and hangs together, and {others} in "
+        f"{pieces} compact pieces within it: it looks like the background"
+    )
+    todo = (
+        f"if it is, say `labels: {{background: {value}}}`; if not, say "
+        "`findings: {ignore: [label-inverted]}`"
+    )
+    yield _finding("label-inverted", case, label, message, todo)
 
 
 def _one_value(case: Case, label: Volume, value: int, kind: LabelKind) -> Iterator[Finding]:
@@ -380,16 +406,22 @@ def _classes(case: Case, label: Volume, facts: CheckedLabel) -> Iterator[Finding
         yield _finding("missing-classes", case, label, message)
 
 
-def _instances(case: Case, label: Volume, facts: CheckedLabel, looked: Looked) -> Iterator[Finding]:
-    count = len(facts.ids)
-    # In 3D, a block cuts an object that winds through it into pieces.
-    if count <= _FEW_IDS and label.shape[1] == 1 and (pieces := pieces_of(looked)) > 3 * count:
+def _instances(
+    case: Case, label: Volume, facts: CheckedLabel, looked: Looked, *, grounded: bool
+) -> Iterator[Finding]:
+    """Of ids; what lies within others is said where the background is no object itself."""
+    count, block = len(facts.ids), looked.deep(label)
+    if count <= _FEW_IDS and (pieces := pieces_of(block)) > 3 * count:
         message = f"{count} ids lie in {pieces} pieces: as instances, pieces of one id are one"
         todo = (
             "set `label_kind: classes` if they are classes (and `data.unlabelled: 0` where 0 means "
             "`not annotated`, as for scribbles), or give each object its own id"
         )
         yield _finding("one-instance", case, label, message, todo)
+    elif grounded and (nested := nested_ids(block)) is not None:
+        inside, one = nested
+        message = f"in a block, {inside} pieces lie wholly within another, such as one of id {one}"
+        yield _finding("ids-nested", case, label, message)
     small = int(np.count_nonzero(facts.sizes < _SMALL))
     if small:
         message = f"{small} of {count} objects have fewer than {_SMALL} voxels"

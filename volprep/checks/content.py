@@ -21,9 +21,11 @@ __all__ = [
     "Looked",
     "colours_of",
     "ends_at_chunks",
+    "exchanged_background",
     "judge_content",
     "judge_image",
     "left_unlabelled",
+    "nested_ids",
     "pieces_of",
     "swapped_by_dtype",
 ]
@@ -32,6 +34,8 @@ Array = npt.NDArray[Any]
 
 #: What is looked at: a block of at most so many voxels along (z, y, x).
 _BLOCK = (12, 192, 192)
+#: So many planes more, before and behind, where whole objects are wanted.
+_DEEP = 20
 #: Fewer border voxels in a block say nothing.
 _FEWEST = 50
 #: Of the places where values change, the share that lies between its neighbours: at most
@@ -56,6 +60,18 @@ _ALIKE = 3
 #: lies in front of chunks that were lost.
 _FACES = 96
 _ENDED = 0.4
+#: A background holds this share of all, and this share of it hangs together; beside it lie so
+#: many objects, most of which fill so much of their convex hull, in so many planes.
+_MOSTLY = 0.5
+_ONE_PIECE = 0.98
+_SEVERAL = 3
+_SOLID = 0.88
+_PLANES = 4
+#: So many values that count from 1 are classes, or a few ids.
+_CLASSES = 8
+_FEW_IDS = 4
+#: Of what is labelled, the share of ids that lie within others.
+_INSIDE = 0.02
 _MOST_ID = 2**63 - 1
 _SIGNED = 2**15
 
@@ -102,10 +118,13 @@ class Looked(NamedTuple):
     ----------
     block : ndarray, shape (Z, Y, X)
     image : ndarray, shape (C, Z, Y, X), or None
+    box : Box
+        Where it lies.
     """
 
     block: Array
     image: Array | None
+    box: Box
 
     @classmethod
     def box(cls, label: VolumeLike) -> Box:
@@ -116,7 +135,13 @@ class Looked(NamedTuple):
     def at(cls, image: VolumeLike | None, label: VolumeLike) -> Looked:
         """From the middle of the label, or wherever there is something."""
         box, block = _busiest(label)
-        return cls(block, None if image is None else image.read(box))
+        return cls(block, None if image is None else image.read(box), box)
+
+    def deep(self, label: Volume) -> Array:
+        """The block with more planes, so that it holds whole objects."""
+        around = self.box.grow((_DEEP, 0, 0)).clip(label.shape)
+        block: Array = label.read(around)[0]
+        return block
 
 
 def judge_content(
@@ -145,7 +170,7 @@ def judge_content(
     seen = None if looked.image is None else looked.image[0]
     if seen is not None and np.array_equal(seen, block):
         yield finding("image-equals-label", "the label holds the same values as the image")
-    elif texture.between > _BETWEEN:
+    elif texture.between > _BETWEEN and not _counted(facts, _FEW_IDS if instances else _CLASSES):
         if seen is not None and _swapped(seen, block):
             yield finding(
                 "images-labels-swapped",
@@ -166,6 +191,86 @@ def judge_content(
             yield from _scattered(block, finding)
         if image is not None and seen is not None and image.shape[0] == 1:
             yield from _label_for_image(case, image, seen, "warning")
+
+
+def nested_ids(block: Array) -> tuple[int, int] | None:
+    """Whether objects lie within others, as the parts of a class map do and objects do not.
+
+    Parameters
+    ----------
+    block : ndarray, shape (Z, Y, X)
+
+    Returns
+    -------
+    tuple of int, or None
+        How many objects border on one other alone and on no background, and the id of the
+        largest of them; None where there are next to none.
+
+    Notes
+    -----
+    Counted in voxels: what lies within others must hold `_INSIDE` of all that is labelled.
+    A speck or a supervoxel within a neuron is none of it. Objects at the faces of the block do
+    not count, as nobody sees what they border on.
+    """
+    import cc3d
+
+    objects = cc3d.connected_components(np.array(block), connectivity=6).astype(np.int64)
+    pairs = []
+    for axis in range(3):
+        lines = np.moveaxis(objects, axis, -1)
+        one, other = lines[..., 1:].ravel(), lines[..., :-1].ravel()
+        apart = one != other
+        pairs.append(np.stack([one[apart], other[apart]], axis=1))
+    met = np.unique(np.concatenate(pairs), axis=0)
+    met = np.unique(np.concatenate([met, met[:, ::-1]]), axis=0)
+    sizes = np.bincount(objects.ravel())
+    mine, first, neighbours = np.unique(met[:, 0], return_index=True, return_counts=True)
+    lone = (neighbours == 1) & (met[first, 1] != 0) & ~np.isin(mine, _faces_of(objects))
+    inside = mine[lone & (mine != 0)]
+    if not len(inside) or sizes[inside].sum() < _INSIDE * sizes[1:].sum():
+        return None
+    largest = inside[np.argmax(sizes[inside])]
+    return len(inside), int(block[objects == largest][0])
+
+
+def exchanged_background(looked: Looked, foreground: float) -> tuple[int, int] | None:
+    """Whether one value surrounds everything else, as the background should.
+
+    Returns
+    -------
+    tuple of int, or None
+        That value, and how many even pieces lie in it, in a few planes; None where it is 0, or
+        is no background.
+
+    Notes
+    -----
+    What looks alike and is sound: membranes of 1 around cells of 0 (which are less than half),
+    cells of 1 so close that they are one, with gaps between them (which are star-shaped), and
+    dense labels (of which none is more than half). Objects are compact: their convex hull is
+    hardly larger than they are.
+    """
+    block = looked.block
+    if foreground < _MOSTLY:
+        return None
+    values, counts = np.unique(block, return_counts=True)
+    value = values[np.argmax(counts)]
+    if value == 0 or counts.max() < _MOSTLY * block.size:
+        return None
+    import cc3d
+
+    pieces = compact = 0
+    for plane in block[:: max(1, len(block) // _PLANES)]:
+        ground = cc3d.connected_components((plane == value).astype(np.uint8), connectivity=4)
+        sizes = np.bincount(ground.ravel())[1:]
+        if len(sizes) == 0 or sizes.max() < _ONE_PIECE * sizes.sum():
+            return None
+        objects = cc3d.connected_components((plane != value).astype(np.uint8), connectivity=8)
+        for number, place in enumerate(_boxes(objects), 1):
+            piece = objects[place] == number
+            if np.count_nonzero(piece) >= _FEW:
+                pieces += 1
+                compact += _solidity(piece) >= _SOLID
+    return (int(value), pieces) if pieces >= _SEVERAL and compact > pieces / 2 else None
 
 
 def left_unlabelled(looked: Looked) -> tuple[int, float] | None:
@@ -208,11 +313,43 @@ def left_unlabelled(looked: Looked) -> tuple[int, float] | None:
     return (label, float(times)) if times > _ALIKE else None
 
 
-def pieces_of(looked: Looked) -> int:
-    """In how many pieces the ids of a block lie, together."""
+def pieces_of(block: Array) -> int:
+    """In how many pieces the ids of a block lie, together.
+
+    In 3D a block cuts an object that winds through it; pieces that touch its faces do not count.
+    """
     import cc3d
 
-    return int(cc3d.connected_components(np.array(looked.block), connectivity=26).max())
+    pieces = cc3d.connected_components(np.array(block), connectivity=26)
+    if len(block) == 1:
+        return int(pieces.max())
+    sizes = np.bincount(pieces.ravel())
+    sizes[np.unique(_faces_of(pieces))] = 0
+    return int(np.count_nonzero(sizes[1:] >= _FEW))
+
+
+def _faces_of(block: Array) -> Array:
+    """The values on the faces of a block; of a single plane, on its border."""
+    sides = [block[:, [0, -1]].ravel(), block[:, :, [0, -1]].ravel()]
+    return np.concatenate(sides if len(block) == 1 else [block[[0, -1]].ravel(), *sides])
+
+
+def _boxes(pieces: Array) -> list[tuple[slice, ...]]:
+    from scipy import ndimage
+
+    return list(ndimage.find_objects(pieces))
+
+
+def _solidity(piece: Array) -> float:
+    """The share of its convex hull that a piece of a plane fills."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    y, x = np.nonzero(piece)
+    corners = np.concatenate([np.stack([y + a, x + b], 1) for a in (0, 1) for b in (0, 1)])
+    try:
+        return len(y) / float(ConvexHull(corners).volume)  # of a plane the volume is the area
+    except QhullError:
+        return 1.0
 
 
 def ends_at_chunks(label: Volume, foreground: float) -> bool:
@@ -284,11 +421,9 @@ def colours_of(case: Case) -> Finding | None:
     except SourceError:
         return None
     path = Path(raw.name)
-    values = np.unique(block)
-    on = (block != 0).sum(axis=0)
-    if len(values) <= 2 and on.max(initial=0) <= 1 and on.any() and raw.axes[-1:] != "S":
-        found = f"{channels} channels of 0 and {values[-1]}, at most one of them not 0 in a voxel"
-        return Finding("label-one-hot", found, case=case.name, path=path)
+    if raw.axes[-1:] != "S" and (masks := _masks(block)) is not None:
+        name, found = masks
+        return Finding(name, found, case=case.name, path=path)
     colours = np.unique(block.reshape(channels, -1), axis=1).shape[1]
     if colours > block[0].size // 16 and colours > 64:
         found = f"{channels} channels and {colours} colours in {block[0].size} voxels: an image"
@@ -296,6 +431,31 @@ def colours_of(case: Case) -> Finding | None:
     grey = " (all grey)" if (block == block[:1]).all() else ""
     found = f"{channels} channels, {colours} colours{grey} where one id for each voxel is wanted"
     return Finding("label-colours", found, case=case.name, path=path)
+
+
+def _masks(block: Array) -> tuple[str, str] | None:
+    """The finding for channels that are masks, one a class or a region; None where they are not.
+
+    Parameters
+    ----------
+    block : ndarray, shape (C, Z, Y, X)
+    """
+    flat = (block != 0).reshape(len(block), -1)
+    many = any(len(np.unique(channel[channel != 0])) > 1 for channel in block)
+    if many or not flat.any() or (flat == flat[:1]).all():
+        return None  # ids, nothing, or one mask saved as a picture of equal channels
+    shares = ", ".join(f"{share:.1%}" for share in flat.mean(axis=1))
+    found = f"{len(block)} channels, each a mask of one value ({shares} of the voxels)"
+    if flat.sum(axis=0).max() <= 1:
+        return "label-one-hot", f"{found}, at most one of them not 0 in a voxel"
+    order = flat[np.argsort(-flat.sum(axis=1), kind="stable")]
+    nested = all(
+        not (small & ~large).any() or not (small & large).any()
+        for n, large in enumerate(order)
+        for small in order[n + 1 :]
+    )
+    how = "lie within one another" if nested else "overlap"
+    return "label-regions", f"{found}, that {how}"
 
 
 def _values(facts: CheckedLabel, finding: Any) -> Iterator[Finding]:
@@ -322,6 +482,11 @@ def _scattered(block: Array, finding: Any) -> Iterator[Finding]:
     if ids and specks >= max(50, _SCATTERED * ids) and 2 * specks > len(sizes):
         found = f"{ids} ids lie in {len(sizes)} pieces, {specks} of fewer than {_SPECK} voxels"
         yield finding("ids-scattered", f"in a block of {block.size} voxels {found}")
+
+
+def _counted(facts: CheckedLabel, most: int) -> bool:
+    """Whether the values are few and 1, 2, 3, ...: a thin class between two others is no grey."""
+    return len(facts.ids) <= most and int(facts.ids[-1]) == len(facts.ids)
 
 
 def _two_valued(block: Array) -> bool:

@@ -232,6 +232,15 @@ TABLE: dict[str, Kind] = {
         why="Whether image and label lie alike cannot be told.",
         example="a NIfTI file whose sform is all zeros",
     ),
+    "ids-nested": Kind(
+        "warning",
+        wanted="objects beside one another",
+        todo="if they are classes (a cell and its nucleus), set `label_kind: classes`; if two "
+        "kinds of objects share one file, save each kind as a file of its own",
+        why="One object within another is mostly a part of it: a class map, or cells and their "
+        "nuclei in one file. As instances, a cell would be a ring around its nucleus.",
+        example="1 is the cell, 2 its nucleus, in every cell",
+    ),
     "ids-scattered": Kind(
         "warning",
         wanted="objects that hang together",
@@ -312,6 +321,14 @@ TABLE: dict[str, Kind] = {
         why="Almost every voxel differs from its neighbour, as in an image.",
         example="the raw channel was saved as the label",
     ),
+    "label-inverted": Kind(
+        "warning",
+        wanted="0 for the background",
+        todo="`labels: {background: 255}` makes that value the background, and 0 an object",
+        why="What is 0 is not learned. A mask in which objects are 0 and the background is 1 or "
+        "255 trains a network on the background.",
+        example="a mask of 0 and 255 from ImageJ with `Black background` switched off",
+    ),
     "label-lossy": Kind(
         "warning",
         wanted="labels in a format that keeps every value",
@@ -332,6 +349,15 @@ TABLE: dict[str, Kind] = {
         todo="save the number of the channel instead (numpy.argmax over the channels, plus 1)",
         why="One channel for each class is what comes out of networks, not what goes in.",
         example="4 channels of 0 and 1",
+    ),
+    "label-regions": Kind(
+        "error",
+        wanted="one id for each voxel",
+        todo="save one number for each voxel: that of the smallest channel that holds it, or a "
+        "number for each combination",
+        why="Channels that overlap or lie within one another say several things of one voxel; an "
+        "id says one.",
+        example="whole cell, nucleus and nucleolus as three channels of 0 and 1",
     ),
     "label-without-image": Kind(
         "error",

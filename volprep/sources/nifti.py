@@ -220,7 +220,7 @@ def _parse(path: Path, stream: IO[bytes]) -> _Header:
         dims = struct.unpack_from(f"{order}8h", raw, 40)
         pixdim = struct.unpack_from(f"{order}8f", raw, 76)
         first, slope, inter = struct.unpack_from(f"{order}3f", raw, 108)
-        offset, units = int(first) if math.isfinite(first) else 0, raw[123]
+        offset, units = int(first) if math.isfinite(first) else -1, raw[123]
         codes = struct.unpack_from(f"{order}2h", raw, 252)
         frame = struct.unpack_from(f"{order}18f", raw, 256)
     if magic[:3] in (b"ni1", b"ni2"):
@@ -234,6 +234,10 @@ def _parse(path: Path, stream: IO[bytes]) -> _Header:
             path,
             f"has NIfTI data type {code} ({_UNREADABLE.get(code, 'unknown')})",
             "save integers or floating point up to 64 bits",
+        )
+    if offset < 0:
+        raise SourceError(
+            path, "its header does not say where its voxels begin (vox_offset)", "save it again"
         )
     if not (math.isfinite(slope) and math.isfinite(inter)) or slope == 0:
         slope, inter = 1.0, 0.0
@@ -327,10 +331,10 @@ def _spacing(header: _Header, layout: Layout) -> tuple[Spacing3 | None, tuple[No
     zooms = dict(zip(layout.axes, header.zooms, strict=False))
     y, x = zooms["Y"] * factor, zooms["X"] * factor
     z = zooms["Z"] * factor if "Z" in zooms else y
-    spacing = (abs(z), abs(y), abs(x))
+    spacing = (z, y, x)
     if not all(math.isfinite(s) and s > 0 for s in spacing):
-        no_use = f"no usable spacing stored (header says {header.zooms})"
-        return None, (*notes, Note("unknown-spacing", no_use))
+        said = ", ".join(f"{zoom:g}" for zoom in header.zooms)
+        return None, (*notes, Note("spacing-unread", f"the pixdim of its header ({said}) is none"))
     if max(spacing) > _MAX_SANE or min(spacing) < _MIN_SANE:
         z, y, x = spacing
         absurd = f"the stored spacing is absurd and not used: {z:g}, {y:g}, {x:g} µm (z, y, x)"

@@ -7,6 +7,7 @@ import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from volprep.sources.stream import StreamVolume
 __all__ = ["datasets", "open_source"]
 
 _LOCAL_HEADER = 30  # bytes of a zip entry before its name and extra field
+# NumPy parses headers with `ast`, of which Python 3.11 keeps one depth for all threads: several
+# at once end now and then in a SystemError (python/cpython#106905), and sound files look damaged.
+_PARSING = Lock()
 
 
 class _PickledError(SourceError):
@@ -120,7 +124,8 @@ def _read_header(path: Path, stream: IO[bytes], size: int) -> _Header:
     read = (
         npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     )
-    shape, fortran, dtype = read(stream)
+    with _PARSING:
+        shape, fortran, dtype = read(stream)
     if dtype.hasobject:
         raise _PickledError(
             path, "holds pickled Python objects, which are never loaded", "save plain numbers"

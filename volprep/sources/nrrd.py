@@ -15,9 +15,10 @@ from volprep.findings import Note
 from volprep.geometry import Spacing3, to_micrometres
 from volprep.sources.array import FileVolume, default_axes
 from volprep.sources.axes import Layout
-from volprep.sources.base import Array, Volume, map_file, reading
+from volprep.sources.base import Array, Volume, map_file, native_dtype, reading
 from volprep.sources.external import External, may_follow, refuse_foreign
 from volprep.sources.keys import refuse_key
+from volprep.sources.metadata import member, number_type, unusable
 from volprep.sources.placement import Placement, Vector
 from volprep.sources.stream import StreamVolume
 
@@ -67,15 +68,17 @@ def open_source(
     refuse_key(path, key)
     with reading(path, "NRRD file"):
         header, offset = _header(path)
-        dtype = _dtype(header)
-        sizes = tuple(int(n) for n in header["sizes"][::-1])
+        dtype = _dtype(path, header)
+        sizes = _sizes(path, header)
         layout = Layout.of(path, axes or _letters(path, header, sizes), sizes)
-        spacing, placement, notes = _world(header, layout)
+        spacing, placement, notes = _world(path, header, layout)
         data = _data_file(path, header, allow_external)
         rest: dict[str, Any] = {"spacing": spacing, "placement": placement, "notes": notes}
         start, skip = (0 if data != path else offset), int(header.get("byte skip", 0))
         start += _after_lines(data, start, int(header.get("line skip", 0)))
-        encoding = str(header["encoding"]).lower()
+        encoding = str(member(path, header, "encoding")).lower()
+        if skip < -1:
+            raise unusable(path, "byte skip", skip, "give bytes to pass over, or -1")
         if encoding in ("gzip", "gz"):
             return NrrdStream(
                 path, layout, dtype, data=data, offset=start, skip=max(0, skip), **rest
@@ -110,12 +113,26 @@ def _header(path: Path) -> tuple[Mapping[str, Any], int]:
     except ImportError as error:
         raise MissingDependencyError("pynrrd", "bio") from error
     with path.open("rb") as file:
-        header = nrrd.read_header(file)
+        try:
+            header = nrrd.read_header(file)
+        except (nrrd.NRRDError, ValueError) as error:
+            raise SourceError(
+                path, f"its header cannot be used ({error})", "correct it, or save it again"
+            ) from error
         return header, file.tell()
 
 
-def _dtype(header: Mapping[str, Any]) -> np.dtype[Any]:
-    dtype = np.dtype(_TYPES.get(str(header["type"]).lower(), str(header["type"])))
+def _sizes(path: Path, header: Mapping[str, Any]) -> tuple[int, ...]:
+    """The lengths of the axes, the slowest first."""
+    sizes = [int(n) for n in header["sizes"]]
+    if len(sizes) != int(header["dimension"]) or min(sizes, default=0) < 0:
+        raise unusable(path, "sizes", sizes, f"give {header['dimension']} lengths")
+    return tuple(sizes[::-1])
+
+
+def _dtype(path: Path, header: Mapping[str, Any]) -> np.dtype[Any]:
+    dtype = number_type(path, _TYPES.get(str(header["type"]).lower(), str(header["type"])))
+    native_dtype(path, dtype)
     big = str(header.get("endian", "little")).lower() == "big"
     return dtype.newbyteorder(">" if big else "<")
 
@@ -138,7 +155,7 @@ def _letters(path: Path, header: Mapping[str, Any], sizes: Sequence[int]) -> str
     kinds = [str(k).lower() for k in header.get("kinds", ())]
     directions = header.get("space directions")
     if len(kinds) != len(sizes) and directions is not None:
-        kinds = ["domain" if np.isfinite(row).all() else "list" for row in directions]
+        kinds = ["list" if np.isnan(row).all() else "domain" for row in directions]
     if len(kinds) != len(sizes):
         return default_axes(path, tuple(sizes), "the array")
     space = iter("XYZ")
@@ -170,11 +187,12 @@ def _after_lines(data: Path, start: int, lines: int) -> int:
 
 
 def _world(
-    header: Mapping[str, Any], layout: Layout
+    path: Path, header: Mapping[str, Any], layout: Layout
 ) -> tuple[Spacing3 | None, Placement | None, tuple[Note, ...]]:
     """Spacing, place and doubts, from `space directions` or `spacings` with their unit."""
     order = [layout.axes[::-1].find(letter) for letter in "ZYX"]
-    directions, spacings = header.get("space directions"), header.get("spacings")
+    directions: Any = header.get("space directions")
+    spacings: Any = header.get("spacings")
     if "Z" not in layout.axes or (directions is None and spacings is None):
         return None, None, (Note("unknown-spacing", "no spacing stored"),)
     units = header.get("space units") if directions is not None else header.get("units")
@@ -184,18 +202,27 @@ def _world(
         unread = f"its spacing has no unit of length ({unit or 'none'})"
         return None, None, (Note("spacing-unread", unread),)
     if directions is None:
-        sizes = [abs(float(s)) * factor for s in np.asarray(spacings, np.float64)[order]]
+        if len(spacings) != len(layout.axes):
+            raise unusable(path, "spacings", list(spacings), "give one for each axis")
+        sizes = [float(s) * factor for s in np.asarray(spacings, np.float64)[order]]
         if not all(math.isfinite(s) and s > 0 for s in sizes):
-            return None, None, (Note("unknown-spacing", "no spacing stored"),)
+            return None, None, (_no_lengths("spacings", spacings),)
         return (sizes[0], sizes[1], sizes[2]), None, notes
+    if len(directions) != len(layout.axes):
+        raise unusable(path, "space directions", len(directions), "give one for each axis")
     rows = [np.asarray(directions[i], np.float64)[::-1] * factor for i in order]  # x, y, z: z first
     lengths = [float(np.linalg.norm(row)) for row in rows]
     if not all(math.isfinite(n) and n > 0 for n in lengths):
-        return None, None, (Note("unknown-spacing", "no spacing stored"),)
+        return None, None, (_no_lengths("space directions", lengths[::-1]),)
     start = np.asarray(header.get("space origin", np.zeros(3)), np.float64)[::-1] * factor
     steps = (_vector(rows[0]), _vector(rows[1]), _vector(rows[2]))
     place = Placement(steps, _vector(start), "µm", "space directions")
     return (lengths[0], lengths[1], lengths[2]), place, notes
+
+
+def _no_lengths(what: str, values: Sequence[float]) -> Note:
+    listed = ", ".join(f"{float(value):g}" for value in values)
+    return Note("spacing-unread", f"its {what} ({listed}) are no lengths")
 
 
 def _unit(header: Mapping[str, Any], units: Any) -> tuple[str | None, tuple[Note, ...]]:

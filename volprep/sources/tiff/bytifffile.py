@@ -19,6 +19,7 @@ from volprep.sources.tiff.voxelsize import Resolution
 
 __all__ = ["named_files", "pages_by_tifffile"]
 
+_JPEGS = (6, 7, 34892, 33007)  # which decode such colours themselves
 _MASK = 4  # of tag 254: the page is a mask for another
 _BINARY_ONLY = re.compile(r"""<(?:\w+:)?BinaryOnly\b[^>]*\bMetadataFile\s*=\s*["']([^"']*)""")
 _FILE_NAME = re.compile(r"""\bFileName\s*=\s*["']([^"']*)""")
@@ -38,6 +39,7 @@ def pages_by_tifffile(path: Path, allow_external: bool | None = None) -> Pages:
         keyframe = first.keyframe
         if first.dtype is None:
             raise SourceError(path, "holds voxels of an unknown type", "save integers or floats")
+        _check_coding(path, keyframe)
         dtype = np.dtype(file.byteorder + first.dtype.char)
         page = tuple(keyframe.shape)
         shape, axes = _without_ones(first.shape, first.axes, keep=len(page))
@@ -82,6 +84,26 @@ def pages_by_tifffile(path: Path, allow_external: bool | None = None) -> Pages:
             spacing=_lsm_spacing(file),
             notes=notes,
         )
+
+
+def _check_coding(path: Path, keyframe: Any) -> None:
+    """Refuse what tifffile cannot decode here by its name, before anything is decoded."""
+    from tifffile import TIFF
+
+    advice = "save it uncompressed, or with deflate, LZW or Zstandard"
+    for what, number, known in (
+        ("compression", keyframe.compression, TIFF.DECOMPRESSORS),
+        ("predictor", keyframe.predictor, TIFF.UNPREDICTORS),
+    ):
+        try:
+            known[number]
+        except (KeyError, ImportError) as error:
+            called = f" ({number.name})" if hasattr(number, "name") else ""
+            raise SourceError(
+                path, f"has TIFF {what} {int(number)}{called}, which is not known here", advice
+            ) from error
+    if keyframe.is_subsampled and int(keyframe.compression) not in _JPEGS:
+        raise SourceError(path, "holds YCbCr colours of a lower resolution", advice)
 
 
 def _main_series(path: Path, file: Any) -> tuple[list[Any], tuple[Note, ...]]:
