@@ -161,3 +161,76 @@ def test_pipes_sockets_and_links_to_nowhere_are_named_and_nothing_waits(
                 use(tmp_path / name)
     with pytest.raises(SourceError, match="is a device"):
         open_volume("/dev/null")
+
+
+SNIFFED = [
+    ("a.tif", b"NRRD0004\ntype: uint8\n", "is a NRRD file"),
+    ("a.tif", b"ObjectType = Image\nNDims = 3\n", "is a MetaImage file"),
+    ("a.h5", b"ZISRAWFILE" + bytes(99), "is a Zeiss CZI file"),
+    ("a.nii", b"\xda\xce\xbe\x0a" + bytes(999), "is a Nikon ND2 file"),
+    ("a.png", bytes(range(1, 209)) + b"MAP " + bytes(900), "is an MRC file"),
+    ("a.npy", b"PK\x03\x04" + bytes(99), "is a zip archive"),
+    ("a.npz", b"\x93NUMPY" + bytes(99), "is a NumPy file"),
+    ("a.mha", b"<!DOCTYPE html><html>", "is a web page"),
+    ("a.nrrd", b"<!DOCTYPE html><html>", "is a web page"),
+    ("a.json", b'<?xml version="1.0"?><Error/>', "is XML text"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "words"), SNIFFED)
+def test_content_of_newer_formats_is_known_behind_any_suffix(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=words):
+        open_volume(tmp_path / name)
+
+
+NRRD = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 5 6\nencoding: raw\n"
+NRRD_SAYS = [
+    (NRRD + "line skip: 99999999999\n", "is cut short"),
+    (NRRD + "byte skip: -9\n", "byte skip = -9"),
+    (NRRD + "data file: nothing.raw\n", "nothing.raw, which is not there"),
+    (NRRD.replace("uint8", "banana"), "holds banana"),
+    (NRRD.replace("uint8", "float128"), "holds float128"),
+    (NRRD.replace("4 5 6", "4 5"), "sizes = "),
+    (NRRD.replace("4 5 6", "-4 5 6"), "sizes = "),
+    (NRRD.replace("NRRD0004", "NRRD0009"), "header cannot be used"),
+    (NRRD + 'spacings: 1 1\nunits: "um" "um"\n', "spacings"),
+]
+
+
+@pytest.mark.parametrize(("header", "words"), NRRD_SAYS)
+def test_nrrd_headers_that_cannot_be_are_named(tmp_path: Path, header: str, words: str) -> None:
+    pytest.importorskip("nrrd")
+    (tmp_path / "a.nrrd").write_bytes(f"{header}\n".encode() + bytes(120))
+    with pytest.raises(SourceError) as caught:
+        open_volume(tmp_path / "a.nrrd").read()
+    assert words in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spacings", ["0 1 1", "-1 1 1", "nan 1 1"])
+def test_nrrd_spacings_that_are_no_lengths_are_told_and_never_repaired(
+    tmp_path: Path, spacings: str
+) -> None:
+    pytest.importorskip("nrrd")
+    text = f'{NRRD}spacings: {spacings}\nunits: "um" "um" "um"\n\n'
+    (tmp_path / "a.nrrd").write_bytes(text.encode() + bytes(120))
+    volume = open_volume(tmp_path / "a.nrrd")
+    assert volume.spacing is None
+    assert [note.name for note in volume.notes] == ["spacing-unread"]
+
+
+@pytest.mark.parametrize("sizes", ["4 5 6", "1000000 1000000 1000000"])
+def test_metaimages_that_promise_more_than_they_hold_are_cut_short(
+    tmp_path: Path, sizes: str
+) -> None:
+    pytest.importorskip("SimpleITK")
+    for packed in ("True", "False"):
+        (tmp_path / "a.mha").write_text(
+            f"ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = {packed}\n"
+            f"DimSize = {sizes}\nElementType = MET_DOUBLE\nElementDataFile = LOCAL\n"
+        )
+        with pytest.raises(SourceError, match="is cut short"):
+            open_volume(tmp_path / "a.mha")

@@ -217,7 +217,8 @@ def _kept(
         return next(alone), next(alone)
     of_image, of_label = boxes_looked_at(three(image.shape[1:]), number, count)
     middle = Looked.box(label)
-    return KeptVolume(image, [middle, *of_image]), KeptVolume(label, [middle, *of_label])
+    deep = Looked.around(middle, label)
+    return KeptVolume(image, [middle, *of_image]), KeptVolume(label, [deep, *of_label])
 
 
 def _walked(
@@ -410,7 +411,7 @@ def _instances(
     case: Case, label: Volume, facts: CheckedLabel, looked: Looked, *, grounded: bool
 ) -> Iterator[Finding]:
     """Of ids; what lies within others is said where the background is no object itself."""
-    count, block = len(facts.ids), looked.deep(label)
+    count, block = len(facts.ids), looked.deep()
     if count <= _FEW_IDS and (pieces := pieces_of(block)) > 3 * count:
         message = f"{count} ids lie in {pieces} pieces: as instances, pieces of one id are one"
         todo = (

@@ -118,13 +118,15 @@ class Looked(NamedTuple):
     ----------
     block : ndarray, shape (Z, Y, X)
     image : ndarray, shape (C, Z, Y, X), or None
-    box : Box
+    place : Box
         Where it lies.
+    label : VolumeLike
     """
 
     block: Array
     image: Array | None
-    box: Box
+    place: Box
+    label: VolumeLike
 
     @classmethod
     def box(cls, label: VolumeLike) -> Box:
@@ -135,12 +137,16 @@ class Looked(NamedTuple):
     def at(cls, image: VolumeLike | None, label: VolumeLike) -> Looked:
         """From the middle of the label, or wherever there is something."""
         box, block = _busiest(label)
-        return cls(block, None if image is None else image.read(box), box)
+        return cls(block, None if image is None else image.read(box), box, label)
 
-    def deep(self, label: Volume) -> Array:
-        """The block with more planes, so that it holds whole objects."""
-        around = self.box.grow((_DEEP, 0, 0)).clip(label.shape)
-        block: Array = label.read(around)[0]
+    @staticmethod
+    def around(box: Box, label: VolumeLike) -> Box:
+        """A box with more planes, so that it holds whole objects."""
+        return box.grow((_DEEP, 0, 0)).clip(label.shape)
+
+    def deep(self) -> Array:
+        """The block with more planes."""
+        block: Array = self.label.read(self.around(self.place, self.label))[0]
         return block
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = ["named_files", "open_source"]
 
 _MILLIMETRE = 1000.0  # ITK's lengths, in µm
 _MOST_HEADER = 1 << 16
+_DEFLATE_RATIO = 1032  # no deflate stream expands further
 
 
 class MetaImageVolume(Volume):
@@ -74,7 +76,13 @@ def open_source(
         reader = itk.ImageFileReader()
         reader.SetImageIO("MetaImageIO")
         reader.SetFileName(str(path))
-        reader.ReadImageInformation()
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:  # its first lines name places in the library's own source
+            reason = str(error).strip().split("\n")[-1].strip()[:200]
+            raise SourceError(
+                path, f"its header cannot be used ({reason})", "correct it, or save it again"
+            ) from error
         sizes = [int(n) for n in reader.GetSize()[::-1]]
         channels = int(reader.GetNumberOfComponents())
         stored = (*sizes, channels) if channels > 1 else tuple(sizes)
@@ -84,10 +92,11 @@ def open_source(
         dtype = itk.GetArrayFromImage(
             itk.Image([1] * len(sizes), reader.GetPixelID(), channels if channels > 1 else 0)
         ).dtype
+        packed = header.get("CompressedData", "False").lower() == "true"
+        _check_bytes(path, header, math.prod(stored) * dtype.itemsize, packed=packed)
         rest = _world(reader, len(sizes)) if "ElementSpacing" in header else {
             "notes": (Note("unknown-spacing", "no spacing stored"),)
         }  # fmt: skip
-        packed = header.get("CompressedData", "False").lower() == "true"
         return MetaImageVolume(path, layout, dtype, packed=packed, **rest)
 
 
@@ -126,6 +135,22 @@ def _data_files(path: Path, header: dict[str, str]) -> list[Path]:
     if name.upper().startswith("LIST") or "%" in name:
         raise SourceError(path, "keeps its voxels in several files", "save it as one file")
     return [path.parent / name]
+
+
+def _check_bytes(path: Path, header: dict[str, str], needed: int, *, packed: bool) -> None:
+    """Refuse a header that promises more voxels than its file can hold."""
+    data = (_data_files(path, header) or [path])[0]
+    there = data.stat().st_size
+    if data == path:
+        with path.open("rb") as file:
+            head = file.read(_MOST_HEADER)
+        there -= head.find(b"\n", head.find(b"ElementDataFile")) + 1
+    if needed > there * (_DEFLATE_RATIO if packed else 1):
+        raise SourceError(
+            path,
+            f"is cut short: the header promises {needed} bytes of voxels, {there} are there",
+            "copy or save the file again",
+        )
 
 
 def _world(reader: Any, ndim: int) -> dict[str, Any]:

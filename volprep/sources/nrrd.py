@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any
 
@@ -131,7 +132,9 @@ def _sizes(path: Path, header: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _dtype(path: Path, header: Mapping[str, Any]) -> np.dtype[Any]:
-    dtype = number_type(path, _TYPES.get(str(header["type"]).lower(), str(header["type"])))
+    dtype = number_type(
+        path, _TYPES.get(str(member(path, header, "type")).lower(), str(header["type"]))
+    )
     native_dtype(path, dtype)
     big = str(header.get("endian", "little")).lower() == "big"
     return dtype.newbyteorder(">" if big else "<")
@@ -170,6 +173,8 @@ def _data_file(path: Path, header: Mapping[str, Any], allow: External) -> Path:
     if not isinstance(name, str) or name.upper().startswith("LIST") or " " in name.strip():
         raise SourceError(path, "keeps its voxels in several files", "save it as one file")
     data = path.parent / name
+    if not data.exists() and data.resolve().is_relative_to(path.parent.resolve()):
+        raise SourceError(path, f"keeps its voxels in {name}, which is not there", "copy it, too")
     if not may_follow(path, data, allow):
         refuse_foreign(path, "keeps its voxels in", data)
     if not data.is_file():
@@ -183,7 +188,8 @@ def _after_lines(data: Path, start: int, lines: int) -> int:
         return 0
     with data.open("rb") as file:
         file.seek(start)
-        return sum(len(file.readline()) for _ in range(lines))
+        # A line of no bytes is the end: a header may ask for more lines than there are.
+        return sum(map(len, takewhile(bool, (file.readline() for _ in range(lines)))))
 
 
 def _world(

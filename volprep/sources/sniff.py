@@ -25,7 +25,11 @@ _MAGIC: tuple[tuple[bytes, str, str, str], ...] = (
     (b"MM\0+", "a BigTIFF file", "tiff", ".tif"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "hdf5", ".h5"),
     (b"\x93NUMPY", "a NumPy file", "npy", ".npy"),
-    (b"PK\x03\x04", "a zip archive", "npy", ".npz"),
+    (b"PK\x03\x04", "a zip archive", "npz", ".npz"),
+    (b"NRRD000", "a NRRD file", "nrrd", ".nrrd"),
+    (b"ObjectType ", "a MetaImage file", "metaimage", ".mha"),
+    (b"ZISRAWFILE", "a Zeiss CZI file", "czi", ".czi"),
+    (b"\xda\xce\xbe\n", "a Nikon ND2 file", "nd2", ".nd2"),
     (b"\x1f\x8b", "a gzipped file", "nifti", ".nii.gz"),
     (b"\x5c\x01\0\0", "a NIfTI file", "nifti", ".nii"),
     (b"\0\0\x01\x5c", "a NIfTI file", "nifti", ".nii"),
@@ -128,7 +132,8 @@ def content_error(path: Path, kind: str, error: SourceError) -> SourceError:
             head = file.read(_HEAD)
     except OSError:
         return error
-    told = _content(head, kind)
+    # Two formats that one module reads.
+    told = _content(head, "npz" if path.suffix.lower() == ".npz" else kind)
     return error if told is None else SourceError(path, *told)
 
 
@@ -151,10 +156,12 @@ def _content(head: bytes, kind: str) -> tuple[str, str] | None:
             return f"is {what} by its content", wanted
     if head[344:347] in (b"n+1", b"ni1"):
         return None if kind == "nifti" else ("is a NIfTI file by its content", "rename it to .nii")
-    return None if kind in _TEXTS else _text(head)
+    if head[208:211] == b"MAP" and kind != "mrc":
+        return "is an MRC file by its content", "rename it to end in .mrc"
+    return _text(head, kind)
 
 
-def _text(head: bytes) -> tuple[str, str] | None:
+def _text(head: bytes, kind: str) -> tuple[str, str] | None:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         return (
@@ -163,6 +170,8 @@ def _text(head: bytes) -> tuple[str, str] | None:
         )
     if start.startswith((b"<?xml", b"<")):
         return "is XML text", "give the file that holds the voxels"
+    if kind in _TEXTS:
+        return None
     try:
         words = head.decode("utf-8", errors="strict" if len(head) < _HEAD else "ignore")
     except UnicodeDecodeError:
