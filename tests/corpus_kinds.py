@@ -1058,6 +1058,165 @@ def _(folder: Path) -> None:
             file["label"] = label
 
 
+# ---- headers of newer formats that cannot be, and files that hold less than they say -------
+
+
+def _mrc(path: Path, *, at: int, value: bytes, voxels: Array | None = None) -> None:
+    """An MRC file with some bytes of its header changed."""
+    import mrcfile
+
+    with mrcfile.new(path, overwrite=True) as file:
+        file.set_data(phantom(2)[0].astype(np.int16) if voxels is None else voxels)
+        file.voxel_size = 10
+    data = bytearray(path.read_bytes())
+    data[at : at + len(value)] = value
+    path.write_bytes(data)
+
+
+def _nrrd(folder: Path, fields: str, body: bytes = b"") -> None:
+    head = f"NRRD0004\ntype: uint8\ndimension: 3\n{fields}\n\n"
+    beside(folder, "x.nrrd", head.encode() + body)
+
+
+def _mha(folder: Path, fields: str, body: bytes) -> None:
+    head = f"ObjectType = Image\nNDims = 3\nBinaryData = True\n{fields}\n"
+    tail = "ElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    beside(folder, "x.mha", (head + tail).encode() + body)
+
+
+for _name, _at, _value in (
+    ("claims-10-18", 0, struct.pack("<3i", 10**6, 10**6, 10**6)),
+    ("of-negative-size", 0, struct.pack("<i", -4)),
+    ("of-unknown-mode", 12, struct.pack("<i", 101)),
+    ("with-negative-extension", 92, struct.pack("<i", -500)),
+):
+
+    @kind(f"mrc-{_name}", "unreadable")
+    def _(folder: Path, at: int = _at, value: bytes = _value) -> None:
+        beside(folder, "x.mrc", b"")
+        _mrc(folder / "images" / "x.mrc", at=at, value=value)
+
+
+@kind("mrc-elsewhere", "geometry-differs")
+def _(folder: Path) -> None:
+    beside(folder, "x.mrc", b"")
+    (folder / "labels" / "x.npy").unlink()
+    for what, start in (("images", 1), ("labels", 8)):
+        voxels = phantom(2)[what == "labels"].astype(np.int16)
+        place = struct.pack("<3i", start, 1, 1)
+        _mrc(folder / what / "x.mrc", at=16, value=place, voxels=voxels)
+
+
+@kind("nrrd-claims-10-18", "unreadable")
+def _(folder: Path) -> None:
+    _nrrd(folder, "sizes: 1000000 1000000 1000000\nencoding: gzip", gzip.compress(bytes(999)))
+
+
+@kind("nrrd-skips-10-11-lines", "unreadable")
+def _(folder: Path) -> None:
+    fields = "sizes: 56 56 24\nencoding: raw\nline skip: 99999999999"
+    _nrrd(folder, fields, phantom(2)[0].tobytes())
+
+
+@kind("nrrd-of-negative-spacing", "spacing-unread")
+def _(folder: Path) -> None:
+    fields = 'sizes: 56 56 24\nencoding: raw\nspacings: -1 1 1\nunits: "um" "um" "um"'
+    _nrrd(folder, fields, phantom(2)[0].tobytes())
+
+
+@kind("nrrd-bomb", "shape-mismatch")
+def _(folder: Path) -> None:
+    fields = "sizes: 1024 512 512\nencoding: gzip"
+    _nrrd(folder, fields, gzip.compress(bytes(1 << 28), 9))
+
+
+@kind("metaimage-claims-10-18", "unreadable")
+def _(folder: Path) -> None:
+    fields = "CompressedData = True\nDimSize = 1000000 1000000 1000000"
+    _mha(folder, fields, zlib.compress(bytes(99)))
+
+
+@kind("metaimage-cut", "unreadable")
+def _(folder: Path) -> None:
+    _mha(folder, "DimSize = 56 56 24", phantom(2)[0].tobytes()[:-9])
+
+
+for _length in ("0 0 0", "nan 1 1", "a b c"):
+
+    @kind(f"metaimage-spacing-{_length}", "unreadable")
+    def _(folder: Path, length: str = _length) -> None:
+        fields = f"DimSize = 56 56 24\nElementSpacing = {length}"
+        _mha(folder, fields, phantom(2)[0].tobytes())
+
+
+@kind("imaris-claims-10-18", "unreadable")
+def _(folder: Path) -> None:
+    beside(folder, "x.ims", b"")
+    with h5py.File(folder / "images" / "x.ims", "w") as file:
+        channel = file.create_group("DataSet/ResolutionLevel 0/TimePoint 0/Channel 0")
+        channel.create_dataset("Data", (10**6,) * 3, "u1", chunks=(64,) * 3)
+        file.create_group("DataSetInfo/Image")
+        for axis in "XYZ":
+            channel.attrs[f"ImageSize{axis}"] = np.frombuffer(b"1000000", "S1")
+
+
+def _store(path: Path, voxels: Array, driver: str, offset: int = 0, lost: int = 0) -> None:
+    """An N5 or precomputed volume of which some chunks are lost."""
+    import tensorstore as ts
+
+    spec: dict[str, Any] = {"driver": driver, "kvstore": {"driver": "file", "path": f"{path}/"}}
+    sizes = list(voxels.shape[::-1])
+    if driver == "n5":
+        spec["metadata"] = {
+            "dimensions": sizes, "blockSize": [28, 28, 12], "dataType": str(voxels.dtype),
+            "compression": {"type": "gzip"},
+        }  # fmt: skip
+        ts.open(spec, create=True).result()[...] = voxels.T
+        chunks = [file for file in sorted(path.rglob("*")) if file.name.isdecimal()]
+        chunks = [file for file in chunks if file.is_file()]
+    else:
+        spec["multiscale_metadata"] = {
+            "type": "image", "data_type": str(voxels.dtype), "num_channels": 1,
+        }  # fmt: skip
+        spec["scale_metadata"] = {
+            "size": sizes, "encoding": "raw", "chunk_size": [28, 28, 12], "resolution": [8, 8, 8],
+            "voxel_offset": [0, 0, offset],
+        }  # fmt: skip
+        ts.open(spec, create=True).result()[..., 0] = voxels.T
+        chunks = sorted((path / "8_8_8").iterdir())
+    for file in chunks[:lost]:
+        file.unlink()
+
+
+for _driver, _suffix in (("n5", ".n5"), ("neuroglancer_precomputed", ".precomputed")):
+
+    @kind(f"chunks-lost-{_suffix[1:]}", "chunks-missing")
+    def _(folder: Path, driver: str = _driver, suffix: str = _suffix) -> None:
+        for seed in range(2):
+            for what, voxels in zip(("images", "labels"), phantom(seed), strict=True):
+                lost = 3 if (what, seed) == ("images", 1) else 0
+                _store(folder / what / f"c{seed}{suffix}", voxels, driver, lost=lost)
+
+    @kind(f"sound-{_suffix[1:]}", *SOUND)
+    def _(folder: Path, driver: str = _driver, suffix: str = _suffix) -> None:
+        for seed in range(2):
+            for what, voxels in zip(("images", "labels"), phantom(seed), strict=True):
+                _store(folder / what / f"c{seed}{suffix}", voxels, driver)
+
+
+@kind("precomputed-elsewhere", "geometry-differs")
+def _(folder: Path) -> None:
+    for what, voxels in zip(("images", "labels"), phantom(0), strict=True):
+        place = folder / what / "c0.precomputed"
+        _store(place, voxels, "neuroglancer_precomputed", offset=5 * (what == "labels"))
+
+
+@kind("folder-called-a-picture", "file-left-out")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, _: (i, m))
+    (folder / "images" / "x.tif").mkdir()
+
+
 # ---- configs ------------------------------------------------------------------------------
 
 

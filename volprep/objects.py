@@ -324,6 +324,11 @@ def _refuse(place: object, error: Exception) -> NoReturn:
             f"its metadata cannot be used: {'.'.join(keys)}: {said}"[:300],
             "correct them, or convert the volume to a form that is read (volprep formats)",
         ) from error
+    if 'Error opening "' in text and 'attributes.json": ' in text:
+        said = text.split('attributes.json": ')[-1].split(" [tensorstore_spec")[0]
+        raise SourceError(
+            place, f"its metadata cannot be used: {said[:300]}", "convert it, in smaller blocks"
+        ) from error
     text = text[:300]
     if isinstance(error, NotImplementedError) and "listing" in text:
         raise SourceError(

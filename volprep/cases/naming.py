@@ -39,7 +39,8 @@ MOST_GAPS = 1000
 PLANE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg"})
 #: Pictures and volumes of microscopes and scanners that have a reader of their own elsewhere.
 _FOREIGN = re.compile(
-    r"\.(bmp|dcm|dm3|dm4|dv|gif|j2k|jp2|ndpi|oib|oif|scn|sld|stk|svs|tga|vsi|webp)",
+    r"\.(am|avi|bmp|dcm|dm3|dm4|dv|gif|hdr|ima|img|j2k|jp2|mnc|ndpi|oib|oif|pgm|pic|ppm|scn|ser"
+    r"|sld|stk|svs|tga|vsi|vti|vtk|webp)",
     re.IGNORECASE,
 )
 
@@ -250,12 +251,14 @@ def volumes_in(folder: Path | None) -> list[Path]:
 
 
 def unread_in(folder: Path | None) -> list[Path]:
-    """Pictures and volumes in formats that are not read here."""
-    return [
-        path
-        for path in visible_in(folder)
-        if _FOREIGN.fullmatch(path.suffix) and not is_volume_path(path)
-    ]
+    """Pictures and volumes in formats that are not read here, and folders that are called files."""
+    named = bool(volumes_in(folder))  # else its folders are what is read
+
+    def unread(path: Path) -> bool:
+        called = named and path.is_dir() and stem_of(path) != path.name
+        return called or bool(_FOREIGN.fullmatch(path.suffix))
+
+    return [path for path in visible_in(folder) if unread(path) and not is_volume_path(path)]
 
 
 def entries_in(folder: Path | None) -> list[Path]:

@@ -142,7 +142,11 @@ def left_alone(root: Path, used: Iterable[Path | None], *, files: bool = True) -
                 path=root,
             )
         )
-    unread = [path.name for folder in sorted(folders) for path in unread_in(folder)]
+    unread = [
+        f"{path.name}{'/' * path.is_dir()}"
+        for folder in sorted(folders)
+        for path in unread_in(folder)
+    ]
     if unread:
         found.append(
             Finding(

@@ -32,7 +32,7 @@ from volprep.sources.keys import is_image_key, is_label_key
 from volprep.sources.placement import Placement
 from volprep.sources.scratch import scratch_array
 
-__all__ = ["datasets", "open_source"]
+__all__ = ["check_claim", "datasets", "filters_of", "open_source"]
 
 _DEFLATE, _SHUFFLE = 1, 2  # H5Z_FILTER_DEFLATE, H5Z_FILTER_SHUFFLE
 #: Registered filters (github.com/HDFGroup/hdf5_plugins) that a plain HDF5 cannot decode.
@@ -213,13 +213,13 @@ def open_source(
         }  # fmt: skip
         if dataset.external:
             return _external(path, dataset, layout, rest)
-        filters = _filters(place, dataset)
+        filters = filters_of(place, dataset)
         here = not (dataset.is_virtual or _elsewhere(path, dataset))
         offset = dataset.id.get_offset() if here else None
         if dataset.chunks is None and not filters and offset is not None:
             _check_size(path, offset + dataset.nbytes)
             return FileVolume(path, layout, offset=offset, **rest)
-        _check_claim(place, dataset)
+        check_claim(place, dataset)
         plain = dataset.chunks is None
         block = _rows(dataset.shape) if plain else dataset.chunks
         return Hdf5Volume(path, layout, [-1] if plain else filters, block=block, **rest)
@@ -285,7 +285,7 @@ def _external(path: Path, dataset: Any, layout: Layout, rest: dict[str, Any]) ->
     return FileVolume(target, layout, offset=offset, **rest)
 
 
-def _filters(place: str, dataset: Any) -> list[int]:
+def filters_of(place: str, dataset: Any) -> list[int]:
     """The filters of a dataset; one that cannot be decoded is named with the package for it."""
     from importlib import import_module
     from importlib.util import find_spec
@@ -300,15 +300,19 @@ def _filters(place: str, dataset: Any) -> list[int]:
         missing = [code for code in filters if not h5py.h5z.filter_avail(code)]
     if missing:
         name = _FILTERS.get(missing[0], "an unknown method")
+        tried = find_spec("hdf5plugin") is not None
         raise SourceError(
             place,
-            f"is compressed with {name} (HDF5 filter {missing[0]}), which h5py alone cannot decode",
-            "install the filters with: pip install hdf5plugin",
+            f"is compressed with {name} (HDF5 filter {missing[0]}), which "
+            + ("neither h5py nor hdf5plugin can decode" if tried else "h5py alone cannot decode"),
+            "write it again with gzip, where it can be read"
+            if tried
+            else "install the filters with: pip install hdf5plugin",
         )
     return filters
 
 
-def _check_claim(place: str, dataset: Any) -> None:
+def check_claim(place: str, dataset: Any) -> None:
     """Refuse a size that a header claims and hardly a stored chunk stands behind.
 
     What was never written is the fill value: two kilobytes can stand for 10**18 voxels, and

@@ -14,6 +14,7 @@ from volprep.findings import Note
 from volprep.geometry import Box, Shape3, Spacing3, to_micrometres
 from volprep.sources.axes import Layout
 from volprep.sources.base import Array, Volume, reading
+from volprep.sources.hdf5 import check_claim, filters_of
 from volprep.sources.placement import Placement
 
 __all__ = ["datasets", "open_source"]
@@ -56,6 +57,8 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
         times = len(first)
         channels = sum(name.startswith("Channel") for name in first["TimePoint 0"])
         data = _data(file, level, 0, 0)
+        filters_of(str(path), data)
+        check_claim(str(path), data)
         shape = _shape(file, level, data.shape)
         layout = Layout.of(path, "TCZYX", (times, channels, *shape))
         spacing, origin = _world(file, shape)

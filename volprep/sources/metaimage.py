@@ -15,6 +15,7 @@ from volprep.sources.axes import Layout
 from volprep.sources.base import Array, Volume, reading
 from volprep.sources.external import External, may_follow, refuse_foreign
 from volprep.sources.keys import refuse_key
+from volprep.sources.metadata import unusable
 from volprep.sources.placement import Placement, Vector
 
 __all__ = ["named_files", "open_source"]
@@ -94,6 +95,7 @@ def open_source(
         ).dtype
         packed = header.get("CompressedData", "False").lower() == "true"
         _check_bytes(path, header, math.prod(stored) * dtype.itemsize, packed=packed)
+        _check_spacing(path, header)
         rest = _world(reader, len(sizes)) if "ElementSpacing" in header else {
             "notes": (Note("unknown-spacing", "no spacing stored"),)
         }  # fmt: skip
@@ -137,6 +139,19 @@ def _data_files(path: Path, header: dict[str, str]) -> list[Path]:
     return [path.parent / name]
 
 
+def _check_spacing(path: Path, header: dict[str, str]) -> None:
+    """ITK refuses to read a file without lengths, and says so in words of its own."""
+    told = header.get("ElementSpacing")
+    if told is None:
+        return
+    try:
+        lengths = [float(word) for word in told.split()]
+    except ValueError:
+        lengths = [math.nan]
+    if not all(math.isfinite(n) and n != 0 for n in lengths):
+        raise unusable(path, "ElementSpacing", told, "give the lengths of a voxel")
+
+
 def _check_bytes(path: Path, header: dict[str, str], needed: int, *, packed: bool) -> None:
     """Refuse a header that promises more voxels than its file can hold."""
     data = (_data_files(path, header) or [path])[0]
@@ -158,6 +173,9 @@ def _world(reader: Any, ndim: int) -> dict[str, Any]:
     if ndim not in (2, 3):
         return {"notes": (Note("unknown-spacing", "no spacing of z, y and x stored"),)}
     spacing = [float(s) * _MILLIMETRE for s in reader.GetSpacing()[::-1]]
+    if min(spacing) <= 0:
+        listed = ", ".join(f"{length:g}" for length in reader.GetSpacing())
+        return {"notes": (Note("spacing-unread", f"its ElementSpacing ({listed}) is no length"),)}
     sizes = (spacing[0], *spacing) if ndim == 2 else tuple(spacing)
     if ndim == 2:
         return {"spacing": sizes}
