@@ -218,13 +218,20 @@ def balls(shape: tuple[int, ...] = (40, 64, 64)) -> Any:
     return depth
 
 
+def one_ball(inside: Any) -> Any:
+    inside = inside.astype(int)
+    inside[:, 32:], inside[:, :, 32:] = 0, 0
+    return inside
+
+
 @pytest.mark.parametrize(
     ("kind", "told", "label"),
     [
         ("classes", {"label-inverted"}, lambda depth: depth <= 0),
         ("classes", set(), lambda depth: depth > 0),
         ("classes", set(), lambda depth: (depth > 0).astype(int) + (depth > 5)),
-        ("instances", {"ids-nested"}, lambda depth: (depth > 0).astype(int) + (depth > 5)),
+        ("instances", {"one-instance"}, lambda depth: (depth > 0).astype(int) + (depth > 5)),
+        ("instances", {"ids-nested"}, lambda depth: one_ball(depth > 0) + one_ball(depth > 5)),
         ("instances", {"label-inverted"}, lambda depth: np.where(depth > 0, 3, 9)),
     ],
 )
@@ -236,8 +243,11 @@ def test_a_background_that_is_not_0_and_objects_within_objects_are_told(
     volume(
         tmp_path, (90 + 40 * (depth > 0) + noise).astype(np.uint8), label(depth).astype(np.uint8)
     )
-    found = checked(tmp_path, f"label_kind: {kind}\n")
-    assert found & {"label-inverted", "ids-nested", "label-antialiased"} == told
+    text = f"data: {{root: data, spacing: '1, 1, 1 um', label_kind: {kind}}}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    config = load_config(tmp_path / "c.yaml")
+    found = names(pipeline.check(config, pipeline.list_cases(config)).findings)
+    assert found & {"label-inverted", "ids-nested", "one-instance", "label-antialiased"} == told
 
 
 @pytest.mark.parametrize(
