@@ -19,6 +19,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from volprep.cli.completion import answer_shell, one_of, settings
 from volprep.cli.console import Talk, be_quiet
 from volprep.errors import SourceError, StoreError, VolprepError
 from volprep.version import __version__
@@ -30,6 +31,7 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
+        autocompletion=settings,
         help="A key over the YAML's, such as plan.memory=4GiB; may be repeated. All keys: "
         "volprep explain.",
     ),
@@ -37,7 +39,10 @@ Set = Annotated[
 
 Executor = Annotated[
     str | None,
-    typer.Option(help="Where units run: serial, threads, processes or dask, over the YAML's."),
+    typer.Option(
+        help="Where units run: serial, threads, processes or dask, over the YAML's.",
+        autocompletion=one_of("serial", "threads", "processes", "dask"),
+    ),
 ]
 Scheduler = Annotated[
     str | None, typer.Option(help="A Dask scheduler that runs, such as tcp://10.0.0.7:8786.")
@@ -218,7 +223,7 @@ def main() -> None:
     _mend_streams()
     try:
         _watch_signals()
-        app()
+        answer_shell(app)
     except KeyboardInterrupt:  # before there was a command to tell of it
         _end(_INTERRUPTED)
     except SystemExit as end:

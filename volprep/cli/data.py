@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from volprep.cli.app import Set, app
+from volprep.cli.completion import finding_names, one_of
 from volprep.cli.console import local, print_json, print_table, say, shape_text, spacing_text, stage
 from volprep.errors import ConfigError, DataCheckError
 
@@ -103,7 +104,10 @@ def check(
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 4 on warnings, too.")] = False,
     explain: Annotated[
-        str | None, typer.Option(help="Explain a finding by its name, or all of them.")
+        str | None,
+        typer.Option(
+            help="Explain a finding by its name, or all of them.", autocompletion=finding_names
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -161,7 +165,11 @@ def tiles_json(
         "volume.json"
     ),
     missing: Annotated[
-        str, typer.Option(help="error, or fill: images 0 there, labels not valid.")
+        str,
+        typer.Option(
+            help="error, or fill: images 0 there, labels not valid.",
+            autocompletion=one_of("error", "fill"),
+        ),
     ] = "error",
     force: Annotated[bool, typer.Option("--force", help="Overwrite the JSON.")] = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from volprep.cli.app import Set, app
+from volprep.cli.completion import export_targets
 from volprep.cli.console import local, print_json, print_table, say, shape_text, stage
 from volprep.errors import ConfigError
 
@@ -21,7 +22,8 @@ def export(
         str | None,
         typer.Option(
             help="nnunet, biom3d, careamics, connectomics, skoots, monai, torchio, cellpose or "
-            "stardist; without it, what the YAML lists as exports."
+            "stardist; without it, what the YAML lists as exports.",
+            autocompletion=export_targets,
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the export.")] = None,

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from volprep.cli.app import app
+from volprep.cli.completion import topics
 from volprep.cli.console import print_json, print_table, say
 from volprep.version import __version__
 
@@ -23,7 +24,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 def explain(
     name: Annotated[
         str | None,
-        typer.Argument(help="A key such as plan.patch_size, a transform, a target or a finding."),
+        typer.Argument(
+            help="A key such as plan.patch_size, a transform, a target or a finding.",
+            autocompletion=topics,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from volprep.cli.app import Executor, Scheduler, Set, app
+from volprep.cli.completion import one_of
 from volprep.cli.console import (
     amount,
     print_json,
@@ -55,7 +56,11 @@ def prepare(
         bool, typer.Option("--dry-run", help="Say what is kept and what is made; make nothing.")
     ] = False,
     trust: Annotated[
-        str, typer.Option(help="How files are known again: hash, or mtime for huge data.")
+        str,
+        typer.Option(
+            help="How files are known again: hash, or mtime for huge data.",
+            autocompletion=one_of("hash", "mtime"),
+        ),
     ] = "hash",
     workers: Workers = None,
     executor: Executor = None,

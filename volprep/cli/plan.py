@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from volprep.cli.app import Set, app
+from volprep.cli.completion import one_of
 from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text
 from volprep.errors import ConfigError
 
@@ -25,8 +26,13 @@ def autoconfig(
         str | None, typer.Option(help="Spacing z,y,x in µm, such as 0.3,0.1,0.1 or '50,4,4 nm'.")
     ] = None,
     memory: Annotated[str | None, typer.Option(help="Memory for training, such as 8GiB.")] = None,
-    planner: Annotated[str | None, typer.Option(help="memory or biom3d.")] = None,
-    precision: Annotated[str | None, typer.Option(help="mixed or fp32.")] = None,
+    planner: Annotated[
+        str | None,
+        typer.Option(help="memory or biom3d.", autocompletion=one_of("memory", "biom3d")),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="mixed or fp32.", autocompletion=one_of("mixed", "fp32"))
+    ] = None,
     patch_size: Annotated[str | None, typer.Option(help="Your own patch z,y,x.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Your own batch size.")] = None,
     channels: Annotated[int | None, typer.Option(help="Input channels, with --median.")] = None,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from volprep.cli.app import Set, app
+from volprep.cli.completion import transforms
 from volprep.cli.console import local, print_json, say, stage
 from volprep.errors import ConfigError
 
@@ -62,7 +63,10 @@ def preview_augment(
     n: Annotated[int, typer.Option("--n", "-n", min=1, max=64, help="Draws in each row.")] = 8,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Show one transform alone, such as misalignment; may be repeated."),
+        typer.Option(
+            help="Show one transform alone, such as misalignment; may be repeated.",
+            autocompletion=transforms,
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The HTML page; a PNG goes beside it.")

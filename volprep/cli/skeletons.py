@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from volprep.cli.app import Executor, Scheduler, Set, app
+from volprep.cli.completion import one_of
 from volprep.cli.console import local, print_json, print_table, stage
 from volprep.errors import ConfigError
 
@@ -30,12 +31,18 @@ def bake_skeletons(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path(
         "skeletons"
     ),
-    method: Annotated[str | None, typer.Option(help="lee or teasar.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="lee or teasar.", autocompletion=one_of("lee", "teasar"))
+    ] = None,
     field: Annotated[
         bool, typer.Option("--field", help="Bake the field: each voxel's nearest point.")
     ] = False,
     target: Annotated[
-        str, typer.Option(help="Of the field: offset (point minus voxel) or position.")
+        str,
+        typer.Option(
+            help="Of the field: offset (point minus voxel) or position.",
+            autocompletion=one_of("offset", "position"),
+        ),
     ] = "offset",
     mask: Annotated[bool, typer.Option("--mask", help="Paint the skeleton mask.")] = False,
     form: Annotated[

@@ -56,6 +56,8 @@ class Key:
         A value that may stand there.
     inner : type or None
         The section that it holds, by itself or in a list.
+    choices : tuple
+        The values that it takes, where they are few; empty where they are many.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Key:
     required: bool
     example: Any
     inner: type[BaseModel] | None = None
+    choices: tuple[Any, ...] = ()
 
     @property
     def is_section(self) -> bool:
@@ -206,6 +209,7 @@ def _key(name: str, field: FieldInfo) -> Key:
         field.is_required(),
         _example(field, default, inner),
         inner,
+        () if inner else _every_choice(field.annotation),
     )
 
 
@@ -232,6 +236,17 @@ def _choices(kind: Any) -> list[Any]:
     if get_origin(kind) is Literal:
         return list(get_args(kind))
     return [value for part in get_args(kind) for value in _choices(part)]
+
+
+def _every_choice(kind: Any) -> tuple[Any, ...]:
+    """All values of an annotation, truth and null among them; none where it takes others, too."""
+    if get_origin(kind) is Annotated:
+        return _every_choice(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        each = [_every_choice(part) for part in get_args(kind)]
+        return tuple(value for part in each for value in part) if all(each) else ()
+    plain_kinds = {bool: (True, False), type(None): (None,)}
+    return tuple(get_args(kind)) if get_origin(kind) is Literal else plain_kinds.get(kind, ())
 
 
 def _section_of(kind: Any) -> type[BaseModel] | None:
