@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import tifffile
+import zarr
 from PIL import Image
 
 from volprep.pipeline import write_tiles_json
@@ -85,4 +88,42 @@ def sparse(data: Path) -> None:
     tifffile.imwrite(data / "sparse/annotated.tif", annotated, metadata={"axes": "ZYX"})
 
 
-MAKERS = {"nuclei": nuclei, "em": em, "tiles": tiles, "slides": slides, "sparse": sparse}
+def organs(data: Path) -> None:
+    """As nnU-Net's raw folders have it: NIfTI (x, y, z) in mm, classes, `dataset.json`."""
+    nib = pytest.importorskip("nibabel")
+    root = data / "Dataset001_Organs"
+    for kind in ("imagesTr", "labelsTr"):
+        (root / kind).mkdir(parents=True)
+    for number in range(5):
+        image, label = volume(number, (24, 64, 64), 8)
+        classes = np.where(label == 0, 0, 1 + label % 2).astype(np.uint8)
+        grey = image.astype(np.int16) * 10 - 1000
+        for kind, name, array in (
+            ("imagesTr", f"organ_{number:03d}_0000", grey),
+            ("labelsTr", f"organ_{number:03d}", classes),
+        ):
+            nifti = nib.Nifti1Image(array.T, np.diag([0.8, 0.8, 3.0, 1.0]))
+            nifti.header.set_xyzt_units("mm")
+            nib.save(nifti, root / kind / f"{name}.nii.gz")
+    described = {
+        "channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1, "kidney": 2},
+        "numTraining": 5, "file_ending": ".nii.gz",
+    }  # fmt: skip
+    (root / "dataset.json").write_text(json.dumps(described))
+
+
+def huge(data: Path) -> None:
+    """A volume in chunks and its ids, as it would lie in a bucket."""
+    image, label = volume(0, (32, 192, 128), 200)
+    for name, array in (("em", image), ("seg", label)):
+        store = zarr.create_array(
+            str(data / f"huge/{name}.zarr"), shape=array.shape, chunks=(16, 64, 64),
+            dtype=array.dtype, dimension_names=("z", "y", "x"),
+        )  # fmt: skip
+        store[:] = array
+
+
+MAKERS = {
+    "nuclei": nuclei, "em": em, "tiles": tiles, "slides": slides, "sparse": sparse,
+    "organs": organs, "huge": huge,
+}  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -54,6 +56,8 @@ def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m volprep "$@"\n')
     script.chmod(0o755)
     for language, title, text in blocks(page):
+        if (language, title) == ("yaml", "volprep.yaml"):
+            (tmp_path / title).write_text(text, encoding="utf-8")
         if title != "run":
             continue
         command = {"bash": ["bash", "-e", "-c", text], "python": [sys.executable, "-c", text]}
@@ -69,6 +73,10 @@ def test_the_examples_of_a_page_run(page: Path, tmp_path: Path) -> None:
 def test_a_config_of_a_page_is_read(page: Path, number: int, tmp_path: Path) -> None:
     (tmp_path / "volprep.yaml").write_text(blocks(page)[number][2], encoding="utf-8")
     load_target(tmp_path / "volprep.yaml")
+
+
+def test_every_page_of_a_task_has_examples_that_run() -> None:
+    assert {page for page in PAGES if page.parent.name == "tasks"} <= set(RUN)
 
 
 def test_every_page_of_another_trainer_shows_a_config() -> None:
@@ -124,3 +132,46 @@ def test_the_pages_are_built_without_network(tmp_path: Path) -> None:
             assert not re.match(r"https?://(?!localhost)", source), f"{built}: {source}"
     assert "plan.patch_size" in (site / "reference/keys/index.html").read_text(encoding="utf-8")
     assert "PatchLoader" in (site / "reference/python/index.html").read_text(encoding="utf-8")
+
+
+def test_the_worked_example_says_what_is_printed(tmp_path: Path) -> None:
+    """README's, on the very files, on a terminal as wide as that of README."""
+    real = ROOT.parent / "shared" / "data" / "01_stardist_nuclei3d"
+    if not real.is_dir():
+        pytest.skip("the real data is not beside this checkout")
+    for kind in ("images", "labels"):
+        (tmp_path / "nuclei" / kind).mkdir(parents=True)
+        shutil.copy(real / kind / "img3d.tif", tmp_path / "nuclei" / kind / "nuclei.tif")
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- transcript: nuclei -->")[1]
+    shown = list(
+        itertools.takewhile(lambda line: line.startswith("    ") or not line, text.splitlines()[1:])
+    )
+    printed, tried = "", 0
+    for line in (each[4:].rstrip() for each in shown if each.strip()):
+        if line.startswith("$ volprep "):
+            printed = on_a_terminal(line.removeprefix("$ volprep ").split(), tmp_path)
+        elif line != "...":
+            line = re.sub(r"[\d.]+ MB, [\d.]+ s$", "...", line)  # machines differ
+            pattern = re.sub(r"(\\ )+", r"\\s+", re.escape(line).replace(r"\.\.\.", ".*"))
+            assert re.search(pattern, printed, re.S), f"{line}\n{printed}"
+            tried += 1
+    assert tried > 15
+
+
+def on_a_terminal(arguments: list[str], folder: Path, columns: int = 100) -> str:
+    """What volprep shows on a terminal, both streams, without its colours."""
+    import pty
+
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(folder)
+        os.environ |= {"COLUMNS": str(columns), "TERM": "xterm"}
+        os.execv(sys.executable, [sys.executable, "-m", "volprep", *arguments])
+    shown = b""
+    with contextlib.suppress(OSError):  # what Linux says at the end
+        while part := os.read(terminal, 65536):
+            shown += part
+    _, status = os.waitpid(child, 0)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode("utf-8", "replace"))
+    assert os.waitstatus_to_exitcode(status) == 0, text
+    return text.replace("\r", "")

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ __all__ = [
     "local",
     "print_json",
     "print_table",
+    "print_text",
     "say",
     "shape_text",
     "spacing_text",
@@ -114,6 +116,32 @@ def print_table(
     if len(shown) < len(texts):
         console.print(f"... and {len(texts) - len(shown):,} more: --json lists all of them")
     console.print()
+
+
+def print_text(text: str) -> None:
+    """Lines as wide as a terminal is, or as 100 letters; what is indented stays so."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
+    for line in text.splitlines():
+        print(_wrapped(line, max(width, 40)))
+
+
+def _wrapped(line: str, width: int) -> str:
+    """A line of two columns, its second one kept together."""
+    bare = line.lstrip(" ")
+    column = len(line) - len(bare)
+    if column and "  " in bare:  # a name, then words
+        head = bare.split("  ", 1)[0]
+        rest = bare[len(head) :].lstrip(" ")
+        column = min(len(line) - len(rest), width // 2)
+    lines = textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=" " * column,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
+    return line if len(line) <= width else "\n".join(part.rstrip() for part in lines)
 
 
 def _shared(widths: Sequence[int], words: Sequence[int], room: int) -> list[int]:
@@ -227,7 +255,8 @@ def stage(title: str, total: int, unit: str = "") -> Iterator[Callable[[int], No
             bar.close()
     took = time.monotonic() - begin
     if bar is None or took >= _SOON:
-        rate = f", {took:.1f} s, {amount(total / took, unit)}/s" if took >= _SOON else ""
+        pace = f", {amount(total / took, unit)}/s" if total > 1 else ""  # of one it says nothing
+        rate = f", {took:.1f} s{pace}" if took >= _SOON else ""
         say(f"{title}: {amount(total, unit)}{rate}")
 
 

@@ -11,7 +11,17 @@ import typer
 
 from volprep.cli.app import Set, app
 from volprep.cli.completion import finding_names, one_of
-from volprep.cli.console import local, print_json, print_table, say, shape_text, spacing_text, stage
+from volprep.cli.console import (
+    local,
+    print_json,
+    print_table,
+    print_text,
+    say,
+    shape_text,
+    spacing_text,
+    stage,
+    told,
+)
 from volprep.errors import ConfigError, DataCheckError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -147,7 +157,7 @@ def check(
             "mask",
         ]
         rows = [_case_row(facts) for facts in report.facts]
-        print_table(f"{len(cases)} cases: {cases.reason}", header, rows)
+        print_table(f"{told('case', len(cases))}: {cases.reason}", header, rows)
         found = [[f.level, str(f)] for f in report.findings]
         print_table("findings", ["level", "finding"], found or [["", "none: all is well"]])
     ends = ("error", "warning") if strict else ("error",)
@@ -216,7 +226,7 @@ def _explain(name: str, *, as_json: bool) -> None:
     if as_json:
         print_json({each: TABLE[each]._asdict() for each in names})
         return
-    print("\n\n".join(texts))
+    print_text("\n\n".join(texts))
 
 
 def _case_row(facts: Any) -> list[object]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +12,7 @@ import typer
 
 from volprep.cli.app import app
 from volprep.cli.completion import topics
-from volprep.cli.console import print_json, print_table, say
+from volprep.cli.console import print_json, print_table, print_text, say
 from volprep.version import __version__
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -50,35 +48,13 @@ def explain(
         return
     from volprep import pipeline
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100
-    for line in pipeline.explain(name).splitlines():
-        print(_wrapped(line, max(width, 40)))
+    print_text(pipeline.explain(name))
 
 
 def _default_of(key: Any, spelled: Callable[[Any], str]) -> str:
     if key.required:
         return "required"
     return "" if key.is_section else spelled(key.default)
-
-
-def _wrapped(line: str, width: int) -> str:
-    """A line of two columns, its second one kept together."""
-    bare = line.lstrip(" ")
-    column = len(line) - len(bare)
-    if column and "  " in bare:  # a name, then words
-        head = bare.split("  ", 1)[0]
-        rest = bare[len(head) :].lstrip(" ")
-        column = min(len(line) - len(rest), width // 2)
-    lines = textwrap.wrap(
-        line,
-        width,
-        subsequent_indent=" " * column,
-        break_long_words=False,
-        break_on_hyphens=False,
-        drop_whitespace=False,
-        replace_whitespace=False,
-    )
-    return line if len(line) <= width else "\n".join(part.rstrip() for part in lines)
 
 
 def _facts(key: Any) -> dict[str, Any]:

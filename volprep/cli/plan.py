@@ -10,7 +10,7 @@ import typer
 
 from volprep.cli.app import Set, app
 from volprep.cli.completion import one_of
-from volprep.cli.console import print_json, print_table, say, shape_text, spacing_text
+from volprep.cli.console import print_json, print_table, print_text, say, shape_text, spacing_text
 from volprep.errors import ConfigError
 
 
@@ -62,7 +62,7 @@ def autoconfig(
     if as_json:
         print_json({**plan.to_dict(), **({} if step is None else {"measured": vars(step)})})
     elif explain:
-        print("\n".join(plan.explain()))
+        print_text("\n".join(plan.explain()))
     else:
         rows: list[list[object]] = [
             ["median shape", shape_text(plan.median_shape)],

@@ -235,6 +235,9 @@ def _where(case: PatchMap, slices: _Slices, held: _Slices) -> Iterator[Cell]:
         )
     ]
     said = [line for line, boxes in sides if boxes] or ["no part of it is used"]
+    if case.train_blocks and case.val_blocks:
+        rest = 1 - sum(b.size for b in [*case.train_blocks, *case.val_blocks]) / volume
+        said += [f"neither (no colour), the gap: {rest:.1%}"] * (rest > 0)
     blocks = [(case.train_blocks, _TRAIN, 46), (case.val_blocks, _VAL, 46)]
     yield Cell(slices.outlines(blocks), "Blocks", [*said, slices.place])
     for name, boxes, colour, on in (
@@ -370,7 +373,7 @@ class _Slices:
                     pen.rectangle(panel.rectangle(block), outline=colour)
             picture.paste(drawn, panel.corner)
         return Picture(
-            _with_scale(picture, self._size, "0", f"{most} patch{'es' if most > 1 else ''}")
+            _with_scale(picture, self._size, "0", f"{most}  patch{'es' if most > 1 else ''}")
         )
 
     def values(self, regions: Sequence[RegionMap], number: int, low: float, high: float) -> Picture:

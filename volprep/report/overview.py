@@ -628,13 +628,21 @@ _NAMES = {
 def _plan(told: Overview) -> Section:
     plan = told.plan
     sizes = _bytes_of(told)
+    reasons = dict(plan.reasons)
+    values = {name: getattr(plan, name, "") for name in reasons}
+    if "aug_patch_size" in reasons and told.stored != plan.aug_patch_size:
+        # The plan knows of no blocks: where they are smaller, what they hold is stored.
+        reasons["aug_patch_size"] += (
+            f"; of these {_shape(plan.aug_patch_size)} a block holds {_shape(told.stored)}"
+        )
+        values["aug_patch_size"] = told.stored
     rows = [
         Row([
-            _NAMES.get(name, name.replace("_", " ")), _said(getattr(plan, name, "")),
+            _NAMES.get(name, name.replace("_", " ")), _said(values[name]),
             ("given by you; " if name in plan.given else "") + reason,
             Value(sizes.get(name, ("", 0))[0], sizes.get(name, ("", 0))[1] or None),
         ])
-        for name, reason in plan.reasons.items()
+        for name, reason in reasons.items()
     ]  # fmt: skip
     columns = [Column("Choice"), Column("Value"), Column("Why"), Column("Bytes", number=True)]
     parts = [(name.replace("_", " "), float(n), format_bytes(n)) for name, n in plan.memory.items()]
