@@ -432,3 +432,22 @@ def test_huge_volumes_are_pictured_in_part() -> None:
     assert most is not None
     assert cost < 2**26
     assert all(32 <= m <= n for m, n in zip(most, Lazy.shape[1:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "step", "extent"),
+    [
+        ((0.04, 0.004, 0.004), "40 × 4 × 4 nm", "1.28 × 0.512 × 0.512 µm (z, y, x)"),
+        ((0.3, 0.1, 0.1), "0.3 × 0.1 × 0.1 µm", "9.6 × 12.8 × 12.8 µm (z, y, x)"),
+        ((3000.0, 800.0, 800.0), "3 × 0.8 × 0.8 mm", "96 × 102 × 102 mm (z, y, x)"),
+    ],
+)
+def test_lengths_are_told_in_a_unit_that_people_use(
+    spacing: tuple[float, float, float], step: str, extent: str
+) -> None:
+    told = overview(3)
+    plan = replace(told.plan, spacing=spacing, patch_size=(32, 128, 128))
+    words = words_of(render_report(replace(told, plan=plan)).html())
+    assert f"voxels of {step}" in words
+    assert extent in words
+    assert "e+0" not in words

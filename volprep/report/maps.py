@@ -481,10 +481,10 @@ def _view(case: PatchMap, side: int) -> tuple[View, list[str]]:
     # A hair less, so that rounding leaves no voxel out.
     spacing[0] *= 1 - 1e-9
     said = [
-        f"{axis} is drawn {f if f > 1 else 1 / f:.1f} times {'longer' if f > 1 else 'shorter'} "
+        f"{axis} is drawn {f if f > 1 else 1 / f:.3g} times {'longer' if f > 1 else 'shorter'} "
         "than it is"
         for axis, f in factors.items()
-        if not 0.99 < f < 1.01
+        if not 0.98 < f < 1.02
     ]
     pixels = max(48, round(side * max(tall, wide) / whole))
     return View(case.shape, (spacing[0], spacing[1], spacing[2]), side=pixels), said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -579,7 +579,8 @@ def _objects(told: Overview) -> Section | None:
     if median is not None:
         note += f", of {number_text(median)} voxels in the median"
         if voxel is not None and told.plan.target_spacing is None:
-            note += f" ({number_text(median * voxel)} µm³)"
+            unit, times = _unit_of(voxel ** (1 / 3))
+            note += f" ({number_text(median * voxel * times**3)} {unit}³)"
     listed = sum(c.labels.n_ids for c in found.cases if c.labels and c.labels.voxels is None)
     note += "." + (f" Sizes of {listed:,} objects are not listed one by one." if listed else "")
     rows = [Row(["voxels of an object", *(Value(number_text(v), v) for v in found.sizes.values())])]
@@ -633,7 +634,7 @@ def _plan(told: Overview) -> Section:
     if "aug_patch_size" in reasons and told.stored != plan.aug_patch_size:
         # The plan knows of no blocks: where they are smaller, what they hold is stored.
         reasons["aug_patch_size"] += (
-            f"; of these {_shape(plan.aug_patch_size)} a block holds {_shape(told.stored)}"
+            f"; of {_shape(plan.aug_patch_size)} as much is stored as there is room for"
         )
         values["aug_patch_size"] = told.stored
     rows = [
@@ -865,21 +866,32 @@ def _spacing(spacing: Spacing3 | None) -> str:
     return "spacing unknown" if spacing is None else f"voxels of {_step(spacing)}"
 
 
+def _unit_of(length: float) -> tuple[str, float]:
+    """In what a length in micrometres is told, and how many of that a micrometre is."""
+    if length < 0.1:
+        return "nm", 1e3
+    return ("µm", 1.0) if length < 1e3 else ("mm", 1e-3)
+
+
+def _figures(lengths: Iterable[float], times: float) -> str:
+    """Three figures of each, never as a power of ten."""
+    return " × ".join(f"{float(f'{v * times:.3g}'):,g}" for v in lengths)
+
+
 def _step(spacing: Spacing3 | None) -> str:
     if spacing is None:
         return ""
-    nano = max(spacing) < 0.1
-    numbers = " × ".join(f"{s * (1000 if nano else 1):.3g}" for s in spacing)
-    return f"{numbers} {'nm' if nano else 'µm'}"
+    unit, times = _unit_of(max(spacing))
+    return f"{_figures(spacing, times)} {unit}"
 
 
 def _lengths(shape: Shape3, spacing: Spacing3 | None) -> str:
     if spacing is None:
         return "voxels (z, y, x)"
     lengths = [n * s for n, s in zip(shape, spacing, strict=True)]
-    if shape[0] == 1:
-        return " × ".join(f"{v:.3g}" for v in lengths[1:]) + " µm (y, x)"
-    return " × ".join(f"{v:.3g}" for v in lengths) + " µm (z, y, x)"
+    lengths = lengths[1:] if shape[0] == 1 else lengths
+    unit, times = _unit_of(max(lengths))
+    return f"{_figures(lengths, times)} {unit} ({'y, x' if shape[0] == 1 else 'z, y, x'})"
 
 
 def _said(value: Any) -> str:
