@@ -394,10 +394,11 @@ def _cases(told: Seen) -> Section:
     found = Counter(finding.case for finding in told.findings if finding.case is not None)
     pictured = sum(case.picture is not None for case in told.cases)
     planned = isinstance(told, Overview)
+    flat = all(case.shape is None or case.shape[1] == 1 for case in told.cases)
+    slices = "Three slices through each case, (y, x), (y, z) and (z, x), voxels"
     note = (
-        "Three slices through each case, (y, x), (y, z) and (z, x), voxels in "
-        "their true proportions, from the 0.5th to the 99.5th percentile of these slices; "
-        "outlines are labels. "
+        f"{'Each image, pixels' if flat else slices} in their true proportions, drawn from the "
+        "0.5th to the 99.5th percentile of what is shown; outlines are labels. "
     )
     if told.fingerprint is not None and any(c.side == "validation" for c in told.cases):
         note += "Grey values and objects are measured on what trains alone. "
@@ -887,7 +888,7 @@ def _step(spacing: Spacing3 | None) -> str:
 
 def _lengths(shape: Shape3, spacing: Spacing3 | None) -> str:
     if spacing is None:
-        return "voxels (z, y, x)"
+        return "pixels (y, x)" if shape[0] == 1 else "voxels (z, y, x)"
     lengths = [n * s for n, s in zip(shape, spacing, strict=True)]
     lengths = lengths[1:] if shape[0] == 1 else lengths
     unit, times = _unit_of(max(lengths))
