@@ -48,6 +48,18 @@ one after the other, 1.5 s each, once (limit and patches before and after the pe
     hdf5          6.67, 7.55          PSS 575      hdf5-h5py   17.6 (249)
     nii           0.28, images alone  PSS 1786, most of it the mapped scratch files
 
+measured again, after blocks are read as drawn, with eight others' jobs on the two cores, CPU ms,
+once or twice, 1.5 to 2.5 s each (the second run of zarr had so little of the machine that it made
+21 patches/s):
+
+    limit     0.97       patches 0.98 to 1.77       patches-int32 1.09      volumes 2.32
+    zarr      3.73, 5.10 tensorstore 4.65, 4.66     zarr-python 13.7
+    hdf5      5.67       hdf5-h5py   15.1
+
+The data set alone, in one thread and from the third epoch on (three volumes, 300 MB decoded, of
+which the cache holds 256): 1.02 from volumes, 0.74 from patches. What is 2.3 above begins with an
+empty cache. The other sides have not been measured again, nor two threads on idle cores.
+
 So the dataset of patches costs less than cropping mapped arrays of uint32 labels (a fifth as many
 bytes move); places drawn from volumes cost 2.9 times that on a busy machine and 1.8 to 2.2 on a
 quieter one, of which decoding is most: with a cache that holds all decoded chunks (not the 256 MiB

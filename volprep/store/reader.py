@@ -81,8 +81,10 @@ class PatchReader:
         if not isinstance(attributes, dict) or attributes.get("volprep") != FORMAT:
             raise StoreError(f"{path}: no volprep patch set; make one with: volprep prepare")
         self.attributes: dict[str, Any] = attributes
-        self.index = read_table(path / "index", "<i8", len(INDEX_COLUMNS)).astype(np.int64)
-        keys = [row.tobytes().hex() for row in read_table(path / "units", "|u1", KEY_BYTES)]
+        table = read_table(path / "index", "<i8", len(INDEX_COLUMNS))
+        self.index = table.astype(np.int64, copy=False)
+        digits = read_table(path / "units", "|u1", KEY_BYTES).tobytes().hex()
+        keys = [digits[n : n + 2 * KEY_BYTES] for n in range(0, len(digits), 2 * KEY_BYTES)]
         self._arrays = {
             entry.name: _ShardedArray(entry, keys, len(self.index))
             for entry in sorted(path.iterdir())
