@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ import pytest
 import tifffile
 import zarr  # noqa: F401
 
+from volprep import pipeline
 from volprep.config import load_config
 from volprep.errors import StoreError
 from volprep.files import temporary_of
@@ -336,8 +338,6 @@ def test_killed_at_random_moments(tmp_path: Path, way: dict[str, Any]) -> None:
 def test_interrupted_command_ends_with_its_own_status_and_goes_on(
     tmp_path: Path, number: int, status: int
 ) -> None:
-    import subprocess
-
     make_data(tmp_path)
     configure(tmp_path, preprocess=PLAIN, skeletons=False, seed=1, workers=2)
     config = tmp_path / "c.yaml"
@@ -358,8 +358,6 @@ def test_interrupted_command_ends_with_its_own_status_and_goes_on(
 def test_interrupted_before_the_command_begins_it_ends_with_the_same_status(
     where: str, number: int, status: int
 ) -> None:
-    import subprocess
-
     before = {"main": "app.app", "invoke": "typer.core.TyperGroup.make_context"}[where]
     code = (
         "import importlib, os, time, typer.core\n"
@@ -393,8 +391,6 @@ def test_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """A real file system of so many KiB; another number gives it another size."""
-    import subprocess
-
     disk = tmp_path / "disk"
     disk.mkdir()
 
@@ -450,3 +446,26 @@ def test_a_finished_set_on_a_disk_without_room_is_complete(
     told: list[str] = []
     prepare(config, tell=told.append)
     assert told == [f"{config.output.dir} is complete already"]
+
+
+@pytest.mark.parametrize("to", ["connectomics", "careamics", "nnunet", "cellpose"])
+def test_an_export_onto_a_full_disk_says_so_and_goes_on_with_more(
+    tmp_path: Path, small_disk: Callable[[int], Path], to: str
+) -> None:
+    """HDF5, mapped npy, gzip and TIFF: each writer meets the end of the disk in its own way."""
+    make_data(tmp_path)
+    store = prepare(configure(tmp_path, preprocess=PLAIN, skeletons=False, seed=1, workers=1))
+    name = "Dataset001_cells"
+    pipeline.export(store.path, to, tmp_path / "whole" / name)
+    wanted = tree(tmp_path / "whole")
+    files = [p for p in (tmp_path / "whole").rglob("*") if p.is_file()]
+    blocks = sum(-(-path.stat().st_size // 4096) for path in files)
+    out = small_disk(4 * max(2, blocks // 3)) / name
+    command = [sys.executable, "-m", "volprep", "export", str(store.path), "--to", to]
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True)
+    assert done.returncode == StoreError.exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "free" in done.stderr
+    small_disk(16 * blocks)
+    pipeline.export(store.path, to, out)
+    assert tree(out.parent) == wanted

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import nibabel
 import numpy as np
 import pytest
 
@@ -15,6 +16,8 @@ from volprep.config import Config
 from volprep.errors import PlanError
 from volprep.files import files_below
 from volprep.pipeline import needs
+from volprep.sources import open_volume
+from volprep.sources.stream import StreamVolume
 
 
 def write(path: Path, array: Any, chunks: tuple[int, ...] | None) -> Path:
@@ -84,6 +87,32 @@ def test_a_run_that_cannot_fit_is_refused_before_a_voxel_is_walked_through(
     with pytest.raises(PlanError, match=said):
         pipeline.prepare(config)
     assert not any(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("target", ["none", [1, 2, 2]])
+def test_of_a_stream_only_the_first_planes_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Any
+) -> None:
+    config = settings(tmp_path, (48, 160, 160), preprocess={"target_spacing": target})
+    for name in ("image", "label"):
+        voxels = open_volume(tmp_path / f"{name}.h5").read()[0]
+        nibabel.save(nibabel.Nifti1Image(voxels.T, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    cases = [{k: str(tmp_path / f"{k}.nii.gz") for k in ("image", "label")}]
+    given = config.model_dump(mode="json")
+    config = Config.model_validate({**given, "data": {**given["data"], "cases": cases}})
+    monkeypatch.setattr(needs, "_CHUNK_BYTES", 2**19)
+    walked = []
+    walk = StreamVolume._next
+    monkeypatch.setattr(
+        StreamVolume, "_next", lambda self, *given: (walked.append(given[1]), walk(self, *given))[1]
+    )
+    foreseen = pipeline.foresee_needs(config)
+    assert foreseen is not None
+    assert foreseen.seconds is not None
+    assert max(box.stop[0] for box in walked) <= 24
+    pipeline.prepare(config)
+    written = sum(path.stat().st_size for path in files_below(tmp_path / "out"))
+    assert abs(foreseen.write - written) < 0.1 * written + 150_000
 
 
 def test_a_long_run_says_at_its_head_what_it_takes(

@@ -21,6 +21,8 @@ from volprep.cases import Case, FileRef
 from volprep.checks import examine_cases
 from volprep.geometry import Box, aligned_blocks
 from volprep.kernels.correlation import add_products
+from volprep.preprocess import CroppedVolume, ResampledVolume
+from volprep.sampling import ForegroundIndex
 from volprep.sources import (
     ArrayVolume,
     KeptVolume,
@@ -229,3 +231,40 @@ def test_products_are_those_of_numpy(seed: int, axis: int) -> None:
         a, b = np.diff(a, axis=axis), np.diff(b, axis=axis)
     wanted = [a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum()]
     assert np.allclose(sums, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("per", ["instance", "voxel"])
+@pytest.mark.parametrize("box", [None, Box((3, 5, 0), (18, 30, 40))])
+def test_a_foreground_index_decodes_a_chunk_once_and_is_that_of_the_voxels(
+    box: Box | None, per: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 6, (20, 33, 47)).astype(np.uint16)
+    opened = open_labels(hdf5(tmp_path / "label.h5", label, (8, 8, 8)))
+    monkeypatch.setattr(CACHE, "max_bytes", 0)
+    monkeypatch.setattr("volprep.sampling.foreground.SLAB_BYTES", 8 * 8 * 47 * 2)
+    with decoded(monkeypatch) as seen:
+        index = ForegroundIndex.build(opened, box=box, per=per)
+    assert set(seen.values()) == {1}
+    plain = ForegroundIndex.build(ArrayVolume(label, "ZYX"), box=box, per=per)
+    assert np.array_equal(index.packed(), plain.packed())
+
+
+@pytest.mark.parametrize("crop", [None, Box((5, 3, 2), (30, 31, 40))])
+@pytest.mark.parametrize("depth", [4, 8, 32])
+def test_resampling_decodes_a_chunk_once(
+    depth: int, crop: Box | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voxels = np.random.default_rng(0).integers(0, 200, (36, 33, 47)).astype(np.uint8)
+    path = hdf5(tmp_path / "image.h5", voxels, (8, 16, 16))
+    monkeypatch.setattr(CACHE, "max_bytes", 0)
+
+    def resampled(source: Any) -> Any:
+        kept = source if crop is None else CroppedVolume(source, crop)
+        volume = ResampledVolume(kept, shape=(29, 20, 25), separate=None)
+        return np.concatenate([block for _, block in volume.slabs(depth)], axis=1)
+
+    with decoded(monkeypatch) as seen:
+        found = resampled(open_volume(path))
+    assert set(seen.values()) == {1}
+    assert np.array_equal(found, resampled(ArrayVolume(voxels, "ZYX")))

@@ -7,6 +7,7 @@
       PlanError              5   an impossible plan, and the smallest change that helps
       StoreError             6   a patch set: exists, incomplete, damaged, of another config
       MissingDependencyError 7   an extra that is not installed, and how to install it
+      OutOfMemoryError       1   an allocation that failed: the step, and what takes less
 
 A message reads ``<where>: <what was found>; <what to do>``. Programmers'
 mistakes (a wrong shape handed to a function) stay ValueError and TypeError.
@@ -14,17 +15,20 @@ mistakes (a wrong shape handed to a function) stay ValueError and TypeError.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 __all__ = [
     "ConfigError",
     "DataCheckError",
     "MissingDependencyError",
+    "OutOfMemoryError",
     "PlanError",
     "SourceError",
     "StoreError",
     "VolprepError",
     "did_you_mean",
+    "within_memory",
 ]
 
 
@@ -130,3 +134,35 @@ class MissingDependencyError(VolprepError):
     def __reduce__(self) -> tuple[type[MissingDependencyError], tuple[str, str | None]]:
         """Rebuild from the two names."""
         return type(self), (self.package, self.extra)
+
+
+class OutOfMemoryError(VolprepError):
+    """Memory ran out; the message names the step in which it did, and what takes less."""
+
+
+@contextmanager
+def within_memory(
+    step: str, todo: str = "set compute.workers to fewer, or leave this machine more memory"
+) -> Iterator[None]:
+    """Name the step in which an allocation fails.
+
+    Parameters
+    ----------
+    step : str
+        What is being done.
+    todo : str
+        What takes less.
+
+    Raises
+    ------
+    OutOfMemoryError
+        In place of a MemoryError, or of the RuntimeError that torch raises for it; one that
+        names its step already is left as it is.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        asked = f" ({error})" if str(error) else ""
+        raise OutOfMemoryError(f"{step}: memory ran out{asked}; {todo}") from error

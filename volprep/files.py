@@ -28,6 +28,7 @@ __all__ = [
     "REPAIR",
     "File",
     "NewFile",
+    "allocate",
     "cache_folder",
     "describe",
     "files_below",
@@ -262,3 +263,19 @@ def files_below(folder: Path) -> Iterator[Path]:
             yield from files_below(Path(entry.path))
         else:
             yield Path(entry.path)
+
+
+def allocate(path: Path) -> None:
+    """Take the space of all of a sparse file from the disk.
+
+    A file that is mapped into memory with holes in it ends the process (SIGBUS) when the disk
+    is full at the moment of writing; this is an OSError while it can still be told.
+    """
+    size = path.stat().st_size
+    free = shutil.disk_usage(path.parent).free
+    if not hasattr(os, "posix_fallocate"):  # macOS and Windows do not leave holes to be mapped
+        if free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, size)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Box",
+    "Chunked",
     "Shape3",
     "Spacing3",
     "VolumeLike",
@@ -173,6 +174,16 @@ class VolumeLike(Protocol):
 
     def read(self, box: Box | None = None) -> npt.NDArray[Any]:
         """The voxels of `box` (the whole volume for None), as (C, Z, Y, X)."""
+        ...
+
+
+@runtime_checkable
+class Chunked(VolumeLike, Protocol):
+    """What is decoded in chunks, each as a whole: work that follows them decodes them once."""
+
+    @property
+    def chunks(self) -> Shape3:
+        """(Z, Y, X); all of the volume where nothing is gained by following them."""
         ...
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import shutil
 import uuid
 import zlib
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from volprep.codecs import blosc_encode
 from volprep.compute import Engine
 from volprep.errors import StoreError
-from volprep.files import File, NewFile, describe, files_below, remove, sweep, temporary
+from volprep.files import File, NewFile, allocate, describe, files_below, remove, sweep, temporary
 from volprep.geometry import Box, Shape3, Spacing3, aligned_blocks
 from volprep.ledger import Ledger, Made, Unit, run
 
@@ -324,22 +323,6 @@ class _Tiff:
         """Bring the voxels to the disk."""
         self._pages.flush()
         self._pages = None
-
-
-def allocate(path: Path) -> None:
-    """Take the space of all of a sparse file from the disk.
-
-    A file that is mapped into memory with holes in it ends the process (SIGBUS) when the disk
-    is full at the moment of writing; this is an OSError while it can still be told.
-    """
-    size = path.stat().st_size
-    free = shutil.disk_usage(path.parent).free
-    if not hasattr(os, "posix_fallocate"):  # macOS and Windows do not leave holes to be mapped
-        if free < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _not_written(path: Path, error: OSError, wanted: int) -> StoreError:

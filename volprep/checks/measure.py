@@ -96,6 +96,13 @@ class CheckedLabel:
     cut: int
 
     @property
+    def values(self) -> npt.NDArray[np.uint64]:
+        """Every value, ascending, 0 among them where it occurs."""
+        if int(self.sizes.sum()) == self.size:
+            return self.ids
+        return np.concatenate([np.zeros(1, np.uint64), self.ids])
+
+    @property
     def foreground(self) -> float:
         """The share of voxels that are not 0."""
         return int(self.sizes.sum()) / self.size

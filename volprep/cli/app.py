@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 
 from volprep.cli.completion import answer_shell, one_of, settings
 from volprep.cli.console import Talk, be_quiet
-from volprep.errors import SourceError, StoreError, VolprepError
+from volprep.errors import OutOfMemoryError, SourceError, StoreError, VolprepError
 from volprep.version import __version__
 
 __all__ = ["Executor", "Scheduler", "Set", "app", "main"]
@@ -129,14 +129,16 @@ class _Commands(TyperGroup):
             raise typer.Exit(
                 _TERMINATED if isinstance(error, _Terminated) else _INTERRUPTED
             ) from None
-        except MemoryError:
+        except MemoryError as error:
             if ctx.params.get("debug"):
                 raise
+            asked = f" ({error})" if str(error) else ""
             print(
-                "error: not enough memory; use fewer --workers, or a machine with more",
+                f"error: {ctx.invoked_subcommand}: memory ran out{asked}; use fewer --workers, or "
+                "leave this machine more memory",
                 file=sys.stderr,
             )
-            raise typer.Exit(1) from None
+            raise typer.Exit(OutOfMemoryError.exit_code) from None
         except (typer.Exit, typer.Abort, _UsageError):
             raise
         except Exception as error:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from volprep.errors import ConfigError
+from volprep.errors import ConfigError, within_memory
 from volprep.places import is_remote, path_of
 
 if TYPE_CHECKING:
@@ -249,7 +249,8 @@ def stage(title: str, total: int, unit: str = "") -> Iterator[Callable[[int], No
     begin = time.monotonic()
     bar = _Bar(title, total, unit) if _is_terminal(sys.stderr) and not _quiet else None
     try:
-        yield (lambda _: None) if bar is None else bar.advance
+        with within_memory(title):
+            yield (lambda _: None) if bar is None else bar.advance
     finally:
         if bar is not None:
             bar.close()

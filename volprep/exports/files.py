@@ -15,6 +15,7 @@ import numpy.typing as npt
 from volprep.errors import MissingDependencyError
 from volprep.exports.given import ExportCase, slabs
 from volprep.exports.labels import Ids, LabelForm, ids_of
+from volprep.files import allocate
 from volprep.geometry import Box, Shape3, Spacing3
 from volprep.preprocess import Normalisation
 
@@ -374,6 +375,7 @@ def _npy(
 ) -> ExportFile:
     def write(to: Path) -> None:
         array = np.lib.format.open_memmap(to, "w+", dtype(), (channels, *case.shape))
+        allocate(to)
         for box in slabs(case.box):
             where = box.shift([-n for n in case.box.start]).slices
             array[(slice(None), *where)] = read(box)

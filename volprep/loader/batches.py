@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from volprep.compute import default_workers
+from volprep.errors import within_memory
 from volprep.loader.order import SampleOrder, Seeded
 from volprep.randomness import sample_generator
 
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 Batch = dict[str, torch.Tensor]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
+#: What helps where memory runs out.
+_LESS = "use a smaller batch_size, smaller patches, fewer threads or less prefetch"
 #: What `transforms` draw comes from streams that no sample of the source uses.
 _TRANSFORMS = 2**62
 
@@ -343,11 +346,12 @@ class _Run:
 
     def sample(self, epoch: int, index: int) -> Mapping[str, Any]:
         """A sample that is not made in place."""
-        sample = self._source[epoch, index]
-        if self._transforms is None:
-            return sample
-        rng = sample_generator(self._order.seed, epoch, _TRANSFORMS + index)
-        return self._transforms(dict(sample), rng)
+        with within_memory(f"making sample {index} of epoch {epoch}", _LESS):
+            sample = self._source[epoch, index]
+            if self._transforms is None:
+                return sample
+            rng = sample_generator(self._order.seed, epoch, _TRANSFORMS + index)
+            return self._transforms(dict(sample), rng)
 
     def next(self) -> _Work | None:
         """What to make; None at the end."""
@@ -360,10 +364,11 @@ class _Run:
         """Make one sample; what goes wrong is told to the caller, whose thread can handle it."""
         out, error = work.slot.samples[work.place], None
         try:
-            if self._transforms is None and isinstance(self._source, Fillable):
-                self._source.fill(work.epoch, work.index, out)
-            else:
-                _copy(self.sample(work.epoch, work.index), out)
+            with within_memory("making a sample", _LESS):
+                if self._transforms is None and isinstance(self._source, Fillable):
+                    self._source.fill(work.epoch, work.index, out)
+                else:
+                    _copy(self.sample(work.epoch, work.index), out)
         except BaseException as caught:
             caught.add_note(self._where(work))
             error = caught
@@ -387,14 +392,17 @@ class _Run:
 
         with telling_of_compiling(log.warning):  # seconds without a word look like a hang
             first = self.sample(*self._order.at(part[0]))
-        for _ in range(self._size):
-            tensors = {n: _room(value, self._batch_size, self._pin) for n, value in first.items()}
-            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-            samples: list[Arrays] = [
-                {name: array[i, ...] for name, array in arrays.items()}
-                for i in range(self._batch_size)
-            ]
-            self._slots.append(_Slot(tensors, samples))
+        with within_memory(f"making buffers of {self._size} batches", _LESS):
+            self._slots += [self._slot(first) for _ in range(self._size)]
+
+    def _slot(self, first: Mapping[str, Any]) -> _Slot:
+        """Room for a batch of samples like the first one."""
+        tensors = {n: _room(value, self._batch_size, self._pin) for n, value in first.items()}
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        samples: list[Arrays] = [
+            {name: array[i, ...] for name, array in arrays.items()} for i in range(self._batch_size)
+        ]
+        return _Slot(tensors, samples)
 
     def _start(self) -> None:
         for number in range(self._count):

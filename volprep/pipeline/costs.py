@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from volprep.errors import StoreError
+from volprep.errors import StoreError, within_memory
 from volprep.files import cache_folder
 from volprep.ledger import MANIFEST
 from volprep.pipeline.told import Reporter
@@ -46,7 +46,7 @@ class Timed:
     def __call__(self, title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """As the reporter."""
         start = time.perf_counter()
-        with self._reporter(title, total, unit) as advance:
+        with within_memory(title), self._reporter(title, total, unit) as advance:
             yield advance
         self.costs.append(Cost(title, time.perf_counter() - start, _peak()))
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.pipeline.decide import Decision
 from volprep.pipeline.identity import paths_of, size_of
 from volprep.pipeline.targets import stored_targets, targets_of
-from volprep.preprocess import CaseLayout
-from volprep.sources import HELD_BYTES, Volume
+from volprep.preprocess import CaseLayout, ResampledVolume
+from volprep.sources import HELD_BYTES, ArrayVolume, Volume
 from volprep.store import encoded_size
 
 __all__ = ["Needs", "needs_of"]
@@ -38,8 +38,10 @@ _CASES = 4
 _BLOCK: Shape3 = (16, 256, 256)
 #: The same of a volume that is resampled while it is read.
 _RESAMPLED: Shape3 = (8, 64, 64)
-#: Planes of what can only be read from its beginning.
+#: Blocks that are read of what can only be read from its beginning.
 _FIRST = 3
+#: More of its planes, on which those of a resampled block depend.
+_BESIDE_PLANES = 8
 _CHUNK_BYTES = 16 * 2**20
 #: Private memory of the process itself, with all that is imported on the way.
 _BASE = 130 * 2**20
@@ -251,14 +253,41 @@ def _reads(volume: Volume, layout: CaseLayout, kind: str) -> Iterator[Callable[[
     """Reads of small blocks that cost little more than themselves; none where there are none."""
     size = math.prod(volume.chunks) * volume.shape[0] * volume.dtype.itemsize
     if volume.sequential and size > _CHUNK_BYTES:
-        slabs = volume.slabs(1)
-        for _ in range(_FIRST if layout.unchanged else 0):
-            yield lambda: next(slabs)[1]
+        first = cache(partial(_first_planes, volume, layout, kind))
+        for number in range(_FIRST):
+            yield partial(_read_first, first, number, _BLOCK if layout.unchanged else _RESAMPLED)
     elif volume.mapped or size <= _CHUNK_BYTES:
         whole = layout.open(volume, labels=kind != "image")
         most = _BLOCK if layout.unchanged else _RESAMPLED
         for box in _places(whole, volume.chunks[0], most):
             yield partial(whole.read, box)
+
+
+def _first_planes(volume: Volume, layout: CaseLayout, kind: str) -> VolumeLike:
+    """The first planes of what can only be read from its beginning, on the grid of the result."""
+    depth = (_BLOCK if layout.unchanged else _RESAMPLED)[0] + _BESIDE_PLANES
+    plane = volume.shape[0] * volume.shape[2] * volume.shape[3] * volume.dtype.itemsize
+    slabs = volume.slabs(max(1, min(volume.shape[1], depth, _CHUNK_BYTES // max(1, plane))))
+    first = ArrayVolume(next(slabs)[1], "CZYX", spacing=volume.spacing)
+    if layout.unchanged:
+        return first
+    shape = [
+        max(1, n * b // a)
+        for n, a, b in zip(first.shape[1:], layout.kept.shape, layout.shape[1:], strict=True)
+    ]
+    return ResampledVolume(
+        first, shape=shape, labels=kind != "image", order=layout.settings.order,
+        separate=layout.separate, order_separate=layout.settings.order_separate,
+    )  # fmt: skip
+
+
+def _read_first(first: Callable[[], VolumeLike], number: int, most: Shape3) -> Any:
+    """One of some blocks that are spread over planes; the first pays for all of them."""
+    planes = first()
+    size = three([min(n, b) for n, b in zip(planes.shape[1:], most, strict=True)])
+    share = (number + 0.5) / _FIRST
+    start = [int(share * (n - s)) for n, s in zip(planes.shape[1:], size, strict=True)]
+    return planes.read(Box.at(start, size))
 
 
 def _places(volume: VolumeLike, depth: int, most: Shape3) -> Iterator[Box]:

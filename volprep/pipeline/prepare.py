@@ -10,11 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from volprep.autoconfig import few_positions
 from volprep.cases import Cases
 from volprep.checks import Along, CheckedCase, Report
 from volprep.config import Config
-from volprep.errors import StoreError
+from volprep.errors import StoreError, within_memory
 from volprep.files import load_json, remove
 from volprep.findings import Finding
 from volprep.fingerprint import Counted, Fingerprint
@@ -198,7 +201,7 @@ def prepare(
         engine = engine_of(config.compute)
         run = Run(config, told, reporter, folder=ledger.folder, ledger=ledger, engine=engine)
         try:
-            with engine:
+            with engine, within_memory("prepare"):
                 head = _build(run, inputs, trust, tell=tell)
         finally:
             PreparedRef.close_all()
@@ -344,6 +347,11 @@ class _Seen:
     report: Report
     parts: Mapping[str, Box | None]
 
+    @property
+    def ids(self) -> dict[str, npt.NDArray[np.uint64]]:
+        """Every value of the labels of each case, ascending."""
+        return {f.case.name: f.labels.values for f in self.report.facts if f.labels is not None}
+
     def counted(self, parts: Sequence[SplitPart]) -> dict[str, Counted]:
         """The counts of those of some parts that were foreseen."""
         once = Counter(part.case for part in parts)
@@ -372,7 +380,8 @@ def _build(
     elif inputs is None and _is_new(run, listed):
         guess = foreseen(config, listed)
         if guess is not None:
-            needs = needs_of(config, *guess, there=run.folder)
+            with within_memory("estimate"):
+                needs = needs_of(config, *guess, there=run.folder)
             if needs.long:
                 for line in needs.lines():
                     tell(line)
@@ -395,7 +404,7 @@ def _build(
     told.tell([Finding("few-positions", few)] if few else [])
     targets = targets_of(config, cases, decision.plan)
     intensities = _intensities(run, cases, decision, inputs, seen)
-    refs, lost = prepare_volumes(run, cases, decision, inputs)
+    refs, lost = prepare_volumes(run, cases, decision, inputs, {} if seen is None else seen.ids)
     told.tell(vanished(lost))
     counts: dict[str, dict[str, int]] = {}
     sides = {"train": refs, "val": refs}

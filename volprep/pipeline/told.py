@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from volprep.config import Config
-from volprep.errors import DataCheckError
+from volprep.errors import DataCheckError, within_memory
 from volprep.findings import Finding, Rules, by_level, raise_on_errors
 
 __all__ = ["Reporter", "Told", "refuse_warnings", "rules_of", "silent"]
@@ -26,9 +26,10 @@ class Reporter(Protocol):
 
 
 @contextlib.contextmanager
-def silent(_title: str, _total: int, _unit: str) -> Iterator[Callable[[int], None]]:
-    """A reporter that says nothing."""
-    yield lambda _count: None
+def silent(title: str, _total: int, _unit: str) -> Iterator[Callable[[int], None]]:
+    """A reporter that says nothing, but for which stage it was where memory runs out."""
+    with within_memory(title):
+        yield lambda _count: None
 
 
 def rules_of(config: Config) -> Rules:

@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+import numpy.typing as npt
+
 from volprep.cases import Case, Cases
 from volprep.compute import default_workers
 from volprep.config import load_config
@@ -145,13 +148,18 @@ def prepared_case(case: Case, layout: CaseLayout) -> PreparedCase:
 
 
 def prepare_volumes(
-    run: Run, cases: Cases, decision: Decision, inputs: Inputs
+    run: Run,
+    cases: Cases,
+    decision: Decision,
+    inputs: Inputs,
+    ids: Mapping[str, npt.NDArray[np.uint64]],
 ) -> tuple[list[PreparedRef], dict[str, list[int]]]:
     """The cases ready to be cut, and the label ids that each of them lost.
 
     All are kept where samples are to be drawn from volumes; else those that are resampled, and
     the others are read from their files. Threads take a case each, or share one where there
-    are more of them.
+    are more of them. `ids` are those of the labels, 0 included, of the cases in which they were
+    counted already; others are counted in a pass of their own.
     """
     section, drawn = run.config.preprocess, decision.plan.store == "volumes"
     chunks = fitted_chunks(decision.plan.patch_size) if drawn else _CHUNKS
@@ -186,7 +194,12 @@ def prepare_volumes(
     beside = max(1, min(workers, len(units)))
     by_name = {ref.case.name: ref for ref in refs}
     make = partial(
-        _make, refs=by_name, inputs=inputs, folder=run.folder, workers=max(1, workers // beside)
+        _make,
+        refs=by_name,
+        inputs=inputs,
+        folder=run.folder,
+        ids=ids,
+        workers=max(1, workers // beside),
     )
     run.all("volumes", units, make, title="preprocess", what="cases", workers=beside)
     lost = {str(u.index): list(run.facts(u)["lost_ids"]) for u in units if run.has(u)}
@@ -304,14 +317,21 @@ def _plain(layout: CaseLayout) -> dict[str, Any]:
 
 
 def _make(
-    unit: Unit, *, refs: Mapping[str, PreparedRef], inputs: Inputs, folder: Path, workers: int
+    unit: Unit,
+    *,
+    refs: Mapping[str, PreparedRef],
+    inputs: Inputs,
+    folder: Path,
+    ids: Mapping[str, npt.NDArray[np.uint64]],
+    workers: int,
 ) -> Made:
     ref = refs[str(unit.index)]
     path = volume_path(folder, ref.case.name)
     # Aside until it is whole: a process that makes the same beside this one is not disturbed.
     aside = temporary(path)
     try:
-        lost, files = make_volume(replace(ref, arrays=aside), workers=workers)
+        own = replace(ref, arrays=aside)
+        lost, files = make_volume(own, ids=ids.get(ref.case.name), workers=workers)
         label = StoredCase.open(aside).label
         inputs.check([ref.case])
         replace_folder(aside, path)
@@ -325,8 +345,13 @@ def _make(
     }
 
 
-def make_volume(ref: PreparedRef, *, workers: int) -> tuple[tuple[int, ...], list[File]]:
-    """Fill the arrays of one case: the ids that its labels lost, and the files below its folder."""
+def make_volume(
+    ref: PreparedRef, *, ids: npt.NDArray[np.uint64] | None = None, workers: int
+) -> tuple[tuple[int, ...], list[File]]:
+    """Fill the arrays of one case: the ids that its labels lost, and the files below its folder.
+
+    The labels are read once more where their `ids` are not known.
+    """
     if ref.arrays is None:
         raise ValueError(f"{ref.case.name} is read from its files")
     layout, case = ref.layout, ref.case
@@ -337,7 +362,8 @@ def make_volume(ref: PreparedRef, *, workers: int) -> tuple[tuple[int, ...], lis
     )  # fmt: skip
     images = writer.image(layout.shape, layout.dtype)
     plane = (1, *layout.shape[1:])
-    ids = None if label is None else volume_ids(label)
+    if label is not None:
+        ids = volume_ids(label) if ids is None else ids.astype(label.dtype)
     labels = None if ids is None else writer.label(plane, *narrowest(ids))
     masks = None if mask is None else writer.mask(plane)
     lost = preprocess_case(

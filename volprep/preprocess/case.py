@@ -16,9 +16,11 @@ from volprep.geometry import Box, Shape3, Spacing3, VolumeLike, three
 from volprep.preprocess.grid import Order, axis_maps, axis_orders
 from volprep.preprocess.resample import label_ids
 from volprep.preprocess.volume import (
+    LAYERS,
     CroppedVolume,
     ResampledVolume,
     Sections,
+    chunk_layers,
     is_sequential,
     slab_boxes,
 )
@@ -454,7 +456,8 @@ def _parts(volume: VolumeLike, depth: int, memory: int, workers: int) -> Iterato
     """The columns that are walked apart: bands of slabs, and strips where sections are large."""
     channels, sections, rows, width = volume.shape
     # A slab as read and as written, and the sections that the spline needs, as float32.
-    row = channels * width * (2 * depth * volume.dtype.itemsize + 28 * 4)
+    read = max(depth, chunk_layers(volume, most=LAYERS * depth)[0])
+    row = channels * width * ((depth + read) * volume.dtype.itemsize + 28 * 4)
     strip = max(1, memory // (row * _STRIP)) * _STRIP
     slabs = -(-sections // depth)
     bands = 1 if is_sequential(volume) else max(1, workers)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.errors import PlanError
-from volprep.geometry import Box, Spacing3, VolumeLike
+from volprep.geometry import Box, Chunked, Spacing3, VolumeLike
 from volprep.preprocess.grid import (
     Order,
     axis_maps,
@@ -25,10 +25,12 @@ from volprep.preprocess.resample import (
 )
 
 __all__ = [
+    "LAYERS",
     "CroppedVolume",
     "ResampledVolume",
     "Sections",
     "Walkable",
+    "chunk_layers",
     "is_sequential",
     "slab_boxes",
 ]
@@ -63,6 +65,10 @@ def slab_boxes(box: Box, depth: int) -> list[Box]:
     ]
 
 
+#: Chunks may be so many times deeper than what is read at once.
+LAYERS = 4
+
+
 class Sections:
     """The sections of a part of a volume, asked for in order of z, none of them decoded twice.
 
@@ -83,6 +89,8 @@ class Sections:
         self._walk: Iterator[tuple[Box, Array]] | None = None
         if forward and isinstance(volume, Walkable):
             self._walk = volume.slabs(depth)
+        # Layers of chunks are read whole, each once, and not those that `depth` cuts through.
+        self._layer, self._before = chunk_layers(volume, most=LAYERS * depth)
         self._start, self._held = 0, np.empty((0, 0, 0, 0))
 
     def take(self, first: int, last: int) -> Iterator[tuple[int, int, Array]]:
@@ -101,9 +109,25 @@ class Sections:
             box, voxels = next(self._walk)
             self._start, self._held = box.start[0], voxels[:, :, y, x]
         else:
-            last = min(first + self._depth, self._part.stop[0])
+            last = first + self._before + max(self._depth, self._layer)
+            last = min(last // self._layer * self._layer - self._before, self._part.stop[0])
             box = Box((first, *self._part.start[1:]), (last, *self._part.stop[1:]))
             self._start, self._held = first, self._volume.read(box)
+
+
+def chunk_layers(volume: VolumeLike, *, most: int) -> tuple[int, int]:
+    """How deep the chunks of a volume are, and how far before its first section one begins.
+
+    (1, 0) where it has none to follow, or such that are deeper than `most`.
+    """
+    if isinstance(volume, ResampledVolume):
+        return chunk_layers(volume.source, most=most)
+    if isinstance(volume, CroppedVolume):
+        depth, before = chunk_layers(volume.source, most=most)
+        return depth, (before + volume.box.start[0]) % depth
+    if not isinstance(volume, Chunked) or volume.chunks == volume.shape[1:]:
+        return 1, 0
+    return (volume.chunks[0], 0) if volume.chunks[0] <= most else (1, 0)
 
 
 class CroppedVolume:
@@ -111,6 +135,16 @@ class CroppedVolume:
 
     def __init__(self, volume: VolumeLike, box: Box) -> None:
         self._source, self._box = volume, box
+
+    @property
+    def source(self) -> VolumeLike:
+        """What it is a box of."""
+        return self._source
+
+    @property
+    def box(self) -> Box:
+        """The box, in the source."""
+        return self._box
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -219,6 +253,11 @@ class ResampledVolume:
         wanted = volume.dtype if dtype is None or labels else dtype
         self._dtype = np.dtype(wanted).newbyteorder("=")
         self._working = working_type(np.dtype(volume.dtype))
+
+    @property
+    def source(self) -> VolumeLike:
+        """What is resampled."""
+        return self._source
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.errors import PlanError
-from volprep.geometry import Box, Shape3, VolumeLike, aligned_blocks
+from volprep.geometry import Box, Chunked, Shape3, VolumeLike, aligned_blocks
 from volprep.kernels.foreground import gather_runs, group_runs, hash_ids, thin_runs
 from volprep.kernels.runs import count_runs, find_runs, join_runs
 
@@ -21,6 +21,8 @@ Per = Literal["class", "instance", "voxel"]
 Int64s = npt.NDArray[np.int64]
 MAX_RUNS = 2**23
 SLAB_BYTES = 64 * 2**20
+#: A row of chunks along x may be so many slabs, since decoding chunks again costs more.
+_ROW_OF_CHUNKS = 4
 
 
 class ForegroundIndex:
@@ -97,7 +99,8 @@ class ForegroundIndex:
             building.
         boxes : iterable of Box or None
             What to read at once, such as `Volume.slab_boxes()`: disjoint, covering the
-            volume; what lies outside `box` is cut off. None takes slabs of whole planes.
+            volume; what lies outside `box` is cut off. None takes slabs of whole planes, or,
+            of a volume in chunks, rows of whole chunks. The index does not depend on it.
         max_runs : int
             The most runs to keep: at 16 bytes each 134 MB if not given, and about
             four times as much while building. Where there are more, ids with many are
@@ -312,6 +315,11 @@ class _Runs:
         if self._used[1] > self._max_runs:
             self._thin()
         n_ids, n_runs = self._used.tolist()
+        # In the order of their places, in whatever order the blocks came.
+        if (np.diff(self._starts[:n_runs]) < 0).any():
+            placed = np.argsort(self._starts[:n_runs], kind="stable")
+            for array in (self._codes, self._starts, self._lengths):
+                array[:n_runs] = array[:n_runs][placed]
         codes = self._codes[:n_runs]
         order = np.argsort(self._ids[:n_ids])
         runs = np.bincount(codes, minlength=n_ids).astype(np.int64)[order]
@@ -397,13 +405,27 @@ def _check_labels(labels: VolumeLike) -> None:
 
 
 def _slabs(labels: VolumeLike, box: Box) -> Iterator[Box]:
-    """Whole planes of the box together, rows of one where a plane is too large."""
-    _, ny, nx = box.shape
+    """Whole lines together: planes, rows of one where it is too large, or layers of chunks.
+
+    What lies beyond the box is not cut off.
+    """
     voxels = max(1, SLAB_BYTES // labels.dtype.itemsize)
-    rows = max(1, min(ny, voxels // max(1, nx)))
-    planes = max(1, voxels // max(1, ny * nx))
-    for part in aligned_blocks(box.shape, (planes, rows, max(1, nx))):
-        yield part.shift(box.start)
+    deep, high = _chunks(labels, _ROW_OF_CHUNKS * voxels)
+    first = (box.start[0] // deep * deep, box.start[1] // high * high, box.start[2])
+    within = Box(first, box.stop)
+    _, ny, nx = within.shape
+    rows = max(1, min(-(-ny // high), voxels // max(1, deep * high * nx))) * high
+    planes = max(1, voxels // max(1, deep * rows * nx)) * deep if rows >= ny else deep
+    for part in aligned_blocks(within.shape, (planes, rows, max(1, nx))):
+        yield part.shift(first)
+
+
+def _chunks(labels: VolumeLike, most: int) -> tuple[int, int]:
+    """Planes and rows that are decoded together; 1 where a row of chunks is too much to hold."""
+    if not isinstance(labels, Chunked) or labels.chunks == labels.shape[1:]:
+        return 1, 1
+    deep, high, _ = labels.chunks
+    return (deep, high) if deep * high * labels.shape[3] <= most else (1, 1)
 
 
 def _find(

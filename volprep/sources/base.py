@@ -66,8 +66,8 @@ def as_source_error(path: object, error: Exception, what: str = "volume") -> Sou
     if isinstance(error, MemoryError):
         return SourceError(
             path,
-            "does not fit into memory, or its header gives a size that is wrong",
-            "read smaller boxes, or store it in chunks",
+            "does not fit into memory while it is read, or its header gives a size that is wrong",
+            "use fewer workers, or store it in smaller chunks",
         )
     reason = str(error).strip().splitlines()
     return SourceError(

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from volprep.geometry import Box, Shape3, VolumeLike
+from volprep.geometry import Box, Chunked, VolumeLike
 from volprep.sources.base import SLAB_BYTES, Array, Volume, forget_block
 from volprep.sources.chunked import LARGE_BYTES
 from volprep.sources.scratch import scratch_array
@@ -211,16 +211,6 @@ def groups(
         open_.append((reach, size))
         taken += size
     return list(pairwise([*cuts, len(boxes)]))
-
-
-@runtime_checkable
-class Chunked(VolumeLike, Protocol):
-    """What is decoded in chunks: a volume of this family, or one that a patch set keeps."""
-
-    @property
-    def chunks(self) -> Shape3:
-        """(Z, Y, X)."""
-        ...
 
 
 def _is_swept(volume: VolumeLike | None) -> TypeGuard[Chunked]:
