@@ -11,6 +11,9 @@ once. Then, each in a process of its own:
     floor     the chunks of both files decoded once, in slabs, and the SHA-256 of their bytes
     cut       200 boxes of 64^3 in the order of z, each chunk decoded once (`sources.gather`)
     peer      the same boxes one by one through zarr-python, h5py, tifffile, nibabel or NumPy
+    read      both arrays read once through the same libraries, 64 planes at a time
+    ts cut    the boxes one by one through tensorstore, without its cache of chunks
+    ts read   both arrays read once through tensorstore
 
 Given are, for each byte of the input: what was asked of the system (rchar; bytes of mapped files
 do not count there) and what came from the disk (read_bytes, the files dropped from the cache
@@ -32,7 +35,7 @@ from benchlib import BENCH, median, table
 
 DATA = BENCH / "data" / "scale"
 Array = np.ndarray
-WHAT = ("walk", "prepare", "resample", "floor", "cut", "peer")
+WHAT = ("walk", "prepare", "resample", "floor", "cut", "peer", "read", "ts cut", "ts read")
 PATCHES = 200
 
 RUN = r"""
@@ -120,31 +123,63 @@ def cut(where):
             for array in arrays:
                 array.max()
 
+def theirs(path):
+    name = path.name
+    if name.endswith(".zarr"):
+        import zarr
+        return zarr.open_array(str(path), mode="r")
+    if name.endswith(".h5"):
+        import h5py
+        return h5py.File(path)["raw"]
+    if name.endswith(".npy"):
+        return np.load(path, mmap_mode="r")
+    if ".tif" in name and ".z." not in name:
+        import tifffile
+        return tifffile.memmap(path, mode="r")
+    if ".tif" in name:
+        import tifffile, zarr
+        return zarr.open_array(tifffile.imread(path, aszarr=True), mode="r")
+    if ".nii" in name:
+        import nibabel
+        return np.asarray(nibabel.load(path).dataobj).T
+    none()
+
+def none():
+    print(json.dumps({"none": True}))
+    raise SystemExit
+
 def peer(where):
     for path in where:
-        name = path.name
-        if name.endswith(".zarr"):
-            import zarr
-            array = zarr.open_array(str(path), mode="r")
-        elif name.endswith(".h5"):
-            import h5py
-            array = h5py.File(path)["raw"]
-        elif name.endswith(".npy"):
-            array = np.load(path, mmap_mode="r")
-        elif ".tif" in name and ".z." not in name:
-            import tifffile
-            array = tifffile.memmap(path, mode="r")
-        elif ".tif" in name:
-            import tifffile, zarr
-            array = zarr.open_array(tifffile.imread(path, aszarr=True), mode="r")
-        elif name.endswith(".nii"):
-            import nibabel
-            array = np.asarray(nibabel.load(path).dataobj).T
-        else:
-            print(json.dumps({"none": True}))
-            raise SystemExit
+        array = theirs(path)
         for box in boxes(array.shape):
             np.asarray(array[box.slices]).max()
+
+def read(where):
+    for path in where:
+        array = theirs(path)
+        for z in range(0, array.shape[0], 64):
+            np.asarray(array[z : z + 64]).max()
+
+def in_tensorstore(path):
+    if not path.name.endswith(".zarr"):
+        none()
+    import tensorstore
+    driver = "zarr" if ".v2." in path.name else "zarr3"
+    limits = {"cache_pool": {"total_bytes_limit": 0}, "data_copy_concurrency": {"limit": 1}}
+    spec = {"driver": driver, "kvstore": {"driver": "file", "path": str(path)}, "context": limits}
+    return tensorstore.open(spec, read=True).result()
+
+def tensorstore_cut(where):
+    for path in where:
+        array = in_tensorstore(path)
+        for box in boxes(array.shape):
+            array[box.slices].read().result().max()
+
+def tensorstore_read(where):
+    for path in where:
+        array = in_tensorstore(path)
+        for z in range(0, array.shape[0], 64):
+            array[z : min(z + 64, array.shape[0])].read().result().max()
 
 told = {}
 tiny = folder.parent / "tiny"
@@ -155,12 +190,16 @@ if not tiny.exists():
     label_ = np.zeros((96, 256, 256), np.uint16)
     label_[::3, 10:200, 20:220] = 3
     np.save(tiny / "label.npy", label_)
-work = {"walk": walk, "prepare": prepare, "resample": resample, "floor": floor, "cut": cut,
-        "peer": peer}[what]
-kept = folder
-folder = tiny
-work((tiny / "image.npy", tiny / "label.npy"))  # compiled, imported
-folder = kept
+ours = {"walk": walk, "prepare": prepare, "resample": resample, "floor": floor, "cut": cut}
+peers = {"peer": peer, "read": read, "ts cut": tensorstore_cut, "ts read": tensorstore_read}
+if what in ours:
+    kept, folder = folder, tiny
+    ours[what]((tiny / "image.npy", tiny / "label.npy"))  # compiled, imported
+    folder = kept
+else:
+    import h5py, nibabel, tifffile, zarr  # not counted either
+    peers[what]((image, image)) if what.startswith("ts") else theirs(image)
+work = (ours | peers)[what]
 inputs = [f for path in (image, label) for f in files(path)]
 for file in inputs:
     descriptor = os.open(file, os.O_RDONLY)
@@ -318,9 +357,10 @@ def main() -> None:
                 row += [f"{told['seconds'] / told['wall']:.2f}"]
             rows.append([*row, *["-"] * (10 - len(row))])
             print("  ".join(row), flush=True)
-        for what, over in (("walk", "floor"), ("peer", "cut")):
-            if {what, over} <= set(results) and not results["peer"].get("none"):
-                ratio = results[what]["cpu"] / max(results[over]["cpu"], 1e-9)
+        for what, over in (("walk", "floor"), ("peer", "cut"), ("ts cut", "cut"), ("walk", "read")):
+            pair = [results.get(each, {}).get("cpu") for each in (what, over)]
+            if None not in pair:
+                ratio = pair[0] / max(pair[1], 1e-9)
                 print(f"{name}  CPU of {what} / {over}: {ratio:.2f}", flush=True)
         shutil.rmtree(folder / "out", ignore_errors=True)
     heads = ["format", "what", "rchar", "disk", "CPU s", "wall s", "MB"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -155,3 +156,24 @@ def test_no_letter_of_a_folded_cell_is_lost() -> None:
     code, text = on_a_terminal(80, "explain", NO_COLOR="1")
     assert code == 0
     assert "Where the volumes and labels are." in " ".join(text.split())
+
+
+def test_a_mapped_file_that_becomes_shorter_is_no_silent_death(tmp_path: Path) -> None:
+    (tmp_path / "data/images").mkdir(parents=True)
+    np.save(tmp_path / "data/images/a.npy", np.zeros((64, 512, 512), np.uint8))
+    code = f"""
+import os, sys
+from volprep.cli import main
+from volprep.sources.array import MappedVolume
+read = MappedVolume._read
+def shorter(self, box):
+    block = read(self, box)
+    os.truncate(self.path, 4096)
+    return block
+MappedVolume._read = shorter
+sys.argv = ["volprep", "check", {str(tmp_path / "data")!r}]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGBUS
+    assert "Fatal Python error" in done.stderr  # more where no other thread meets it, too

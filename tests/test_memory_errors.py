@@ -62,7 +62,7 @@ def config(root: Path, **more: Any) -> Config:
         ("volprep.sampling.foreground.find_runs", {}, "choose patches: "),
         ("volprep.pipeline.patches.cut_patches", {}, "patches (train): "),
         ("volprep.store.shards.PatchWriter.write", {}, "patches (train): "),
-        ("volprep.skeletons.make.trace_component", {"skeletons": True}, "skeletons: "),
+        ("volprep.skeletons.stream.trace_component", {"skeletons": True}, "skeletons: "),
     ],
 )
 def test_prepare_names_the_step(
@@ -92,12 +92,16 @@ def test_prepare_names_the_step(
 
 def test_the_loader_names_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     patches = PatchDataset(pipeline.prepare(config(tmp_path)).path, "train")
+    fill, calls = PatchDataset.fill, []
+
+    def fail_later(self: PatchDataset, *given: Any) -> None:
+        calls.append(given)
+        return fill(self, *given) if len(calls) == 1 else fail()  # the first tells the shapes
+
     with monkeypatch.context() as patched:
-        batches = iter(PatchLoader(patches, 1, threads=1, prefetch=1))
-        next(batches)
-        patched.setattr(PatchDataset, "fill", fail)
+        patched.setattr(PatchDataset, "fill", fail_later)
         with pytest.raises(OutOfMemoryError, match=r"making a sample: .*batch_size") as caught:
-            list(batches)
+            list(PatchLoader(patches, 1, threads=1))
         assert any("of epoch 0" in note for note in caught.value.__notes__)
     with monkeypatch.context() as patched:
         patched.setattr(PatchDataset, "__getitem__", fail)

@@ -189,6 +189,7 @@ def test_check_decodes_a_chunk_once_though_it_looks_at_blocks_again(
         label=FileRef(hdf5(tmp_path / "label.h5", label[:, ::-1].copy(), chunks)),
     )
     monkeypatch.setattr(CACHE, "max_bytes", 0)
+    case.open_image()  # whose reader is loaded then
     with decoded(monkeypatch) as seen:
         report = examine_cases([case], workers=1)
     assert set(seen.values()) == {1}
@@ -264,7 +265,8 @@ def test_resampling_decodes_a_chunk_once(
         volume = ResampledVolume(kept, shape=(29, 20, 25), separate=None)
         return np.concatenate([block for _, block in volume.slabs(depth)], axis=1)
 
+    opened = open_volume(path)
     with decoded(monkeypatch) as seen:
-        found = resampled(open_volume(path))
+        found = resampled(opened)
     assert set(seen.values()) == {1}
     assert np.array_equal(found, resampled(ArrayVolume(voxels, "ZYX")))

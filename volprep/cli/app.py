@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
+import faulthandler
 import io
 import logging
 import os
@@ -72,6 +74,9 @@ def _watch_signals() -> None:
     system tells of a signal through a pipe at once, even while a kernel runs that will
     not look at it for a long time.
     """
+    # A file that becomes shorter while it is mapped ends the process: not without a word.
+    with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):  # no stderr
+        faulthandler.enable(all_threads=False)
     told, tell = os.pipe()
     os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
