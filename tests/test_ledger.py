@@ -440,3 +440,13 @@ def test_records_of_nothing_are_none(tmp_path: Path) -> None:
     assert len(records) == 0
     assert list(records) == []
     assert records.find("s", 1) is None
+
+
+def test_a_folder_whose_first_file_has_no_record_is_known_again(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "a") as ledger:
+        (ledger.folder / "part").mkdir()
+    assert (tmp_path / "a" / LEDGER).exists()
+    (tmp_path / "a/part").rmdir()
+    with Ledger(tmp_path / "a"):
+        pass
+    assert not (tmp_path / "a").exists()

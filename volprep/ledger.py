@@ -585,8 +585,11 @@ class Ledger:
             self.done(record.unit, record.files, record.facts)
 
     def _leave_nothing(self) -> None:
-        """Remove the file of no records, and the folder if nothing else is in it."""
+        """Remove the folder with its file of no records, unless there is more in it: a full disk
+        may have taken the first file and not its record, and the next run is to go on."""
         with contextlib.suppress(OSError):
+            if any(path.name != LEDGER for path in self.folder.iterdir()):
+                return
             (self.folder / LEDGER).unlink(missing_ok=True)
             self.folder.rmdir()
 

@@ -21,7 +21,7 @@ from volprep.exports import (
     create_exporter,
     cut_cases,
 )
-from volprep.files import describe, load_json, remove, temporary, temporary_of
+from volprep.files import describe, load_json, remove, temporary
 from volprep.findings import Finding, by_level, raise_on_errors
 from volprep.geometry import three
 from volprep.ledger import (
@@ -295,9 +295,7 @@ def _look_at(out: Path, units: Sequence[Unit], *, overwrite: bool) -> bool:
     """Whether the export is there already, whole; refuse where something else is in its place."""
     beside = out.with_name(f"{out.name}.partial")
     ours = not beside.exists() or list(beside.glob("ledger*.jsonl"))
-    # What ended before its first file was done has left folders alone, or what is unfinished.
-    left = (f for f in beside.rglob("*") if not f.is_dir() and temporary_of(f.name) is None)
-    if not ours and (not beside.is_dir() or any(left)):
+    if not ours and (not beside.is_dir() or any(beside.iterdir())):
         raise StoreError(f"{beside}: is in the way and not volprep's; move it away")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
