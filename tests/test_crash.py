@@ -48,10 +48,10 @@ def tree(folder: Path) -> dict[str, str]:
     }
 
 
-def make_data(folder: Path) -> None:
+def make_data(folder: Path, depth: int = 6) -> None:
     for number in range(3):
         rng = np.random.default_rng(number)
-        label = np.zeros((6, 24, 24), np.uint16)
+        label = np.zeros((depth, 24, 24), np.uint16)
         for instance in range(1, 4):
             z, y, x = rng.integers(0, 3), *rng.integers(0, 18, 2)
             label[z : z + 3, y : y + 5, x : x + 5] = instance
@@ -453,7 +453,7 @@ def test_an_export_onto_a_full_disk_says_so_and_goes_on_with_more(
     tmp_path: Path, small_disk: Callable[[int], Path], to: str
 ) -> None:
     """HDF5, mapped npy, gzip and TIFF: each writer meets the end of the disk in its own way."""
-    make_data(tmp_path)
+    make_data(tmp_path, depth=9)
     store = prepare(configure(tmp_path, preprocess=PLAIN, skeletons=False, seed=1, workers=1))
     name = "Dataset001_cells"
     pipeline.export(store.path, to, tmp_path / "whole" / name)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
+import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -316,6 +320,18 @@ def hdf5_labels(path: str, case: ExportCase, form: LabelForm, key: str = "main")
     return _hdf5(path, case, key, lambda: form.dtype(case), read, 1, made_of)
 
 
+#: One block at a time is written to HDF5, so that the room that was found is still there.
+_HDF5 = threading.Lock()
+#: What HDF5 writes beside a block: headers and indices.
+_BESIDE_BLOCK = 64 * 1024
+
+
+def _room_for(path: Path, size: int) -> None:
+    """An OSError where a block may not fit: HDF5 itself ends the process on a full disk."""
+    if shutil.disk_usage(path.parent).free < size + _BESIDE_BLOCK:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def _hdf5(
     path: str,
     case: ExportCase,
@@ -340,7 +356,11 @@ def _hdf5(
                 array.attrs["element_size_um"] = case.spacing
             for box in slabs(case.box):
                 where = box.shift([-n for n in case.box.start]).slices
-                array[(..., *where)] = read(box)
+                voxels = read(box)
+                with _HDF5:
+                    _room_for(to, voxels.nbytes)
+                    array[(..., *where)] = voxels
+                    file.flush()
 
     return ExportFile(path, ["hdf5", key, case.spacing, *made_of], write, case.box.size * channels)
 
