@@ -201,7 +201,7 @@ class NewFile:
             error = failed
             raise
         finally:
-            if isinstance(error, OSError) and error.filename is None:
+            if isinstance(error, OSError) and error.errno and error.filename is None:
                 error.filename = str(self.path)  # a full disk names none
             with contextlib.suppress(OSError):  # a full disk, which the first error has told
                 self.file.close()
