@@ -70,6 +70,8 @@ class Connectomics:
         if first:
             yield yaml_file("v1.yaml", _first(given), "PyTorch Connectomics 1")
         more = _README_FIRST if first else ""
+        if first and given.masked and given.classes is not None:
+            more += _README_MASKS
         yield text_file("README.md", _README.format(name=given.name, first=more))
 
 
@@ -236,5 +238,10 @@ _README_FIRST = """For version 1 (v1.0.0)
 
 whose augmentations draw more than the patch: volumes are continued with their mirror images as
 `v1.yaml` says, since it leaves smaller ones out without a word.
+
+"""
+
+_README_MASKS = """Its cross-entropy multiplies the losses of a batch with the masks of all its
+patches: where `masks/` has zeros, train with `SOLVER.SAMPLES_PER_BATCH 1`, or with version 2.
 
 """
