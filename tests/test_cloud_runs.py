@@ -155,7 +155,7 @@ def test_only_sets_are_written_to_a_url(data: Path, tmp_path: Path) -> None:
     done = run("prepare", "a.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert "a.yaml:4: output" in done.stderr
-    assert "give s3://BUCKET/NAME or gs://BUCKET/NAME" in done.stderr
+    assert "such as s3://BUCKET/NAME or gs://BUCKET/NAME" in done.stderr
     (tmp_path / "a.yaml").write_text(config(data / "cells.zarr", "out"))
     for command in (
         ("prepare", "a.yaml", "--out", "http://host/out"),

@@ -53,9 +53,14 @@ def s3() -> Iterator[Any]:
 
 @pytest.fixture
 def bucket(s3: Any) -> Iterator[Any]:
+    _empty(s3)  # servers of one process share what they hold
     yield s3
-    for key in keys(s3):
-        s3.delete_object(Bucket="cells", Key=key)
+    _empty(s3)
+
+
+def _empty(client: Any) -> None:
+    for key in keys(client):
+        client.delete_object(Bucket="cells", Key=key)
 
 
 def keys(client: Any) -> list[str]:
@@ -316,7 +321,7 @@ def test_a_set_is_made_in_a_bucket_of_google(tmp_path) -> None:
 
 def test_places_that_cannot_be_written_to_are_refused_before_anything_is_made(tmp_path) -> None:
     for out in ("https://lab.org/sets/a", "s3://cells"):
-        with pytest.raises(ConfigError, match=r"output.*give s3://BUCKET/NAME"):
+        with pytest.raises(ConfigError, match=r"output.*such as s3://BUCKET/NAME"):
             configure(tmp_path, out)
     with pytest.raises(ConfigError, match="both URLs"):
         configure(tmp_path, "s3://cells/a", more=", url: 's3://cells/b'")

@@ -69,7 +69,9 @@ def bucket(path: Path) -> Path:
     """A place in a store that can be written to."""
     place = path_of(path)
     if not is_remote(place) or place.parts[0] not in ("s3:", "gs:") or len(place.parts) < 3:
-        raise ValueError("is no place to write to; give s3://BUCKET/NAME or gs://BUCKET/NAME")
+        raise ValueError(
+            "is no place to write to; give one such as s3://BUCKET/NAME or gs://BUCKET/NAME"
+        )
     return place
 
 
