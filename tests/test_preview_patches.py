@@ -167,7 +167,7 @@ def test_a_long_case_is_no_strip_and_that_is_told():
     page = render_patches(case, side=400)
     width, height = cells(page)["Blocks"].picture.size
     assert height <= 4 * width
-    assert any("x is drawn 6.7 times longer than it is" in line for line in page.lines)
+    assert any("x is drawn 6.67 times longer than it is" in line for line in page.lines)
 
 
 def test_of_a_huge_case_a_window_is_read():
