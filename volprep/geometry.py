@@ -135,6 +135,10 @@ class Box:
         stop = [max(a, min(b, c)) for a, b, c in zip(start, self.stop, other.stop, strict=True)]
         return Box(three(start), three(stop))
 
+    def around(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        return Box(three(map(min, self.start, other.start)), three(map(max, self.stop, other.stop)))
+
     def overlaps(self, other: Box) -> bool:
         """Whether at least one voxel lies in both."""
         return all(

@@ -191,9 +191,7 @@ class Compose:
             for names in self._groups()
         )
         for other in others:
-            first = Box(
-                three(map(min, first.start, other.start)), three(map(max, first.stop, other.stop))
-            )
+            first = first.around(other)
         return first
 
     def freedom(self, drawn: Drawn, shape: Sequence[int], inside: Box) -> tuple[Shape3, Shape3]:

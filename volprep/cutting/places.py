@@ -23,7 +23,7 @@ from volprep.cutting.draw import Acceptance, Drawing, ForegroundLater, filtering
 from volprep.cutting.patches import PreparedCase, Site
 from volprep.errors import PlanError, StoreError
 from volprep.files import NOT_THERE, REOPEN, REPAIR, NewFile, unreadable
-from volprep.geometry import Box, Shape3, three
+from volprep.geometry import Box, Shape3, grid_shape, three
 from volprep.patching import (
     BlockPatching,
     EpochPatching,
@@ -333,9 +333,7 @@ def shown_of(drawing: Drawing, patch_size: Shape3) -> Shape3:
 
 
 def _tiles(blocks: Sequence[Block], size: Shape3) -> int:
-    return sum(
-        math.prod(-(-n // p) for n, p in zip(box.shape, size, strict=True)) for _, box in blocks
-    )
+    return sum(math.prod(grid_shape(box.shape, size)) for _, box in blocks)
 
 
 def _frames(blocks: Sequence[Block], shown: Shape3, drawing: Drawing) -> list[Block]:
@@ -343,16 +341,7 @@ def _frames(blocks: Sequence[Block], shown: Shape3, drawing: Drawing) -> list[Bl
     if drawing.name != "random":
         return list(blocks)
     half = [p // 2 for p in shown]
-    return [
-        (
-            number,
-            Box(
-                three(a - h for a, h in zip(box.start, half, strict=True)),
-                three(b + h for b, h in zip(box.stop, half, strict=True)),
-            ),
-        )
-        for number, box in blocks
-    ]
+    return [(number, box.grow(half)) for number, box in blocks]
 
 
 class _InFrame:

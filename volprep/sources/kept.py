@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from volprep.geometry import Box, Spacing3, three
+from volprep.geometry import Box, Spacing3
 from volprep.sources.base import Array, Volume
 
 __all__ = ["KeptVolume"]
@@ -91,9 +91,7 @@ def _joined(boxes: Sequence[Box]) -> list[Box]:
     for box in boxes:
         whole = box
         for other in list(joined):
-            both = Box(
-                three(map(min, whole.start, other.start)), three(map(max, whole.stop, other.stop))
-            )
+            both = whole.around(other)
             if both.size <= whole.size + other.size:
                 joined.remove(other)
                 whole = both
