@@ -36,6 +36,7 @@ __all__ = [
     "load_json",
     "remove",
     "replace_folder",
+    "require_room",
     "sweep",
     "temporary",
     "temporary_of",
@@ -265,6 +266,12 @@ def files_below(folder: Path) -> Iterator[Path]:
             yield Path(entry.path)
 
 
+def require_room(path: Path, size: int) -> None:
+    """An OSError where so many bytes more do not fit on the disk of a file."""
+    if shutil.disk_usage(path.parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def allocate(path: Path) -> None:
     """Take the space of all of a sparse file from the disk.
 
@@ -272,10 +279,8 @@ def allocate(path: Path) -> None:
     is full at the moment of writing; this is an OSError while it can still be told.
     """
     size = path.stat().st_size
-    free = shutil.disk_usage(path.parent).free
     if not hasattr(os, "posix_fallocate"):  # macOS and Windows do not leave holes to be mapped
-        if free < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        require_room(path, size)
         return
     with path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, size)

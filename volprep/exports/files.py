@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
 import json
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +16,7 @@ import numpy.typing as npt
 from volprep.errors import MissingDependencyError
 from volprep.exports.given import ExportCase, slabs
 from volprep.exports.labels import Ids, LabelForm, ids_of
-from volprep.files import allocate
+from volprep.files import allocate, require_room
 from volprep.geometry import Box, Shape3, Spacing3
 from volprep.preprocess import Normalisation
 
@@ -320,16 +317,11 @@ def hdf5_labels(path: str, case: ExportCase, form: LabelForm, key: str = "main")
     return _hdf5(path, case, key, lambda: form.dtype(case), read, 1, made_of)
 
 
-#: One block at a time is written to HDF5, so that the room that was found is still there.
+#: HDF5 ends the process on a full disk, so that there must be room for a block before it is
+#: written; one at a time, so that the room is still there.
 _HDF5 = threading.Lock()
 #: What HDF5 writes beside a block: headers and indices.
 _BESIDE_BLOCK = 64 * 1024
-
-
-def _room_for(path: Path, size: int) -> None:
-    """An OSError where a block may not fit: HDF5 itself ends the process on a full disk."""
-    if shutil.disk_usage(path.parent).free < size + _BESIDE_BLOCK:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _hdf5(
@@ -358,7 +350,7 @@ def _hdf5(
                 where = box.shift([-n for n in case.box.start]).slices
                 voxels = read(box)
                 with _HDF5:
-                    _room_for(to, voxels.nbytes)
+                    require_room(to, voxels.nbytes + _BESIDE_BLOCK)
                     array[(..., *where)] = voxels
                     file.flush()
 
