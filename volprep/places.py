@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-__all__ = ["ARCHIVES", "SCHEMES", "RemotePath", "is_remote", "path_of"]
+__all__ = ["ARCHIVES", "SCHEMES", "RemotePath", "is_in_bucket", "is_remote", "path_of"]
 
 #: What a URL that data are read from may begin with.
 SCHEMES = ("s3", "gs", "http", "https")
@@ -98,3 +98,8 @@ def path_of(text: str | PurePath) -> Path:
 def is_remote(path: object) -> bool:
     """Whether a path is a URL."""
     return isinstance(path, RemotePath)
+
+
+def is_in_bucket(path: Path) -> bool:
+    """Whether a path is a URL below a bucket, which can be written to."""
+    return is_remote(path) and path.parts[0] in ("s3:", "gs:") and len(path.parts) >= 3

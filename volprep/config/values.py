@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from volprep.geometry import to_micrometres
-from volprep.places import is_remote, path_of
+from volprep.places import is_in_bucket, is_remote, path_of
 
 __all__ = ["bucket", "local_folder", "parse_memory", "parse_spacing"]
 
@@ -68,7 +68,7 @@ def parse_spacing(value: object) -> tuple[float, float, float] | None:
 def bucket(path: Path) -> Path:
     """A place in a store that can be written to."""
     place = path_of(path)
-    if not is_remote(place) or place.parts[0] not in ("s3:", "gs:") or len(place.parts) < 3:
+    if not is_in_bucket(place):
         raise ValueError(
             "is no place to write to; give one such as s3://BUCKET/NAME or gs://BUCKET/NAME"
         )

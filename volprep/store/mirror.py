@@ -20,7 +20,7 @@ from pathlib import Path
 from volprep import objects
 from volprep.compute import run_units
 from volprep.errors import SourceError, StoreError
-from volprep.files import REOPEN, File, NewFile, cache_folder, files_below, write_bytes, write_json
+from volprep.files import REOPEN, File, cache_folder, files_below, write_bytes, write_json
 from volprep.ledger import (
     LEDGER,
     MANIFEST,
@@ -38,6 +38,7 @@ __all__ = [
     "fetch",
     "fetched",
     "is_set",
+    "ledger_entry",
     "local_folder",
     "mirrored",
     "remote_damage",
@@ -102,7 +103,7 @@ def mirrored(url: Path) -> Path:
 
 def _fill(folder: Path, url: Path, manifest: bytes) -> None:
     """Fetch the ledger, and of the set what is small."""
-    entry = _entry_of_ledger(url, manifest)
+    entry = ledger_entry(url, manifest)
     _get(url / LEDGER, folder / LEDGER, entry)
     small = [file for file in _files(folder).values() if not _is_shard(file.path)]
     list(
@@ -112,7 +113,8 @@ def _fill(folder: Path, url: Path, manifest: bytes) -> None:
     )
 
 
-def _entry_of_ledger(url: Path, manifest: bytes) -> File:
+def ledger_entry(url: Path, manifest: bytes) -> File:
+    """What the manifest of a set says of its ledger; StoreError where that is none."""
     try:
         entry = json.loads(manifest)["ledger"]
         return File(LEDGER, int(entry["size"]), str(entry["sha256"]))
@@ -184,8 +186,7 @@ def _get(place: Path, path: Path, file: File) -> None:
     found = _differs(data, file)
     if data is None or found is not None:
         raise StoreError(f"{place}: {found}; {REOPEN}, else look at it with: volprep verify URL")
-    with NewFile(path) as new:
-        new.write(data)
+    write_bytes(path, data)
 
 
 def _differs(data: bytes | None, file: File) -> Found | None:
@@ -272,7 +273,7 @@ def _damage(
         yield Damage(url / MANIFEST, "changed")
         return
     ledger = fetch(url / LEDGER)
-    found = _differs(ledger, _entry_of_ledger(url, manifest))
+    found = _differs(ledger, ledger_entry(url, manifest))
     if ledger is None or found is not None:
         yield Damage(url / LEDGER, found or "missing")
         return

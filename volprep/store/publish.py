@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -15,13 +14,10 @@ from volprep import objects
 from volprep.errors import SourceError, StoreError
 from volprep.files import File, remove, temporary, temporary_of
 from volprep.ledger import LEDGER, MANIFEST, Ledger, Made, Record, Records, Unit, key_of, run
-from volprep.places import RemotePath
-from volprep.store.mirror import AT_ONCE, fetch, remote_names
+from volprep.places import is_in_bucket
+from volprep.store.mirror import AT_ONCE, fetch, ledger_entry, remote_names
 
 __all__ = ["Published", "check_url", "publish"]
-
-#: Stores that can be written to.
-_WRITABLE = ("s3:", "gs:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,7 @@ def check_url(url: Path) -> None:
     StoreError
         If it cannot be written to, or cannot be reached.
     """
-    if not isinstance(url, RemotePath) or url.parts[0] not in _WRITABLE or len(url.parts) < 3:
+    if not is_in_bucket(url):
         raise StoreError(f"{url}: sets are written to s3://BUCKET/NAME or gs://BUCKET/NAME")
     if fetch(url / MANIFEST) is None:
         probe = temporary(url / MANIFEST)  # to a store a bucket that is not there is an empty one
@@ -145,22 +141,17 @@ def _old_records(url: Path, manifest: bytes | None, ledger: Ledger) -> list[Reco
         return []
     digest = hashlib.sha256(data).hexdigest()
     if manifest is not None:
-        entry = _ledger_entry(manifest)
-        if entry.get("sha256") != digest:
+        try:
+            whole = ledger_entry(url, manifest).checksum == digest
+        except StoreError:
+            whole = False
+        if not whole:
             return []  # damaged: nothing that it says is believed
         ledger.done(Unit("replaced", str(url), digest))
     elif noted is None or noted.unit.key != digest:
         return []
     lines = map(Record.parse, data.splitlines(keepends=True))
     return [record for record in lines if record is not None]
-
-
-def _ledger_entry(manifest: bytes) -> Mapping[str, Any]:
-    try:
-        entry: Mapping[str, Any] = json.loads(manifest)["ledger"]
-    except (ValueError, LookupError, TypeError):
-        return {}
-    return entry
 
 
 def _refuse(
