@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ import tifffile
 from volprep import pipeline
 from volprep.config import Config, load_config
 from volprep.errors import StoreError
-from volprep.files import files_below
+from volprep.files import files_below, temporary
 from volprep.loader import PatchDataset
 from volprep.store import PatchStore, verify_set
 
@@ -149,6 +150,26 @@ def test_a_whole_set_is_left_alone(folder: Path) -> None:
     assert state == [
         (p, p.stat().st_mtime_ns, p.stat().st_ino) for p in files_below(folder / "out")
     ]
+
+
+@pytest.mark.parametrize("command", ["repair", "prepare", "export"])
+def test_what_a_killed_process_had_replaced_goes_with_the_next_look(
+    folder: Path, command: str
+) -> None:
+    out = folder / "out"
+    if command == "export":
+        pipeline.export(out, "monai", out := folder / "handed")
+    before = tree(out)
+    old = temporary(out)
+    shutil.copytree(out, old)
+    if command == "export":
+        pipeline.export(folder / "out", "monai", out)
+    elif command == "repair":
+        pipeline.repair(out)
+    else:
+        pipeline.prepare(load_config(out / "config.resolved.yaml"))
+    assert tree(out) == before
+    assert not old.exists()
 
 
 def test_a_damaged_config_must_be_given(folder: Path, made: Path) -> None:

@@ -117,10 +117,10 @@ def sweep(folder: Path, *, deep: bool = True) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file or a folder with all that is in it; nothing where nothing is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    while path.is_dir() and not path.is_symlink():
+        with contextlib.suppress(FileNotFoundError):  # another process removes it, too
+            shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def replace_folder(new: Path, path: Path) -> None:

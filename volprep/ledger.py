@@ -70,6 +70,7 @@ __all__ = [
     "ledger_damage",
     "left_over",
     "load_manifest",
+    "remove_left_over",
     "run",
     "size_differs",
     "verify",
@@ -196,6 +197,12 @@ def left_over(final: Path) -> list[Path]:
         return []
     beside = (p for p in final.parent.iterdir() if p.name.startswith(f".{final.name}."))
     return [path for path in beside if temporary_of(path.name) == final.name]
+
+
+def remove_left_over(final: Path) -> None:
+    """Remove what `left_over` finds; two processes may do so at once."""
+    for old in left_over(final):
+        remove(old)
 
 
 def key_of(*parts: object) -> str:
@@ -565,8 +572,7 @@ class Ledger:
         flush(final.parent)
         self.folder = final
         self.records.path = final / LEDGER
-        for old in left_over(final):
-            remove(old)
+        remove_left_over(final)
 
     def take_over(self, folder: Path, *, quick: bool = False) -> None:
         """Have what is done in a published folder done in this one, too, without a copy.

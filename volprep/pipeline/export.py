@@ -21,7 +21,7 @@ from volprep.exports import (
     create_exporter,
     cut_cases,
 )
-from volprep.files import describe, load_json, remove, temporary
+from volprep.files import describe, load_json, temporary
 from volprep.findings import Finding, by_level, raise_on_errors
 from volprep.geometry import three
 from volprep.ledger import (
@@ -32,8 +32,8 @@ from volprep.ledger import (
     Records,
     Unit,
     key_of,
-    left_over,
     load_manifest,
+    remove_left_over,
     run,
     verify,
 )
@@ -253,11 +253,11 @@ def _write(
     units = [_unit(head["to"], file) for file in files]
     finished = _look_at(out, units, overwrite=overwrite)
     if finished:
+        remove_left_over(out)  # of an export that was replaced by a process killed at its end
         tell(f"{out} is complete already")
         return 0
     with Ledger(out.with_name(f"{out.name}.partial")) as ledger:
-        for old in left_over(out):
-            remove(old)
+        remove_left_over(out)
         if (out / MANIFEST).exists():
             ledger.take_over(out)
         kept = sum(map(ledger.has, units))

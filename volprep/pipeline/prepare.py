@@ -18,7 +18,7 @@ from volprep.cases import Cases
 from volprep.checks import Along, CheckedCase, Report
 from volprep.config import Config
 from volprep.errors import StoreError, within_memory
-from volprep.files import load_json, remove
+from volprep.files import load_json
 from volprep.findings import Finding
 from volprep.fingerprint import Counted, Fingerprint
 from volprep.geometry import Box, three
@@ -32,6 +32,7 @@ from volprep.ledger import (
     key_of,
     ledger_damage,
     left_over,
+    remove_left_over,
 )
 from volprep.pipeline.augmentation import check_augment
 from volprep.pipeline.check import check, values_of
@@ -189,8 +190,7 @@ def prepare(
         if not (overwrite or repair):
             _refuse(out, seen)
     with Ledger(partial_of(out)) as ledger:
-        for old in left_over(out):
-            remove(old)
+        remove_left_over(out)
         kept = len(ledger.records)
         if _finished(out):
             ledger.take_over(out, quick=not (overwrite or repair))

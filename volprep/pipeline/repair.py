@@ -8,7 +8,7 @@ from pathlib import Path
 
 from volprep.config import Config, load_config
 from volprep.errors import SourceError, StoreError
-from volprep.ledger import LEDGER, MANIFEST, left_over, load_manifest
+from volprep.ledger import LEDGER, MANIFEST, left_over, load_manifest, remove_left_over
 from volprep.pipeline.identity import read_inputs
 from volprep.pipeline.prepare import partial_of, prepare
 from volprep.pipeline.told import Reporter, silent
@@ -67,6 +67,7 @@ def repair(
         prepare(_at(out, load_config(beside / _CONFIG), workers), reporter=reporter, tell=tell)
     faults = list(verify_set(out))
     if not faults:
+        remove_left_over(out)  # a repair was killed when it had only that to do
         return []
     settings = _config_of(out, config, faults)
     before = _identity(out, faults)
