@@ -199,16 +199,14 @@ def _(folder: Path) -> None:
     three(folder, lambda i, _l, _s: (i, i.astype(np.uint16) + np.roll(i, 9, 1)))
 
 
-for _sigma in (0.6, 1.0):
+for _sigma in ((0, 0.6, 0.6), (0, 1.0, 1.0), (1.0, 1.0, 1.0)):
 
-    @kind(f"soft-mask-{_sigma}", "label-antialiased")
-    def _(folder: Path, sigma: float = _sigma) -> None:
+    @kind(f"soft-mask-{sum(_sigma)}", "label-antialiased", "-label-intensities")
+    def _(folder: Path, sigma: tuple[float, ...] = _sigma) -> None:
         three(
             folder,
-            lambda i, m, _: (
-                i, ndimage.gaussian_filter(255.0 * (m > 0), [0, sigma, sigma]).astype(np.uint8)
-            ),
-        )  # fmt: skip
+            lambda i, m, _: (i, ndimage.gaussian_filter(255.0 * (m > 0), sigma).astype(np.uint8)),
+        )
 
 
 @kind("resized-mask", "label-antialiased")
@@ -901,12 +899,12 @@ def _(folder: Path) -> None:
     _slices(folder, [z for z in range(24) if z != 7], [z for z in range(24) if z != 7])
 
 
-@kind("slices-gap-elsewhere", "slices-differ")
+@kind("slices-gap-elsewhere", "slices-differ", "-shape-mismatch", "-cut-objects")
 def _(folder: Path) -> None:
     _slices(folder, [z for z in range(24) if z != 7], [z for z in range(24) if z != 11])
 
 
-@kind("slices-other-first", "slices-differ")
+@kind("slices-other-first", "slices-differ", "-shape-mismatch", "-cut-objects")
 def _(folder: Path) -> None:
     _slices(folder, list(range(20)), list(range(2, 22)))
 
@@ -1283,3 +1281,9 @@ def _(folder: Path) -> Path:
 @kind("yaml-is-a-folder", "!SourceError")
 def _(folder: Path) -> None:
     (folder / "nothing").mkdir()
+
+
+@kind("two-channels-one-turned", "-labels-misplaced", axes="CZYX")
+def _(folder: Path) -> None:
+    image, label = phantom()
+    put(folder, np.stack([image, image[::-1]]), label, suffix=".npy")

@@ -17,7 +17,16 @@ import yaml
 from volprep import pipeline
 from volprep.config import load_config
 from volprep.errors import ConfigError, DataCheckError
-from volprep.findings import TABLE, Finding, Note, Rules, by_level, explain
+from volprep.findings import (
+    TABLE,
+    Finding,
+    Note,
+    Rules,
+    by_level,
+    explain,
+    in_short,
+    raise_on_errors,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -223,3 +232,24 @@ def test_no_voxel_is_read_of_a_case_whose_header_is_wrong(
 def test_a_finding_that_asks_for_nothing_says_so_in_a_sentence() -> None:
     told = str(Finding("cut-objects", "3 of 4 objects touch the faces"))
     assert "; nothing to do, unless whole objects are needed" in told
+
+
+def test_what_differs_in_case_and_figures_alone_is_read_once() -> None:
+    found = [
+        Finding("labels-misplaced", f"mirrored along x (0.9{n})", case=f"c{n}", level="error")
+        for n in range(5)
+    ]
+    found.append(Finding("labels-misplaced", "moved along x (0.91)", case="c9", level="error"))
+    first, other = in_short(found)
+    assert first.found == "mirrored along x (0.90) (and so in 4 more: c1, c2, c3, ...)"
+    assert other is found[-1]
+    with pytest.raises(DataCheckError) as caught:
+        raise_on_errors(found)
+    assert str(caught.value).splitlines() == [str(first), str(other)]
+    assert caught.value.findings == [str(finding) for finding in found]
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_what_most_data_have_stands_behind_what_is_wrong_with_these() -> None:
+    common, wrong = Finding("unknown-spacing", "x"), Finding("labels-misplaced", "x")
+    assert by_level([common, wrong]) == [wrong, common]

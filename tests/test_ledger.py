@@ -238,6 +238,23 @@ def published(folder: Path, count: int = 4, word: str = "a", workers: int = 2) -
     return final
 
 
+def test_no_file_takes_the_place_of_a_folder_a_pipe_or_a_device(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    before = sorted(os.listdir(tmp_path))
+    for name, words in (("folder", "a folder"), ("pipe", "a pipe"), ("null", "a device")):
+        with pytest.raises(StoreError, match=f"{name}: {words}.*; give "):
+            write_text(tmp_path / name, "x")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_an_error_of_writing_names_the_file_and_no_temporary_one(tmp_path):
+    with pytest.raises(OSError, match="a/b") as caught:
+        write_text(tmp_path / "a" / ("b" * 250), "x")
+    assert caught.value.filename == str(tmp_path / "a" / ("b" * 250))
+
+
 def test_published_folder_does_not_tell_how_it_was_made(tmp_path: Path) -> None:
     straight = tree(published(tmp_path / "a", workers=1))
     folder = tmp_path / "b" / "set.partial"

@@ -88,17 +88,25 @@ class SourceError(VolprepError):
 
 
 class DataCheckError(VolprepError):
-    """The data has findings that forbid going on; `findings` holds all of them as text."""
+    """The data has findings that forbid going on; `findings` holds all of them as text.
+
+    Parameters
+    ----------
+    findings : sequence of str
+    shown : sequence of str or None
+        The message, a finding a line, where it is shorter than all of them.
+    """
 
     exit_code = 4
 
-    def __init__(self, findings: Sequence[str]) -> None:
+    def __init__(self, findings: Sequence[str], shown: Sequence[str] | None = None) -> None:
         self.findings = list(findings)
-        super().__init__("\n".join(self.findings))
+        self._shown = self.findings if shown is None else list(shown)
+        super().__init__("\n".join(self._shown))
 
-    def __reduce__(self) -> tuple[type[DataCheckError], tuple[list[str]]]:
+    def __reduce__(self) -> tuple[type[DataCheckError], tuple[list[str], list[str]]]:
         """Rebuild from the findings."""
-        return type(self), (self.findings,)
+        return type(self), (self.findings, self._shown)
 
 
 class PlanError(VolprepError):

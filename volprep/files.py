@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -149,6 +150,23 @@ def flush(folder: Path) -> None:
             os.close(descriptor)
 
 
+def _require_no_other_kind(path: Path) -> None:
+    """A StoreError where a file would take the place of a folder, a device or a pipe.
+
+    A rename replaces devices without a word: a root who writes to ``/dev/null`` would have
+    a file in its place.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # nothing is there, or what is wrong is told when it is opened
+        return
+    if stat.S_ISDIR(mode):
+        raise StoreError(f"{path}: a folder, where a file is to be written; give a name in it")
+    if not stat.S_ISREG(mode):
+        what = "pipe" if stat.S_ISFIFO(mode) else "device"
+        raise StoreError(f"{path}: a {what}, and no file; give another name")
+
+
 class NewFile:
     """A file that appears under its name when the ``with`` ends well, and leaves nothing else.
 
@@ -167,11 +185,16 @@ class NewFile:
     """
 
     def __init__(self, path: Path) -> None:
+        _require_no_other_kind(path)
         self.path, self.size = path, 0
         self.partial = temporary(path)
         self._digest = hashlib.sha256()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.file: IO[bytes] = self.partial.open("wb")
+        try:
+            self.file: IO[bytes] = self.partial.open("wb")
+        except OSError as error:
+            error.filename = str(path)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -202,7 +225,8 @@ class NewFile:
             error = failed
             raise
         finally:
-            if isinstance(error, OSError) and error.errno and error.filename is None:
+            own = (None, str(self.partial))
+            if isinstance(error, OSError) and error.errno and error.filename in own:
                 error.filename = str(self.path)  # a full disk names none
             with contextlib.suppress(OSError):  # a full disk, which the first error has told
                 self.file.close()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,12 @@ __all__ = ["Report", "check_cases", "examine_cases"]
 _NO_LABELS = {
     "image-equals-label", "images-labels-swapped", "label-antialiased", "label-intensities",
 }  # fmt: skip
+#: What leads to which finding: slices that are missing to another shape, say.
+_CAUSES = {
+    "shape-mismatch": "slices-differ",
+    "sparse-label": "labels-misplaced",
+    "unreadable": "slices-differ",  # a channel of more sections than the first one
+}
 #: So many findings of one kind are told apart; more become one.
 _APART = 3
 
@@ -125,13 +130,17 @@ def examine_cases(
 
     `along` is what the walk over the voxels serves beside the checks.
     """
-    look = partial(
-        examine_case, kind=label_kind, headers_only=headers_only, progress=progress,
-        by_hand=not isinstance(cases, Cases) or cases.layout == "list", along=along,
-    )  # fmt: skip
+    findings = list(cases.findings) if isinstance(cases, Cases) else []
+    wrong = {finding.case for finding in findings if finding.level == "error"}
+
+    def look(case: Case, **how: Any) -> tuple[CheckedCase, list[Finding]]:
+        return examine_case(
+            case, label_kind, headers_only or case.name in wrong, progress,
+            by_hand=not isinstance(cases, Cases) or cases.layout == "list", along=along, **how,
+        )  # fmt: skip
+
     looked = list(_each(look, list(cases), default_workers() if workers is None else workers))
     facts = tuple(each for each, _ in looked)
-    findings = list(cases.findings) if isinstance(cases, Cases) else []
     findings += [finding for _, found in looked for finding in found]
     findings += _between(facts)
     if not headers_only:
@@ -145,7 +154,7 @@ def examine_cases(
             content=not headers_only, workers=workers,
         )  # fmt: skip
         findings += audit
-    return Report(facts, tuple(by_level(_merged(findings))))
+    return Report(facts, tuple(by_level(_merged(list(_causes(findings))))))
 
 
 def _each(
@@ -199,6 +208,16 @@ def _misplaced(facts: Sequence[CheckedCase], doubtful: Set[str | None]) -> Itera
         yield Finding("labels-misplaced", found, case=case, path=path)
 
 
+def _causes(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """The findings but for those that follow from another one of the same case."""
+    seen = {(finding.name, finding.case): finding.path for finding in findings}
+    for finding in findings:
+        cause = _CAUSES.get(finding.name)
+        elsewhere = finding.name == "unreadable" and seen.get((cause, finding.case)) != finding.path
+        if elsewhere or not {(cause, finding.case), (cause, None)} & set(seen):
+            yield finding
+
+
 def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
     """One finding in place of several that say the same of different cases; errors stay apart."""
     alike: dict[tuple[object, ...], list[Finding]] = {}
@@ -212,13 +231,7 @@ def _merged(findings: Sequence[Finding]) -> Iterator[Finding]:
         words = None if many else finding.message
         alike.setdefault((apart, finding.level, finding.name, words), []).append(finding)
     for first, *others in alike.values():
-        names = list(dict.fromkeys(f.case for f in others if f.case not in (None, first.case)))
-        if names:
-            more = ", ".join(str(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
-            tail = f"(and so in {len(names)} more: {more})"
-            yield replace(first, found=f"{first.found} {tail}")
-        else:
-            yield first
+        yield first.shared_by(f.case for f in others)
 
 
 def _between(facts: Sequence[CheckedCase]) -> Iterator[Finding]:

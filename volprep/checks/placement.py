@@ -388,10 +388,11 @@ def _turned(block: _Block) -> Iterator[Misplaced]:
         return
     best = int(np.argmax(np.max([stored, *(fit for _, fit in others)], axis=0)))
     how, fit = max(((how, float(fits[best])) for how, fits in others), key=lambda each: each[1])
-    if fit < max(_LEAST, _TIMES * stored[best]):
+    own = float(stored[best % 3 :: 3].max())  # a label need not fit every channel, but one
+    if fit < max(_LEAST, _TIMES * own):
         return
-    if fit - stored[best] > _SIGMAS * _by_chance(block, best):
-        yield Misplaced(block.case, how, fit, float(stored[best]))
+    if fit - own > _SIGMAS * _by_chance(block, best):
+        yield Misplaced(block.case, how, fit, own)
 
 
 def _by_chance(block: _Block, measure: int) -> float:

@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from volprep.cli.completion import answer_shell, one_of, settings
-from volprep.cli.console import Talk, be_quiet
+from volprep.cli.console import Talk, be_quiet, complain
 from volprep.errors import OutOfMemoryError, SourceError, StoreError, VolprepError
 from volprep.version import __version__
 
@@ -117,7 +117,7 @@ class _Commands(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             for line in str(error).splitlines() or [type(error).__name__]:
-                print(f"error: {line}", file=sys.stderr)
+                complain(f"error: {line}")
             raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:  # the reader of our output has had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -127,10 +127,10 @@ class _Commands(TyperGroup):
                 raise
             # What is read is wrapped where it is read, so that this is about what is written.
             where = f"{error.filename}: " if error.filename else ""
-            print(f"error: {where}{error.strerror or error}; {_remedy(error)}", file=sys.stderr)
+            complain(f"error: {where}{error.strerror or error}; {_remedy(error)}")
             raise typer.Exit(StoreError.exit_code) from None
         except KeyboardInterrupt as error:
-            print("interrupted; what is done is kept, the same command goes on", file=sys.stderr)
+            complain("interrupted; what is done is kept, the same command goes on")
             raise typer.Exit(
                 _TERMINATED if isinstance(error, _Terminated) else _INTERRUPTED
             ) from None
@@ -138,10 +138,9 @@ class _Commands(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             asked = f" ({error})" if str(error) else ""
-            print(
+            complain(
                 f"error: {ctx.invoked_subcommand}: memory ran out{asked}; use fewer --workers, or "
-                "leave this machine more memory",
-                file=sys.stderr,
+                "leave this machine more memory"
             )
             raise typer.Exit(OutOfMemoryError.exit_code) from None
         except (typer.Exit, typer.Abort, _UsageError):
@@ -150,10 +149,10 @@ class _Commands(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             if isinstance(error, RuntimeError) and "Symlink loop" in str(error):
-                print(f"error: {error}; remove the link that leads to itself", file=sys.stderr)
+                complain(f"error: {error}; remove the link that leads to itself")
                 raise typer.Exit(SourceError.exit_code) from None
-            print(f"error: internal: {type(error).__name__}: {error}", file=sys.stderr)
-            print(f"a report to send was written to {_write_report(error)}", file=sys.stderr)
+            complain(f"error: internal: {type(error).__name__}: {error}")
+            complain(f"a report to send was written to {_write_report(error)}")
             raise typer.Exit(1) from None
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "Talk",
     "amount",
     "be_quiet",
+    "complain",
     "local",
     "print_json",
     "print_table",
@@ -186,17 +187,20 @@ def _is_terminal(stream: Any) -> bool:
 
 def say(message: str) -> None:
     """A line for the person who waits; on stderr, so that stdout stays results."""
-    if _quiet:
-        return
-    _write(message)
+    if not _quiet:
+        complain(message)
 
 
-def _write(message: str) -> None:
-    if _live is not None:  # above the bar, which it would tear
+def complain(message: str) -> None:
+    """What is told to somebody who wants quiet, too: on stderr, above a bar that it would tear."""
+    if _live is not None:
         from rich.text import Text
 
         _live.console.print(Text(message), soft_wrap=True)
         return
+    if _is_terminal(sys.stderr):  # or it would break words, and names of files at that
+        width = max(shutil.get_terminal_size().columns, 40)
+        message = "\n".join(_wrapped(line, width) for line in message.splitlines())
     try:
         print(message, file=sys.stderr)
     except BrokenPipeError:  # nobody listens any more, which is no reason to stop working
@@ -209,7 +213,7 @@ class Talk(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         try:
-            _write(self.format(record))
+            complain(self.format(record))
         except Exception:
             self.handleError(record)
 

@@ -128,6 +128,7 @@ def check(
     if source is None:
         raise ConfigError("check: give a config or a folder, or --explain NAME")
     from volprep import pipeline
+    from volprep.findings import in_short
 
     config = pipeline.load_target(
         source,
@@ -158,7 +159,7 @@ def check(
         ]
         rows = [_case_row(facts) for facts in report.facts]
         print_table(f"{told('case', len(cases))}: {cases.reason}", header, rows)
-        found = [[f.level, str(f)] for f in report.findings]
+        found = [[f.level, str(f)] for f in in_short(report.findings)]
         print_table("findings", ["level", "finding"], found or [["", "none: all is well"]])
     ends = ("error", "warning") if strict else ("error",)
     counts = {level: sum(f.level == level for f in report.findings) for level in ends}

@@ -249,7 +249,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what a patch set holds: sizes, splits, cases, files."""
-    from volprep.findings import Finding
+    from volprep.findings import Finding, in_short
     from volprep.store import PatchStore, load_json
 
     store = PatchStore(out)
@@ -280,7 +280,9 @@ def inspect(
         listed = load_json(store.path / "findings.json")["findings"]
         found = [Finding.from_dict(each) for each in listed]
         if found:
-            print_table("findings", ["level", "finding"], [[f.level, str(f)] for f in found])
+            print_table(
+                "findings", ["level", "finding"], [[f.level, str(f)] for f in in_short(found)]
+            )
     _end_at(out, damaged)
 
 

@@ -11,6 +11,7 @@ from volprep.findings.finding import (
     Rules,
     by_level,
     explain,
+    in_short,
     raise_on_errors,
 )
 from volprep.findings.table import TABLE, Kind, Level
@@ -25,5 +26,6 @@ __all__ = [
     "Rules",
     "by_level",
     "explain",
+    "in_short",
     "raise_on_errors",
 ]

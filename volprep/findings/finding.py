@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +13,21 @@ from volprep.errors import DataCheckError
 from volprep.findings.table import TABLE, Level
 from volprep.places import path_of
 
-__all__ = ["LEVELS", "Finding", "Note", "Rules", "by_level", "explain", "raise_on_errors"]
+__all__ = [
+    "LEVELS",
+    "Finding",
+    "Note",
+    "Rules",
+    "by_level",
+    "explain",
+    "in_short",
+    "raise_on_errors",
+]
 
 #: From what forbids going on to what changes nothing.
 LEVELS: tuple[Level, ...] = ("error", "warning", "info")
+#: What most data have.
+_COMMON = {"unknown-spacing"}
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -79,6 +91,14 @@ class Finding:
         where = " ".join(str(part) for part in (self.case, self.path) if part is not None)
         text = f"{where}: {self.message}" if where else self.message
         return f"{text} [{self.name}]"
+
+    def shared_by(self, cases: Iterable[str | None]) -> Finding:
+        """The finding that says the same of further cases, the first three by name."""
+        names = [name for name in dict.fromkeys(cases) if name not in (None, self.case)]
+        if not names:
+            return self
+        more = ", ".join(str(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+        return replace(self, found=f"{self.found} (and so in {len(names)} more: {more})")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -176,8 +196,25 @@ class Rules:
 
 
 def by_level(findings: Iterable[Finding]) -> list[Finding]:
-    """Errors first, then warnings, then infos; each in the order in which they came."""
-    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+    """Errors first, then warnings, then infos; each in the order in which they came.
+
+    What every second data set has stands behind what is wrong with this one.
+    """
+    return sorted(findings, key=lambda f: (LEVELS.index(f.level), f.name in _COMMON))
+
+
+def in_short(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding in place of several that differ in their case and figures alone: to be read.
+
+    Twenty flipped labels are told as one with the names of the first ones, so that what else
+    there is stays on the screen.
+    """
+    alike: dict[tuple[object, ...], list[Finding]] = {}
+    for number, finding in enumerate(findings):
+        words = re.sub(r"\d+(?:[.,:]\d+)*", "#", finding.message)
+        own = number if finding.case is None else None
+        alike.setdefault((own, finding.level, finding.name, words), []).append(finding)
+    return [first.shared_by(f.case for f in others) for first, *others in alike.values()]
 
 
 def raise_on_errors(findings: Iterable[Finding]) -> None:
@@ -188,9 +225,9 @@ def raise_on_errors(findings: Iterable[Finding]) -> None:
     DataCheckError
         With every finding of level ``error``.
     """
-    errors = [str(finding) for finding in findings if finding.level == "error"]
+    errors = [finding for finding in findings if finding.level == "error"]
     if errors:
-        raise DataCheckError(errors)
+        raise DataCheckError(list(map(str, errors)), shown=list(map(str, in_short(errors))))
 
 
 def explain(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from volprep.config import Config
 from volprep.errors import DataCheckError, within_memory
-from volprep.findings import Finding, Rules, by_level, raise_on_errors
+from volprep.findings import Finding, Rules, by_level, in_short, raise_on_errors
 
 __all__ = ["Reporter", "Told", "refuse_warnings", "rules_of", "silent"]
 
@@ -68,9 +68,8 @@ class Told:
         """
         new = [f for f in self._rules.apply(findings) if f not in self._kept]
         self._kept.update(dict.fromkeys(new))
-        for finding in new:
-            if finding.level == "warning" and not self._quiet:
-                log.warning("%s", finding)
+        for finding in () if self._quiet else in_short(f for f in new if f.level == "warning"):
+            log.warning("%s", finding)
         raise_on_errors(new)
         if self._strict:
             refuse_warnings(new)
