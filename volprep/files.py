@@ -35,6 +35,7 @@ __all__ = [
     "files_below",
     "flush",
     "load_json",
+    "neighbour",
     "remove",
     "replace_folder",
     "require_room",
@@ -85,6 +86,12 @@ class File(NamedTuple):
 def cache_folder() -> Path:
     """Where this user's programs keep what they can get again: ``~/.cache/volprep``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "volprep"
+
+
+def neighbour(path: Path, ending: str) -> Path:
+    """``OUT.partial`` beside ``OUT``; beside ``.`` and ``..``, too, by what they stand for."""
+    named = path if path.name not in ("", "..") else path.resolve()
+    return named.parent / f"{named.name}{ending}"
 
 
 def temporary(path: Path) -> Path:

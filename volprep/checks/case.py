@@ -421,8 +421,8 @@ def _instances(
         yield _finding("one-instance", case, label, message, todo)
     elif grounded and (nested := nested_ids(block)) is not None:
         inside, one = nested
-        pieces = "1 piece lies" if inside == 1 else f"{inside} pieces lie"
-        message = f"in a block, {pieces} wholly within another, such as one of id {one}"
+        how_many = "1 piece lies" if inside == 1 else f"{inside} pieces lie"
+        message = f"in a block, {how_many} wholly within another, such as one of id {one}"
         yield _finding("ids-nested", case, label, message)
     small = int(np.count_nonzero(facts.sizes < _SMALL))
     if small:

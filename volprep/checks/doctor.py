@@ -212,9 +212,9 @@ def _causes(findings: Sequence[Finding]) -> Iterator[Finding]:
     """The findings but for those that follow from another one of the same case."""
     seen = {(finding.name, finding.case): finding.path for finding in findings}
     for finding in findings:
-        cause = _CAUSES.get(finding.name)
-        elsewhere = finding.name == "unreadable" and seen.get((cause, finding.case)) != finding.path
-        if elsewhere or not {(cause, finding.case), (cause, None)} & set(seen):
+        cause = _CAUSES.get(finding.name, "")
+        known = [seen[cause, case] for case in (finding.case, None) if (cause, case) in seen]
+        if not known or (finding.name == "unreadable" and finding.path not in known):
             yield finding
 
 

@@ -319,6 +319,8 @@ def _read_text(path: Path) -> str:
         inside = path / "config.resolved.yaml"
         what = f"the YAML of this patch set is {inside}" if inside.is_file() else "give a YAML"
         raise ConfigError(f"{path}: a folder, where a config is wanted; {what}")
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise ConfigError(f"{path}: a device or a pipe, where a config is wanted; give a YAML file")
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

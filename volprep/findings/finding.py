@@ -200,7 +200,9 @@ def by_level(findings: Iterable[Finding]) -> list[Finding]:
 
     What every second data set has stands behind what is wrong with this one.
     """
-    return sorted(findings, key=lambda f: (LEVELS.index(f.level), f.name in _COMMON))
+    return sorted(
+        findings, key=lambda f: (LEVELS.index(f.level), f.level != "error" and f.name in _COMMON)
+    )
 
 
 def in_short(findings: Iterable[Finding]) -> list[Finding]:

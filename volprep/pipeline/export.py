@@ -21,7 +21,7 @@ from volprep.exports import (
     create_exporter,
     cut_cases,
 )
-from volprep.files import describe, load_json, temporary
+from volprep.files import describe, load_json, neighbour, temporary
 from volprep.findings import Finding, by_level, raise_on_errors
 from volprep.geometry import three
 from volprep.ledger import (
@@ -256,7 +256,7 @@ def _write(
         remove_left_over(out)  # of an export that was replaced by a process killed at its end
         tell(f"{out} is complete already")
         return 0
-    with Ledger(out.with_name(f"{out.name}.partial")) as ledger:
+    with Ledger(neighbour(out, ".partial")) as ledger:
         remove_left_over(out)
         if (out / MANIFEST).exists():
             ledger.take_over(out)
@@ -293,7 +293,7 @@ def _make(unit: Unit, *, by_path: Mapping[str, ExportFile], folder: Path) -> Mad
 
 def _look_at(out: Path, units: Sequence[Unit], *, overwrite: bool) -> bool:
     """Whether the export is there already, whole; refuse where something else is in its place."""
-    beside = out.with_name(f"{out.name}.partial")
+    beside = neighbour(out, ".partial")
     ours = not beside.exists() or list(beside.glob("ledger*.jsonl"))
     if not ours and (not beside.is_dir() or any(beside.iterdir())):
         raise StoreError(f"{beside}: is in the way and not volprep's; move it away")

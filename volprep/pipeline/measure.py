@@ -12,6 +12,7 @@ from volprep.cases import Case, Cases
 from volprep.compute import free_disk, run_units
 from volprep.config import Config
 from volprep.errors import ConfigError, SourceError, StoreError
+from volprep.files import neighbour
 from volprep.findings import Finding
 from volprep.fingerprint import (
     DARK,
@@ -95,7 +96,7 @@ def free_room(config: Config, label_bytes: int = 0) -> int:
     """
     out = config.output.dir.absolute()
     there: dict[str, int] = {}  # one that both folders have is one file
-    for folder in (out, out.with_name(out.name + ".partial")):
+    for folder in (out, neighbour(out, ".partial")):
         for path in (folder / "volumes").glob("*.zarr"):
             with contextlib.suppress(SourceError, StoreError):  # damaged: it will be made again
                 case = StoredCase.open(path)

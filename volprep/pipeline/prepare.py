@@ -18,7 +18,7 @@ from volprep.cases import Cases
 from volprep.checks import Along, CheckedCase, Report
 from volprep.config import Config
 from volprep.errors import StoreError, within_memory
-from volprep.files import load_json
+from volprep.files import load_json, neighbour
 from volprep.findings import Finding
 from volprep.fingerprint import Counted, Fingerprint
 from volprep.geometry import Box, three
@@ -597,7 +597,7 @@ def _intensities(
 
 def partial_of(out: Path) -> Path:
     """Where a set is made before it has its name."""
-    return out.with_name(out.name + ".partial")
+    return neighbour(out, ".partial")
 
 
 def _finished(out: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from volprep.config import Config, load_config
 from volprep.errors import SourceError, StoreError
+from volprep.files import neighbour
 from volprep.ledger import LEDGER, MANIFEST, left_over, load_manifest, remove_left_over
 from volprep.pipeline.identity import read_inputs
 from volprep.pipeline.prepare import partial_of, prepare
@@ -145,7 +146,7 @@ def _lost(out: Path, faults: Sequence[Fault], gone: Sequence[str]) -> str:
 
 def _move_strange(out: Path, faults: Sequence[Fault], tell: Callable[[str], object]) -> None:
     """Bring what volprep did not write out of the set."""
-    beside = out.with_name(out.name + ".strange")
+    beside = neighbour(out, ".strange")
     for fault in faults:
         if fault.found == "not of the set":
             target = beside / fault.path.relative_to(out)

@@ -20,7 +20,7 @@ from pathlib import Path
 from volprep import objects
 from volprep.compute import run_units
 from volprep.errors import SourceError, StoreError
-from volprep.files import REOPEN, File, cache_folder, files_below, write_bytes, write_json
+from volprep.files import REOPEN, File, cache_folder, write_bytes, write_json
 from volprep.ledger import (
     LEDGER,
     MANIFEST,
@@ -67,11 +67,11 @@ def is_set(path: str | Path) -> bool:
 
 
 def bytes_of(path: str | Path) -> int:
-    """What all files of a folder take, or those of a set behind a URL."""
+    """What the files of a set take, here or behind a URL; 0 of what is no set."""
     place = path_of(path)
-    if is_remote(place):
-        return sum(file.size for file in _files(mirrored(place)).values())
-    return sum(file.stat().st_size for file in files_below(place) if file.is_file())
+    folder = mirrored(place) if is_remote(place) else place
+    listed = (folder / LEDGER).is_file()
+    return sum(file.size for file in _files(folder).values()) if listed else 0
 
 
 def mirrored(url: Path) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.errors import StoreError
-from volprep.files import REOPEN, REPAIR, File, unreadable
+from volprep.files import REOPEN, REPAIR, File, neighbour, unreadable
 from volprep.ledger import differs, load_manifest
 from volprep.places import path_of
 from volprep.store.mirror import fetched, local_folder
@@ -137,7 +137,7 @@ class PatchStore:
 
 
 def _what_is_there(path: Path) -> str:
-    partial = path.with_name(path.name + ".partial")
+    partial = neighbour(path, ".partial")
     if partial.exists():
         return "the patch set is incomplete; run volprep prepare again to finish it"
     if not path.exists():
