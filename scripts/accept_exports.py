@@ -3,13 +3,13 @@
     python scripts/accept_exports.py            # every target
     python scripts/accept_exports.py nnunet monai --keep
 
-For each target an environment of its own is made from PyPI. Eight sets are prepared (instances,
+For each target an environment of its own is made from PyPI. Nine sets are prepared (instances,
 classes with a valid mask, anisotropic and resampled, two channels, one volume in blocks, whole
-volumes kept with their inputs taken away, 2D pictures in colour, 2D classes) and exported; then
-`scripts/acceptance/ask_TARGET.py` runs in that environment: it loads the export by the trainer's
-own code, compares cases, sides, spacing, axes, voxels, labels, patch and batch with what the set
-holds, and lets the trainer train one step. What it could not compare it says. The table at the end
-is the README's. A trainer that cannot be installed is "not tried".
+volumes kept with their inputs taken away, 2D pictures in colour, 2D classes, planes of volumes) and
+exported; then `scripts/acceptance/ask_TARGET.py` runs in that environment: it loads the export by
+the trainer's own code, compares cases, sides, spacing, axes, voxels, labels, patch and batch with
+what the set holds, and lets the trainer train one step. What it could not compare it says. The
+table at the end is the README's. A trainer that cannot be installed is "not tried".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 PINS = HERE.parent / "constraints.txt"
 #: What is installed for a target beside its peer.
 BESIDE: dict[str, list[str]] = {
-    "monai": ["nibabel"],
+    "monai": ["nibabel", "pyyaml", "tqdm"],
     "stardist": ["tensorflow-cpu", "tf-keras", "tensorboard"],
     "careamics": [
         "lightning!=2.6.2,!=2.6.3", "pydantic<=2.14.1", "bioimageio-core<=0.11.0", "torchmetrics",
@@ -196,6 +196,16 @@ def sections(folder: Path) -> None:
     many_images(folder)
 
 
+def planes(folder: Path) -> None:
+    """Volumes of which planes across y are trained on."""
+    for n in range(4):
+        label = balls((40, 24, 48), 12, 80 + n)
+        write(folder, f"plane{n}", image_of(label, n), label)
+    configure(folder, "instances", "0.3, 0.6, 0.3 µm")
+    text = (folder / "c.yaml").read_text()
+    (folder / "c.yaml").write_text(text.replace("patching: {", "patching: {do_2d: y, "))
+
+
 def many_images(folder: Path) -> None:
     """2D images are not the slices of one stack."""
     text = (folder / "c.yaml").read_text()
@@ -211,6 +221,7 @@ SETS: dict[str, Callable[[Path], None]] = {
     "volumes": volumes,
     "pictures": pictures,
     "sections": sections,
+    "planes": planes,
 }
 
 

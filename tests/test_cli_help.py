@@ -18,6 +18,7 @@ from volprep.augment import TRANSFORMS
 from volprep.cli import app
 from volprep.compute import machine
 from volprep.config import every_key, load_config
+from volprep.exports import TABLE as EXPORTS
 from volprep.findings import TABLE
 from volprep.loader.devices import Device
 from volprep.pipeline import about, explain, parameters_of
@@ -46,6 +47,9 @@ def test_explain_knows_what_keys_take() -> None:
     assert "label-lossy" in explain("findings")
     assert "missing_section" in explain("augment")
     assert "p " in explain("augment.elastic")
+    for name, row in EXPORTS.items():
+        assert f"{name} " in explain("exports")
+        assert row.expresses.split(",")[0] in explain("exports")
 
 
 @pytest.mark.parametrize("kind", [*TRANSFORMS.values(), *TARGETS.values()], ids=lambda k: k.name)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from volprep import pipeline
 from volprep.config import load_config
 from volprep.errors import ConfigError, DataCheckError, SourceError, StoreError
 from volprep.exports import TABLE, ExportCase
+from volprep.exports.files import tiff_bytes, tiff_image
 from volprep.exports.labels import BorderCore, Classes, Ids
 from volprep.files import files_below
 from volprep.geometry import Box
@@ -802,6 +804,61 @@ def test_2d_images_are_refused_by_those_that_train_on_volumes(
     with pytest.raises(DataCheckError, match="2D"):
         pipeline.export(colours / "out", to, tmp_path / "x")
     assert not list(tmp_path.iterdir())
+
+
+PLANES = """
+data:
+  label_kind: instances
+  cases:
+    - {image: data/a.tif, label: data/a.labels.tif, spacing: "2, 0.5, 0.25 µm"}
+    - {image: data/b.tif, label: data/b.labels.tif, name: nul}
+    - {image: data/c.d.tif, label: data/c.d.labels.tif, name: "日 本"}
+plan: {patch_size: [1, 8, 16], batch_size: 3}
+preprocess: {scope: case}
+patching: {patches_per_case: 4, do_2d: y}
+augment: [flip]
+output: {dir: out}
+"""
+
+
+def test_planes_of_volumes_are_nnunets_2d_and_what_was_turned_is_said(tmp_path: Path) -> None:
+    made(tmp_path, PLANES)
+    out = tmp_path / "Dataset001_a"
+    done = pipeline.export(tmp_path / "out", "nnunet", out, plans=True)
+    assert "y of the volumes is z here, and rows and columns are their z and x" in told(done)
+    assert "no spacing is known" in told(done)  # of two of them
+    assert set(side_of(done)) == {"a", "case_nul", "case"}
+    assert content(out / "labelsTr/a.json") == {"spacing": [0.5, 2.0, 0.25]}
+    for name, original in {"a": "a", "case_nul": "b", "case": "c.d"}.items():
+        image = tifffile.imread(out / f"imagesTr/{name}_0000.tif")
+        assert (image == source(tmp_path, original).transpose(1, 0, 2)).all()
+    plans = content(out / "volprepPlans.json")["configurations"]
+    assert list(plans) == ["2d"]
+    assert plans["2d"]["patch_size"] == [8, 16]
+    assert plans["2d"]["architecture"]["arch_kwargs"]["conv_op"].endswith("Conv2d")
+    assert {len(size) for size in plans["2d"]["architecture"]["arch_kwargs"]["strides"]} == {2}
+    assert "nnUNetv2_train 1 2d 0 -p volprepPlans" in (out / "README.md").read_text("utf-8")
+    assert "case by case, which is not handed over" in told(done)
+    # biom3d is given normalised arrays, each by its own rule.
+    arrays = pipeline.export(tmp_path / "out", "biom3d", tmp_path / "x")
+    assert "case by case" not in told(arrays)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_images_one_voxel_wide_are_written_as_they_are(tmp_path: Path, channels: int) -> None:
+    voxels = np.arange(channels * 30, dtype=np.uint8).reshape(channels, 6, 5, 1)
+    case = replace(case_of(voxels[0]), image=Memory(voxels[0]))
+    case.image.array, case.image.shape = voxels, voxels.shape
+    whole, flat = replace(case, name="whole"), replace(case, box=Box((2, 0, 0), (3, 5, 1)))
+    for file in (tiff_image("a", whole), tiff_bytes("b", whole, channels, None)):
+        file.write(tmp_path / file.path)
+    tiff_image("c", flat, squeeze=True).write(tmp_path / "c")
+    with_channels = voxels[0] if channels == 1 else voxels.transpose(1, 0, 2, 3)
+    assert (tifffile.imread(tmp_path / "a") == with_channels).all()
+    last = voxels[0] if channels == 1 else voxels.transpose(1, 2, 3, 0)
+    assert (tifffile.imread(tmp_path / "b") == last).all()
+    section = voxels[0, 2] if channels == 1 else voxels[:, 2]
+    assert (tifffile.imread(tmp_path / "c") == section).all()
 
 
 def two_channels(folder: Path) -> Path:

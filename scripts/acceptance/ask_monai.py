@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
 from asking import Asking
+from monai.apps.auto3dseg import DataAnalyzer
 from monai.auto3dseg import datafold_read
 from monai.data import DataLoader, Dataset, load_decathlon_datalist
 from monai.losses import DiceCELoss
@@ -50,6 +52,7 @@ def main() -> None:
     for side, items in zip(("train", "val"), held, strict=True):
         names = sorted(name_of(item["image"]) for item in items)
         ask.same(f"Auto3DSeg's {side} cases", names, ask.names(side))
+    analyse(ask)
 
     items = transforms.cases("training") * 4
     dataset = Dataset(items, transforms.transforms(True))
@@ -65,6 +68,21 @@ def main() -> None:
     optimiser.step()
     ask.step(float(value))
     ask.done()
+
+
+def analyse(ask: Asking) -> None:
+    """Auto3DSeg's analyzer reads every case, and finds our shapes, spacing and labels."""
+    analyzer = DataAnalyzer(
+        str(ask.export / "datalist.json"), str(ask.export), device="cpu", worker=0,
+        output_path=str(ask.export.with_name(f"{ask.export.name}-analyzed.yaml")),
+    )  # fmt: skip
+    found = analyzer.get_all_case_stats()["stats_by_cases"]
+    ask.same("the cases of Auto3DSeg's analyzer", len(found), len(ask.cases))
+    for case in found:
+        name = Path(case["image_filepath"]).name.removesuffix(".nii.gz")
+        wanted, image = ask.cases[name], case["image_stats"]
+        ask.same("its shapes", np.ravel(image["shape"])[::-1], wanted["shape"])
+        ask.near("its spacing", np.ravel(image["spacing"])[::-1], wanted["spacing"])
 
 
 if __name__ == "__main__":

@@ -69,8 +69,9 @@ def main() -> None:
 
     plans = json.loads((PRE / EXPORT.name / "volprepPlans.json").read_text())
     plans["continue_training"] = False
-    dims = 2 if ask.flat else 3
-    configuration = "2d" if ask.flat else "3d_fullres"
+    # Planes of volumes are nnU-Net's configuration 2d, too.
+    dims = 2 if ask.training["patch_size"][0] == 1 else 3
+    configuration = "2d" if dims == 2 else "3d_fullres"
     trainer = nnUNetTrainer(plans, configuration, 0, described, device=torch.device("cpu"))
     trainer.initialize()
     train, val = trainer.do_split()

@@ -21,8 +21,8 @@ def export(
     to: Annotated[
         str | None,
         typer.Option(
-            help="nnunet, biom3d, careamics, connectomics, skoots, monai, torchio, cellpose or "
-            "stardist; without it, what the YAML lists as exports.",
+            help="The trainer, such as nnunet; without it, what the YAML lists as exports. All "
+            "trainers: volprep explain exports.",
             autocompletion=export_targets,
         ),
     ] = None,

@@ -34,7 +34,7 @@ class Biom3d:
 
     def losses(self, given: ExportSet) -> Iterator[Finding]:
         """Classes alone; intensities are normalised here."""
-        yield from common_losses(given)
+        yield from common_losses(given, normalised=True)
         yield from no_mask(given, "background there")
         # Without a fold 0 it would take fold 1, which is what trains.
         yield from needs_validation(given, "biom3d")

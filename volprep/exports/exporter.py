@@ -55,8 +55,10 @@ def impossible(found: str, todo: str) -> Finding:
     return Finding("export-impossible", found, todo=todo)
 
 
-def common_losses(given: ExportSet, *, needs_labels: bool = True) -> Iterator[Finding]:
-    """What holds for every target."""
+def common_losses(
+    given: ExportSet, *, needs_labels: bool = True, normalised: bool = False
+) -> Iterator[Finding]:
+    """What holds for every target; `normalised` says that intensities are on one scale already."""
     if needs_labels and not given.labelled:
         missing = [case.name for case in given.cases if case.label is None]
         yield impossible(
@@ -72,6 +74,12 @@ def common_losses(given: ExportSet, *, needs_labels: bool = True) -> Iterator[Fi
             f"the target knows no blocks of a volume: each is a volume of its own{held}, and what "
             "lies between them is left out"
         )
+    if given.training["do_2d"] in ("y", "x"):
+        rows = {"y": "z and x", "x": "z and y"}[given.training["do_2d"]]
+        yield changes(
+            f"{given.training['do_2d']} of the volumes is z here, and rows and columns are their "
+            f"{rows}, as patching.do_2d has it: sections are the planes that are trained on"
+        )
     if not given.of("val"):
         yield loses("nothing is held out for validation", "set split.fraction above 0")
     if len({case.spacing for case in given.cases}) > 1:
@@ -79,7 +87,7 @@ def common_losses(given: ExportSet, *, needs_labels: bool = True) -> Iterator[Fi
             "cases differ in spacing, and volumes are handed over as they were prepared",
             "set preprocess.target_spacing, if the target does not resample",
         )
-    if given.training["case_normalisation"]:
+    if given.training["case_normalisation"] and not normalised:
         yield loses(
             "intensities are brought to one scale case by case, which is not handed over",
             "let the target normalise each image",

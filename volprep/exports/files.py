@@ -186,7 +186,7 @@ def tiff_bytes(
         shape = case.shape if channels == 1 else (*case.shape, channels)
         axes = "ZYXC"[: len(shape)]
         tifffile.imwrite(
-            to, pages, shape=shape, dtype=np.uint8, photometric="minisblack",
+            to, _paged(pages, shape), shape=shape, dtype=np.uint8, photometric="minisblack",
             planarconfig="contig" if channels > 1 else None, compression="zlib",
             metadata={"axes": axes},
         )  # fmt: skip
@@ -222,11 +222,18 @@ def _tiff(
         kind = dtype() if callable(dtype) else dtype
         pages = (page for voxels in map(read, slabs(case.box)) for page in _pages(voxels))
         tifffile.imwrite(
-            to, (np.ascontiguousarray(page, kind) for page in pages), shape=shape, dtype=kind,
-            photometric="minisblack", compression="zlib", metadata={"axes": axes},
+            to, _paged((page.astype(kind, copy=False) for page in pages), shape), shape=shape,
+            dtype=kind, photometric="minisblack", compression="zlib", metadata={"axes": axes},
         )  # fmt: skip
 
     return ExportFile(path, made_of, write, case.box.size * channels)
+
+
+def _paged(pages: Iterator[Array], shape: tuple[int, ...]) -> Iterator[Array] | Array:
+    """Pages one by one; of images one voxel wide all, since tifffile makes one page of them."""
+    if shape[-1] > 1:
+        return map(np.ascontiguousarray, pages)
+    return np.stack(list(pages)).reshape(shape)
 
 
 def _pages(voxels: Array) -> Iterator[Array]:

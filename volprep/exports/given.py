@@ -16,6 +16,8 @@ __all__ = ["ExportCase", "ExportSet", "PreparedVolumes", "Side", "cut_cases", "s
 
 Side = Literal["train", "val"]
 Array = npt.NDArray[Any]
+#: Names that Windows keeps for devices, whatever their suffix.
+_DEVICES = re.compile("con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)
 #: Voxels that are held at a time.
 _AT_ONCE = 2**24
 
@@ -125,6 +127,16 @@ class ExportSet:
         return all(case.shape[0] == 1 for case in self.cases)
 
     @property
+    def planar(self) -> bool:
+        """Whether patches are planes: of 2D images, or taken out of volumes."""
+        return self.flat or self.training["do_2d"] is not None
+
+    @property
+    def unspaced(self) -> bool:
+        """Whether the spacing of some case is not known."""
+        return any(case.spacing is None for case in self.cases)
+
+    @property
     def channels(self) -> int:
         """Channels of the images."""
         return int(self.training["n_channels"])
@@ -190,7 +202,8 @@ def cut_cases(
             whole = Box.whole(volumes.image.shape)
             wanted = case if box is None or box == whole else f"{case}_{side}"
             plain = re.sub(r"[^A-Za-z0-9_-]", "_", wanted)
-            name = _free(plain if re.search("[A-Za-z0-9]", plain) else "case", taken)
+            usable = re.search("[A-Za-z0-9]", plain) and not _DEVICES.fullmatch(plain)
+            name = _free(plain if usable else f"case_{plain.strip('_')}".strip("_"), taken)
             taken.add(name.lower())
             if name != wanted:
                 renamed[wanted] = name

@@ -95,7 +95,7 @@ def nifti_losses(given: ExportSet) -> Iterator[Finding]:
     yield from renumbered(given, NIFTI_IDS) if given.classes is None else ()
     if any(np.dtype(case.image.dtype) == np.float16 for case in given.cases):
         yield changes("NIfTI has no numbers of 16 bits with fractions: images are float32, exactly")
-    if given.spacing is None:
+    if given.unspaced:
         yield loses("no spacing is known, and NIfTI states one: 1, 1, 1 is written")
     if given.classes is not None and 0 not in given.classes:
         yield changes(f"classes count from 0, which is {given.class_names[0]}")

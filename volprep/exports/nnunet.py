@@ -18,6 +18,8 @@ __all__ = ["FOLDER", "NnUNet"]
 #: What nnU-Net calls the folder of a data set, by which it knows it.
 FOLDER = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_-]+")
 PLANS = "volprepPlans"
+#: What is written where none is known.
+_NO_SPACING = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class NnUNet:
             yield changes("what is not annotated becomes nnU-Net's label ignore")
         if given.flat and given.spacing is not None:
             yield loses("nnU-Net reads no spacing of 2D pictures, and takes 1 for it")
-        elif given.spacing is None:
+        elif given.unspaced and not given.flat:
             yield loses("no spacing is known, and nnU-Net wants one: 1, 1, 1 is written")
         if not self.plans:
             yield loses(
@@ -118,7 +120,7 @@ def _reader(given: ExportSet) -> str:
 
 
 def _case(case: ExportCase, given: ExportSet, form: LabelForm) -> Iterator[ExportFile]:
-    spacing = {"spacing": list(case.spacing or (1.0, 1.0, 1.0))}
+    spacing = {"spacing": list(case.spacing or _NO_SPACING)}
     for c in range(case.image.shape[0]):
         yield tiff_image(f"imagesTr/{case.name}_{c:04}.tif", case, [c], squeeze=given.flat)
     yield tiff_labels(f"labelsTr/{case.name}.tif", case, form, squeeze=given.flat)
@@ -129,7 +131,7 @@ def _case(case: ExportCase, given: ExportSet, form: LabelForm) -> Iterator[Expor
 
 def _plans(given: ExportSet) -> dict[str, Any]:
     """Our plan as nnU-Net's planner would have written it."""
-    spacing = [999.0, 1.0, 1.0] if given.flat else list(given.spacing or (1.0, 1.0, 1.0))
+    spacing = [999.0, 1.0, 1.0] if given.flat else list(given.spacing or _NO_SPACING)
     return {
         "dataset_name": given.name,
         "plans_name": PLANS,
@@ -148,15 +150,14 @@ def _plans(given: ExportSet) -> dict[str, Any]:
 
 
 def _configuration(given: ExportSet) -> str:
-    return "2d" if given.flat else "3d_fullres"
+    return "2d" if given.planar else "3d_fullres"
 
 
 def _configured(given: ExportSet, spacing: list[float]) -> dict[str, Any]:
-    training, first = given.training, 1 if given.flat else 0
+    training, first = given.training, int(given.planar)
     none = training["normalisation"]["kind"] == "none" and not training["normalisation"]["clip"]
     each = bool(training["case_normalisation"])
     scheme = "NoNormalization" if none else "ZScoreNormalization" if each else "CTNormalization"
-    dims = 2 if given.flat else 3
     resampling = {
         "is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None,
     }  # fmt: skip
@@ -175,8 +176,8 @@ def _configured(given: ExportSet, spacing: list[float]) -> dict[str, Any]:
         "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
         "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
         "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
-        "architecture": _architecture(given, dims),
-        "batch_dice": bool((training["loss"] or {}).get("batch_dice", given.flat)),
+        "architecture": _architecture(given, 3 - first),
+        "batch_dice": bool((training["loss"] or {}).get("batch_dice", given.planar)),
     }
 
 

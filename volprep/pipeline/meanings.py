@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from volprep.augment import TRANSFORMS
 from volprep.config import explain_key, known_key, on_one_line
 from volprep.errors import ConfigError, did_you_mean
+from volprep.exports import TABLE as EXPORTS
 from volprep.findings import TABLE
 from volprep.findings import explain as explain_finding
 from volprep.targets import TARGETS
@@ -56,7 +57,7 @@ def explain(name: str) -> str:
             raise ConfigError(f"{name}: no key of the YAML{near}") from None
         if not texts:
             raise
-    if name in ("augment", "targets", "findings"):
+    if name in ("augment", "targets", "findings", "exports"):
         texts.append(_names(name))
     return "\n\n".join(texts)
 
@@ -106,6 +107,11 @@ def _names(key: str) -> str:
     """What a key takes, by name, a line each."""
     if key == "findings":
         said = {name: f"{kind.level}: {kind.why}" for name, kind in TABLE.items()}
+    elif key == "exports":
+        said = {
+            name: f"{row.peer} {row.accepted or '(not tried)'}: {row.expresses}"
+            for name, row in EXPORTS.items()
+        }
     else:
         kinds: Mapping[str, type] = TRANSFORMS if key == "augment" else TARGETS
         said = {name: about(kind) for name, kind in kinds.items()}
