@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from volprep.errors import StoreError
 from volprep.files import describe, files_below, write_text
-from volprep.ledger import LEDGER, Ledger, Unit, key_of
+from volprep.ledger import LEDGER, MANIFEST, Ledger, Unit, key_of
 from volprep.store import INDEX_COLUMNS, ArraySpec, Fault, PatchReader, PatchWriter, verify_set
 
 SPECS = [
@@ -204,6 +205,46 @@ def test_added_files_are_found(whole: Path) -> None:
         assert names(verify_set(whole), whole) == {name: "not of the set"}
         assert names(verify_set(whole, quick=True), whole) == {name: "not of the set"}
         extra.unlink()
+
+
+ADDITIONS: dict[str, Callable[[Path], object]] = {
+    "a folder": Path.mkdir,
+    "a link to a file": lambda path: path.symlink_to(MANIFEST),
+    "a link to a folder": lambda path: path.symlink_to("."),
+    "a link to nothing": lambda path: path.symlink_to("nowhere"),
+    "a pipe": os.mkfifo,
+    "what looks unfinished": Path.touch,
+}
+
+
+@pytest.mark.parametrize("kind", list(ADDITIONS))
+def test_additions_of_any_kind_are_found(whole: Path, kind: str) -> None:
+    for folder in (whole, whole / "patches/train.zarr/image/c"):
+        extra = folder / (".plan.yaml.0123abcd.volprep" if "unfinished" in kind else "9")
+        ADDITIONS[kind](extra)
+        name = extra.relative_to(whole).as_posix()
+        for quick in (False, True):
+            assert names(verify_set(whole, quick=quick), whole) == {name: "not of the set"}
+        extra.rmdir() if extra.is_dir() and not extra.is_symlink() else extra.unlink()
+
+
+@pytest.mark.parametrize("name", [MANIFEST, LEDGER, "plan.yaml", "patches/train.zarr/zarr.json"])
+def test_a_pipe_in_the_place_of_a_file_is_found_and_not_waited_for(whole: Path, name: str) -> None:
+    (whole / name).unlink()
+    os.mkfifo(whole / name)
+    assert name in names(verify_set(whole), whole)
+
+
+def moved(lines: list[bytes]) -> list[bytes]:
+    return [lines[1], lines[0], *lines[2:]]
+
+
+@pytest.mark.parametrize("how", [moved, lambda lines: [*lines, lines[2]], lambda lines: lines * 2])
+def test_moved_and_doubled_lines_are_the_ledgers_fault(whole: Path, how: Any) -> None:
+    """Which still says the truth of all files, as it does beside the manifest of another set."""
+    path = whole / LEDGER
+    path.write_bytes(b"".join(how(path.read_bytes().splitlines(keepends=True))))
+    assert names(verify_set(whole), whole).keys() == {LEDGER}
 
 
 def test_the_meaning_says_which_patches(whole: Path) -> None:

@@ -258,6 +258,8 @@ def write_json(path: Path, content: object) -> None:
 
 def load_json(path: Path) -> dict[str, Any]:
     """A JSON mapping that volprep wrote; StoreError where it is missing or damaged."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise StoreError(f"{path}: damaged (no file); {REPAIR}")
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
@@ -288,11 +290,17 @@ def describe(path: Path, folder: Path) -> File:
     return File(path.relative_to(folder).as_posix(), size, digest.hexdigest())
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, links that lead nowhere included, in order of their paths."""
-    for entry in sorted(os.scandir(folder), key=lambda found: found.name):
+def files_below(folder: Path, *, empty: bool = False) -> Iterator[Path]:
+    """Every file below a folder, links that lead nowhere included, in order of their paths.
+
+    With `empty` also every folder that nothing is in.
+    """
+    entries = sorted(os.scandir(folder), key=lambda found: found.name)
+    if empty and not entries:
+        yield folder
+    for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            yield from files_below(Path(entry.path))
+            yield from files_below(Path(entry.path), empty=empty)
         else:
             yield Path(entry.path)
 

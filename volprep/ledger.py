@@ -776,7 +776,9 @@ def verify(folder: Path, look: Look | None = None) -> Iterator[Damage]:
     records = Records(folder / LEDGER)
     claimed = records.claimed | {MANIFEST, LEDGER}
     strange = [
-        path for path in files_below(folder) if path.relative_to(folder).as_posix() not in claimed
+        path
+        for path in files_below(folder, empty=True)
+        if path.relative_to(folder).as_posix() not in claimed
     ]
     found = list(records.damage(look))
     unlike = ledger_damage(folder)
@@ -784,8 +786,10 @@ def verify(folder: Path, look: Look | None = None) -> Iterator[Damage]:
         yield unlike
         unlike = Damage(folder / LEDGER, "changed")
     if unlike is not None and unlike.path.name == LEDGER:
-        # Where the ledger speaks truly of all files, it is the manifest that came from elsewhere.
-        if not (found or strange or records.damaged or unlike.found == "missing"):
+        # Where the ledger speaks truly of all files, it is the manifest that came from elsewhere,
+        # unless that knows the same records: then lines were moved or doubled.
+        sound = not (found or strange or records.damaged or unlike.found == "missing")
+        if sound and load_manifest(folder)["ledger"].get("records") != _unordered(records):
             unlike = Damage(folder / MANIFEST, "changed")
         strange = []  # a ledger that is not the set's cannot tell what is not of the set
     yield from [unlike] if unlike else []
@@ -796,8 +800,17 @@ def verify(folder: Path, look: Look | None = None) -> Iterator[Damage]:
 def write_manifest(folder: Path, head: Mapping[str, Any]) -> None:
     """Write the manifest of a folder: it covers the ledger, which covers the rest, and itself."""
     ledger = describe(folder / LEDGER, folder)
-    body = {**head, "ledger": {"size": ledger.size, "sha256": ledger.checksum}}
-    write_text(folder / MANIFEST, _sealed(body))
+    entry = {
+        "size": ledger.size, "sha256": ledger.checksum,
+        "records": _unordered(Records(folder / LEDGER)),
+    }  # fmt: skip
+    write_text(folder / MANIFEST, _sealed({**head, "ledger": entry}))
+
+
+def _unordered(records: Iterable[Record]) -> str:
+    """A checksum of some records, whatever their order: the sum of those of their lines."""
+    digests = (hashlib.sha256(record.line().encode()).digest() for record in records)
+    return f"{sum(int.from_bytes(each, 'big') for each in digests) % 2**256:064x}"
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:

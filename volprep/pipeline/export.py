@@ -303,8 +303,9 @@ def _look_at(out: Path, units: Sequence[Unit], *, overwrite: bool) -> bool:
         raise StoreError(
             f"{out}: exists and is no export of volprep; choose another --out or move it away"
         )
-    damage = [d for d in verify(out) if d.found != "not of the set"]
-    strange = [d for d in verify(out) if d.found == "not of the set"]
+    found = list(verify(out))
+    damage = [each for each in found if each.found != "not of the set"]
+    strange = [each for each in found if each.found == "not of the set"]
     records = Records(out / LEDGER)
     if not damage and len(records) == len(units) and all(map(records.has, units)):
         return True

@@ -148,8 +148,12 @@ def _move_strange(out: Path, faults: Sequence[Fault], tell: Callable[[str], obje
     """Bring what volprep did not write out of the set."""
     beside = neighbour(out, ".strange")
     for fault in faults:
-        if fault.found == "not of the set":
-            target = beside / fault.path.relative_to(out)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            fault.path.replace(target)
-            tell(f"{fault.path}: not of the set; moved to {target}")
+        if fault.found != "not of the set":
+            continue
+        if fault.path.is_dir() and not fault.path.is_symlink():  # which nothing is in
+            tell(f"{fault.path}: an empty folder, not of the set; left out")
+            continue
+        target = beside / fault.path.relative_to(out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fault.path.replace(target)
+        tell(f"{fault.path}: not of the set; moved to {target}")
