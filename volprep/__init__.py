@@ -6,11 +6,13 @@ Names are loaded when they are first used, so that importing volprep costs nothi
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from volprep.version import __version__
 
+TYPE_CHECKING = False  # which tools take for true: `typing` itself would be half of the import
 if TYPE_CHECKING:
+    from typing import Any
+
     from volprep.autoconfig import Plan, make_plan
     from volprep.cases import Case, Cases, find_cases
     from volprep.config import Config, TrainingConfig, load_config, load_training_config

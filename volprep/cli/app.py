@@ -81,6 +81,8 @@ def _watch_signals() -> None:
     os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def watch() -> None:
         while (number := os.read(told, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
@@ -229,13 +231,18 @@ def main() -> None:
     _mend_streams()
     try:
         _watch_signals()
-        answer_shell(app)
+        try:
+            answer_shell(app)
+        except SystemExit as end:
+            if end.code in (_INTERRUPTED, _TERMINATED):
+                _end(int(end.code))
+            # Done is done: on its way out the interpreter would take up the system's own way of
+            # dealing with signals, which is to end at once with another status.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            raise
     except KeyboardInterrupt:  # before there was a command to tell of it
         _end(_INTERRUPTED)
-    except SystemExit as end:
-        if end.code in (_INTERRUPTED, _TERMINATED):
-            _end(int(end.code))
-        raise
 
 
 def _mend_streams() -> None:
