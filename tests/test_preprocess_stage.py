@@ -47,7 +47,7 @@ def refs_of(cases, settings, folder):
     """The cases as they will be prepared in a folder."""
     layouts = [case_layout(c.open_image(), c.open_label(), settings) for c in cases]
     return [
-        PreparedRef(case, layout, "", volume_path(folder, case.name))
+        PreparedRef(case, layout, "", "", volume_path(folder, case.name))
         for case, layout in zip(cases, layouts, strict=True)
     ]
 

@@ -18,7 +18,7 @@ from volprep.pipeline.measure import clip_warnings, measure
 from volprep.pipeline.told import rules_of, silent
 from volprep.splits import SplitPart, Splits, audit_splits, splits_blocks
 
-__all__ = ["check", "values_of"]
+__all__ = ["check", "look_at_headers", "values_of"]
 
 
 def check(
@@ -26,15 +26,16 @@ def check(
     cases: Cases,
     *,
     headers_only: bool = False,
-    by_itself: bool = True,
+    heads: Report | None = None,
     progress: Callable[[int], None] | None = None,
     along: Along | None = None,
 ) -> Report:
     """Everything that is wrong or doubtful about the cases, and about their split.
 
-    `by_itself` asks also whether there is a plan, and what the user's own bounds of clipping
-    would cut, where there are any; `prepare` asks itself, of the training voxels alone. `along`
-    is what the walk over the voxels serves beside.
+    `along` is what the walk over the voxels serves beside. `heads` are given by who has looked
+    at the headers (`look_at_headers`), and plans and measures next: then it is not asked here
+    whether there is a plan, nor what the user's own bounds of clipping would cut, and all
+    findings are told, whatever the user's rules.
 
     Notes
     -----
@@ -43,8 +44,9 @@ def check(
     told after it, or in one breath with it.
     """
     headers_only = headers_only or config.data.read == "sample"
-    heads = examine_cases(cases, headers_only=True, workers=config.compute.workers)
-    _refuse_misfits(config, cases, heads)
+    by_itself, idle = heads is None, list[Finding]()
+    if heads is None:
+        heads, idle = look_at_headers(config, cases)
     sound = _without_errors(cases, heads)
     report = examine_cases(
         cases,
@@ -70,7 +72,7 @@ def check(
             hashes=report.hashes,
             sketches=report.sketches,
         )
-    findings += _idle(config, heads)
+    findings += idle
     if by_itself and not headers_only:
         findings += _clips(config, chosen)
     if chosen.items and not headers_only and (by_itself or impossible is not None):
@@ -79,7 +81,21 @@ def check(
         findings += [unplanned] if by_itself and unplanned is not None else []
     if impossible is not None and len(sound) == len(cases):
         findings.append(_because(impossible, cases, chosen))
-    return dataclasses.replace(report, findings=tuple(by_level(rules_of(config).apply(findings))))
+    findings = rules_of(config).apply(findings) if by_itself else findings
+    return dataclasses.replace(report, findings=tuple(by_level(findings)))
+
+
+def look_at_headers(config: Config, cases: Cases) -> tuple[Report, list[Finding]]:
+    """The headers of the cases, and what is asked for that does nothing with them.
+
+    Raises
+    ------
+    ConfigError
+        With all values that fit the schema and not the data, before any voxel is read.
+    """
+    heads = examine_cases(cases, headers_only=True, workers=config.compute.workers)
+    _refuse_misfits(config, cases, heads)
+    return heads, list(_idle(config, heads))
 
 
 def values_of(report: Report, cases: Cases) -> frozenset[int] | None:
@@ -94,13 +110,6 @@ def values_of(report: Report, cases: Cases) -> frozenset[int] | None:
 
 
 def _refuse_misfits(config: Config, cases: Cases, heads: Report) -> None:
-    """Values that fit the schema but not the data, before any voxel is read.
-
-    Raises
-    ------
-    ConfigError
-        With all of them.
-    """
     wrong = []
     patch, overlap = config.plan.patch_size, config.patching.overlap
     if patch is not None and any(o >= p for o, p in zip(overlap, patch, strict=True)):

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.autoconfig import format_bytes, stored_size
+from volprep.autoconfig import stored_size
 from volprep.cases import Case, Cases
 from volprep.compute import default_workers, free_disk, memory_limit
 from volprep.config import Config
 from volprep.cutting import grid_sites
 from volprep.errors import PlanError
-from volprep.files import files_below
+from volprep.files import files_below, format_bytes
 from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.pipeline.decide import Decision
 from volprep.pipeline.identity import paths_of, size_of

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from volprep.autoconfig import Plan
 from volprep.cases import Cases
 from volprep.compute import default_workers, memory_limit, threads
 from volprep.config import ComputeConfig, Config
@@ -139,18 +140,10 @@ def make_patches(
     channels = refs[0].layout.shape[0]
     _check_memory(stored, dtypes, channels, config)
     how = drawing(config, cases.label_kind, plan)
-    where = {
-        "seed": config.seed,
-        "cover": plan.cover,
-        "plan.patch_size": plan.patch_size,
-        "kind": cases.label_kind,
-        **{
-            f"patching.{name}": value
-            for name, value in config.patching.model_dump(mode="json").items()
-            if name != "pad_mode"  # which moves no place
-        },
-    }
-    sources = [[ref.case.name, ref.key, ref.case.weight] for ref in refs]
+    where = _drawn_by(config, cases.label_kind, plan)
+    seen = [ref.key if config.patching.filter.name not in ("none", "mask") else ref.labels
+            for ref in refs]  # fmt: skip
+    sources = [[ref.case.name, key, ref.case.weight] for ref, key in zip(refs, seen, strict=True)]
 
     def choose(split: SplitName, key: str) -> Made:
         if split == "train" and drawn and how.name != "sequential":
@@ -177,6 +170,7 @@ def make_patches(
         "sites",
         {
             **where,
+            "patching.overlap": config.patching.overlap,
             "plan.aug_patch_size": plan.aug_patch_size,
             "split": [held["train"], held["val"]],
             "output.store": plan.store,
@@ -186,12 +180,15 @@ def make_patches(
     metadata: dict[SplitName, tuple[File, ...]] = {}
     counts: dict[SplitName, int] = {}
     samples: dict[SplitName, list[int]] = {}
-    places = None
+    places, units = None, dict[SplitName, Unit]()
     for split, size in sizes.items():
         by = where if split == "train" else {"overlap": config.patching.overlap}
         regions = [[number, box.start, box.stop] for number, box in blocks[split]]
-        unit = Unit("sites", split, key_of("sites", 3, size, by, regions, sources, plan.store))
-        _choose(run, unit, partial(choose, split, unit.key))
+        key = key_of("sites", 4, size, by, regions, sources, plan.store)
+        units[split] = Unit("sites", split, key)
+        _choose(run, units[split], partial(choose, split, key))
+    for split, size in sizes.items():
+        unit = units[split]
         if split == "train" and drawn and how.name != "sequential":
             facts = run.facts(unit)
             counts[split], samples[split] = facts["patches"], facts["cases"]
@@ -216,6 +213,23 @@ def make_patches(
     kept = {ref.case.name: ref.key for ref in refs if ref.arrays is not None}
     arrays = _arrays(run, dtypes, channels, refs) if drawn else {}
     return Patches(counts, stored, metadata, kept, arrays, samples, places)
+
+
+def _drawn_by(config: Config, kind: str, plan: Plan) -> dict[str, Any]:
+    """What of the config decides where training patches lie, by name."""
+    section = config.patching.model_dump(mode="json")
+    idle = {"pad_mode"}  # which moves no place
+    if config.patching.name == "sequential":
+        idle |= {"foreground", "patches_per_case"}
+    else:
+        idle |= {"overlap"}
+    return {
+        "seed": config.seed,
+        "cover": plan.cover,
+        "plan.patch_size": plan.patch_size,
+        "kind": kind,
+        **{f"patching.{name}": value for name, value in section.items() if name not in idle},
+    }
 
 
 def _draw_later(
@@ -258,7 +272,7 @@ def _choose(run: Run, unit: Unit, choose: Any) -> None:
         change.kept += 1
     else:
         change.redone += 1
-    run.once(unit, choose)
+    run.make(unit, choose)
 
 
 def _save(sites: Sequence[Site], folder: Path, split: SplitName) -> Made:

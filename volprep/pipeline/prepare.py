@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from volprep.autoconfig import few_positions
 from volprep.cases import Cases
 from volprep.checks import Along, CheckedCase, Report
 from volprep.config import Config
-from volprep.errors import StoreError, within_memory
+from volprep.errors import PlanError, StoreError, within_memory
 from volprep.files import load_json, neighbour
 from volprep.findings import Finding
 from volprep.fingerprint import Counted, Fingerprint
@@ -35,7 +36,7 @@ from volprep.ledger import (
     remove_left_over,
 )
 from volprep.pipeline.augmentation import check_augment
-from volprep.pipeline.check import check, values_of
+from volprep.pipeline.check import check, look_at_headers, values_of
 from volprep.pipeline.costs import Timed, keep_costs
 from volprep.pipeline.decide import (
     Decision,
@@ -74,7 +75,7 @@ from volprep.pipeline.skeletons import fallen_back, prepare_skeletons
 from volprep.pipeline.targets import targets_of
 from volprep.pipeline.told import Reporter, Told, refuse_warnings, rules_of, silent
 from volprep.pipeline.volumes import Prepared, PreparedRef, prepare_volumes, vanished
-from volprep.splits import SplitPart, audit_splits
+from volprep.splits import SplitPart, audit_splits, splits_blocks
 from volprep.store import PatchStore
 from volprep.targets import Skeleton
 
@@ -374,6 +375,8 @@ def _build(
     """Everything of the set but its name; what else stands in its manifest."""
     config, told = run.config, run.told
     listed = list_cases(config)
+    heads, idle = look_at_headers(config, listed)
+    told.tell(idle)
     seen: _Seen | None = None
     if config.data.read == "sample":
         trust = "state"
@@ -388,10 +391,10 @@ def _build(
             # Of a small set it is not known to some 100 KB what it takes.
             if needs.long or config.compute.memory or config.compute.disk:
                 needs.refuse(config.output.dir)
-        inputs, seen = _walk(run, listed, guess)
+        inputs, seen = _walk(run, listed, heads, guess)
     if inputs is None:
         inputs = _inputs(run, listed, trust)
-    cases, hashes, values = _checked(run, listed, inputs, seen)
+    cases, hashes, values = _checked(run, listed, heads, inputs, seen)
     known = _known(run, cases, inputs, values, seen)
     decision = decide(config, cases, known)
     audit = audit_splits(
@@ -412,8 +415,8 @@ def _build(
         sides, counts = prepare_skeletons(run, refs, decision.splits, inputs)
         told.tell(fallen_back(counts))
     patches = make_patches(run, cases, decision, sides, targets, inputs)
-    if intensities is None:
-        raise NotDoneError("fingerprint")
+    if intensities is None or hashes is None:
+        raise NotDoneError("check" if hashes is None else "fingerprint")
     training = training_config(config, cases, decision, intensities, patches, targets)
     describe(run, decision, intensities, audit, training)
     head = manifest(
@@ -455,29 +458,39 @@ def _is_new(run: Run, listed: Cases) -> bool:
 
 
 def _asked(config: Config, listed: Cases) -> str:
-    """All that the check depends on beside the files."""
-    asked = config.model_dump(mode="json", include={"data", "split", "plan", "findings", "seed"})
+    """All that the check depends on beside the files and their headers.
+
+    Where volumes are divided, the blocks follow from the plan.
+    """
+    asked = config.model_dump(mode="json", include={"data", "split", "seed"})
     asked["data"] = {k: v for k, v in asked["data"].items() if k not in ("root", "cases")}
-    asked["target_spacing"] = config.preprocess.target_spacing
-    asked["crop_nonzero"] = config.preprocess.crop_nonzero
+    labelled, divided = chosen_cases(config, listed, {}), False
+    with contextlib.suppress(PlanError):  # which is told in its place
+        divided = splits_blocks(labelled.items, kind=config.split.kind, listed=listed.folds)
+    if divided:
+        asked["plan"] = config.plan.model_dump(mode="json")
+        asked["target_spacing"] = config.preprocess.target_spacing
+        asked["crop_nonzero"] = config.preprocess.crop_nonzero
     told = [finding.to_dict() for finding in listed.findings]
     return key_of("asked", 1, asked, _placeless(told))
 
 
-def _walk(run: Run, listed: Cases, known: tuple[Cases, Decision] | None) -> tuple[Inputs, _Seen]:
+def _walk(
+    run: Run, listed: Cases, heads: Report, known: tuple[Cases, Decision] | None
+) -> tuple[Inputs, _Seen]:
     """Check the cases, measure what will train and identify all files, in one walk over them."""
     config = run.config
     hashing = Hashing(paths_of(listed))
     parts = {} if known is None else foreseen_parts(config, *known)
     along = Along(parts, crop=config.preprocess.crop_nonzero, pace=hashing.pace)
     with run.reporter("check", voxel_count(listed), "voxels") as advance:
-        report = check(config, listed, by_itself=False, progress=advance, along=along)
+        report = check(config, listed, heads=heads, progress=advance, along=along)
     run.told.tell(report.findings)
     return hashing.finish(config.compute.workers), _Seen(report, parts)
 
 
 def _checked(
-    run: Run, listed: Cases, inputs: Inputs, seen: _Seen | None
+    run: Run, listed: Cases, heads: Report, inputs: Inputs, seen: _Seen | None
 ) -> tuple[Cases, Mapping[str, str] | None, frozenset[int] | None]:
     """The cases to prepare, the hashes of their images, and the values of their labels.
 
@@ -490,7 +503,7 @@ def _checked(
 
     def look() -> Report:
         with run.reporter("check", voxel_count(listed), "voxels") as advance:
-            return check(config, listed, by_itself=False, progress=advance)
+            return check(config, listed, heads=heads, progress=advance)
 
     def make() -> Made:
         report = look() if seen is None else seen.report

@@ -19,10 +19,12 @@ __all__ = ["COSTLY", "Change", "NotDoneError", "OpenStage", "OpenStageError", "R
 
 #: Stages whose work nobody wants to lose; the others only describe, and are made in moments.
 COSTLY = ("volumes", "skeletons", "sites", "patches/train", "patches/val")
-
-
 #: Stages whose units several processes may share.
 _DIVIDED = ("volumes", "skeletons", "patches/train", "patches/val")
+
+
+#: Stages that read every voxel, and leave what was found in their records alone.
+_LOOKS = ("check", "fingerprint")
 
 
 class NotDoneError(Exception):
@@ -200,6 +202,10 @@ class Run:
     def make(self, unit: Unit, make: Callable[[], Made]) -> None:
         """Make one unit here, if it is not done and things are to be made."""
         self.wanted.append(unit)
+        if unit.stage in _LOOKS:
+            change, done = self.changes.setdefault(unit.stage, Change(unit.stage)), self.has(unit)
+            change.kept, change.redone = change.kept + done, change.redone + (not done)
+            change.known |= self.noted(unit.stage, unit.index) is not None
         if self.ledger is not None and not self.ledger.has(unit):
             self._alone(unit.stage)
             self.ledger.forget([unit])

@@ -60,13 +60,13 @@ def prepare_skeletons(
                 continue
             method = None if ref.case.skeletons else section.method
             where = [[box.start, box.stop] for box in own]
-            key = key_of("skeletons", 2, ref.key, method, where)
+            key = key_of("skeletons", 3, ref.labels, method, where)
             made[Unit("skeletons", f"{apart}{ref.case.name}", key)] = (ref, own)
             path = run.folder / "skeletons" / f"{apart}{ref.case.name}.npz"
             found.append(replace(ref, skeletons=path, skeletons_key=key))
-    volumes = {f"case {ref.case.name}": ref.key for ref in refs}
+    labels = {f"case {ref.case.name}": ref.labels for ref in refs}
     held = {name: [[b.start, b.stop] for b in own] for (name, _), own in sorted(boxes.items())}
-    run.made_from("skeletons", {"skeletons.method": section.method, "split": held, **volumes})
+    run.made_from("skeletons", {"skeletons.method": section.method, "split": held, **labels})
     run.all(
         "skeletons", list(made),
         partial(

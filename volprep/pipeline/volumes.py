@@ -65,6 +65,8 @@ class PreparedRef:
     layout : CaseLayout
     key : str
         Of what its voxels are.
+    labels : str
+        Of what its labels are, however its image is interpolated and kept.
     arrays : Path or None
         The OME-Zarr that its voxels are kept in; None reads the files themselves.
     chunks : (Z, Y, X)
@@ -78,6 +80,7 @@ class PreparedRef:
     case: Case
     layout: CaseLayout
     key: str
+    labels: str
     arrays: Path | None = None
     chunks: Shape3 = _CHUNKS
     compression: str = "lz4"
@@ -167,14 +170,16 @@ def prepare_volumes(
     refs, units = [], []
     for case in cases:
         layout = decision.layouts[case.name]
-        key = inputs.key(case)
+        key, plain = inputs.key(case), _plain(layout)
+        grid = {k: v for k, v in plain["settings"].items() if not k.startswith("order")}
+        labels = key_of("labels", 1, key, {**plain, "settings": grid})
         if layout.unchanged and not drawn:
-            refs.append(PreparedRef(case, layout, key))
+            refs.append(PreparedRef(case, layout, key, labels))
             continue
-        key = key_of("volumes", 3, key, _plain(layout), chunks, compression)
+        key = key_of("volumes", 3, key, plain, chunks, compression)
         units.append(Unit("volumes", case.name, key))
         path = volume_path(run.folder, case.name)
-        refs.append(PreparedRef(case, layout, key, path, chunks, compression))
+        refs.append(PreparedRef(case, layout, key, labels, path, chunks, compression))
     if not units:
         return refs, {}
     run.made_from(

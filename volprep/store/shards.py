@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.codecs import MISSING, blosc_encode, crc32c, encode_shard_index
-from volprep.files import File, NewFile
+from volprep.files import File, NewFile, remove
 
 __all__ = [
     "FORMAT",
@@ -213,6 +213,8 @@ class PatchWriter:
     ) -> tuple[list[File], dict[str, Any]]:
         """Write all metadata, the `index` of all patches and the keys of all shards.
 
+        Arrays that an earlier run with another config has left are removed.
+
         Parameters
         ----------
         rows : iterable of sequence of int
@@ -238,7 +240,12 @@ class PatchWriter:
         contents = {name: data.to_bytes() for name, data in self._metadata().items()}
         for table, found in tables.items():
             contents |= {f"{table}/{name}": data for name, data in found.items()}
-        return [self._put(name, contents[name]) for name in sorted(contents)], {}
+        files = [self._put(name, contents[name]) for name in sorted(contents)]
+        known = {*tables, *(spec.name for spec in self.specs)}
+        for entry in list(self.path.iterdir()):
+            if entry.is_dir() and entry.name not in known:
+                remove(entry)  # of an earlier run: a reader would take it for an array of this one
+        return files, {}
 
     def _metadata(self) -> dict[str, Any]:
         """The group and its arrays, made in memory: on disk, zarr would write into old files."""
