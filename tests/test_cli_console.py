@@ -148,7 +148,7 @@ def test_streams_of_few_letters_get_what_they_can_show(data: Path) -> None:
 def test_amounts_are_told_as_people_say_them() -> None:
     said = [amount(1, "cases"), amount(1, "patches"), amount(6_553_600, "voxels")]
     assert said == ["1 case", "1 patch", "6.55 M voxels"]
-    assert [amount(n, "bytes") for n in (12, 4096, 1.5e9)] == ["12 B", "4.1 kB", "1.5 GB"]
+    assert [amount(n, "bytes") for n in (12, 4096, 1.5e9)] == ["12 B", "4 KiB", "1.4 GiB"]
     assert amount(0.25, "patches") == "0.25 patches"
 
 

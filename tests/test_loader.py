@@ -220,12 +220,12 @@ def test_the_next_epochs_first_batches_are_made_while_the_last_one_ends():
 
 
 TAKE = (
-    "import sys\nfrom volprep.kernels.compiling import cache_folder, telling_of_compiling\n"
+    "import sys\nfrom volprep.kernels.compiling import compiled_folder, telling_of_compiling\n"
     "from volprep.kernels.labels import take_ids\nimport numpy as np\n"
     "ids = np.array([0, 7, 2**63 + 1], np.uint64)\nout = np.empty((1, 1, 2), np.uint64)\n"
     "numbers = np.array([[[2, 1]]], np.uint8)\n"
     "with telling_of_compiling(print):\n    take_ids(ids, numbers, out)\n"
-    "assert out.tolist() == [[[2**63 + 1, 7]]]\nprint(cache_folder(), file=sys.stderr)\n"
+    "assert out.tolist() == [[[2**63 + 1, 7]]]\nprint(compiled_folder(), file=sys.stderr)\n"
 )
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "describe",
     "files_below",
     "flush",
+    "format_bytes",
     "load_json",
     "neighbour",
     "remove",
@@ -92,6 +93,15 @@ def neighbour(path: Path, ending: str) -> Path:
     """``OUT.partial`` beside ``OUT``; beside ``.`` and ``..``, too, by what they stand for."""
     named = path if path.name not in ("", "..") else path.resolve()
     return named.parent / f"{named.name}{ending}"
+
+
+def format_bytes(count: float) -> str:
+    """A size for people: ``7.21 GiB``, ``310 MiB``."""
+    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            number = count / size
+            return f"{number:.3g} {unit}" if number < 999.5 else f"{number:.0f} {unit}"
+    return f"{count:.0f} B"
 
 
 def temporary(path: Path) -> Path:

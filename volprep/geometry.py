@@ -139,6 +139,15 @@ class Box:
         """The smallest box that holds both."""
         return Box(three(map(min, self.start, other.start)), three(map(max, self.stop, other.stop)))
 
+    def nearest(self, start: Sequence[int], size: Sequence[int]) -> Shape3:
+        """The start nearest to `start` of a patch in the box; in the middle of a smaller box."""
+        ends = zip(start, size, self.start, self.stop, strict=True)
+        z, y, x = (
+            min(max(at, low), high - n) if high - low >= n else low - (n - high + low) // 2
+            for at, n, low, high in ends
+        )
+        return z, y, x
+
     def overlaps(self, other: Box) -> bool:
         """Whether at least one voxel lies in both."""
         return all(

@@ -27,7 +27,7 @@ from volprep.autoconfig.epoch import (
     plan_epoch,
     stored_size,
 )
-from volprep.autoconfig.memory import format_bytes, training_bytes
+from volprep.autoconfig.memory import training_bytes
 from volprep.autoconfig.network import UNet, design_network
 from volprep.autoconfig.plan import Plan
 from volprep.autoconfig.planner import make_plan
@@ -56,7 +56,6 @@ __all__ = [
     "distinct_positions",
     "few_positions",
     "find_patch_pool_batch",
-    "format_bytes",
     "get_aug_patch",
     "make_plan",
     "parameters_return",

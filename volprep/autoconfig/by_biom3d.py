@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from volprep.autoconfig.biom3d import find_patch_pool_batch
-from volprep.autoconfig.memory import format_bytes
 from volprep.autoconfig.network import network_for
 from volprep.autoconfig.task import Choice, Task, check_divides, given_batch, halvings, padded_axes
+from volprep.files import format_bytes
 from volprep.geometry import Shape3, three
 
 __all__ = ["plan_by_biom3d"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from volprep.autoconfig.memory import format_bytes
 from volprep.autoconfig.network import UNet, design_network, network_for
 from volprep.autoconfig.task import (
     OVERHANG,
@@ -16,6 +15,7 @@ from volprep.autoconfig.task import (
     padded_axes,
 )
 from volprep.errors import PlanError
+from volprep.files import format_bytes
 from volprep.geometry import Shape3, three
 
 __all__ = ["plan_by_memory"]

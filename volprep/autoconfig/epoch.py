@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from volprep.autoconfig.memory import format_bytes
+from volprep.files import format_bytes
 from volprep.geometry import Shape3, three
 
 __all__ = [

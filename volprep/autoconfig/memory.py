@@ -8,7 +8,7 @@ from typing import Literal
 
 from volprep.autoconfig.network import UNet
 
-__all__ = ["PARTS", "Precision", "format_bytes", "parameter_count", "training_bytes"]
+__all__ = ["PARTS", "Precision", "parameter_count", "training_bytes"]
 
 Precision = Literal["mixed", "fp32"]
 
@@ -80,15 +80,6 @@ def training_bytes(
 def parameter_count(network: UNet) -> int:
     """Trained numbers of the network."""
     return sum(_weights(network)) + network.n_classes
-
-
-def format_bytes(count: float) -> str:
-    """A size for people: ``7.21 GiB``, ``310 MiB``."""
-    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            number = count / size
-            return f"{number:.3g} {unit}" if number < 999.5 else f"{number:.0f} {unit}"
-    return f"{count:.0f} B"
 
 
 def _stage_voxels(network: UNet, patch_size: Sequence[int]) -> list[int]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from volprep.autoconfig.memory import PARTS, Precision, format_bytes
+from volprep.autoconfig.memory import PARTS, Precision
+from volprep.files import format_bytes
 from volprep.geometry import Shape3, Spacing3
 
 __all__ = ["Plan"]

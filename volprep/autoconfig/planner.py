@@ -115,15 +115,15 @@ def make_plan(
         n_classes=_positive("n_classes", n_classes),
         memory=_positive("memory", memory),
         precision=precision,
-        max_dims=_three("max_dims", max_dims),
+        max_dims=_sizes("max_dims", max_dims),
         max_pool=max_pool,
         min_batch=min_batch,
         max_batch=max_batch,
         n_images=n_images,
-        patch_size=None if patch_size is None else _three("patch_size", patch_size),
+        patch_size=None if patch_size is None else _sizes("patch_size", patch_size),
         batch_size=None if batch_size is None else _positive("batch_size", batch_size),
-        pool=None if pool is None else _three("pool", pool, least=0),
-        limit=None if limit is None else _three("limit", limit),
+        pool=None if pool is None else _sizes("pool", pool, least=0),
+        limit=None if limit is None else _sizes("limit", limit),
     )
     choice = _PLANNERS[planner](task)
     larger, larger_why = (
@@ -181,7 +181,7 @@ def _aug_patch(
 
 
 def _given_aug_patch(patch: Shape3, wanted: Sequence[int]) -> tuple[Shape3, str]:
-    larger = _three("aug_patch_size", wanted)
+    larger = _sizes("aug_patch_size", wanted)
     if any(a < p for a, p in zip(larger, patch, strict=True)):
         raise PlanError(
             f"aug_patch_size {list(larger)}: smaller than the patch {list(patch)}; "
@@ -221,7 +221,7 @@ def _lengths(name: str, values: Sequence[float]) -> Spacing3:
     return z, y, x
 
 
-def _three(name: str, values: Sequence[int], least: int = 1) -> Shape3:
+def _sizes(name: str, values: Sequence[int], least: int = 1) -> Shape3:
     if len(values) != 3 or min(values) < least:
         raise PlanError(
             f"{name} {[int(v) for v in values]}: give three numbers (Z, Y, X) of at least {least}"

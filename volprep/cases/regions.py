@@ -160,11 +160,11 @@ def _region(values: Mapping[str, Any]) -> Region:
         raise ValueError(f"unknown key {strange[0]!r}; known are {', '.join(sorted(known))}")
     if ("stop" in values) == ("size" in values):
         raise ValueError("a region needs start and stop, or start and size")
-    start = _three(values["start"])
+    start = _numbers(values["start"])
     if "stop" in values:
-        stop = _three(values["stop"])
+        stop = _numbers(values["stop"])
     else:
-        stop = _three([a + b for a, b in zip(start, _three(values["size"]), strict=True)])
+        stop = _numbers([a + b for a, b in zip(start, _numbers(values["size"]), strict=True)])
     unit = {"": "voxels", "voxels": "voxels", "voxel": "voxels", "um": "um", "µm": "um"}.get(
         str(values.get("unit") or "")
     )
@@ -207,7 +207,7 @@ def _of_nml(path: Path) -> Iterable[Mapping[str, Any]]:
         }
 
 
-def _three(values: Any) -> tuple[float, float, float]:
+def _numbers(values: Any) -> tuple[float, float, float]:
     if isinstance(values, str) or len(values) != 3:
         raise ValueError(f"{values!r} is not three numbers (z, y, x)")
     z, y, x = (float(value) for value in values)
@@ -215,4 +215,4 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 
 def _divided(values: Sequence[float], spacing: Spacing3) -> tuple[float, float, float]:
-    return _three([value / step for value, step in zip(values, spacing, strict=True)])
+    return _numbers([value / step for value, step in zip(values, spacing, strict=True)])

@@ -224,12 +224,11 @@ def told(level: str, count: int) -> str:
 
 
 def amount(count: float, unit: str = "") -> str:
-    """``6.6 M voxels``, ``1.3 GB``, ``1 case``."""
+    """``6.6 M voxels``, ``1.3 GiB``, ``1 case``."""
     if unit == "bytes":
-        for size, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-            if count >= size:
-                return f"{count / size:.3g} {name}"
-        return f"{count:.0f} B"
+        from volprep.files import format_bytes
+
+        return format_bytes(count)
     for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if count >= size:
             return f"{count / size:.3g} {name} {unit}".rstrip()

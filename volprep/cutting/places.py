@@ -359,13 +359,7 @@ class _InFrame:
 
 def _kept_inside(site: Site, shown: Shape3) -> Site:
     """The nearest place in the region; where that is smaller than the patch, the middle."""
-    start = []
-    for at, p, low, high in zip(
-        site.start, shown, site.region.start, site.region.stop, strict=True
-    ):
-        n = high - low
-        start.append(min(max(at, low), high - p) if n >= p else low - (p - n) // 2)
-    return Site(site.case, site.region, three(start))
+    return Site(site.case, site.region, site.region.nearest(site.start, shown))
 
 
 def _widened(site: Site, shown: Shape3, size: Shape3) -> Site:

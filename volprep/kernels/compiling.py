@@ -27,7 +27,7 @@ from numba.core import config, event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.misc.appdirs import AppDirs
 
-__all__ = ["cache_folder", "kernel", "part", "telling_of_compiling"]
+__all__ = ["compiled_folder", "kernel", "part", "telling_of_compiling"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(nogil=True, **options)(function)
-        if not config.DISABLE_JIT and cache_folder() is not None:
+        if not config.DISABLE_JIT and compiled_folder() is not None:
             dispatcher._cache = _Kept(function)  # what `cache=True` does, in a place of ours
         return dispatcher
 
@@ -62,7 +62,7 @@ def part(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 @cache
-def cache_folder() -> Path | None:
+def compiled_folder() -> Path | None:
     """Where compiled kernels are kept; None where no folder can be written.
 
     The first that can be written: ``NUMBA_CACHE_DIR``, where that is set; the user's folder for
@@ -144,10 +144,10 @@ class _Place:
         """Nothing: the folder is there."""
 
     def get_cache_path(self) -> str:
-        return str(cache_folder())
+        return str(compiled_folder())
 
     def get_source_stamp(self) -> str:
-        return str(cache_folder())
+        return str(compiled_folder())
 
     def get_disambiguator(self) -> str:
         return self._name
@@ -187,7 +187,7 @@ class _Teller(event.Listener):  # type: ignore[misc]
     def on_start(self, event: Any) -> None:
         if not self.began:
             self.began = time.perf_counter()
-            folder = cache_folder()
+            folder = compiled_folder()
             self._tell(
                 "compiling for this machine what samples are made with; it takes some seconds, and "
                 + (

@@ -225,11 +225,7 @@ class Recipe:
 
     def nearest(self, wanted: Shape3, data: Box) -> Shape3:
         """The nearest place for a sample that is all data, as far as there is one."""
-        ends = zip(data.start, data.stop, self.size, strict=True)
-        bounds = [(a, b - p) if b - a >= p else ((a + b - p) // 2,) * 2 for a, b, p in ends]
-        return three(
-            max(0, min(max(at, low), high)) for at, (low, high) in zip(wanted, bounds, strict=True)
-        )
+        return three(max(0, start) for start in data.nearest(wanted, self.size))
 
     def _convert(self, case: str, parts: Arrays, out: Arrays) -> None:
         """Stored voxels in the dtypes of a sample; what is not annotated is ignored."""

@@ -116,7 +116,7 @@ class SkeletonDataset(Dataset[DataDict]):
         (sample_per_image,) = whole((sample_per_image,))
         if sample_per_image < 1:
             raise ValueError(f"sample_per_image is {sample_per_image}, wanted 1 or more")
-        self.pad_size = _three(pad_size)
+        self.pad_size = _padding(pad_size)
         self.transforms = transforms
         self.device = torch.device(device)
         self.sample_per_image = sample_per_image
@@ -446,7 +446,7 @@ def _as_tensor(array: npt.NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(np.array(array, wider.get(array.dtype.name, array.dtype), order="C"))
 
 
-def _three(pad_size: int | tuple[int, int, int]) -> tuple[int, int, int]:
+def _padding(pad_size: int | tuple[int, int, int]) -> tuple[int, int, int]:
     sizes = whole(pad_size if isinstance(pad_size, Sequence) else (pad_size, pad_size, 0))
     if len(sizes) != 3 or min(sizes) < 0:
         raise ValueError(f"pad_size is {pad_size}, wanted 0 or more, once or for (X, Y, Z)")

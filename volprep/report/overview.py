@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.autoconfig import Plan, format_bytes
+from volprep.autoconfig import Plan
+from volprep.files import format_bytes
 from volprep.findings import Finding, Level
 from volprep.fingerprint import CaseFacts, Distribution, Fingerprint, Statistics
 from volprep.geometry import Shape3, Spacing3, three

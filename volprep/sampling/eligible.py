@@ -89,7 +89,7 @@ class Places:
         known = {name: value for name, value in facts.items() if name != "valid_ratio"}
         return cls(
             block, patch_size, rejection.with_ratio(facts["valid_ratio"]), **known,
-            _starts=_three(starts), _ends=packed[ends[-1] :],
+            _starts=_axes(starts), _ends=packed[ends[-1] :],
         )  # fmt: skip
 
     def draw(self, rng: np.random.Generator) -> tuple[Shape3, Shape3]:
@@ -191,7 +191,7 @@ class _Grid:
             edges.append(borders)
             first.append(np.searchsorted(borders, own))
             last.append(np.searchsorted(borders, stops))
-        return cls(_three(starts), _three(edges), _three(first), _three(last))
+        return cls(_axes(starts), _axes(edges), _axes(first), _axes(last))
 
     @property
     def shape(self) -> Shape3:
@@ -211,7 +211,7 @@ class _Grid:
             # begin at it or before.
             begin.append(np.searchsorted(last, cell, side="right"))
             end.append(np.searchsorted(first, cell, side="right"))
-        return _windows(places.astype(np.int64), _three(begin), _three(end)) > 0
+        return _windows(places.astype(np.int64), _axes(begin), _axes(end)) > 0
 
 
 def _shown(grid: _Grid, places: npt.NDArray[np.bool_], cells: Ints) -> float:
@@ -249,6 +249,6 @@ def _slabs(volume: VolumeLike, block: Box) -> Iterator[Box]:
         yield Box((z, *block.start[1:]), (stop, *block.stop[1:]))
 
 
-def _three(values: Sequence[Any]) -> tuple[Any, Any, Any]:
+def _axes(values: Sequence[Any]) -> tuple[Any, Any, Any]:
     z, y, x = values
     return z, y, x

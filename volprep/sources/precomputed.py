@@ -38,9 +38,9 @@ def open_source(path: Path, key: str | None, axes: str | None, *, labels: bool) 
         if not isinstance(chunks, list) or not chunks:
             raise unusable(path, "chunk_sizes", chunks, "give a list of sizes")
         block = (channels, *sizes_of(path, "chunk_sizes", chunks[0], least=1)[::-1])
-        told = _three(path, scale, "resolution", "give the size of a voxel in nm")
+        told = _lengths(path, scale, "resolution", "give the size of a voxel in nm")
         z, y, x = (n / 1000 for n in told[::-1])
-        offset = _three(path, {"voxel_offset": [0, 0, 0], **scale}, "voxel_offset", "give voxels")
+        offset = _lengths(path, {"voxel_offset": [0, 0, 0], **scale}, "voxel_offset", "give voxels")
         origin = (offset[2] * z, offset[1] * y, offset[0] * x)
         fits = layout.axes == "CZYX"
         notes = () if fits else (Note("spacing-unread", "the axes are not the file's own"),)
@@ -109,7 +109,7 @@ def _shape(
     return channels, size[::-1]
 
 
-def _three(path: Path, scale: Mapping[str, Any], key: str, wanted: str) -> list[float]:
+def _lengths(path: Path, scale: Mapping[str, Any], key: str, wanted: str) -> list[float]:
     values = member(path, scale, key)
     if not isinstance(values, list) or len(values) != 3:
         raise unusable(path, key, values, wanted)
@@ -122,7 +122,7 @@ def _three(path: Path, scale: Mapping[str, Any], key: str, wanted: str) -> list[
 def _number(path: Path, scales: Sequence[Mapping[str, Any]], key: str | None) -> int:
     """The scale that a key means."""
     if key is None:
-        sizes = [_three(path, each, "resolution", "give the size of a voxel") for each in scales]
+        sizes = [_lengths(path, each, "resolution", "give the size of a voxel") for each in scales]
         return min(range(len(scales)), key=lambda n: math.prod(sizes[n]))
     names = [str(member(path, scale, "key")) for scale in scales]
     name = key.strip("/")
