@@ -354,21 +354,43 @@ def test_interrupted_command_ends_with_its_own_status_and_goes_on(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("where", ["main", "invoke"])
+@pytest.mark.parametrize("where", ["import", "main", "invoke"])
 def test_interrupted_before_the_command_begins_it_ends_with_the_same_status(
     where: str, number: int, status: int
 ) -> None:
-    before = {"main": "app.app", "invoke": "typer.core.TyperGroup.make_context"}[where]
-    code = (
-        "import importlib, os, time, typer.core\n"
-        "app = importlib.import_module('volprep.cli.app')\n"
-        f"def come(*_, **__): os.kill(os.getpid(), {int(number)}); time.sleep(30)\n"
-        f"{before} = come\n"
-        "app.main()\n"
-    )
+    come = f"def come(*_, **__): os.kill(os.getpid(), {int(number)}); time.sleep(30)\n"
+    if where == "import":
+        code = (
+            "import os, sys, time\n"
+            "class Finder:\n"
+            "    def find_spec(self, name, *_): name == 'volprep.cli' and come()\n"
+            f"{come}sys.meta_path.insert(0, Finder())\n"
+            "from volprep.__main__ import main\nmain()\n"
+        )
+    else:
+        before = {"main": "app.app", "invoke": "typer.core.TyperGroup.make_context"}[where]
+        code = (
+            "import importlib, os, time, typer.core\n"
+            "app = importlib.import_module('volprep.cli.app')\n"
+            f"{come}{before} = come\napp.main()\n"
+        )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert run.returncode == status
     assert b"Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("late", ["atexit.register(come)", "last = Late()"])
+def test_a_command_that_is_done_keeps_its_status(late: str, number: int) -> None:
+    code = (
+        "import atexit, os, sys\n"
+        f"def come(kill=os.kill, own=os.getpid()): kill(own, {int(number)})\n"
+        "class Late:\n    def __del__(self, come=come): come()\n"
+        f"{late}\nsys.argv = ['volprep', '--version']\n"
+        "from volprep.__main__ import main\nmain()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, b"")
 
 
 def test_full_disk_keeps_what_is_done(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -759,8 +760,6 @@ def test_another_case_is_prepared_alone(folder: Path) -> None:
 
 
 def test_touched_files_are_the_same_and_other_content_of_the_same_age_is_not(folder: Path) -> None:
-    import os
-
     store = pipeline.prepare(configure(folder))
     before, path = digest(store.path), folder / "data/images/cell 0 µ.tif"
     os.utime(path, ns=(1, 1))
@@ -775,21 +774,64 @@ def test_touched_files_are_the_same_and_other_content_of_the_same_age_is_not(fol
         pipeline.prepare(configure(folder))
 
 
-def test_input_that_changes_during_the_run_is_an_error(folder: Path) -> None:
+def other_bytes(path: Path) -> bytes:
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    return bytes(data)
+
+
+def replaced(path: Path) -> None:
+    """By another of the same size and age, under its name."""
+    state, beside = path.stat(), path.with_suffix(".new")
+    beside.write_bytes(other_bytes(path))
+    os.utime(beside, ns=(state.st_atime_ns, state.st_mtime_ns))
+    beside.replace(path)
+
+
+MEDDLING: dict[str, Callable[[Path], object]] = {
+    "written": lambda path: path.write_bytes(other_bytes(path)),
+    "replaced": replaced,
+    "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "removed": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("executor", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
+def test_input_that_changes_during_the_run_is_an_error_or_seen_as_a_whole(
+    folder: Path, executor: str
+) -> None:
     path = folder / "data/images/cell 0 µ.tif"
+    config = configure(folder, f"compute: {{executor: {executor}, workers: 2}}")
+    for meddle in MEDDLING.values():
+        for stage in ("check", "patches"):
+            before, left, stages = path.read_bytes(), [0], [stage]
 
-    @contextmanager
-    def meddling(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-        if title.startswith("patches"):
-            data = bytearray(path.read_bytes())
-            data[-9] ^= 1
-            path.write_bytes(data)
-        yield lambda count: None
+            @contextmanager
+            def meddling(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+                def advance(count: int) -> None:
+                    left[0] -= count  # noqa: B023
+                    if left == [0] and stages and title.startswith(stages[0]):  # noqa: B023
+                        stages.clear()  # noqa: B023
+                        meddle(path)  # noqa: B023
 
-    with pytest.raises(SourceError, match="changed while it was being used"):
-        pipeline.prepare(configure(folder), reporter=meddling)
-    assert not (folder / "patches").exists()
-    pipeline.prepare(configure(folder))
+                left[0] = total  # noqa: B023
+                yield advance
+
+            try:
+                pipeline.prepare(config, reporter=meddling)
+                told = ""
+            except SourceError as error:
+                told = str(error)
+            assert (path.name in told) != (folder / "patches").exists()
+            if not told:  # it has seen nothing but what is there now
+                assert stage == "check"
+                pipeline.prepare(configure(folder, "output: {dir: anew}"))
+                assert digest(folder / "anew") == digest(folder / "patches")
+                shutil.rmtree(folder / "anew")
+                shutil.rmtree(folder / "patches")
+            assert not stages
+            path.write_bytes(before[:-9] + bytes([before[-9] ^ 2]) + before[-8:])
+    pipeline.prepare(config)
     dataset = PatchDataset(folder / "patches", "train", patch_size=None, normalise=False)
     source = volumes(folder)
     for sample in (dataset[i] for i in range(len(dataset))):

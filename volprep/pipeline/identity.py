@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import mmap
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,7 +20,16 @@ from volprep.pipeline.told import Reporter, silent
 from volprep.places import is_remote
 from volprep.sources import files_of, natural_key, stored_objects
 
-__all__ = ["Hashing", "Input", "Inputs", "Trust", "paths_of", "read_inputs", "size_of"]
+__all__ = [
+    "Hashing",
+    "Input",
+    "Inputs",
+    "Trust",
+    "changed_meanwhile",
+    "paths_of",
+    "read_inputs",
+    "size_of",
+]
 
 #: ``hash`` reads every input; ``mtime`` takes the hash of a file of the same size and time;
 #: ``state`` reads none: names, sizes and times of change are all that is known of them.
@@ -29,6 +37,11 @@ Trust = Literal["hash", "mtime", "state"]
 #: Name, size, time of change of the content and of the entry, number of the file.
 _State = tuple[str, int, int, int, int]
 _PIECE = 1 << 22
+
+
+def changed_meanwhile(path: Path) -> SourceError:
+    """What is said of an input that another program writes at the same time."""
+    return SourceError(path, "changed while it was being used", "leave it alone and run again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +98,7 @@ class Input:
                 return
         except OSError:
             pass
-        raise SourceError(
-            self.path, "changed while it was being used", "leave it alone and run again"
-        )
+        raise changed_meanwhile(self.path)
 
     def _identify(self, states: tuple[_State, ...]) -> str:
         return _hash_of_states(states) if self.by_state else _hash(self.path, states)
@@ -228,6 +239,14 @@ class Hashing:
 
         return Inputs(dict(run_units(read, self._digests, workers=workers)))
 
+    def changed(self) -> Path | None:
+        """A file that is not as it was when this was made, if there is one; None if all are."""
+        for path, states in self._states.items():
+            with _reading(path):
+                if _states(path) != states:
+                    return path
+        return None
+
 
 class _Digest:
     """The hash of a file or folder, a stretch at a time.
@@ -294,17 +313,11 @@ class _Digest:
             self._left.popleft()
 
 
-def _piece(file: Path, offset: int) -> bytes | mmap.mmap:
-    """Some bytes of a file, mapped: they need no memory where they are in the system's cache."""
-    with file.open("rb") as stream:
-        size = min(_PIECE, os.fstat(stream.fileno()).st_size - offset)
-        if size <= 0:
-            return b""
-        try:
-            return mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ, offset=offset)
-        except (OSError, ValueError):  # no file system can be relied on to map
-            stream.seek(offset)
-            return stream.read(size)
+def _piece(file: Path, offset: int) -> bytes:
+    """Some bytes of a file; read, since one that shrinks under a map ends the process."""
+    with file.open("rb", buffering=0) as stream:
+        stream.seek(offset)
+        return stream.read(_PIECE)
 
 
 @contextlib.contextmanager

@@ -47,7 +47,15 @@ from volprep.pipeline.decide import (
     survey,
 )
 from volprep.pipeline.describe import Intensities, describe, manifest, training_config
-from volprep.pipeline.identity import Hashing, Inputs, Trust, paths_of, read_inputs, size_of
+from volprep.pipeline.identity import (
+    Hashing,
+    Inputs,
+    Trust,
+    changed_meanwhile,
+    paths_of,
+    read_inputs,
+    size_of,
+)
 from volprep.pipeline.inputs import chosen_cases, engine_of, list_cases, load_target, voxel_count
 from volprep.pipeline.measure import (
     clip_warnings,
@@ -480,13 +488,29 @@ def _walk(
 ) -> tuple[Inputs, _Seen]:
     """Check the cases, measure what will train and identify all files, in one walk over them."""
     config = run.config
-    hashing = Hashing(paths_of(listed))
     parts = {} if known is None else foreseen_parts(config, *known)
-    along = Along(parts, crop=config.preprocess.crop_nonzero, pace=hashing.pace)
-    with run.reporter("check", voxel_count(listed), "voxels") as advance:
-        report = check(config, listed, heads=heads, progress=advance, along=along)
-    run.told.tell(report.findings)
-    return hashing.finish(config.compute.workers), _Seen(report, parts)
+    before: tuple[Path, Report] | None = None
+    while True:
+        hashing = Hashing(paths_of(listed))
+        along = Along(parts, crop=config.preprocess.crop_nonzero, pace=hashing.pace)
+        with run.reporter("check", voxel_count(listed), "voxels") as advance:
+            report = check(config, listed, heads=heads, progress=advance, along=along)
+        inputs = hashing.finish(config.compute.workers)
+        changed = hashing.changed()
+        # Of a file that is another than when the walk began it is not known which voxels were
+        # seen. Touched alone, it shows the same ones once more.
+        if before is not None and (changed or _voxels(before[1]) != _voxels(report)):
+            raise changed_meanwhile(before[0])
+        if changed is None:
+            run.told.tell(report.findings)
+            return inputs, _Seen(report, parts)
+        before = changed, report
+
+
+def _voxels(report: Report) -> list[Any]:
+    """What tells whether voxels are the same: hashes of images, and counts of labels."""
+    labels = [(f.labels.ids.tolist(), f.labels.sizes.tolist()) for f in report.facts if f.labels]
+    return [report.hashes, labels]
 
 
 def _checked(

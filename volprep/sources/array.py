@@ -13,7 +13,7 @@ import numpy.typing as npt
 from volprep.errors import SourceError
 from volprep.geometry import Box, Spacing3
 from volprep.sources.axes import Layout
-from volprep.sources.base import SLAB_BYTES, Array, Volume, forget, map_file, reading
+from volprep.sources.base import SLAB_BYTES, Array, Volume, forget, map_file, reading, still_whole
 
 __all__ = ["ArrayVolume", "FileVolume", "MappedVolume", "default_axes"]
 
@@ -46,22 +46,29 @@ class MappedVolume(Volume):
 class FileVolume(MappedVolume):
     """Uncompressed voxels in one piece of a file, mapped into memory.
 
+    `data` is the file of the voxels where they have one of their own.
+
     Walking through one in slabs gives the memory of each slab back before the next.
     """
 
     def __init__(
-        self, path: str | Path, layout: Layout, dtype: npt.DTypeLike, *, offset: int, **rest: Any
-    ) -> None:
+        self, path: str | Path, layout: Layout, dtype: npt.DTypeLike, *, offset: int,
+        data: Path | None = None, **rest: Any,
+    ) -> None:  # fmt: skip
         super().__init__(path, layout, dtype, **rest)
-        self._offset = offset
+        self._offset, self._data = offset, data or Path(path)
 
     @property
     def mapped(self) -> bool:
         """As `Volume.mapped`."""
         return True
 
+    def _read(self, box: Box) -> Array:
+        still_whole(self._data, self._opened().base)
+        return super()._read(box)
+
     def _open(self) -> Array:
-        view = map_file(self.path)
+        view = map_file(self._data)
         return np.ndarray(self._layout.stored, self._stored_dtype, view, self._offset)
 
     def slabs(

@@ -132,6 +132,16 @@ def map_file(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
+def still_whole(path: Path, view: mmap.mmap) -> None:
+    """Refuse to read on from the map of a file that has become shorter meanwhile.
+
+    The system ends a process that reads from a map where the file is no more. It is asked
+    before each block (2 µs), so that only a file that shrinks within one still ends it.
+    """
+    if path.stat().st_size < len(view):
+        raise SourceError(path, "changed while it was being used", "leave it alone and run again")
+
+
 def forget(view: mmap.mmap | Array) -> None:
     """Give the memory of a mapped file back; what is touched again is fetched again.
 

@@ -16,7 +16,7 @@ from volprep.findings import Note
 from volprep.geometry import Spacing3, to_micrometres
 from volprep.sources.array import FileVolume, default_axes
 from volprep.sources.axes import Layout
-from volprep.sources.base import Array, Volume, map_file, native_dtype, reading
+from volprep.sources.base import Volume, native_dtype, reading
 from volprep.sources.external import External, may_follow, refuse_foreign
 from volprep.sources.keys import refuse_key
 from volprep.sources.metadata import member, number_type, unusable
@@ -43,18 +43,6 @@ class NrrdStream(StreamVolume):
         stream.read(self._skip)
         inflated: IO[bytes] = stream
         return inflated
-
-
-class NrrdVolume(FileVolume):
-    """A raw NRRD, mapped; its voxels may lie in a file of their own."""
-
-    def __init__(self, path: Path, layout: Layout, dtype: Any, *, data: Path, **rest: Any) -> None:
-        self._data = data
-        super().__init__(path, layout, dtype, **rest)
-
-    def _open(self) -> Array:
-        view = map_file(self._data)
-        return np.ndarray(self._layout.stored, self._stored_dtype, view, self._offset)
 
 
 def open_source(
@@ -97,7 +85,7 @@ def open_source(
                 f" {max(0, there - max(0, start))} are there",
                 "copy or save the file again",
             )
-        return NrrdVolume(path, layout, dtype, data=data, offset=start, **rest)
+        return FileVolume(path, layout, dtype, data=data, offset=start, **rest)
 
 
 def named_files(path: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from volprep.sources.base import (
     map_file,
     open_descriptor,
     reading,
+    still_whole,
     stored_bytes,
 )
 from volprep.sources.chunked import ChunkedVolume, Index
@@ -54,6 +55,7 @@ class TiffMappedPages(Volume):
 
     def _read(self, box: Box) -> Array:
         view = self._opened()
+        still_whole(self.path, view)
         cut = self._layout.select(box)
         lead = len(cut) - len(self._page)
         numbers = np.arange(len(self._starts)).reshape(self._layout.stored[:lead])[cut[:lead]]
