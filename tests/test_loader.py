@@ -77,7 +77,7 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "c.yaml").write_text(
         "data: {root: data, spacing: '1, 1, 1 um'}\n"
         "plan: {patch_size: [8, 16, 16], batch_size: 2, aug_patch_size: [8, 24, 24]}\n"
-        "augment: [flip, rotate, {gaussian_noise: {p: 1.0}}]\n"
+        "augment: [flip, rotate, {gaussian_noise: {p: 1.0}}]\nepoch: {augment_warm_up: 0}\n"
     )
     return pipeline.prepare(load_config(folder / "c.yaml")).path
 
@@ -413,6 +413,27 @@ def test_an_augmented_sample_lies_anywhere_in_its_block_and_says_where(patches):
             starts.append(tuple(first))
     for axis in range(3):
         assert {start[axis] for start in starts} == set(range(room[axis] + 1))
+
+
+def test_augmentation_comes_in_over_the_samples_of_its_warm_up(patches):
+    plain, full = PatchDataset(patches), PatchDataset(patches, augment=True)
+    count = len(full)
+
+    def same(a: Any, b: Any) -> bool:
+        return all(np.array_equal(a[name], b[name]) for name in ("image", "label", "start"))
+
+    warm = PatchDataset(patches, augment=True, warm_up=4 * count)
+    shares = []
+    for epoch in range(6):
+        as_full = [same(warm[epoch, n], full[epoch, n]) for n in range(count)]
+        as_plain = [same(warm[epoch, n], plain[epoch, n]) for n in range(count)]
+        assert not any(a and b for a, b in zip(as_full, as_plain, strict=True))
+        shares.append(1 - sum(as_plain) / count)
+        assert epoch < 4 or all(as_full)
+    assert shares[0] == 0
+    assert shares[4:] == [1, 1]
+    for epoch in (1, 2, 3):  # 4 deviations of a binomial distribution
+        assert abs(shares[epoch] - epoch / 4) <= 4 * np.sqrt(epoch / 4 * (1 - epoch / 4) / count)
 
 
 @pytest.mark.parametrize("augment", [False, True])

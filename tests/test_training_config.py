@@ -16,7 +16,7 @@ import yaml
 from volprep import pipeline
 from volprep.autoconfig import make_plan, training_recipe
 from volprep.config import Config, load_training_config
-from volprep.loader import PlannedUNet, dataloader
+from volprep.loader import PatchLoader, PlannedUNet, dataloader
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 STRIDES = [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2)]
@@ -54,7 +54,7 @@ def test_targets_of_instances_follow_their_background_and_sections(
     assert recipe.loss["name"] == "dice_bce"
 
 
-def a_set(folder: Path, kind: str) -> Path:
+def a_set(folder: Path, kind: str, **sections: Any) -> Path:
     """A patch set of bright boxes, with classes or instances."""
     rng = np.random.default_rng(0)
     for what in ("images", "labels"):
@@ -71,6 +71,7 @@ def a_set(folder: Path, kind: str) -> Path:
         "augment": [],
         "epoch": {"steps": 9},
         "output": {"dir": folder / "out"},
+        **sections,
     }
     return pipeline.prepare(Config.model_validate(config)).path
 
@@ -93,6 +94,18 @@ def test_a_network_trains_from_train_yaml_alone(tmp_path: Path, kind: str) -> No
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("epoch 0: loss")
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_augmentation_warms_up_as_train_yaml_says(tmp_path: Path, epochs: int) -> None:
+    epoch = {"steps": 9, "augment_warm_up": epochs}
+    path = a_set(tmp_path, "instances", augment=["flip"], epoch=epoch)
+    assert load_training_config(path / "train.yaml").augment_warm_up == epochs
+    loader = dataloader(path)
+    assert isinstance(loader, PatchLoader)
+    assert loader.source.warm_up == epochs * 9 * 2
+    assert dataloader(path, augment=False).source.warm_up == 0
+    assert dataloader(path, warm_up=5).source.warm_up == 5
 
 
 def test_the_script_that_trains_is_short() -> None:

@@ -380,6 +380,12 @@ class EpochConfig(Section):
     steps: PositiveInt = Field(
         250, description="Batches of an epoch; each draws anew.", examples=[100]
     )
+    augment_warm_up: NonNegativeInt = Field(
+        20,
+        description="Epochs in which augmentation comes in, from no sample to all: at first, every "
+        "patch is new to a network. 0 augments all samples from the beginning.",
+        examples=[0],
+    )
 
 
 class PreprocessConfig(Section):

@@ -75,6 +75,9 @@ class TrainingConfig(Section):
     kernel_sizes: list[Size3] = Field(description="Of each stage of the network, from the top.")
     features: list[PositiveInt] = Field(description="Feature maps of each stage.")
     steps_per_epoch: PositiveInt = Field(description="Batches of an epoch, however many patches.")
+    augment_warm_up: NonNegativeInt = Field(
+        0, description="Epochs in which augmentation comes in, from no sample to all."
+    )
     n_positions: NonNegativeInt | None = Field(
         description="Places that a patch can take in the training data."
     )

@@ -50,6 +50,12 @@ class PatchDataset(BlockDataset):
         What labels come as: what torch's losses take, or narrower.
     seed : int or None
         Of cutting and transforming; the patch set's own for None.
+    warm_up : int
+        Samples in which augmentation comes in: of those of epoch e a share of
+        min(1, e * len(dataset) / `warm_up`) is augmented. A network that has seen few patches
+        cannot know them by heart; EfficientNetV2 (Tan and Le, 2021) raises its augmentation
+        in steps for that reason, here it is the share that rises. Give it only where epochs are
+        told: `dataloader` takes the training config's ``augment_warm_up``.
 
     Raises
     ------
@@ -89,6 +95,7 @@ class PatchDataset(BlockDataset):
         class_index: bool | None = None,
         label_dtype: LabelDtype = "int64",
         seed: int | None = None,
+        warm_up: int = 0,
     ) -> None:
         super().__init__()
         self.store = path if isinstance(path, PatchStore) else PatchStore(path)
@@ -96,6 +103,7 @@ class PatchDataset(BlockDataset):
         self.cases: list[str] = self.store.manifest["cases"]
         self.split = split
         self.seed = self.training["seed"] if seed is None else seed
+        self.warm_up = warm_up
         self.batch_size: int = self.training["batch_size"]
         self._shift = split == "train"
         self._blocks = set_blocks(self.store, split, self.seed)
@@ -190,7 +198,7 @@ def dataloader(
         None shuffles training patches only.
     augment : bool, callable or None
         As of `PatchDataset`; None applies the training config's list to training
-        patches only.
+        patches only. That list comes in over the first epochs, as ``augment_warm_up`` says.
     start_epoch : int
         Each pass over the loader is one epoch, counted from here.
     threads, rank, world_size, prefetch, pin_memory, device
@@ -213,6 +221,9 @@ def dataloader(
     dataset = PatchDataset(path, split, augment=chosen, **options)
     shuffled = split == "train" if shuffle is None else shuffle
     size = dataset.batch_size if batch_size is None else batch_size
+    if chosen is True and "warm_up" not in options:
+        epochs = dataset.training.get("augment_warm_up", 0)
+        dataset.warm_up = epochs * dataset.training["steps_per_epoch"] * dataset.batch_size
     if steps == "plan":
         steps = dataset.training["steps_per_epoch"] if split == "train" else None
     if num_workers:

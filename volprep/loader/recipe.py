@@ -46,6 +46,8 @@ class Cut:
         Of a `Compose`.
     centre : sequence of float or None
         The voxel of the part that the middle of what was drawn shows.
+    augmented : bool
+        Whether it is augmented at all.
     """
 
     part: Box
@@ -53,6 +55,7 @@ class Cut:
     data: Box
     drawn: Drawn | None = None
     centre: Sequence[float] | None = None
+    augmented: bool = True
 
 
 class Recipe:
@@ -128,7 +131,14 @@ class Recipe:
             room |= {array.name: np.empty(array.shape(self.size), array.dtype) for array in made}
         return room
 
-    def cut(self, found: Shape3, wanted: Shape3, data: Box, rng: np.random.Generator) -> Cut:
+    def cut(
+        self,
+        found: Shape3,
+        wanted: Shape3,
+        data: Box,
+        rng: np.random.Generator,
+        share: float = 1.0,
+    ) -> Cut:
         """What of a block is read for a sample.
 
         Parameters
@@ -142,10 +152,12 @@ class Recipe:
             What of the block is data, and not filled in.
         rng : numpy.random.Generator
             What is drawn of an augmentation is drawn before anything is read.
+        share : float
+            Of the samples that is augmented; the others are cut as they are.
         """
-        if self.augment is None:
+        if self.augment is None or (share < 1 and rng.random() >= share):
             start = self.nearest(wanted, data)
-            return Cut(Box.at(start, self.size), start, data)
+            return Cut(Box.at(start, self.size), start, data, augmented=False)
         if not isinstance(self.augment, Compose):
             return Cut(Box((0, 0, 0), found), wanted, data)
         drawn = self.augment.draw(rng)
@@ -192,7 +204,7 @@ class Recipe:
             from which it would have been cut.
         """
         offset = cut.start
-        if self.augment is None:
+        if self.augment is None or not cut.augmented:
             self._convert(case, voxels, out)
         elif isinstance(self.augment, Compose):
             points = self._augmented(self.augment, cut, case, voxels, points, out)

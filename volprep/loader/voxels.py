@@ -285,6 +285,8 @@ class BlockDataset(EpochDataset):
     _blocks: Blocks
     _recipe: Recipe
     _shift: bool = True
+    #: Samples in which augmentation comes in, from none of them to all.
+    warm_up: int = 0
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -296,11 +298,12 @@ class BlockDataset(EpochDataset):
     def fill(self, epoch: int, index: int, out: Arrays) -> None:
         """As of `EpochDataset`."""
         rng, whole = sample_generator(self.seed, epoch, index), self._blocks.size
+        share = 1.0 if not self.warm_up else min(1.0, epoch * len(self) / self.warm_up)
         cuts: list[Cut] = []
 
         def part_of(inside: Box, shown: Shape3) -> Box:
             wanted = self._recipe.place(whole, shown, rng if self._shift else None)
-            cuts.append(self._recipe.cut(whole, wanted, inside, rng))
+            cuts.append(self._recipe.cut(whole, wanted, inside, rng, share))
             return cuts[0].part
 
         block = self._blocks.read(epoch, index, self._recipe.reads, part_of)

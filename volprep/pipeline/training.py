@@ -53,6 +53,7 @@ def training_suggestions(
     return {
         "features": list(plan.features),
         "steps_per_epoch": config.epoch.steps,
+        "augment_warm_up": config.epoch.augment_warm_up,
         "n_positions": plan.n_positions,
         "class_names": called,
         "class_frequencies": _frequencies(classes, train),
