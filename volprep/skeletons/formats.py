@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> npt.NDArray[
             version = np.lib.format.read_magic(stream)
             read = np.lib.format.read_array_header_1_0
             shape, fortran, dtype = (read if version == (1, 0) else _newer_header)(stream)
-        except ValueError as error:
+        except (ValueError, TokenError) as error:  # NumPy tokenises what it cannot parse
             raise SourceError(path, f"{name}: {error}", "write it again") from None
         stored = archive.getinfo(member).file_size - stream.tell()
         if (

@@ -153,7 +153,7 @@ def _is_known(name: str, *, version: int) -> bool:
         package = _PACKAGES.get(name.removeprefix("numcodecs."))
         try:
             get_codec_class(name)
-        except KeyError:
+        except (KeyError, ValueError):  # older zarr-python says the one, newer the other
             return False
         return (
             not name.startswith("numcodecs.") or package is None or find_spec(package) is not None
