@@ -70,6 +70,11 @@ def test_coverage_of_a_large_volume_is_sampled():
     facts = coverage_facts(shape, [Box.whole(shape)], [half, half])
     assert (facts.least, facts.most) == (0, 2)
     assert facts.unseen == pytest.approx(0.5, abs=0.01)
+    assert facts.lines()[-1] == "counted at some of the voxels"
+    thin = coverage_facts(
+        (30, 500, 500), [Box.whole((30, 500, 500))], [Box.at((23, 0, 0), (1, 500, 500))]
+    )
+    assert thin.most == 1, "no section is jumped over"
 
 
 def test_a_page_shows_blocks_patches_and_coverage_of_both_sides():
@@ -144,6 +149,14 @@ def test_middles_of_patches_are_seen_on_bright_data():
     middle = pixels[200 - 3 : 200 + 4, 80 - 3 : 80 + 4].astype(int).sum(-1)  # y 50, x 20
     assert middle.min() < 150
     assert middle.max() > 700
+
+
+def test_a_place_with_labels_is_shown_where_few_sections_have_them():
+    label = Volume()
+    label.array[:] = 0
+    label.array[..., 13, 2:40, 2:30] = 5
+    page = render_patches(drawn(label=label))
+    assert "through z 13, y" in cells(page)["Blocks"].lines[-1]
 
 
 def test_labels_are_drawn():

@@ -24,6 +24,7 @@ from volprep.cli import app
 from volprep.config import load_config
 from volprep.errors import DataCheckError, StoreError
 from volprep.findings import Finding
+from volprep.fingerprint import Fingerprint
 from volprep.loader import PatchDataset
 from volprep.pipeline.report import samples_of
 from volprep.report import CaseView, Overview, SampleView, render_report
@@ -287,6 +288,43 @@ def test_of_many_cases_some_are_pictured_and_that_is_told(tmp_path: Path) -> Non
     rows = re.findall(r"<tr data-side.*?</tr>", page, re.DOTALL)
     assert len(rows) == 60
     assert sum("<img" in row for row in rows) == 40
+
+
+def test_sparse_annotation_classes_and_stray_values_are_shown_and_said(tmp_path: Path) -> None:
+    root = make_data(tmp_path / "sparse", ["one", "two"])
+    (root / "known").mkdir()
+    for name in ("one", "two"):
+        image = tifffile.imread(root / f"images/{name}.tif").astype(np.uint16)
+        image[0, 0, :2] = 60000  # far out, and so few that clipping leaves them out
+        label = tifffile.imread(root / f"labels/{name}.tif") % 3
+        label[np.arange(16) != 3] = 0
+        label[3, :8, :8] = 1
+        known = np.zeros(image.shape, np.uint8)
+        known[3] = 1
+        for kind, array in (("images", image), ("labels", label), ("known", known)):
+            tifffile.imwrite(root / f"{kind}/{name}.tif", array)
+    where = {"root": str(root), "spacing": [0.3, 0.1, 0.1], "mask_dir": "known"}
+    config = write_config(root, tmp_path / "s", data={**where, "label_kind": "classes"})
+    html = pipeline.report_of_config(load_config(config))
+    words = words_of(html)
+    assert "outlines are labels, blue is not annotated." in words
+    assert words_of(html).count("Classes") >= 3, "the tile, the column and the section"
+    assert "Objects" not in words
+    # The middle slice holds no label: one is looked at that does, in thumbnails and in maps.
+    assert "slices z 3," in html
+    assert "through z 3," in words
+    assert "of all voxels lie further out, in 0 to 60,000" in words
+    chart = html.split('aria-label="Grey values, channel 0"')[1].split("</svg>")[0]
+    assert ">200<" in chart
+    assert "60,000" not in chart
+
+
+def test_classes_that_do_not_train_are_named(made: Path) -> None:
+    few = replace(overview(1), classes={0: "background", 1: "nucleus", 7: "rare"})
+    found = Fingerprint.from_dict(json.loads((made / "fingerprint.json").read_text("utf-8")))
+    known = replace(found, class_voxels={1: 40}, background_voxels=60)
+    words = words_of(render_report(replace(few, fingerprint=known)).html())
+    assert "Of the 3 classes 1 do not occur in what trains, and cannot be learnt: rare." in words
 
 
 def overview(n: int) -> Overview:

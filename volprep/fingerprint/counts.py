@@ -31,7 +31,7 @@ Weights = npt.NDArray[np.float64]
 TIE = 1e-10
 
 #: Bins of a histogram that is kept for drawing.
-BINS = 64
+BINS = 1024
 
 EMPTY = Statistics(0, 0.0, 0.0, 0.0, 0.0, {})
 
@@ -149,8 +149,9 @@ def histogram(values: npt.NDArray[Any], counts: Counts) -> Histogram:
     start, stop = float(values[0]), float(values[-1])
     bins = BINS
     if np.issubdtype(values.dtype, np.integer):
-        stop += 1
-        bins = min(BINS, round(stop - start))
+        width = math.ceil((stop + 1 - start) / BINS)  # as many values in each bin
+        bins = math.ceil((stop + 1 - start) / width)
+        stop = start + width * bins
     if stop <= start:
         return Histogram(start, stop, (int(counts.sum()),))
     place = ((values - start) * (bins / (stop - start))).astype(np.int64)

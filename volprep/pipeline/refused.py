@@ -78,7 +78,9 @@ def _drawn(each: CheckedCase, room: int) -> tuple[Picture | None, list[str], int
         try:
             at = _place(shape, outlined)
             label_of = None if outlined is None else (lambda box, of=outlined: of.read(box)[0])
-            picture, lines = draw_case(shape, image.spacing, image.read, label_of, at=at, most=most)
+            picture, lines, _ = draw_case(
+                shape, image.spacing, image.read, label_of, at=at, most=most
+            )
         except SourceError:
             continue
         if label is not None and outlined is None:

@@ -48,6 +48,7 @@ from volprep.report import (
     SampleView,
     around,
     draw_case,
+    labelled_place,
     render_report,
     with_costs,
 )
@@ -353,16 +354,17 @@ def _views(found: Gathered, places: Mapping[str, _Places]) -> list[CaseView]:
             p.foreground[mine[split]] for split, p in places.items() if p.foreground is not None
         ]
         shares = [share for share in shares if len(share)]
-        picture, lines = None, list[str]()
+        picture, lines, partial = None, list[str](), False
         if number in pictured:
             prepared = found.prepared[number]
             most, cost = affordable(prepared.image)
             if most is not None and cost <= room:
                 room -= cost
                 at = _look_at(prepared, [(p, mine[split]) for split, p in places.items()])
-                picture, lines = draw_case(
+                picture, lines, partial = draw_case(
                     three(layout.shape[1:]), layout.spacing, prepared.image.read,
                     None if prepared.label is None else _first(prepared.label), at=at, most=most,
+                    valid=None if prepared.mask is None else _first(prepared.mask),
                 )  # fmt: skip
         views.append(
             CaseView(
@@ -378,6 +380,7 @@ def _views(found: Gathered, places: Mapping[str, _Places]) -> list[CaseView]:
                 else None,
                 picture,
                 lines,
+                partial,
             )
         )
     return views
@@ -401,27 +404,26 @@ def _look_at(
     prepared: PreparedCase, places: Sequence[tuple[_Places, npt.NDArray[np.bool_]]]
 ) -> Shape3:
     """The middle, or where a patch holds most labels if the middle slice has none."""
+    if prepared.label is None:
+        return three(n // 2 for n in Box.whole(prepared.image.shape).shape)
     shape = Box.whole(prepared.image.shape).shape
     middle = three(n // 2 for n in shape)
-    best, at = 0.0, middle
+    best, patch = 0.0, None
     for of, mine in places:
-        if of.foreground is None or not mine.any():
+        if not mine.any():
             continue
-        number = int(np.flatnonzero(mine)[of.foreground[mine].argmax()])
-        if of.foreground[number] > best:
-            best = float(of.foreground[number])
-            start = of.rows[number, 1:4].tolist()
-            at = three(
-                min(max(0, a + n // 2), limit - 1)
-                for a, n, limit in zip(start, of.size, shape, strict=True)
-            )
-    if prepared.label is None or at == middle:
-        return middle
+        shares = np.zeros(len(mine)) if of.foreground is None else of.foreground
+        number = int(np.flatnonzero(mine)[shares[mine].argmax()])
+        if patch is None or shares[number] > best:
+            best = float(shares[number])
+            patch = Box.at(of.rows[number, 1:4].tolist(), of.size).common(Box((0, 0, 0), shape))
     most, _ = affordable(prepared.label)
-    if most is None:
+    if most is None or patch is None:
         return middle
     box = around(middle, shape, (1, most[1], most[2]))
-    return middle if prepared.label.read(box).any() else at
+    if prepared.label.read(box).any():
+        return middle
+    return labelled_place(prepared.label, [patch]) or middle
 
 
 def _maps(

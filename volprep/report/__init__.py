@@ -6,6 +6,7 @@ from volprep.report.maps import (
     RegionMap,
     coverage_cells,
     coverage_facts,
+    labelled_place,
     render_patches,
 )
 from volprep.report.overview import (
@@ -38,6 +39,7 @@ __all__ = [
     "coverage_cells",
     "coverage_facts",
     "draw_case",
+    "labelled_place",
     "render_patches",
     "render_preview",
     "render_refused",

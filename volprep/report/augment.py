@@ -295,7 +295,9 @@ def _about(
     """What is to be known about all pictures: sizes, and what is shown."""
     size, read = _times(compose.input_size), _times(compose.required_shape)
     step = (
-        "spacing unknown, voxels drawn as cubes"
+        "spacing unknown, pixels drawn as squares"
+        if spacing is None and compose.input_size[0] == 1
+        else "spacing unknown, voxels drawn as cubes"
         if spacing is None
         else "voxels of " + " x ".join(f"{s:g}" for s in spacing) + " µm"
     )

@@ -138,7 +138,7 @@ def draw_bars(title: str, bars: Sequence[tuple[str, float, str]], *, kind: str =
     rows, step, left = [], 22, 118
     for n, (name, value, text) in enumerate(bars):
         y, width = _TOP + 6 + n * step, (_WIDTH - left - 92) * value / most
-        short = name if len(name) <= 19 else name[:18] + "…"
+        short = name if len(name) <= 16 else f"{name[:7]}…{name[-7:]}"  # ends tell them apart
         rows.append(
             f'<text x="{left - 6}" y="{y + 12}" text-anchor="end">{escape(short)}</text>'
             f'<rect class="{kind}" x="{left}" y="{y}" rx="2" width="{max(1, width):.1f}" '
@@ -249,8 +249,13 @@ class _Frame:
         if self.log_x:
             powers = range(math.ceil(self.low), math.floor(self.high) + 1)
             step = max(1, len(powers) // 5)
-            return [10.0**p for p in powers[::step]] or [10**self.low]
-        return _round_numbers(self.low, self.high, 4)
+            if len(powers) > 2:
+                return [10.0**p for p in powers[::step]]
+            low, high = 10**self.low, 10**self.high
+            every = range(math.floor(self.low), math.floor(self.high) + 1)
+            ticks = [n * 10.0**p for p in every for n in (1, 2, 5) if low <= n * 10.0**p <= high]
+            return ticks or [low]
+        return _round_numbers(self.low, self.high, 6)
 
 
 def _above(text: str) -> str:
@@ -293,7 +298,7 @@ def _marks(
         if row is not None:
             taken[row] = begins + width + 2
             where = f'x="{begins:.1f}" y="{_TOP + 9 + 11 * row}"'
-            parts.append(f"<text {where}>{escape(text)}</text>")
+            parts.append(f'<text class="name" {where}>{escape(text)}</text>')
     for value in clip or ():
         x = frame.x(value)
         parts.append(f'<line class="clip" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{floor}"/>')

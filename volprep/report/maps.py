@@ -22,6 +22,7 @@ __all__ = [
     "RegionMap",
     "coverage_cells",
     "coverage_facts",
+    "labelled_place",
     "render_patches",
 ]
 
@@ -36,8 +37,9 @@ _OUTSIDE = (226, 229, 233, 255)
 #: Grey where nothing was read, and opacity of labels below boxes.
 _UNREAD, _FAINT = 96, 0.6
 _BAR = 24
-#: Sides of the maps that are counted, and voxels of the volume that are looked at for numbers.
-_MAP_SIDE, _SAMPLES = 1024, 2**20
+#: Sides of the maps that are counted, voxels of the volume that are looked at for numbers, and
+#: those of patches that are read to find a place with labels.
+_MAP_SIDE, _SAMPLES, _SEARCHED = 1024, 2**23, 2**23
 #: More outlines would hide each other; every patch has a dot in its middle.
 _OUTLINES = 24
 #: A side of a map is at most so much longer than another; a depth has at least so many pixels.
@@ -139,21 +141,28 @@ class CoverageFacts:
     median : float
     unseen : float
         Share of the voxels that no patch shows.
+    sampled : bool
+        Whether not every voxel was looked at.
     """
 
     least: int
     median: float
     most: int
     unseen: float
+    sampled: bool = False
 
     def lines(self) -> list[str]:
         """For a caption."""
-        seen = f"voxels seen {self.least} to {self.most} times, median {self.median:g}"
-        return [seen, f"never seen: {self.unseen:.1%}"]
+        often = f"{self.least} to {self.most} times, median {self.median:g}"
+        if self.least == self.most:
+            often = {0: "never", 1: "once"}.get(self.most, f"{self.most} times")
+        lines = [f"each voxel seen {often}" if self.least == self.most else f"voxels seen {often}"]
+        lines += [f"never seen: {self.unseen:.1%}"] * (self.most > 0)
+        return lines + ["counted at some of the voxels"] * self.sampled
 
 
 def coverage_facts(shape: Shape3, blocks: Boxes, patches: Boxes) -> CoverageFacts:
-    """Count how often the voxels inside the blocks are seen, on a grid of up to a million.
+    """Count how often the voxels inside the blocks are seen; of large volumes on a grid.
 
     Parameters
     ----------
@@ -171,8 +180,9 @@ def coverage_facts(shape: Shape3, blocks: Boxes, patches: Boxes) -> CoverageFact
     if not seen.size:
         return CoverageFacts(0, 0.0, 0, 0.0)
     return CoverageFacts(
-        int(seen.min()), float(np.median(seen)), int(seen.max()), float((seen == 0).mean())
-    )
+        int(seen.min()), float(np.median(seen)), int(seen.max()), float((seen == 0).mean()),
+        sampled=step > 1,
+    )  # fmt: skip
 
 
 def render_patches(case: PatchMap, *, side: int = 420) -> Page:
@@ -192,8 +202,10 @@ def render_patches(case: PatchMap, *, side: int = 420) -> Page:
     """
     slices, held = _both(case, side)
     shown = f"{case.shape[0]} x {case.shape[1]} x {case.shape[2]} voxels (z, y, x)"
+    if case.shape[0] == 1:
+        shown = f"{case.shape[1]} x {case.shape[2]} pixels (y, x)"
     scale = (
-        "spacing unknown, voxels drawn as cubes"
+        f"spacing unknown, {'pixels drawn as squares' if case.shape[0] == 1 else 'voxels as cubes'}"
         if case.spacing is None
         else f"{case.spacing[0]:.4g} x {case.spacing[1]:.4g} x {case.spacing[2]:.4g} µm"
     )
@@ -219,16 +231,52 @@ def coverage_cells(case: PatchMap, *, side: int = 228) -> list[Cell]:
 
 def _both(case: PatchMap, side: int) -> tuple[_Slices, _Slices]:
     """Slices through what trains, and through what is held out."""
-    slices = _Slices(case, _centre(case.train_blocks or case.val_blocks, case.shape), side)
+    at = _centre(case.train_blocks or case.val_blocks, case.shape)
+    slices = _Slices(case, _labelled(case, at, case.train_patches or case.val_patches), side)
     if not (case.val_blocks and case.train_blocks):
         return slices, slices
-    return slices, _Slices(case, _centre(case.val_blocks, case.shape), side)
+    at = _centre(case.val_blocks, case.shape)
+    return slices, _Slices(case, _labelled(case, at, case.val_patches), side)
+
+
+def _labelled(case: PatchMap, at: Shape3, patches: Boxes) -> Shape3:
+    """A place, or one in the patches about it if its slice shows no labels that others show."""
+    if case.label is None or case.most is not None or case.shape[0] == 1:
+        return at
+    if case.label.read(Box((at[0], 0, 0), (at[0] + 1, *case.shape[1:]))).any():
+        return at
+    near = sorted(
+        (box.common(Box((0, 0, 0), case.shape)) for box in patches),
+        key=lambda box: sum(
+            abs((a + b) // 2 - c) for a, b, c in zip(box.start, box.stop, at, strict=True)
+        ),
+    )
+    return labelled_place(case.label, near) or at
+
+
+def labelled_place(label: VolumeLike, boxes: Boxes) -> Shape3 | None:
+    """The middle of the first box that holds labels, on the plane that holds most of them.
+
+    None where there is none among those that can be looked at for a bounded work.
+    """
+    room = _SEARCHED
+    for box in boxes:
+        room -= box.size
+        if room < 0:
+            return None
+        counts = (np.asarray(label.read(box))[0] > 0).sum((1, 2))
+        if counts.any():
+            y, x = ((a + b) // 2 for a, b in zip(box.start[1:], box.stop[1:], strict=True))
+            return box.start[0] + int(counts.argmax()), y, x
+    return None
 
 
 def _where(case: PatchMap, slices: _Slices, held: _Slices) -> Iterator[Cell]:
     volume = math.prod(case.shape)
+    flat = case.shape[0] == 1
+    whole = "image" if flat else "volume"
     sides = [
-        (f"{name} ({colour}): {sum(b.size for b in boxes) / volume:.1%} of the volume", boxes)
+        (f"{name} ({colour}): {sum(b.size for b in boxes) / volume:.1%} of the {whole}", boxes)
         for name, colour, boxes in (
             ("training", "green", case.train_blocks),
             ("validation", "orange", case.val_blocks),
@@ -245,12 +293,13 @@ def _where(case: PatchMap, slices: _Slices, held: _Slices) -> Iterator[Cell]:
         ("Validation patches", case.val_patches, _VAL, held),
     ):
         if boxes:
-            size = " x ".join(map(str, boxes[0].shape))
-            lines = [
-                f"{len(boxes)} of {size} voxels",
-                f"{on.crossing(boxes)} cross these slices",
-                on.place,
-            ]
+            size = " x ".join(map(str, boxes[0].shape[flat:]))
+            crossing = on.crossing(boxes)
+            lines = [f"{len(boxes):,} of {size} {'pixels' if flat else 'voxels'}", on.place]
+            if crossing < len(boxes):
+                lines.insert(
+                    1, f"{crossing:,} {'crosses' if crossing == 1 else 'cross'} the slices"
+                )
             yield Cell(on.outlines([(boxes, colour, 0)], dots=boxes), name, lines)
 
 

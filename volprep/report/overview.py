@@ -63,6 +63,9 @@ _TONES: Mapping[Level, tuple[Tone, str]] = {
 }
 #: Findings of one name that are listed one by one, rows of a table, and squares of a strip.
 _MOST_ALIKE, _MOST_ROWS, _MOST_SQUARES, _MOST_INPUTS = 5, 2000, 600, 200
+#: Classes whose shares are drawn, bars of a histogram, and of how much more than is shown of it
+#: the rest must be to be left out.
+_MOST_CLASSES, _BARS, _STRETCHED = 24, 96, 2.0
 _SIDES = {
     "training": "train", "validation": "val", "divided": "both", "not used": "both",
     "with errors": "wrong", "without errors": "both",
@@ -91,6 +94,8 @@ class CaseView:
     picture : Picture or None
     lines : sequence of str
         What the picture shows.
+    partial : bool
+        Whether some of the picture is not annotated.
     """
 
     name: str
@@ -103,6 +108,7 @@ class CaseView:
     foreground: float | None = None
     picture: Picture | None = None
     lines: Sequence[str] = ()
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -304,8 +310,8 @@ def _state(told: Overview) -> str:
         )
     train, val = told.counts.get("train", 0), told.counts.get("val", 0)
     return (
-        f"{_count(train, 'training patch')} and {_count(val, 'validation tile')} of {patch} voxels "
-        f"are ready, {told.plan.batch_size} in a batch."
+        f"{_count(train, 'training patch')} and {_count(val, 'validation tile')} are ready; a "
+        f"network gets {patch} voxels, {told.plan.batch_size} in a batch."
     )
 
 
@@ -324,10 +330,10 @@ def _facts(told: Overview) -> list[tuple[str, str, str]]:
     plan = told.plan
     facts = [("Cases", f"{len(told.cases):,}", _sides(told))]
     if told.fingerprint is not None and told.fingerprint.has_labels:
-        name = "Objects" if told.label_kind == "instances" else "Label values"
+        name = "Objects" if told.classes is None else "Classes"
         found = told.fingerprint
-        counted = found.n_objects if told.label_kind == "instances" else len(told.classes or ())
-        facts.append((name, f"{counted:,}", f"{1 - found.background:.1%} of voxels, in training"))
+        counted = found.n_objects if told.classes is None else len(told.classes)
+        facts.append((name, f"{counted:,}", f"on {1 - found.background:.1%} of training voxels"))
     facts.append(("Patch", _shape(plan.patch_size), _lengths(plan.patch_size, plan.spacing)))
     facts.append(("Batch", str(plan.batch_size), "patches a step"))
     facts.append(
@@ -364,7 +370,8 @@ def _findings(told: Seen) -> Section:
                 rest += alike[_MOST_ALIKE:]
         notices = Notices([_notice(finding) for finding in shown])
         if shown and level == "info":
-            title = f"{_count(len(shown), 'note')} that change nothing"
+            verb = "changes" if len(shown) == 1 else "change"
+            title = f"{_count(len(shown), 'note')} that {verb} nothing"
             blocks.append(Fold(title, [notices], opened=not blocks and len(shown) <= 4))
         elif shown:
             blocks.append(notices)
@@ -399,9 +406,13 @@ def _cases(told: Seen) -> Section:
     slices = "Three slices through each case, (y, x), (y, z) and (z, x), voxels"
     note = (
         f"{'Each image, pixels' if flat else slices} in their true proportions, drawn from the "
-        "0.5th to the 99.5th percentile of what is shown; outlines are labels. "
+        "0.5th to the 99.5th percentile of what is shown"
+        f"{'; outlines are labels' if any(case.labelled for case in told.cases) else ''}"
+        f"{', blue is not annotated' if any(case.partial for case in told.cases) else ''}. "
     )
-    if told.fingerprint is not None and any(c.side == "validation" for c in told.cases):
+    if told.fingerprint is not None and any(
+        c.side in ("validation", "divided") for c in told.cases
+    ):
         note += "Grey values and objects are measured on what trains alone. "
     if not pictured:
         note = "None of them can be drawn. "
@@ -414,7 +425,7 @@ def _cases(told: Seen) -> Section:
     columns = [
         Column("", sort=False), Column("Case"), Column("Side" if planned else "State"),
         Column("Voxels", number=True), Column("Spacing"), Column("Type"),
-        Column("Grey values", number=True), Column("Objects", number=True),
+        Column("Grey values", number=True), Column(_counted(told), number=True),
         Column("Labelled", number=True), Column("Patches"),
         Column("Findings", number=True),
     ]  # fmt: skip
@@ -425,6 +436,11 @@ def _cases(told: Seen) -> Section:
     sides = [side for side in _SIDES if any(case.side == side for case in told.cases)]
     table = Table(columns, rows, "The cases", "cases" if len(rows) > 1 else None, sides)
     return Section("Cases", note.strip(), [table])
+
+
+def _counted(told: Seen) -> str:
+    """What the label values of a case are."""
+    return "Classes" if isinstance(told, Overview) and told.classes is not None else "Objects"
 
 
 def _filled(row: Row, number: int) -> bool:
@@ -511,23 +527,67 @@ def _histogram(
     clip: tuple[float, float] | None,
 ) -> Chart:
     counts = np.array(histogram.counts, np.float64)
-    edges = np.linspace(histogram.start, histogram.stop, len(counts) + 1)
-    curves = [Curve(edges, counts / max(1.0, counts.sum()))]
+    bins = np.linspace(histogram.start, histogram.stop, len(counts) + 1)
+    bars, total = _Bars.of(bins, every, clip), max(1.0, counts.sum())
+    edges = bars.edges(bins)
+    curves = [Curve(edges, bars.join(counts) / total)]
     legend = [("var(--bar)", "all voxels")]
     if spread is not None and spread.counts:
-        curves.append(Curve(edges, _rebinned(spread, edges, counts), "bar2"))
+        shares = bars.join(_rebinned(spread, bins, counts))
+        curves.append(Curve(edges, shares, "bar2"))
         legend.append(("var(--line2)", "labelled voxels"))
     if clip is not None:
         outside = f"clipped to {number_text(clip[0])} to {number_text(clip[1])}"
         if spread is not None and spread.counts:
             outside += f", which cuts {spread.outside(*clip):.2%} of labelled voxels"
         legend.append(("var(--val)", outside))
+    rest = 1 - curves[0].shares.sum()
+    if bars.cut:
+        ends = f"{number_text(every.minimum)} to {number_text(every.maximum)}"
+        legend.append(("none", f"{max(rest, 0):.2g} of all voxels lie further out, in {ends}"))
     marks = [(every.percentile(q), f"{q:g}%") for q in (0.5, 50.0, 99.5)]
     svg = draw_curves(
         f"Grey values, channel {channel}", curves, across="grey value", up="share of voxels",
         marks=marks, clip=None if clip is None else (clip[0], clip[1]),
     )  # fmt: skip
     return Chart(svg, legend)
+
+
+@dataclass(frozen=True)
+class _Bars:
+    """Which bins of a histogram are drawn, and how many of them as one bar."""
+
+    first: int
+    last: int
+    each: int
+    cut: bool
+
+    @classmethod
+    def of(
+        cls, bins: npt.NDArray[np.float64], every: Statistics, clip: tuple[float, float] | None
+    ) -> _Bars:
+        """All of them, or where a few voxels lie far out those of the others."""
+        low, high = every.percentile(0.01), every.percentile(99.99)
+        if clip is not None:
+            low, high = min(low, clip[0]), max(high, clip[1])
+        first, last = 0, len(bins) - 1
+        cut = bins[-1] - bins[0] > _STRETCHED * (high - low) > 0
+        if cut:
+            room = 0.05 * (high - low)
+            first = max(0, int(np.searchsorted(bins, low - room, "right")) - 1)
+            last = min(last, int(np.searchsorted(bins, high + room)))
+        return cls(first, last, max(1, math.ceil((last - first) / _BARS)), bool(cut))
+
+    def join(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The sum in each bar."""
+        part = values[self.first : self.last]
+        return np.pad(part, (0, -len(part) % self.each)).reshape(-1, self.each).sum(1)
+
+    def edges(self, bins: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Of the bars."""
+        count = math.ceil((self.last - self.first) / self.each)
+        step = (bins[-1] - bins[0]) / max(1, len(bins) - 1)
+        return np.asarray(bins[0] + step * (self.first + self.each * np.arange(count + 1)))
 
 
 def _rebinned(
@@ -613,9 +673,18 @@ def _class_section(told: Overview, found: Fingerprint) -> Section:
     counted = {**({0: found.background_voxels} if 0 in names else {}), **voxels}
     bars = [
         (names.get(value, f"value {value}"), count / total, f"{count / total:.2%}")
-        for value, count in sorted(counted.items())[:24]
+        for value, count in sorted(counted.items())[:_MOST_CLASSES]
     ]
-    note = f"{_count(len(names), 'class', 'classes')}, as shares of the labelled training voxels."
+    note = "As shares of the training voxels that are annotated."
+    if len(counted) > _MOST_CLASSES:
+        note += f" The first {_MOST_CLASSES} of {len(counted)} are drawn."
+    absent = [name for value, name in sorted(names.items()) if not counted.get(value)]
+    if absent:
+        some = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
+        note += (
+            f" Of the {_count(len(names), 'class', 'classes')} {len(absent)} do not occur in what "
+            f"trains, and cannot be learnt: {some}."
+        )
     return Section("Classes", note, [Charts([Chart(draw_bars("Share of each class", bars))])])
 
 
@@ -694,6 +763,7 @@ def _choices(told: Overview) -> Table:
     here = Choice(plan.memory_budget, plan)
     for choice in sorted([*told.choices, here], key=lambda each: each.memory):
         memory = Value(format_bytes(choice.memory), choice.memory)
+        whole = "\u00a0"  # a space at which no line is broken
         other = choice.plan
         if other is None:
             rows.append(Row([memory, "none fits", "", "", "", choice.why]))
@@ -706,7 +776,8 @@ def _choices(told: Overview) -> Table:
         told_of = "this plan" if choice is here else ", ".join(words) or same
         rows.append(
             Row([
-                memory, _shape(other.patch_size), Value(str(other.batch_size), other.batch_size),
+                memory, _shape(other.patch_size).replace(" ", whole),
+                Value(str(other.batch_size), other.batch_size),
                 Value(str(len(other.strides)), len(other.strides)),
                 Value(format_bytes(other.memory_bytes), other.memory_bytes), told_of,
             ])
@@ -716,11 +787,9 @@ def _choices(told: Overview) -> Table:
 
 def _splits(told: Overview) -> Section:
     splits = told.splits
-    sides = Counter(case.side for case in told.cases)
-    words = ", ".join(f"{n:,} {side}" for side, n in sides.items())
     gap = f" A gap of {_shape(splits.gap)} voxels lies between blocks." if any(splits.gap) else ""
     how = {"kfold": f"fold {splits.fold} of {splits.folds}"}.get(splits.kind, splits.kind)
-    note = f"Divided by {how}, seed {splits.seed}: {words}.{gap}"
+    note = f"Divided by {how}, seed {splits.seed}: {_sides(told)}.{gap}"
     blocks: list[Block] = [Html(_strip(told.cases))] if len(told.cases) > 1 else []
     notices = [_sentence(str(notice)) for notice in splits.notices]
     blocks += [Words(notice) for notice in notices]
@@ -844,7 +913,14 @@ def _next(told: Overview) -> Section:
         python = python.replace("image, label", "image").replace(', batch["label"]', "")
     commands = [
         (python, "Train in Python: batches as shown above."),
-        ("python scripts/train_from_config.py PATCHES", "Train the planned U-Net, to begin with."),
+        (
+            "python scripts/train_from_config.py PATCHES",
+            "Train the planned U-Net, to begin with, by a script of volprep's sources.",
+        ),
+        (
+            "volprep export PATCHES --to nnunet --out nnUNet_raw/Dataset001 --plans",
+            "Or train with another tool; volprep export --help lists them.",
+        ),
         ("volprep bench-loader PATCHES --step-ms 50", "See whether the loader keeps up."),
         ("volprep preview-augment CONFIG", "See what each augmentation does to your data."),
         ("volprep verify PATCHES", "Compare every file with what was written."),

@@ -297,6 +297,8 @@ class Table:
     def _head(self, column: Column) -> str:
         kind = ' class="n"' if column.number else ""
         name = escape(column.name)
+        if not name:
+            return '<th scope="col"><span class="hide">Picture</span></th>'
         if self.tools is None or not column.sort:
             return f'<th scope="col"{kind}>{name}</th>'
         button = f'<button type="button">{name}</button>'
@@ -442,8 +444,10 @@ def picture_html(picture: Picture, alt: str) -> str:
     over = ""
     if picture.over is not None:
         over = f'<img class="over" src="{_data(picture.over)}" alt="">'
+    alpha = picture.base.getextrema()[-1] if picture.base.mode in ("LA", "RGBA") else (255, 255)
+    whole = " whole" if alpha == (255, 255) else ""  # no corner is empty: it has an edge
     return (
-        f'<button type="button" class="pic"><img src="{_data(picture.base)}" '
+        f'<button type="button" class="pic{whole}"><img src="{_data(picture.base)}" '
         f'width="{width}" height="{height}" alt="{said}">{over}</button>'
     )
 

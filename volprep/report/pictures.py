@@ -268,7 +268,7 @@ def draw_sample(
     points: Mapping[int, npt.ArrayLike] | None = None,
     vectors: npt.NDArray[np.float32] | None = None,
     windows: Sequence[Window] | None = None,
-    valid: Array | None = None,
+    valid: Array | Plane | None = None,
 ) -> Picture:
     """Draw the slices through one voxel: (Y, X), to its right (Y, Z), below it (Z, X).
 
@@ -288,7 +288,7 @@ def draw_sample(
         (Y, X) slice, from voxels of `label`.
     windows : sequence of (low, high), optional
         In place of the view's.
-    valid : array of bool, shape (Z, Y, X), optional
+    valid : array of bool, shape (Z, Y, X), or callable, optional
         What is not is shaded.
 
     Returns

@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 #: What is drawn on the image, and not as a picture of its own.
 _DRAWN = ("image", "label", "mask")
-_SIDE, _TARGET_SIDE, _SMALL = 140, 130, 128
+_SIDE, _FLAT_SIDE, _TARGET_SIDE, _SMALL = 200, 280, 184, 128
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def draw_samples(samples: Sequence[SampleView], spacing: Spacing3 | None) -> lis
 def sample_strip(samples: Sequence[SampleView], spacing: Spacing3 | None) -> Gallery:
     """The (Y, X) slices alone, small."""
     windows = _windows(samples)
-    cells = []
+    cells, cases = [], {sample.name.rsplit(", ", 1)[0] for sample in samples}
     for sample in samples:
         image, z = sample.arrays["image"], sample.at[0]
         label = sample.arrays.get("label")
@@ -83,7 +83,8 @@ def sample_strip(samples: Sequence[SampleView], spacing: Spacing3 | None) -> Gal
             view, image[:, z : z + 1], at=(0, *sample.at[1:]),
             label=None if label is None else label[z : z + 1], windows=windows,
         )  # fmt: skip
-        cells.append(Cell(drawn, sample.name))
+        # Of one case its name says nothing here.
+        cells.append(Cell(drawn, sample.name.rsplit(", ", 1)[-1 if len(cases) == 1 else 0]))
     return Gallery(cells, tight=True)
 
 
@@ -100,7 +101,7 @@ def _image(
     sample: SampleView, windows: Sequence[tuple[float, float]], spacing: Spacing3 | None
 ) -> Cell:
     image, label = sample.arrays["image"], sample.arrays.get("label")
-    side = _SIDE if image.shape[-3] > 1 else 2 * _SIDE  # flat ones have no side views
+    side = _SIDE if image.shape[-3] > 1 else _FLAT_SIDE  # flat ones have no side views
     view = View(image.shape[-3:], spacing or (1.0, 1.0, 1.0), windows, side)
     offset = sample.arrays.get("offset")
     vectors = None
@@ -110,9 +111,10 @@ def _image(
     mask = sample.arrays.get("mask")
     picture = draw_sample(view, image, at=sample.at, label=label, vectors=vectors, valid=mask)
     shown = ", ".join(f"{number_text(a)} to {number_text(b)}" for a, b in windows)
-    lines = [*sample.lines, view.says(sample.at), f"drawn from {shown}"]
+    lines = [*sample.lines, view.says(sample.at), f"grey values {shown}"]
     lines += ["lines: to where voxels point"] * (vectors is not None)
-    lines += ["blue: not annotated"] * (mask is not None and not mask.all())
+    if mask is not None and not mask.all():
+        lines.append(f"blue: not annotated, {1 - (mask != 0).mean():.1%} of it")
     lines.append(f"image SHA-256 {sample.digest[:12]}")
     return Cell(picture, sample.name, [line for line in lines if line])
 
@@ -146,26 +148,39 @@ def _flat(array: Array, spacing: Spacing3 | None, side: int) -> View:
 
 def draw_case(
     shape: Shape3, spacing: Spacing3 | None, image: Any, label: Any, *, at: Shape3,
-    most: Shape3 | None, side: int = 88,
-) -> tuple[Picture, list[str]]:  # fmt: skip
+    most: Shape3 | None, valid: Any = None, side: int = 88,
+) -> tuple[Picture, list[str], bool]:  # fmt: skip
     """A case in three small slices, and what is shown of it.
 
     Parameters
     ----------
     shape : (Z, Y, X)
     spacing : (Z, Y, X) or None
-    image, label : callable
-        Give the voxels of a thin box; no labels for None.
+    image, label, valid : callable
+        Give the voxels of a thin box; no labels for None, and all is annotated.
     at : (Z, Y, X)
     most : (Z, Y, X) or None
         Voxels that may be read along each axis.
     side : int
+
+    Returns
+    -------
+    picture : Picture
+    lines : list of str
+    partial : bool
+        Whether something is not annotated there.
     """
     view = View(shape, spacing or (1.0, 1.0, 1.0), (), side, most, row=True)
     read = {panel.cut: image(panel.slab) for panel in view.panels(at)}
     whole = [np.concatenate([p[c].ravel() for p in read.values()]) for c in range(len(read[0]))]
     windows = windows_of(np.stack(whole)[:, None, None])
     cuts = {panel.slab: panel.cut for panel in view.panels(at)}
-    picture = draw_sample(view, lambda box: read[cuts[box]], at=at, label=label, windows=windows)
+    known = None if valid is None else {cut: valid(slab) for slab, cut in cuts.items()}
+    picture = draw_sample(
+        view, lambda box: read[cuts[box]], at=at, label=label, windows=windows,
+        valid=None if known is None else lambda box: known[cuts[box]],
+    )  # fmt: skip
+    partial = known is not None and any((part == 0).any() for part in known.values())
     shown = ", ".join(f"{number_text(a)} to {number_text(b)}" for a, b in windows)
-    return picture, [line for line in (view.says(at), f"grey values {shown}") if line]
+    lines = [view.says(at), f"grey values {shown}", "blue: not annotated" if partial else ""]
+    return picture, [line for line in lines if line], partial
