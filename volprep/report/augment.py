@@ -299,7 +299,7 @@ def _about(
         if spacing is None and compose.input_size[0] == 1
         else "spacing unknown, voxels drawn as cubes"
         if spacing is None
-        else "voxels of " + " x ".join(f"{s:g}" for s in spacing) + " µm"
+        else "voxels of " + " x ".join(f"{s:.4g}" for s in spacing) + " µm"
     )
     line = f"Patches of {size} voxels (z, y, x), cut from {read}; {step}; seed {seed}."
     shown = "Each picture: the (y, x) slice, to its right (y, z), below it (z, x)."

@@ -414,6 +414,8 @@ def _cases(told: Seen) -> Section:
         c.side in ("validation", "divided") for c in told.cases
     ):
         note += "Grey values and objects are measured on what trains alone. "
+    if any("(and so in " in finding.found for finding in told.findings):
+        note += "A finding of several cases is counted at the first of them. "
     if not pictured:
         note = "None of them can be drawn. "
     elif pictured < len(told.cases) and not planned:
@@ -581,7 +583,8 @@ class _Bars:
     def join(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The sum in each bar."""
         part = values[self.first : self.last]
-        return np.pad(part, (0, -len(part) % self.each)).reshape(-1, self.each).sum(1)
+        padded = np.pad(part, (0, -len(part) % self.each))
+        return np.asarray(padded.reshape(-1, self.each).sum(1))
 
     def edges(self, bins: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Of the bars."""
