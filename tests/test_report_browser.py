@@ -270,6 +270,12 @@ def test_the_page_is_printed_on_white_without_its_tools(opened: Any) -> None:
     assert brightness(page) > 200
     assert not page.locator("nav").is_visible()
     assert not page.locator("#cases-tools").is_visible()
+    page = opened("report", 718)  # a sheet of A4
+    page.emulate_media(media="print")
+    assert page.evaluate(OUTSIDE) == []
+    assert page.evaluate("getComputedStyle(document.querySelector('#cases td')).display") == (
+        "table-cell"
+    )
 
 
 def test_the_page_asks_for_nothing_more(opened: Any) -> None:
