@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from volprep.cli.console import amount
+from volprep.cli.console import amount, spacing_text
 
 VOLPREP = [sys.executable, "-m", "volprep"]
 
@@ -150,6 +150,13 @@ def test_amounts_are_told_as_people_say_them() -> None:
     assert said == ["1 case", "1 patch", "6.55 M voxels"]
     assert [amount(n, "bytes") for n in (12, 4096, 1.5e9)] == ["12 B", "4 KiB", "1.4 GiB"]
     assert amount(0.25, "patches") == "0.25 patches"
+
+
+def test_spacings_are_told_in_a_unit_that_people_use() -> None:
+    assert spacing_text((0.05, 0.004, 0.004)) == "50 x 4 x 4 nm"
+    assert spacing_text((0.3, 0.1, 0.1)) == "0.3 x 0.1 x 0.1 µm"
+    assert spacing_text((3000.0, 700.0, 700.0)) == "3 x 0.7 x 0.7 mm"
+    assert spacing_text((3000.0, 0.5, 0.5), micrometres=True) == "3000 x 0.5 x 0.5"
 
 
 def test_no_letter_of_a_folded_cell_is_lost() -> None:

@@ -339,6 +339,15 @@ def shape_text(shape: Sequence[int] | None) -> str:
     return "-" if shape is None else " x ".join(str(n) for n in shape)
 
 
-def spacing_text(spacing: Sequence[float] | None, unit: str = " µm") -> str:
-    """``0.3 x 0.1 x 0.1 µm``, or that it is not known."""
-    return "unknown" if spacing is None else " x ".join(f"{s:.4g}" for s in spacing) + unit
+def spacing_text(spacing: Sequence[float] | None, *, micrometres: bool = False) -> str:
+    """``0.3 x 0.1 x 0.1 µm``, ``50 x 4 x 4 nm``, or that it is not known.
+
+    With `micrometres` in them and without a unit, for a column of them.
+    """
+    if spacing is None:
+        return "unknown"
+    unit, times = (" nm", 1e3) if max(spacing) < 0.1 else (" µm", 1.0)
+    unit, times = (" mm", 1e-3) if max(spacing) >= 1e3 else (unit, times)
+    if micrometres:
+        unit, times = "", 1.0
+    return " x ".join(f"{s * times:.4g}" for s in spacing) + unit

@@ -237,7 +237,7 @@ def _case_row(facts: Any) -> list[object]:
         "-" if image is None else shape_text(image.shape),
         "-" if image is None else image.dtype,
         "-" if image is None else image.axes,
-        "-" if image is None else spacing_text(image.spacing, unit=""),
+        "-" if image is None else spacing_text(image.spacing, micrometres=True),
         "none" if label is None else label.dtype,
         "-" if facts.labels is None else len(facts.labels.ids),
         "yes" if facts.mask is not None else "no",
