@@ -28,6 +28,7 @@ from volprep.autoconfig import (
 from volprep.autoconfig.memory import parameter_count
 from volprep.config import parse_memory
 from volprep.errors import PlanError
+from volprep.files import format_memory
 from volprep.loader import PlannedUNet
 
 GIB = 2**30
@@ -394,3 +395,9 @@ def test_a_budget_of_exactly_the_bytes_suffices_and_one_less_does_not() -> None:
                   batch_size=plan.batch_size)  # fmt: skip
     found = make_plan(shape, memory=exact, min_batch=plan.batch_size, max_batch=plan.batch_size)
     assert found.patch_size == plan.patch_size
+
+
+def test_memory_is_told_in_the_unit_in_which_it_was_given() -> None:
+    given = (24 * 2**30, 24 * 10**9, 10**6, 1_500_000_000, 1_000_001, 2**30 + 1)
+    told = ["24 GiB", "24 GB", "1 MB", "1,500 MB", "977 KiB", "1 GiB"]
+    assert [format_memory(count) for count in given] == told

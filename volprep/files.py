@@ -35,6 +35,7 @@ __all__ = [
     "files_below",
     "flush",
     "format_bytes",
+    "format_memory",
     "load_json",
     "neighbour",
     "remove",
@@ -102,6 +103,14 @@ def format_bytes(count: float) -> str:
             number = count / size
             return f"{number:.3g} {unit}" if number < 999.5 else f"{number:.0f} {unit}"
     return f"{count:.0f} B"
+
+
+def format_memory(count: int) -> str:
+    """A size that was given, in the unit in which it was: ``24 GiB``, ``24 GB``."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if count and count % size == 0 and count % 2**20:
+            return f"{count // size:,} {unit}"
+    return format_bytes(count)
 
 
 def temporary(path: Path) -> Path:

@@ -15,7 +15,7 @@ from volprep.autoconfig.task import (
     padded_axes,
 )
 from volprep.errors import PlanError
-from volprep.files import format_bytes
+from volprep.files import format_bytes, format_memory
 from volprep.geometry import Shape3, three
 
 __all__ = ["plan_by_memory"]
@@ -174,7 +174,7 @@ def _too_large(task: Task, patch: Shape3, network: UNet, batch: int) -> PlanErro
     if task.precision == "fp32":
         changes.append("precision mixed")
     return PlanError(
-        f"memory {format_bytes(task.memory)}: {batch} patches of {'x'.join(map(str, patch))} "
+        f"memory {format_memory(task.memory)}: {batch} patches of {'x'.join(map(str, patch))} "
         f"need {format_bytes(needed)}; {', or '.join(changes)}"
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from volprep.autoconfig.memory import PARTS, Precision
-from volprep.files import format_bytes
+from volprep.files import format_bytes, format_memory
 from volprep.geometry import Shape3, Spacing3
 
 __all__ = ["Plan"]
@@ -132,7 +132,7 @@ class Plan:
             more = f"... and {rest} more; " if rest > 0 else ""
             lines.append(f"    {more}{total} together")
         lines.append(
-            f"memory = {format_bytes(self.memory_bytes)} of {format_bytes(self.memory_budget)}"
+            f"memory = {format_bytes(self.memory_bytes)} of {format_memory(self.memory_budget)}"
         )
         width = max(map(len, self.memory))
         for part, count in self.memory.items():

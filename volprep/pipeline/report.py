@@ -248,7 +248,7 @@ def samples_of(store: PatchStore, split: str) -> list[SampleView]:
         start = arrays["start"].tolist()
         found.append(
             SampleView(
-                f"{dataset.cases[int(arrays['case'])]}, patch {number}",
+                f"{dataset.cases[int(arrays['case'])]}, {'patch' if train else 'tile'} {number}",
                 {name: array for name, array in arrays.items() if name not in _NUMBERS},
                 [f"from z {start[0]}, y {start[1]}, x {start[2]}"],
             )

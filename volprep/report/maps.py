@@ -241,7 +241,8 @@ def _both(case: PatchMap, side: int) -> tuple[_Slices, _Slices]:
 
 def _labelled(case: PatchMap, at: Shape3, patches: Boxes) -> Shape3:
     """A place, or one in the patches about it if its slice shows no labels that others show."""
-    if case.label is None or case.most is not None or case.shape[0] == 1:
+    cut = case.most is not None and any(m < n for m, n in zip(case.most, case.shape, strict=True))
+    if case.label is None or cut or case.shape[0] == 1:
         return at
     if case.label.read(Box((at[0], 0, 0), (at[0] + 1, *case.shape[1:]))).any():
         return at

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.autoconfig import Plan
-from volprep.files import format_bytes
+from volprep.files import format_bytes, format_memory
 from volprep.findings import Finding, Level
 from volprep.fingerprint import CaseFacts, Distribution, Fingerprint, Statistics
 from volprep.geometry import Shape3, Spacing3, three
@@ -340,7 +340,7 @@ def _facts(told: Overview) -> list[tuple[str, str, str]]:
         (
             "Memory to train",
             format_bytes(plan.memory_bytes),
-            f"of {format_bytes(plan.memory_budget)}",
+            f"of {format_memory(plan.memory_budget)}",
         )
     )
     if plan.n_positions is not None:
@@ -413,7 +413,7 @@ def _cases(told: Seen) -> Section:
     if told.fingerprint is not None and any(
         c.side in ("validation", "divided") for c in told.cases
     ):
-        note += "Grey values and objects are measured on what trains alone. "
+        note += "Grey values and objects are those of what trains. "
     if any("(and so in " in finding.found for finding in told.findings):
         note += "A finding of several cases is counted at the first of them. "
     if not pictured:
@@ -546,7 +546,7 @@ def _histogram(
     rest = 1 - curves[0].shares.sum()
     if bars.cut:
         ends = f"{number_text(every.minimum)} to {number_text(every.maximum)}"
-        legend.append(("none", f"{max(rest, 0):.2g} of all voxels lie further out, in {ends}"))
+        legend.append(("none", f"{100 * max(rest, 0):.2g}% of all voxels lie beyond, in {ends}"))
     marks = [(every.percentile(q), f"{q:g}%") for q in (0.5, 50.0, 99.5)]
     svg = draw_curves(
         f"Grey values, channel {channel}", curves, across="grey value", up="share of voxels",
@@ -728,7 +728,7 @@ def _plan(told: Overview) -> Section:
         beside.append(Html(f"<h3>With another memory</h3>{_choices(told).html()}"))
     blocks.append(Beside(beside))
     note = (
-        f"For {format_bytes(plan.memory_budget)} of memory, {plan.precision} precision, by the "
+        f"For {format_memory(plan.memory_budget)} of memory, {plan.precision} precision, by the "
         f"planner “{plan.planner}”; {format_bytes(plan.memory_bytes)} are used, the reserve "
         "included."
     )
@@ -765,8 +765,7 @@ def _choices(told: Overview) -> Table:
     rows = []
     here = Choice(plan.memory_budget, plan)
     for choice in sorted([*told.choices, here], key=lambda each: each.memory):
-        memory = Value(format_bytes(choice.memory), choice.memory)
-        whole = "\u00a0"  # a space at which no line is broken
+        memory = Value(format_memory(choice.memory), choice.memory)
         other = choice.plan
         if other is None:
             rows.append(Row([memory, "none fits", "", "", "", choice.why]))
@@ -779,7 +778,7 @@ def _choices(told: Overview) -> Table:
         told_of = "this plan" if choice is here else ", ".join(words) or same
         rows.append(
             Row([
-                memory, _shape(other.patch_size).replace(" ", whole),
+                memory, _shape(other.patch_size),
                 Value(str(other.batch_size), other.batch_size),
                 Value(str(len(other.strides)), len(other.strides)),
                 Value(format_bytes(other.memory_bytes), other.memory_bytes), told_of,
