@@ -322,7 +322,9 @@ def test_sparse_annotation_classes_and_stray_values_are_shown_and_said(tmp_path:
 def test_classes_that_do_not_train_are_named(made: Path) -> None:
     few = replace(overview(1), classes={0: "background", 1: "nucleus", 99: "rare"})
     found = Fingerprint.from_dict(json.loads((made / "fingerprint.json").read_text("utf-8")))
-    words = words_of(render_report(replace(few, fingerprint=found)).html())
+    page = render_report(replace(few, fingerprint=found))
+    assert page.verdict == ("warn", "Usable; 1 of 3 classes not seen in training")
+    words = words_of(page.html())
     assert "Of the 3 classes 1 do not occur in what trains, and cannot be learnt: rare." in words
 
 

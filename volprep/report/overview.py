@@ -321,6 +321,10 @@ def _verdict(told: Seen) -> tuple[Tone, str]:
         return "bad", f"Not fit for training: {_count(levels['error'], 'error')}"
     if levels["warning"]:
         return "warn", f"Usable; look at {_count(levels['warning'], 'warning')} first"
+    absent = _untrained(told) if isinstance(told, Overview) else []
+    if isinstance(told, Overview) and told.classes and absent:
+        few = f"{len(absent)} of {_count(len(told.classes), 'class', 'classes')}"
+        return "warn", f"Usable; {few} not seen in training"
     if isinstance(told, Overview) and not told.made:
         return "good", "Ready to be prepared"
     return "good", "Fit for training"
@@ -670,10 +674,26 @@ def _sizes_chart(sizes: npt.NDArray[np.float64]) -> Chart:
     return Chart(svg)
 
 
+def _class_voxels(told: Overview, found: Fingerprint) -> dict[int, int]:
+    """Training voxels of each class."""
+    voxels = found.class_voxels or {}
+    return {**({0: found.background_voxels} if 0 in (told.classes or {}) else {}), **voxels}
+
+
+def _untrained(told: Overview) -> list[str]:
+    """Names of the classes that do not occur in what trains."""
+    found = told.fingerprint
+    if found is None or not found.has_labels or told.classes is None:
+        return []
+    if found.class_voxels is None:  # too many to be listed
+        return []
+    counted = _class_voxels(told, found)
+    return [name for value, name in sorted(told.classes.items()) if not counted.get(value)]
+
+
 def _class_section(told: Overview, found: Fingerprint) -> Section:
-    names, voxels = told.classes or {}, found.class_voxels or {}
-    total = max(1, found.background_voxels + sum(voxels.values()))
-    counted = {**({0: found.background_voxels} if 0 in names else {}), **voxels}
+    names, counted = told.classes or {}, _class_voxels(told, found)
+    total = max(1, found.background_voxels + sum((found.class_voxels or {}).values()))
     bars = [
         (names.get(value, f"value {value}"), count / total, f"{count / total:.2%}")
         for value, count in sorted(counted.items())[:_MOST_CLASSES]
@@ -681,12 +701,12 @@ def _class_section(told: Overview, found: Fingerprint) -> Section:
     note = "As shares of the training voxels that are annotated."
     if len(counted) > _MOST_CLASSES:
         note += f" The first {_MOST_CLASSES} of {len(counted)} are drawn."
-    absent = [name for value, name in sorted(names.items()) if not counted.get(value)]
+    absent = _untrained(told)
     if absent:
         some = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
         note += (
             f" Of the {_count(len(names), 'class', 'classes')} {len(absent)} do not occur in what "
-            f"trains, and cannot be learnt: {some}."
+            f"trains, and cannot be learnt: {some.removesuffix('.')}."
         )
     return Section("Classes", note, [Charts([Chart(draw_bars("Share of each class", bars))])])
 
