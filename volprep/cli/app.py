@@ -228,6 +228,8 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
+    # Else numba, where colorama is installed, lets it write escapes to any terminal at the end.
+    os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     _mend_streams()
     try:
         _watch_signals()

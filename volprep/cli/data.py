@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -277,8 +278,10 @@ def fingerprint(
         title = f"what preprocess.clip would cut of channel {channel}"
         print_table(title, CLIPS, [_clip_row(row) for row in clip])
     for channel, histogram in enumerate(found.histograms):
-        print(f"\nintensities of channel {channel}, bars by the logarithm of the count")
-        print("\n".join(draw_histogram(histogram)))
+        print()
+        print_text(f"intensities of channel {channel}, bars by the logarithm of the count")
+        room = shutil.get_terminal_size().columns - 20  # beside the values and the shares
+        print("\n".join(draw_histogram(histogram, width=min(60, max(room, 8)))))
 
 
 CLIPS = ["clip", "low", "high", "of the labelled voxels", "why"]
