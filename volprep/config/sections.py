@@ -363,13 +363,21 @@ class PlanConfig(Section):
     min_batch: PositiveInt = Field(2, description="Smallest batch size.", examples=[2])
     max_batch: PositiveInt = Field(16, description="Largest batch size.", examples=[8])
     patch_size: Size3 | None = Field(
-        None, description="(z, y, x) in voxels.", examples=[[32, 128, 128]]
+        None,
+        description="Voxels of a patch, (z, y, x); null: the largest that fits memory and data.",
+        examples=[[32, 128, 128]],
     )
-    batch_size: PositiveInt | None = Field(None, description="Patches in a batch.", examples=[2])
-    pool: Count3 | None = Field(None, description="Poolings along (z, y, x).", examples=[[3, 5, 5]])
+    batch_size: PositiveInt | None = Field(
+        None, description="Patches in a batch; null: as many as fit.", examples=[2]
+    )
+    pool: Count3 | None = Field(
+        None,
+        description="Poolings along (z, y, x); null: by patch and spacing.",
+        examples=[[3, 5, 5]],
+    )
     aug_patch_size: Size3 | None = Field(
         None,
-        description="What is stored, so that rotations have something to turn.",
+        description="What is stored, so that rotations have something to turn; null: all of it.",
         examples=[[40, 184, 184]],
     )
 
