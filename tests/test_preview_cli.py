@@ -60,6 +60,25 @@ def test_the_command_writes_a_page_and_a_sheet(data: Path, tmp_path: Path) -> No
     assert np.asarray(Image.open(told["png"])).std() > 10
 
 
+@pytest.mark.parametrize("corner", [(20, 84, 84), (0, 2, 60)])
+def test_the_patch_that_is_shown_holds_labels_where_there_are_any(
+    tmp_path: Path, corner: tuple[int, int, int]
+) -> None:
+    z, y, x = corner
+    for kind in ("images", "labels"):
+        (tmp_path / "rare" / kind).mkdir(parents=True)
+    for seed in range(2):
+        image = np.random.default_rng(seed).integers(0, 60, (24, 90, 90)).astype(np.uint8)
+        label = np.zeros(image.shape, np.uint16)
+        label[z : z + 3, y : y + 4, x : x + 4] = 7
+        tifffile.imwrite(tmp_path / f"rare/images/{seed}.tif", image)
+        tifffile.imwrite(tmp_path / f"rare/labels/{seed}.tif", label)
+    config = load_config(write_config(tmp_path / "rare", tmp_path))
+    for index in range(3):
+        page = preview_augment(config, n=1, only=["flip"], index=index)
+        assert page.sections[0].cells[0].picture.over is not None, "outlines of a label"
+
+
 def test_case_place_and_seed_can_be_chosen(data: Path, tmp_path: Path) -> None:
     config = load_config(write_config(data, tmp_path))
     pages = [
