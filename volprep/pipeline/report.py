@@ -59,7 +59,7 @@ __all__ = ["REPORT", "Gathered", "add_report", "report_of_config", "report_of_se
 #: The name of the page in a set.
 REPORT = "report.html"
 #: Of another form of the page: one that is there is made again.
-_VERSION = 1
+_VERSION = 2
 #: Stages that are notes and no work.
 _SILENT = ("made from",)
 
