@@ -13,7 +13,8 @@ import pytest
 
 from volprep import pipeline
 from volprep.config import load_config
-from volprep.errors import ConfigError
+from volprep.errors import ConfigError, SourceError, StoreError
+from volprep.store import PatchStore
 
 
 def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -170,10 +171,62 @@ def test_a_config_under_another_suffix_is_read(data: Path) -> None:
     assert "c2" in done.stdout
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_what_may_not_be_written_ends_with_the_code_of_its_family(data: Path) -> None:
-    data.chmod(0o500)
-    done = run("init", data, "-o", data / "v.yaml")
-    data.chmod(0o700)
-    assert done.returncode == 6
-    assert "check its permissions" in done.stderr
+def _without_privileges() -> None:
+    """Take from root what lets it pass by permissions (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH)."""
+    if os.geteuid() == 0:
+        import ctypes
+
+        for capability in (1, 2):
+            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="capabilities are Linux's")
+def test_without_permission_a_command_says_what_and_ends_with_the_code_of_its_family(
+    data: Path,
+) -> None:
+    def ends(mode: int, shut: str, *arguments: object) -> tuple[int, str]:
+        (data / shut).chmod(mode)
+        command = [sys.executable, "-m", "volprep", *map(str, arguments)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=data,
+            preexec_fn=_without_privileges,
+        )  # fmt: skip
+        (data / shut).chmod(0o700)
+        return done.returncode, done.stdout + done.stderr
+
+    (data / "apart").mkdir()
+    (data / "apart").chmod(0)  # which is nobody's business but its owner's
+    code, told = ends(0, "images/c1.npy", "check", ".")
+    assert code == 4
+    assert "c1 " in told
+    assert "images/c1.npy: may not be read; check its permissions [unreadable]" in told
+    code, told = ends(0o400, "images", "autoconfig", ".")
+    assert code == 3
+    assert "images: may not be looked into; check its permissions" in told
+    code, told = ends(0o500, ".", "init", ".", "-o", "v.yaml")
+    assert code == 6
+    assert "v.yaml: Permission denied; check its permissions" in told
+
+
+def test_a_pipe_is_no_config_and_a_name_that_is_too_long_is_no_input(data: Path) -> None:
+    os.mkfifo(data / "v.yaml")
+    with pytest.raises(ConfigError, match="a device or a pipe, where a config is wanted"):
+        pipeline.load_target(data / "v.yaml")
+    with pytest.raises(SourceError, match="File name too long; check the path"):
+        pipeline.load_target(Path("x" * 5000))
+
+
+def test_a_text_that_no_name_can_have_is_told_in_the_words_of_the_yaml(data: Path) -> None:
+    path = data / "v.yaml"
+    for text in (r'"a\0b"', r'"\ud800"'):
+        path.write_text(f"data: {{root: ., image_dir: {text}}}\n")
+        with pytest.raises(ConfigError, match=r"image_dir: found .*holds a letter that no name"):
+            load_config(path)
+
+
+def test_a_set_is_looked_at_from_inside_its_folder(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+    with pytest.raises(StoreError, match=r"^\.: no volprep patch set"):
+        PatchStore(Path())

@@ -40,6 +40,7 @@ from typing import IO, Any, Literal, Self
 from volprep.compute import Engine, default_workers
 from volprep.errors import StoreError
 from volprep.files import (
+    NOT_THERE,
     File,
     NewFile,
     describe,
@@ -838,7 +839,19 @@ def _sealed(body: Mapping[str, Any]) -> str:
 
 
 def ledger_damage(folder: Path) -> Damage | None:
-    """What is wrong with the manifest, or with the ledger by the word of the manifest."""
+    """What is wrong with the manifest, or with the ledger by the word of the manifest.
+
+    Raises
+    ------
+    StoreError
+        If the manifest cannot be read for a reason that is no damage.
+    """
+    try:
+        (folder / MANIFEST).open("rb").close()
+    except NOT_THERE:
+        pass
+    except OSError as error:
+        raise unreadable(folder / MANIFEST, error) from error
     try:
         entry = load_manifest(folder).get("ledger", {})
     except StoreError:

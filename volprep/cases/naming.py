@@ -284,7 +284,9 @@ def visible_in(folder: Path | None) -> list[Path]:
             return []
         paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
-        raise SourceError(folder, f"cannot be listed ({error})", "check its permissions") from error
+        raise SourceError(
+            folder, f"cannot be listed ({error.strerror})", "check its permissions"
+        ) from error
     return sorted(paths, key=lambda path: natural_key(path.name))
 
 
@@ -300,5 +302,8 @@ def _holds_objects(path: Path) -> bool:
     """Whether an .npy holds pickled objects, as cellpose's ``X_seg.npy`` beside ``X_cp_masks``."""
     if path.suffix.lower() != ".npy" or not path.is_file():
         return False
-    with path.open("rb") as file:
-        return b"'descr': '|O'" in file.read(256)
+    try:
+        with path.open("rb") as file:
+            return b"'descr': '|O'" in file.read(256)
+    except OSError:  # which is told where the case is opened
+        return False

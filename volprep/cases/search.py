@@ -9,6 +9,7 @@ from typing import Literal
 
 from volprep.cases.case import Case, FileRef
 from volprep.cases.naming import Roles, entries_in, subfolders_of, unread_in, volumes_in
+from volprep.errors import SourceError
 from volprep.findings import Finding
 from volprep.geometry import Spacing3
 from volprep.sources import tile_files
@@ -181,4 +182,8 @@ def _tiled(path: Path) -> set[Path]:
 
 
 def _holds(folder: Path) -> bool:
-    return bool(entries_in(folder)) or bool(unread_in(folder))
+    """Whether volumes may lie in a folder; nobody knows of one that may not be looked into."""
+    try:
+        return bool(entries_in(folder)) or bool(unread_in(folder))
+    except (SourceError, PermissionError):
+        return True

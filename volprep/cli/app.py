@@ -161,6 +161,8 @@ class _Commands(TyperGroup):
 def _remedy(error: OSError) -> str:
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return "check its permissions, or choose another place"
+    if error.errno == errno.ENAMETOOLONG:
+        return "give a shorter name"
     if error.errno == errno.ENOSPC:
         return "free some space, then run it again"
     return "choose another place, or mend this one"

@@ -26,7 +26,9 @@ from volprep.cli.console import (
 from volprep.errors import ConfigError, DataCheckError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Source = Annotated[Path, typer.Argument(help="A config, or a folder (or file or URL) of volumes.")]
+Source = Annotated[
+    Path, typer.Argument(readable=False, help="A config, or a folder (or file or URL) of volumes.")
+]
 LabelDir = Annotated[
     str | None, typer.Option(help="Name of the label folder, where there are several.")
 ]
@@ -45,12 +47,16 @@ Slices = Annotated[
 
 @app.command()
 def init(
-    data: Annotated[Path, typer.Argument(help="Folder (or file or URL) with volumes and labels.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The YAML to write.")] = Path(
-        "volprep.yaml"
-    ),
+    data: Annotated[
+        Path,
+        typer.Argument(readable=False, help="Folder (or file or URL) with volumes and labels."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", readable=False, help="The YAML to write.")
+    ] = Path("volprep.yaml"),
     patches: Annotated[
-        Path | None, typer.Option(help="Folder of the patch set; beside the YAML if not given.")
+        Path | None,
+        typer.Option(readable=False, help="Folder of the patch set; beside the YAML if not given."),
     ] = None,
     image_dir: ImageDir = None,
     label_dir: LabelDir = None,
@@ -100,7 +106,8 @@ def init(
 @app.command()
 def check(
     source: Annotated[
-        Path | None, typer.Argument(help="A config, or a folder (or file or URL) of volumes.")
+        Path | None,
+        typer.Argument(readable=False, help="A config, or a folder (or file or URL) of volumes."),
     ] = None,
     image_dir: ImageDir = None,
     label_dir: LabelDir = None,
@@ -172,10 +179,12 @@ def check(
 
 @app.command()
 def tiles_json(
-    folder: Annotated[Path, typer.Argument(help="Folder with the tiles of one volume.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The JSON to write.")] = Path(
-        "volume.json"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(readable=False, help="Folder with the tiles of one volume.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", readable=False, help="The JSON to write.")
+    ] = Path("volume.json"),
     missing: Annotated[
         str,
         typer.Option(
@@ -249,13 +258,16 @@ def _case_row(facts: Any) -> list[object]:
 def fingerprint(
     source: Source,
     masks: Annotated[
-        Path | None, typer.Option(help="Folder of masks, for a plain folder of images.")
+        Path | None,
+        typer.Option(readable=False, help="Folder of masks, for a plain folder of images."),
     ] = None,
     headers_only: Annotated[
         bool, typer.Option("--headers-only", help="Shapes and spacings, without reading a voxel.")
     ] = False,
     changes: Set = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write it as JSON.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", readable=False, help="Also write it as JSON.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure shapes, spacings, intensities and labels."""

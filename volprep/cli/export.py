@@ -16,7 +16,10 @@ from volprep.errors import ConfigError
 @app.command()
 def export(
     target: Annotated[
-        Path, typer.Argument(help="A finished set, or its YAML (whose exports: are made then).")
+        Path,
+        typer.Argument(
+            readable=False, help="A finished set, or its YAML (whose exports: are made then)."
+        ),
     ],
     to: Annotated[
         str | None,
@@ -26,7 +29,9 @@ def export(
             autocompletion=export_targets,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the export.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", readable=False, help="Folder of the export.")
+    ] = None,
     plans: Annotated[
         bool | None, typer.Option("--plans", help="nnunet: hand over our plan, too.")
     ] = None,

@@ -73,7 +73,8 @@ def _facts(key: Any) -> dict[str, Any]:
 @app.command()
 def schema(
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write it there instead of printing.")
+        Path | None,
+        typer.Option("--out", "-o", readable=False, help="Write it there instead of printing."),
     ] = None,
 ) -> None:
     """Print the JSON Schema of the YAML: every key with its meaning, for editors."""
@@ -93,7 +94,8 @@ def schema(
 @app.command("doctor-env")
 def doctor_env(
     folder: Annotated[
-        Path, typer.Argument(help="Where patch sets will lie: its disk is looked at.")
+        Path,
+        typer.Argument(readable=False, help="Where patch sets will lie: its disk is looked at."),
     ] = Path(),
     as_json: Json = False,
 ) -> None:

@@ -15,9 +15,14 @@ from volprep.errors import ConfigError
 __all__ = ["bench_loader"]
 
 
+_MOST_THREADS = 1024
+
+
 @app.command("bench-loader")
 def bench_loader(
-    out: Annotated[Path, typer.Argument(help="The folder that volprep prepare wrote.")],
+    out: Annotated[
+        Path, typer.Argument(readable=False, help="The folder that volprep prepare wrote.")
+    ],
     threads: Annotated[
         str, typer.Option("--threads", help="Numbers of threads to try, such as 1,2,4.")
     ] = "1,2",
@@ -68,6 +73,7 @@ def bench_loader(
 
 def _numbers(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigError(f"--threads: found {text!r}; wanted numbers such as 1,2,4")
+    if not all(part.isdecimal() and 0 < int(part) <= _MOST_THREADS for part in parts):
+        wanted = f"numbers from 1 to {_MOST_THREADS}, such as 1,2,4"
+        raise ConfigError(f"--threads: found {text!r}; wanted {wanted}")
     return [int(part) for part in parts]

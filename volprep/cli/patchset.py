@@ -28,9 +28,12 @@ from volprep.places import is_remote, path_of
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-Config = Annotated[Path, typer.Argument(help="The YAML, as volprep init writes it.")]
+Config = Annotated[
+    Path, typer.Argument(readable=False, help="The YAML, as volprep init writes it.")
+]
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder of the patch set, over the YAML's.")
+    Path | None,
+    typer.Option("--out", "-o", readable=False, help="Folder of the patch set, over the YAML's."),
 ]
 Workers = Annotated[
     int | None,
@@ -242,7 +245,9 @@ def _settings(
 
 @app.command()
 def inspect(
-    out: Annotated[Path, typer.Argument(help="The folder that volprep prepare wrote.")],
+    out: Annotated[
+        Path, typer.Argument(readable=False, help="The folder that volprep prepare wrote.")
+    ],
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every file, as volprep verify does.")
     ] = False,
@@ -289,7 +294,10 @@ def inspect(
 @app.command()
 def verify(
     out: Annotated[
-        Path, typer.Argument(help="The folder that volprep prepare or volprep export wrote.")
+        Path,
+        typer.Argument(
+            readable=False, help="The folder that volprep prepare or volprep export wrote."
+        ),
     ],
     quick: Annotated[
         bool,
@@ -310,9 +318,12 @@ def verify(
 
 @app.command()
 def repair(
-    out: Annotated[Path, typer.Argument(help="The folder that volprep prepare wrote.")],
+    out: Annotated[
+        Path, typer.Argument(readable=False, help="The folder that volprep prepare wrote.")
+    ],
     config: Annotated[
-        Path | None, typer.Option(help="The YAML, where the set's own copy is damaged.")
+        Path | None,
+        typer.Option(readable=False, help="The YAML, where the set's own copy is damaged."),
     ] = None,
     changes: Set = None,
     workers: Workers = None,

@@ -17,7 +17,8 @@ from volprep.errors import ConfigError
 @app.command()
 def autoconfig(
     source: Annotated[
-        Path | None, typer.Argument(help="A config, or a folder of volumes; not with --median.")
+        Path | None,
+        typer.Argument(readable=False, help="A config, or a folder of volumes; not with --median."),
     ] = None,
     median: Annotated[
         str | None, typer.Option(help="Median shape z,y,x instead of data, such as 96,512,512.")

@@ -16,11 +16,15 @@ from volprep.errors import ConfigError
 @app.command()
 def report(
     source: Annotated[
-        Path, typer.Argument(help="A patch set, or the YAML that one can be made from.")
+        Path,
+        typer.Argument(readable=False, help="A patch set, or the YAML that one can be made from."),
     ],
     changes: Set = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The HTML page, which needs no other file.")
+        Path,
+        typer.Option(
+            "--out", "-o", readable=False, help="The HTML page, which needs no other file."
+        ),
     ] = Path("report.html"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -51,7 +55,9 @@ def report(
 
 @app.command()
 def preview_augment(
-    config: Annotated[Path, typer.Argument(help="The YAML, with what to do under augment.")],
+    config: Annotated[
+        Path, typer.Argument(readable=False, help="The YAML, with what to do under augment.")
+    ],
     changes: Set = None,
     case: Annotated[
         str | None, typer.Option(help="Name of the case; the first with labels if not given.")
@@ -69,7 +75,8 @@ def preview_augment(
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The HTML page; a PNG goes beside it.")
+        Path,
+        typer.Option("--out", "-o", readable=False, help="The HTML page; a PNG goes beside it."),
     ] = Path("preview.html"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -98,13 +105,14 @@ def preview_augment(
 
 @app.command()
 def preview_patches(
-    config: Annotated[Path, typer.Argument(help="The YAML.")],
+    config: Annotated[Path, typer.Argument(readable=False, help="The YAML.")],
     changes: Set = None,
     case: Annotated[
         list[str] | None, typer.Option(help="Draw this case alone; may be repeated.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The folder for a page and a PNG a case.")
+        Path,
+        typer.Option("--out", "-o", readable=False, help="The folder for a page and a PNG a case."),
     ] = Path("preview-patches"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

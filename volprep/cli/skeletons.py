@@ -16,11 +16,12 @@ from volprep.errors import ConfigError
 @app.command()
 def bake_skeletons(
     config: Annotated[
-        Path | None, typer.Argument(help="A config or a folder of cases; not with --labels.")
+        Path | None,
+        typer.Argument(readable=False, help="A config or a folder of cases; not with --labels."),
     ] = None,
     changes: Set = None,
     labels: Annotated[
-        Path | None, typer.Option(help="One label volume, instead of a config.")
+        Path | None, typer.Option(readable=False, help="One label volume, instead of a config.")
     ] = None,
     key: Annotated[
         str | None, typer.Option(help="Dataset inside an HDF5 or Zarr file of --labels.")
@@ -28,9 +29,9 @@ def bake_skeletons(
     spacing: Annotated[
         str | None, typer.Option(help="(z, y, x) in µm, or '50,4,4 nm', of --labels.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path(
-        "skeletons"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", readable=False, help="Folder to write to.")
+    ] = Path("skeletons"),
     method: Annotated[
         str | None, typer.Option(help="lee or teasar.", autocompletion=one_of("lee", "teasar"))
     ] = None,

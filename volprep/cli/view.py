@@ -17,7 +17,10 @@ from volprep.errors import VolprepError
 @app.command()
 def view(
     source: Annotated[
-        Path, typer.Argument(help="A config, data, or the folder that volprep prepare wrote.")
+        Path,
+        typer.Argument(
+            readable=False, help="A config, data, or the folder that volprep prepare wrote."
+        ),
     ],
     changes: Set = None,
     case: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -74,12 +75,26 @@ class Section(BaseModel):
         field = cls.model_fields.get(info.field_name or "")
         if field is not None and _holds_truth(value) and "bool" not in repr(field.annotation):
             raise ValueError("yes, no, on, off, true and false are truth values in YAML")
+        if _holds_odd_letters(value):
+            raise ValueError("holds a letter that no name can have; write it without")
         return value
 
 
 def _holds_truth(value: Any) -> bool:
     """Whether it is a truth value, or a list with one among its entries."""
     return isinstance(value, bool) or (isinstance(value, list) and any(map(_holds_truth, value)))
+
+
+def _holds_odd_letters(value: Any) -> bool:
+    """Whether it is a text with a NUL or half a letter, or a list with one among its entries."""
+    if isinstance(value, list):
+        return any(map(_holds_odd_letters, value))
+    if not isinstance(value, str):
+        return False
+    try:
+        return b"\0" in os.fsencode(value)
+    except UnicodeEncodeError:
+        return True
 
 
 class CaseConfig(Section):

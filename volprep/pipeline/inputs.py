@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,29 @@ __all__ = [
 ]
 
 
+@contextlib.contextmanager
+def looking() -> Iterator[None]:
+    """What the system says of an input while cases are looked for is a fault of that input.
+
+    Raises
+    ------
+    SourceError
+        In place of an OSError, with the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        if isinstance(error, PermissionError):
+            place = Path(error.filename).absolute()
+            shut = [p for p in reversed(place.parents) if not os.access(p, os.X_OK)]
+            found = "may not be looked into" if shut else "may not be read"
+            raise SourceError(shut[0] if shut else place, found, "check its permissions") from error
+        raise SourceError(error.filename, error.strerror or str(error), "check the path") from error
+
+
+@looking()
 def load_target(
     path: Path,
     *,
@@ -139,6 +163,7 @@ def _pairs(images: Path, masks: Path) -> list[dict[str, Path]]:
     return pairs
 
 
+@looking()
 def list_cases(config: Config) -> Cases:
     """The cases of a config, found or listed."""
     data = config.data

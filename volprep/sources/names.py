@@ -115,9 +115,17 @@ def _folder_kind(folder: Path) -> Kind | None:
         return SUFFIXES[suffix]
     for kind, marks in MARKS.items():
         for name, word in marks.items():
-            if (folder / name).is_file() and (not word or word in _head(folder / name)):
+            if _is_file(folder / name) and (not word or word in _head(folder / name)):
                 return kind
     return None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; not in a folder that nobody may look into."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False
 
 
 def _head(file: Path) -> bytes:

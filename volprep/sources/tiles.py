@@ -393,7 +393,7 @@ def _absent(tiles: TileList, changed: int, anywhere: bool) -> frozenset[Index]:
                 held[file.parent] = set()
             except OSError as error:
                 raise SourceError(
-                    file.parent, f"cannot be listed ({error})", "check its permissions"
+                    file.parent, f"cannot be listed ({error.strerror})", "check its permissions"
                 ) from error
         if file.name not in held[file.parent]:
             found.append(index)
