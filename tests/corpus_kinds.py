@@ -1287,3 +1287,41 @@ def _(folder: Path) -> None:
 def _(folder: Path) -> None:
     image, label = phantom()
     put(folder, np.stack([image, image[::-1]]), label, suffix=".npy")
+
+
+@kind("sections-labelled-by-themselves", "ids-by-section")
+def _(folder: Path) -> None:
+    def anew(label: Array) -> Array:
+        numbers = np.arange(len(label), dtype=np.uint16)[:, None, None]
+        return np.where(label > 0, (7 * label + 31 * numbers) % 997 + 1, 0).astype(np.uint16)
+
+    three(folder, lambda i, m, _: (i, anew(m)))
+
+
+for _name, _turned in (
+    ("half-turn", lambda m: m[:, ::-1, ::-1]),
+    ("quarter-turn", lambda m: np.rot90(m, 1, (1, 2))),
+    ("point-mirror", lambda m: m[::-1, ::-1, ::-1]),
+):
+
+    @kind(f"label-in-a-{_name}", "labels-misplaced", "-sparse-label")
+    def _(folder: Path, turned: Callable[[Array], Array] = _turned) -> None:
+        three(folder, lambda i, m, _: (i, np.ascontiguousarray(turned(m))))
+
+
+@kind("pipe-in-a-zarr", "unreadable")
+def _(folder: Path) -> None:
+    for what in ("images", "labels"):
+        (folder / what).mkdir()
+        zarr.save_array(str(folder / what / "c0.zarr"), phantom()[what == "labels"], zarr_format=2)
+    chunk = folder / "images/c0.zarr/0.0.0"
+    chunk.unlink()
+    os.mkfifo(chunk)
+
+
+for _name, _bytes in (("empty", b""), ("a-page", b"<html>"), ("cut", b"PK\x03\x04" + bytes(40))):
+
+    @kind(f"zip-archive-that-is-{_name}", "unreadable")
+    def _(folder: Path, data: bytes = _bytes) -> None:
+        put(folder, *phantom())
+        (folder / "images/c1.zarr.zip").write_bytes(data)

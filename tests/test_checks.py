@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -171,6 +172,11 @@ def test_spacings_that_are_unknown_absurd_or_contradict_each_other(tmp_path):
     assert mismatch.case == "differs"
     assert "0.3, 0.1, 0.2 µm" in mismatch.message
     assert "absurd" in only(findings, "mixed-spacings").message
+    slipped = replace(cases[4], spacing=(300.0, 100.0, 100.0))
+    told = only(check_cases([slipped], headers_only=True), "spacing-replaced")
+    assert (told.level, "1000 times as much" in told.message) == ("warning", True)
+    mended = replace(cases[2], spacing=(5.759, 1, 1))
+    assert only(check_cases([mended], headers_only=True), "spacing-replaced").level == "info"
 
 
 def test_a_spacing_that_is_given_is_told_beside_the_files(tmp_path):

@@ -85,6 +85,8 @@ def _bomb() -> str:
     [
         ("seed: no\n", "seed: found false"),
         ("split: {fraction: yes}\n", "split.fraction: found true"),
+        ("plan: {memory: .inf}\n", "plan.memory: found inf, which is no amount of memory"),
+        ("plan: {memory: 1e300}\n", "is more memory than there is anywhere"),
         ("x: &a [1]\nseed: [*a\n", "no valid YAML"),
         ("seed: &a [*a]\n", "an alias refers to what it is part of"),
         (

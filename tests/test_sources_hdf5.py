@@ -166,7 +166,7 @@ def test_a_damaged_chunk_is_an_error_that_names_the_file(tmp_path: Path) -> None
     raw = bytearray((tmp_path / "a.h5").read_bytes())
     raw[place : place + 50] = bytes(50)
     (tmp_path / "a.h5").write_bytes(raw)
-    with pytest.raises(SourceError, match=r"a\.h5::raw: cannot be read"):
+    with pytest.raises(SourceError, match=r"a\.h5::raw: chunk 0, 0, 0 cannot be read"):
         open_volume(tmp_path / "a.h5").read(Box((0, 0, 0), (1, 1, 1)))
 
 

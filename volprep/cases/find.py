@@ -267,7 +267,7 @@ def _entry(entry: Mapping[str, Any], index: int, root: Path) -> Case:
         images=images,
         label=_entry_ref(entry, "label", files[0], root),
         mask=_entry_ref(entry, "mask", files[0], root),
-        skeletons=_existing(root, skeletons) if skeletons else None,
+        skeletons=_file(root, skeletons) if skeletons else None,
         group=None if entry.get("group") is None else str(entry["group"]),
         spacing=_spacing(entry.get("spacing"), f"{where}.spacing"),
         weight=_weight(entry.get("weight"), where),
@@ -285,6 +285,13 @@ def _existing(root: Path, path: str | Path) -> Path:
     found = root / path_of(path).expanduser()
     if not found.exists():
         raise SourceError(found, "no such file or folder", "check the path in the list of cases")
+    return found
+
+
+def _file(root: Path, path: str | Path) -> Path:
+    found = _existing(root, path)
+    if not found.is_file():  # a pipe would be waited for without end
+        raise SourceError(found, "is no file", "give a .skeletons.npz or .trch file")
     return found
 
 

@@ -51,6 +51,8 @@ Array = npt.NDArray[Any]
 
 #: Spacings beyond these (µm) are no microscope's, nor a scanner's.
 _SPACING_RANGE = (1e-4, 1e4)
+#: What lies between one unit of length and another.
+_SLIPS = (1e3, 1e6, 1e-3, 1e-6)
 _FEW_LABELLED = 0.05
 #: Sums of squares of these fit float64, and the values float32, which networks take.
 _MOST_FLOAT32 = 3e38
@@ -302,7 +304,13 @@ def _spacing(
         stored = case.image.open().spacing
         if stored is not None and not _alike(stored, case.spacing):
             message = f"the spacing {_um(case.spacing)} given replaces the file's {_um(stored)}"
-            yield _finding("spacing-replaced", case, image, message)
+            slip = next((n for n in _SLIPS if _alike([n * s for s in stored], case.spacing)), None)
+            if slip is None or 1e-3 <= min(case.spacing) <= max(case.spacing) <= 10:
+                yield _finding("spacing-replaced", case, image, message)
+            else:
+                message += f", {slip:g} times as much: that is the step from one unit to another"
+                todo = "write the unit: spacing: 300, 100, 100 nm"
+                yield _finding("spacing-replaced", case, image, message, todo, level="warning")
     if own is None:
         yield _finding("unknown-spacing", case, image, "the file holds no spacing (z, y, x)")
     elif not all(_SPACING_RANGE[0] <= length <= _SPACING_RANGE[1] for length in own):
@@ -478,7 +486,7 @@ def _finding(
     return Finding(name, found, todo=todo, case=case.name, path=path, level=level)
 
 
-def _alike(one: Spacing3, other: Spacing3) -> bool:
+def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(math.isclose(a, b, rel_tol=0.01) for a, b in zip(one, other, strict=True))
 
 

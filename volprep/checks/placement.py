@@ -222,12 +222,59 @@ def _is_taken(number: int, count: int, taken: int) -> bool:
     return any(i * count // taken == number for i in range(taken))
 
 
+class _Turn(NamedTuple):
+    """A placement: axes in another order, then mirrored ones.
+
+    Attributes
+    ----------
+    how : str
+        As it is told.
+    axes : tuple of int
+        Of the label, where the image has z, y and x.
+    mirrored : tuple of int
+        Those of the image along which it is mirrored.
+    """
+
+    how: str
+    axes: Shape3 = (0, 1, 2)
+    mirrored: tuple[int, ...] = ()
+
+    def fits(self, shape: Shape3) -> bool:
+        """Whether a label of this shape can be stored so, and another one would be seen."""
+        moved = {*self.mirrored, *(a for a, b in enumerate(self.axes) if a != b)}
+        return all(shape[a] > 1 and shape[a] == shape[self.axes[a]] for a in moved)
+
+    def box(self, box: Box, shape: Shape3) -> Box:
+        """Where a block of the image lies in the label."""
+        sides = [(box.start[a], box.stop[a]) for a in range(3)]
+        for axis in self.mirrored:
+            start, stop = sides[axis]
+            sides[axis] = (shape[axis] - stop, shape[axis] - start)
+        stored = sorted(zip(self.axes, sides, strict=True))
+        return Box(three(side[0] for _, side in stored), three(side[1] for _, side in stored))
+
+    def labels(self, block: Labels) -> Labels:
+        """What was read there, as the image lies."""
+        return np.flip(block.transpose(self.axes), self.mirrored)
+
+
+_TURNS = (
+    *(_Turn(f"mirrored along {axis}", mirrored=(number,)) for number, axis in enumerate("zyx")),
+    _Turn("turned by 180 degrees in the plane (mirrored along y and x)", mirrored=(1, 2)),
+    _Turn("mirrored along z, y and x", mirrored=(0, 1, 2)),
+    _Turn("with y and x exchanged", axes=(0, 2, 1)),
+    _Turn("with z and x exchanged", axes=(2, 1, 0)),
+    _Turn("with z and y exchanged", axes=(1, 0, 2)),
+    _Turn("turned by 90 degrees in the plane (with y and x exchanged, mirrored along y)",
+          axes=(0, 2, 1), mirrored=(1,)),
+    _Turn("turned by 90 degrees in the plane (with y and x exchanged, mirrored along x)",
+          axes=(0, 2, 1), mirrored=(2,)),
+)  # fmt: skip
+
+
 def _turned_boxes(box: Box, shape: Shape3) -> Iterator[Box]:
     """Where a block lies in labels that are stored mirrored, or with axes exchanged."""
-    yield from _mirrored(box, shape)
-    for first, second in ((1, 2), (0, 2), (0, 1)):
-        if shape[first] == shape[second] > 1:
-            yield _exchanged(box, first, second)
+    return (turn.box(box, shape) for turn in _TURNS if turn.fits(shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,15 +314,10 @@ def _block(case: Placed, budget: int, *, turned: bool = True) -> _Block | None:
 
 
 def _others(label: VolumeLike, box: Box, shape: Shape3) -> Iterator[tuple[str, Labels]]:
-    """The label mirrored along each axis, and with each two axes of one length exchanged."""
-    for axis, turned in enumerate(_mirrored(box, shape)):
-        if shape[axis] > 1:
-            yield f"mirrored along {'zyx'[axis]}", np.flip(_labels(label, turned), axis)
-    for first, second in ((1, 2), (0, 2), (0, 1)):
-        if shape[first] == shape[second] > 1:
-            swapped = _labels(label, _exchanged(box, first, second))
-            how = f"with {'zyx'[first]} and {'zyx'[second]} exchanged"
-            yield how, swapped.swapaxes(first, second)
+    """The label as it would lie, were it stored in each other way."""
+    for turn in _TURNS:
+        if turn.fits(shape):
+            yield turn.how, turn.labels(_labels(label, turn.box(box, shape)))
 
 
 def _size(shape: Shape3, budget: int) -> Shape3:
@@ -299,22 +341,6 @@ def middle_first() -> Iterator[tuple[float, float, float]]:
     yield 0.5, 0.5, 0.5
     for z, y, x in sample_generator(0).random((16, 3)):
         yield float(z), float(y), float(x)
-
-
-def _mirrored(box: Box, shape: Shape3) -> Iterator[Box]:
-    """Where the block lies in a label that is stored mirrored along each axis."""
-    for axis in range(3):
-        start, stop = list(box.start), list(box.stop)
-        start[axis], stop[axis] = shape[axis] - stop[axis], shape[axis] - start[axis]
-        yield Box(three(start), three(stop))
-
-
-def _exchanged(box: Box, first: int, second: int) -> Box:
-    """Where the block lies in a label that is stored with two axes exchanged."""
-    start, stop = list(box.start), list(box.stop)
-    for place in (start, stop):
-        place[first], place[second] = place[second], place[first]
-    return Box(three(start), three(stop))
 
 
 def _labels(label: VolumeLike, box: Box) -> Labels:
@@ -424,6 +450,8 @@ def _shifted(blocks: Sequence[_Block]) -> Iterator[Misplaced]:
         shift = _shift(profile, _SHIFTED[axis])
         if shift is None or abs(profile[0, reach + shift]) < _LEAST:
             continue
+        if abs(profile[0, reach - shift]) > abs(profile[0, reach]):
+            continue  # both ways are better: what is labelled is a shell, or too large
         fit, stored = abs(profile[0, [reach + shift, reach]])
         quarters = [quarter for core in cores for quarter in _quarters(core)]
         times = (_BETTER if len(cores) > 1 else _BETTER_ALONE)[axis]

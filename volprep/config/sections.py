@@ -737,8 +737,12 @@ class ClusterConfig(Section):
 class ComputeConfig(Section):
     """How much of the machine is used, and of which machines."""
 
-    workers: PositiveInt | None = Field(
-        None, description="Threads or processes; all processors if not given.", examples=[8]
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Threads or processes; all processors if not given.",
+        examples=[8],
     )
     memory: Memory | None = Field(
         None,

@@ -14,6 +14,8 @@ __all__ = ["bucket", "local_folder", "parse_memory", "parse_spacing"]
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4,
           "ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}  # fmt: skip
 
+_MOST_BYTES = 2**63
+
 _NO_SPACING = "is no spacing; write three lengths (z, y, x), such as '50, 4, 4 nm'"
 
 
@@ -26,13 +28,16 @@ def parse_memory(value: object) -> int:
         If the text is no amount of memory.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return int(value)
+        value = str(value)
     if not isinstance(value, str):
         raise ValueError("is no amount of memory; write it like 8GiB or 500MB")
-    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kmgt]?i?)b?\s*", value, re.IGNORECASE)
+    match = re.fullmatch(r"\s*([\d.]+(?:e\+?\d+)?)\s*([kmgt]?i?)b?\s*", value, re.IGNORECASE)
     if match is None or match[2].lower() not in _UNITS:
         raise ValueError("is no amount of memory; write it like 8GiB or 500MB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    amount = float(match[1]) * _UNITS[match[2].lower()]
+    if amount > _MOST_BYTES:
+        raise ValueError("is more memory than there is anywhere; write it like 8GiB or 500MB")
+    return int(amount)
 
 
 def parse_spacing(value: object) -> tuple[float, float, float] | None:

@@ -232,6 +232,15 @@ TABLE: dict[str, Kind] = {
         why="Whether image and label lie alike cannot be told.",
         example="a NIfTI file whose sform is all zeros",
     ),
+    "ids-by-section": Kind(
+        "warning",
+        wanted="one id for an object in all of its sections",
+        todo="join them (`labels: {threshold: 1, connected_components: 26}` where objects do not "
+        "touch), or read the sections as images of their own: `slices: false`",
+        why="Objects that change their id from section to section are torn into discs: what is "
+        "learnt in 3D is wrong.",
+        example="a stack that a 2D segmenter labelled picture by picture, without stitching",
+    ),
     "ids-nested": Kind(
         "warning",
         wanted="objects beside one another",

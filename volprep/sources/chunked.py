@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.cache import CACHE, BlockCache, Index
+from volprep.errors import SourceError
 from volprep.geometry import Box
 from volprep.sources.axes import Layout
 from volprep.sources.base import SLAB_BYTES, Array, Volume, forget
@@ -98,6 +99,25 @@ class ChunkedVolume(Volume):
             With the stored axes; may reach beyond the end of the array.
         """
 
+    def _block_name(self, index: Index) -> str:
+        """What a block is called in an error."""
+        return f"chunk {', '.join(map(str, index))}"
+
+    def _decoded(self, index: Index, out: Array | None) -> Array:
+        """As `_decode`, and which block it was that could not be decoded."""
+        try:
+            return self._decode(index, out)
+        except (EOFError, OSError, RuntimeError, ValueError) as error:
+            limit = isinstance(error, OSError) and error.errno is not None
+            if limit and not isinstance(error, IsADirectoryError):
+                raise  # a limit of the machine is no damage
+            said = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+            raise SourceError(
+                self.name,
+                f"{self._block_name(index)} cannot be read: {said.splitlines()[0][:200]}",
+                "the file is damaged or cut short: copy or convert it again",
+            ) from error
+
     def _read(self, box: Box) -> Array:
         cut = self._layout.select(box)
         ranges = [
@@ -133,7 +153,7 @@ class ChunkedVolume(Volume):
             block = CACHE.get(self.serial, index)
             if block is None:
                 direct = place.flags.c_contiguous and out.dtype == self._stored_dtype
-                block = self._decode(index, place if direct else None)
+                block = self._decoded(index, place if direct else None)
                 if block is place:
                     return
         else:
@@ -146,7 +166,7 @@ class ChunkedVolume(Volume):
             return block
         if keep and self._large:
             return self._on_disk(index)
-        block = self._decode(index, None)
+        block = self._decoded(index, None)
         if keep:
             block.flags.writeable = False
             CACHE.put(self.serial, index, block)
@@ -166,7 +186,7 @@ class ChunkedVolume(Volume):
                 inside = [min(b, n - i * b) for i, b, n in pairs]
                 dtype = self._stored_dtype.newbyteorder("=")
                 block = SCRATCH.make(self, index, inside, dtype)
-                decoded = self._decode(index, block if dtype == self._stored_dtype else None)
+                decoded = self._decoded(index, block if dtype == self._stored_dtype else None)
                 if decoded is not block:
                     block[...] = decoded[tuple(map(slice, inside))]
                 block.flags.writeable = False

@@ -172,11 +172,11 @@ class Hdf5Volume(ChunkedVolume):
                 raw = room(self.name, flat.shape, np.uint8)
             size = len(deflate_decode(packed, out=raw))  # type: ignore[arg-type]
             if size != len(flat):
-                raise EOFError("a chunk is cut short")
+                raise EOFError("it is cut short")
         else:
             raw = np.frombuffer(packed, np.uint8)
             if len(raw) != len(flat):
-                raise EOFError("a chunk is cut short")
+                raise EOFError("it is cut short")
         if self._shuffled:
             flat.reshape(-1, target.itemsize)[...] = raw.reshape(target.itemsize, -1).T
         elif raw is not flat:

@@ -197,6 +197,9 @@ def _axes(
     axes = [{"name": a} if isinstance(a, str) else a for a in named]
     if not all(isinstance(a, dict) and str(a.get("name", "")) for a in axes):
         raise _bad(folder, f"{where}.{key}", "names no axes")
+    names = [str(axis["name"]) for axis in axes]
+    if len(set(names)) < len(names):
+        raise _bad(folder, f"{where}.{key}", f"names an axis twice ({', '.join(names)})")
     units = [axis.get("unit") for axis in axes]
     return "".join(map(_letter, axes)), tuple(u if isinstance(u, str) else None for u in units)
 

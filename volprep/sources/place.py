@@ -8,14 +8,16 @@ functions are read from object stores as from a disk.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from volprep import objects
+from volprep.errors import SourceError
 from volprep.places import ARCHIVES, is_remote
 from volprep.sources.base import stored_bytes
 
@@ -23,6 +25,8 @@ __all__ = ["Entry", "State", "entries", "is_stored", "read", "read_range", "stat
 
 Bytes = bytes | npt.NDArray[np.uint8]
 _GONE = (FileNotFoundError, NotADirectoryError)
+#: To open a pipe without waiting for who writes to it; Windows has no such pipes.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
 
 
 class Entry(NamedTuple):
@@ -53,9 +57,19 @@ def read(place: Path) -> bytes | None:
     if is_stored(place):
         return objects.read(place)
     try:
-        return place.read_bytes()
+        with _opened(place) as stream:
+            return stream.read()
     except (*_GONE, IsADirectoryError):
         return None
+
+
+def _opened(file: Path) -> BinaryIO:
+    """A file of a disk, open: a pipe in its place would be waited for without end."""
+    stream = open(file, "rb", opener=lambda path, how: os.open(path, how | _AT_ONCE))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise SourceError(file, "is a pipe or a device and no file", "copy the data again")
+    return stream
 
 
 def read_range(file: Path, start: int = 0, size: int | None = None) -> Bytes | None:
@@ -70,7 +84,7 @@ def read_range(file: Path, start: int = 0, size: int | None = None) -> Bytes | N
         How many; None takes what is left.
     """
     try:
-        with file.open("rb") as stream:
+        with _opened(file) as stream:
             whole = os.fstat(stream.fileno()).st_size
             first = max(0, whole + start) if start < 0 else min(start, whole)
             left = whole - first

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from zipfile import is_zipfile
 
 from volprep.errors import SourceError
 from volprep.places import ARCHIVES
@@ -96,6 +97,9 @@ def stored_kind(path: Path, key: str | None) -> tuple[str, Path]:
         If no metadata of a chunked format is there.
     """
     places = [path]
+    if path.suffix.lower() in ARCHIVES and path.is_file() and not is_zipfile(path):
+        broken = SourceError(path, "is no whole zip archive", "it is cut short: copy it again")
+        raise content_error(path, "archive", broken)
     if path.suffix.lower() in ARCHIVES:  # of a folder they hold the folder, or what is in it
         inside = [e.name for e in entries(path) if e.is_folder]
         places += [path / inside[0]] if len(inside) == 1 else []
@@ -131,6 +135,8 @@ def content_error(path: Path, kind: str, error: SourceError) -> SourceError:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError:
+        return error
+    if path.suffix.lower() in ARCHIVES and head.startswith(b"PK"):
         return error
     # Two formats that one module reads.
     told = _content(head, "npz" if path.suffix.lower() == ".npz" else kind)

@@ -195,6 +195,12 @@ class ZarrVolume(ChunkedVolume):
             meta.codecs.decode(data, block.reshape(-1).view(np.uint8))
         return block
 
+    def _block_name(self, index: Index) -> str:
+        meta, ratio = self._meta, self._ratio
+        file = meta.file(tuple(i // r for i, r in zip(index, ratio, strict=True)))
+        name = file.relative_to(meta.path).as_posix()
+        return f"chunk {name}" if meta.shard is None else f"{super()._block_name(index)} in {name}"
+
     def _check_blosc(self, index: Index) -> None:
         """Refuse a chunk that ends before its header says: the library's decoder reads on."""
         file = self._meta.file(index)
@@ -202,7 +208,7 @@ class ZarrVolume(ChunkedVolume):
         if head is None or told is None:
             return
         if len(head) < _BLOSC_BYTES or int.from_bytes(bytes(head[12:16]), "little") > told.size:
-            raise EOFError(f"the chunk {index} is cut short")
+            raise EOFError("it is cut short")
 
     def _chunk(self, index: Index) -> bytes | Array | None:
         return read_range(self._meta.file(index))
