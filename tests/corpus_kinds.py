@@ -1325,3 +1325,21 @@ for _name, _bytes in (("empty", b""), ("a-page", b"<html>"), ("cut", b"PK\x03\x0
     def _(folder: Path, data: bytes = _bytes) -> None:
         put(folder, *phantom())
         (folder / "images/c1.zarr.zip").write_bytes(data)
+
+
+@kind("hdf5-label-linked-to-nowhere", "unreadable")
+def _(folder: Path) -> None:
+    with h5py.File(folder / "c0.h5", "w") as file:
+        file["raw"], file["label"] = phantom()[0], h5py.SoftLink("/nope")
+
+
+@kind("hdf5-image-of-texts", "unreadable", "-label-without-image")
+def _(folder: Path) -> None:
+    with h5py.File(folder / "c0.h5", "w") as file:
+        file["raw"], file["label"] = np.array([b"a", b"b"]), phantom()[1]
+
+
+@kind("pipe-beside-the-cases", "-unreadable")
+def _(folder: Path) -> None:
+    put(folder, *phantom())
+    os.mkfifo(folder / "dataset.json")

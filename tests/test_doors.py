@@ -85,7 +85,10 @@ def _bomb() -> str:
     [
         ("seed: no\n", "seed: found false"),
         ("split: {fraction: yes}\n", "split.fraction: found true"),
-        ("plan: {memory: .inf}\n", "plan.memory: found inf, which is no amount of memory"),
+        ("plan: {memory: .inf}\n", "plan.memory: found inf; nan and inf are no numbers here"),
+        ("augment: [{gaussian_noise: {sigma: .inf}}]\n", "nan and inf are no numbers here"),
+        ("augment: [{yes: {p: 1}}]\n", "augment.0"),
+        ("compute: {workers: 99999999999}\n", "give a whole number from 1 to 1024"),
         ("plan: {memory: 1e300}\n", "is more memory than there is anywhere"),
         ("x: &a [1]\nseed: [*a\n", "no valid YAML"),
         ("seed: &a [*a]\n", "an alias refers to what it is part of"),

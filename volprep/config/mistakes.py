@@ -108,6 +108,9 @@ def _at(where: Where, content: Any) -> Any:
     for part in where:
         if isinstance(content, dict):
             content = {str(name): value for name, value in content.items()}
+            if str(part) not in content:  # a key that is no text: yes is told as 1
+                return content
+            part = str(part)
         content = content[part]
     return content
 
@@ -124,7 +127,8 @@ def _spelled(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_spelled(each)}" for name, each in value.items()) + "}"
+        names = {name: _spelled(name) if isinstance(name, bool) else name for name in value}
+        return "{" + ", ".join(f"{names[n]}: {_spelled(each)}" for n, each in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_spelled, value)) + "]"
     return repr(value) if isinstance(value, str | int | float) else repr(str(value))

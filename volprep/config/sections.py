@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,9 @@ class Section(BaseModel):
         field = cls.model_fields.get(info.field_name or "")
         if field is not None and _holds_truth(value) and "bool" not in repr(field.annotation):
             raise ValueError("yes, no, on, off, true and false are truth values in YAML")
+        inside = field is not None and "Any" in repr(field.annotation)
+        if _is_boundless(value, inside=inside):
+            raise ValueError("nan and inf are no numbers here")
         if _holds_odd_letters(value):
             raise ValueError("holds a letter that no name can have; write it without")
         return value
@@ -95,6 +99,18 @@ def _holds_odd_letters(value: Any) -> bool:
         return b"\0" in os.fsencode(value)
     except UnicodeEncodeError:
         return True
+
+
+def _is_boundless(value: Any, *, inside: bool) -> bool:
+    """Whether it is nan or inf, or a list with one; `inside` looks into mappings, too.
+
+    Those that are sections have keys of their own, at which it is told.
+    """
+    if isinstance(value, dict):
+        return inside and any(_is_boundless(each, inside=inside) for each in value.values())
+    if isinstance(value, list):
+        return any(_is_boundless(each, inside=inside) for each in value)
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 class CaseConfig(Section):

@@ -507,7 +507,8 @@ def _intensities(told: Overview) -> Section | None:
         every = regions["all voxels"][channel]
         charts.append(_histogram(channel, histogram, spread, every, ends))
         for name, statistics in regions.items():
-            rows.append(_statistics(channel, name, statistics[channel]))
+            if statistics[channel].count:  # nothing may be labelled
+                rows.append(_statistics(channel, name, statistics[channel]))
     columns = [
         Column("Channel"), Column("Of"), Column("Mean", number=True), Column("Std", number=True),
         Column("Least", number=True), Column("0.5%", number=True), Column("50%", number=True),

@@ -27,7 +27,7 @@ from volprep.sources.base import (
 )
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.external import External, may_follow, refuse_foreign
-from volprep.sources.hdf5contents import contents_of, virtual_files
+from volprep.sources.hdf5contents import Contents, contents_of, virtual_files
 from volprep.sources.keys import is_image_key, is_label_key
 from volprep.sources.placement import Placement
 from volprep.sources.scratch import scratch_array
@@ -234,7 +234,7 @@ def datasets(
     ------
     SourceError
         Where a link may not be followed that stands for its only array, or is called as
-        images or labels are.
+        images or labels are; or where what alone is called so is no array of numbers.
     """
     import h5py
 
@@ -245,7 +245,19 @@ def datasets(
         for link, target in contents.foreign.items():
             if not volumes or is_image_key(link) or is_label_key(link):
                 refuse_foreign(path, f"{link!r} is a link to", target)
+        _refuse_named(path, contents, [name for name, _, _ in volumes])
         return volumes
+
+
+def _refuse_named(path: Path, contents: Contents, volumes: Sequence[str]) -> None:
+    """Refuse a file whose only image or label by its name is none: a link to nowhere, texts."""
+    for called in (is_image_key, is_label_key):
+        if not any(map(called, [*volumes, *contents.aliases])):
+            for name, what in contents.unusable.items():
+                if called(name):
+                    raise SourceError(
+                        f"{path}::{name}", f"is {what}", "mend it, or remove or rename it"
+                    )
 
 
 def _elsewhere(path: Path, dataset: Any) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from volprep.errors import SourceError
 from volprep.sources.external import External, may_follow, refuse_foreign
-from volprep.sources.keys import choose_key
+from volprep.sources.keys import choose_key, is_image_key, is_label_key
 
 __all__ = ["Contents", "contents_of", "named_files", "virtual_files"]
 
@@ -63,6 +63,9 @@ class Contents:
                     f"holds no array that could be {wanted}: {told}",
                     "give a file with an array of integers or floating point numbers",
                 )
+        called = is_label_key if labels else is_image_key
+        if not any(map(called, [*shapes, *self.aliases, *linked])):
+            self._refuse(path, *filter(called, self.unusable))
         name = choose_key(path, {**linked, **shapes}, None, labels=labels)
         self._refuse(path, name)
         return name

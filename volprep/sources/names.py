@@ -173,6 +173,8 @@ _TILES = re.compile(rb'"(image|dtype)"\s*:\s*\[\s*"')
 
 
 def _lists_tiles(path: Path) -> bool:
+    if not _is_file(path):  # a pipe would be waited for without end
+        return False
     try:
         with path.open("rb") as file:
             return bool(_TILES.search(file.read(4096)))

@@ -16,6 +16,9 @@ from volprep.targets.target import Need, Target, TargetArray
 
 __all__ = ["Skeleton"]
 
+#: No disc is wider than a patch.
+_WIDEST = 1000
+
 
 @dataclass(frozen=True)
 class Skeleton(Target):
@@ -47,11 +50,18 @@ class Skeleton(Target):
 
     def __post_init__(self) -> None:
         sizes = self.anisotropy
-        if len(sizes) != 3 or not all(isinstance(n, int | float) and n > 0 for n in sizes):
+        three = isinstance(sizes, list | tuple) and len(sizes) == 3
+        if not three or not all(isinstance(n, int | float) and n > 0 for n in sizes):
             raise ValueError(
                 f"skeleton.anisotropy: found {sizes!r}; wanted three numbers above 0, such as "
                 "[3, 1, 1]"
             )
+        for name in ("radius", "flank_radius"):
+            length = getattr(self, name)
+            if not isinstance(length, int | float) or not 0 <= length <= _WIDEST:
+                raise ValueError(
+                    f"skeleton.{name}: found {length!r}; wanted a number from 0 to {_WIDEST}"
+                )
         z, y, x = (float(n) for n in sizes)
         object.__setattr__(self, "anisotropy", (z, y, x))
 
