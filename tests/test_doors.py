@@ -235,3 +235,15 @@ def test_a_set_is_looked_at_from_inside_its_folder(
     monkeypatch.chdir(data)
     with pytest.raises(StoreError, match=r"^\.: no volprep patch set"):
         PatchStore(Path())
+
+
+def test_a_set_in_which_nothing_is_labelled_is_made_and_told(data: Path) -> None:
+    path = data / "v.yaml"
+    path.write_text(
+        "data: {root: ., spacing: [1, 1, 1], labels: {threshold: 99}}\n"
+        "plan: {patch_size: [4, 8, 8], batch_size: 2}\noutput: {dir: out}\n"
+    )
+    store = pipeline.prepare(load_config(path))
+    told = (store.path / "findings.json").read_text()
+    assert '"empty-label"' in told
+    assert "labelled voxels" not in (store.path / "report.html").read_text()
