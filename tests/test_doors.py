@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from volprep import pipeline
+from volprep.cli import app
 from volprep.config import load_config
 from volprep.errors import ConfigError, SourceError, StoreError
 from volprep.store import PatchStore
@@ -56,20 +58,37 @@ def test_what_is_no_error_of_ours_is_a_line_and_a_report(tmp_path: Path) -> None
     assert "volprep check x" in report.read_text()
 
 
+def here(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[object, str]:
+    """As `run`, in this process, which is quicker: exit code and all that is told."""
+    try:
+        given = list(map(str, arguments))
+        code = typer.main.get_command(app).main(given, standalone_mode=False)
+    except SystemExit as end:
+        code = end.code
+    except Exception as error:  # of Typer, which shows it where it is called from a shell
+        code = getattr(error, "exit_code", 99)
+        print(getattr(error, "message", error))
+    return code, "".join(capsys.readouterr())
+
+
 @pytest.mark.parametrize("spacing", ["16 nm", "abc", "1,2", "-1,1,1", "0,0,0", "1,1,1 pixels"])
-def test_a_spacing_that_is_none_is_an_error_of_the_config(data: Path, spacing: str) -> None:
+def test_a_spacing_that_is_none_is_an_error_of_the_config(
+    data: Path, spacing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     for command in ("init", "autoconfig"):
-        done = run(command, data, "--spacing", spacing)
-        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
-        assert "spacing" in done.stderr
+        code, told = here(capsys, command, data, "--spacing", spacing)
+        assert (code, "Traceback" in told) == (2, False), told
+        assert "spacing" in told
 
 
-def test_autoconfig_refuses_a_spacing_beside_a_config(data: Path) -> None:
+def test_autoconfig_refuses_a_spacing_beside_a_config(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = data / "v.yaml"
     path.write_text("data: {root: .}\n")
-    done = run("autoconfig", path, "--spacing", "1,1,1")
-    assert done.returncode == 2
-    assert "spacing: goes with a folder; put it in the YAML" in done.stderr
+    code, told = here(capsys, "autoconfig", path, "--spacing", "1,1,1")
+    assert code == 2
+    assert "spacing: goes with a folder; put it in the YAML" in told
 
 
 def _bomb() -> str:
@@ -247,3 +266,42 @@ def test_a_set_in_which_nothing_is_labelled_is_made_and_told(data: Path) -> None
     told = (store.path / "findings.json").read_text()
     assert '"empty-label"' in told
     assert "labelled voxels" not in (store.path / "report.html").read_text()
+
+
+SILLY = (
+    "",
+    "-1",
+    "nan",
+    "1e308",
+    "99999999999999999999",
+    "é中",
+    "..",
+    "/dev/null",
+    "a\nb",
+    "x" * 300,
+)
+#: What must stand beside an option, so that it is looked at.
+BESIDE = {"work": ("--units", "0:1"), "bake-skeletons": ("--labels", "none.tif")}
+
+
+def test_silly_values_of_any_option_end_with_a_message_and_a_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = typer.main.get_command(app)
+    wrong = []
+    for name, command in commands.commands.items():  # type: ignore[attr-defined]
+        places = [p for p in command.params if not p.opts[0].startswith("-")]
+        # A folder that is not there: options alone are tried, and nothing is made.
+        nowhere = [] if name == "bake-skeletons" else ["none"] * len(places)
+        for option in (p for p in command.params if p not in places):
+            if getattr(option, "is_flag", False) or name in ("formats", "schema"):
+                continue
+            for value in SILLY:
+                given = [name, *nowhere, *BESIDE.get(name, ()), f"{option.opts[0]}={value}"]
+                code, told = here(capsys, *given)
+                words = ("internal:", "Traceback", "Input should", "Value error", "Errno")
+                if code not in (0, 2, 3, 4, 5, 6, 7) or any(word in told for word in words):
+                    wrong.append((given, code, told[-300:]))
+    assert not wrong, wrong[:5]
+    assert not list(tmp_path.iterdir())

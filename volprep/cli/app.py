@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -145,7 +146,11 @@ class _Commands(TyperGroup):
                 "leave this machine more memory"
             )
             raise typer.Exit(OutOfMemoryError.exit_code) from None
-        except (typer.Exit, typer.Abort, _UsageError):
+        except (typer.Exit, typer.Abort):
+            raise
+        except _UsageError as error:
+            if isinstance(said := getattr(error, "message", None), str):
+                error.message = _plainly(said)  # type: ignore[attr-defined]
             raise
         except Exception as error:
             if ctx.params.get("debug"):
@@ -156,6 +161,24 @@ class _Commands(TyperGroup):
             complain(f"error: internal: {type(error).__name__}: {error}")
             complain(f"a report to send was written to {_write_report(error)}")
             raise typer.Exit(1) from None
+
+
+#: What newer versions of Typer say of a value, and what is meant.
+_PLAINLY = (
+    (r"Input should be a valid integer\b.*", "it must be a whole number"),
+    (r"Input should be a valid number\b.*", "it must be a number"),
+    (r"Input should be greater than or equal to (\S+)", r"it must be \1 or more"),
+    (r"Input should be less than or equal to (\S+)", r"it must be \1 or less"),
+    (r"Input should be ", "it must be "),
+    (r"Value error, ", ""),
+)
+
+
+def _plainly(text: str) -> str:
+    """A message about a wrong option in the words of the other ones."""
+    for theirs, ours in _PLAINLY:
+        text = re.sub(theirs, ours, text, flags=re.DOTALL)
+    return text
 
 
 def _remedy(error: OSError) -> str:

@@ -108,6 +108,8 @@ def bake_skeletons(
     ------
     DataCheckError
         If no case has labels.
+    SourceError
+        If a label cannot be read.
 
     Notes
     -----
@@ -117,6 +119,8 @@ def bake_skeletons(
     labelled = [case for case in cases if case.label is not None]
     if not labelled:
         raise DataCheckError(["no case has labels; skeletons are made from instance labels"])
+    for case in labelled:
+        case.open_label()  # what cannot be read is told before a folder is made
     with Ledger(out, own=False) as ledger:
         summaries = [
             BakedCase(
