@@ -39,9 +39,9 @@ class Connectomics:
             yield from renumbered(given, _IDS)
         elif 0 not in given.classes:
             yield changes(f"classes count from 0, which is {given.class_names[0]}")
-        if given.flat:
+        if 1 in given.patch_size:
             yield impossible(
-                "PyTorch Connectomics is set up for volumes here, and these are 2D images",
+                "PyTorch Connectomics is set up for volumes here, and patches are 2D",
                 "choose nnunet, monai or cellpose",
             )
         yield loses(
