@@ -279,6 +279,30 @@ def test_finished_export_is_left_alone_and_another_one_needs_overwrite(
     assert (out / "model.pth").exists()
 
 
+def test_what_a_trainer_or_a_user_left_in_an_export_is_neither_damage_nor_lost(
+    instances: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "x"
+    pipeline.export(instances / "out", "torchio", out)
+    (out / "model.pt").write_bytes(b"trained")
+    done = volprep("verify", out)
+    assert done.returncode == 0, done.stderr
+    assert "model.pt: is not of the export" in done.stderr
+    (out / "model.pt").unlink()
+    mine = (out / "subjects.py").read_text("utf-8") + "# mine\n"
+    (out / "subjects.py").write_text(mine, encoding="utf-8")
+    assert volprep("verify", out).returncode == 6
+    with pytest.raises(StoreError, match=r"subjects\.py: was changed since it was exported"):
+        pipeline.export(instances / "out", "torchio", out)
+    assert (out / "subjects.py").read_text("utf-8") == mine
+    assert pipeline.export(instances / "out", "torchio", out, overwrite=True).made == 1
+    assert not list(verify(out))
+    with pytest.raises(StoreError, match="is an export; give the set"):
+        pipeline.export(out, "torchio", tmp_path / "y")
+    with pytest.raises(StoreError, match="is an export, which is mended by"):
+        pipeline.repair(out)
+
+
 def test_dry_run_says_what_is_lost_and_writes_nothing(instances: Path, tmp_path: Path) -> None:
     out = tmp_path / "Dataset001_a"
     done = volprep("export", instances / "out", "--to", "nnunet", "--out", out, "--dry-run")
@@ -341,7 +365,7 @@ def test_refusals_say_what_to_do(instances: Path, tmp_path: Path) -> None:
     [
         ("{to: nnunett, dir: x}", r"exports\.0.* did you mean nnunet"),
         ("{to: nnunet, dir: mine}", r"exports\.0.*Dataset001_nuclei"),
-        ("{to: monai, dir: x, plans: true}", r"exports\.0: monai knows no plans; nnunet does"),
+        ("{to: monai, dir: x, plans: true}", r"exports\.0: monai takes no plans; nnunet does"),
         ("{to: monai, dir: x}, {to: torchio, dir: x}", r"exports\.1: dir: .* exports\.0"),
         ("{to: monai, dir: out}", r"exports\.0: dir: .* output\.dir"),
         ("{to: monai, dir: out/x}", r"exports\.0: dir: .* output\.dir"),

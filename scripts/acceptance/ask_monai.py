@@ -81,8 +81,8 @@ def analyse(ask: Asking) -> None:
     for case in found:
         name = Path(case["image_filepath"]).name.removesuffix(".nii.gz")
         wanted, image = ask.cases[name], case["image_stats"]
-        ask.same("its shapes", np.ravel(image["shape"])[::-1], wanted["shape"])
-        ask.near("its spacing", np.ravel(image["spacing"])[::-1], wanted["spacing"])
+        ask.same("its shapes", np.reshape(image["shape"], (-1, 3))[0][::-1], wanted["shape"])
+        ask.near("its spacing", np.reshape(image["spacing"], (-1, 3))[0][::-1], wanted["spacing"])
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def _config(given: ExportSet, classes: int) -> str:
 
 _README = """# {name} for biom3d
 
-    python -m biom3d.train --config config.py
+    python -B -m biom3d.train --config config.py
 
 in this folder. Do not run biom3d's preprocessing over it: the arrays are preprocessed, and it would
 draw folds of its own. `folds.csv` holds volprep's split: fold 0 validates.

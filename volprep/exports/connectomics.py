@@ -229,8 +229,9 @@ _README = """# {name} for PyTorch Connectomics
 
     python PATH_TO_PYTORCH_CONNECTOMICS/scripts/main.py --config connectomics.yaml
 
-in this folder, for version 2 and later. {first}Volumes are the dataset `main` of HDF5 files:
-(z, y, x), images with channels (c, z, y, x). `masks/` is 1 where labels are annotated.
+in this folder, for version 2 and later, installed from its repository. {first}Volumes are the
+dataset `main` of HDF5 files: (z, y, x), images with channels (c, z, y, x). `masks/` is 1 where
+labels are annotated.
 """
 _README_FIRST = """For version 1 (v1.0.0)
 

@@ -158,4 +158,6 @@ def facts(given: ExportSet) -> dict[str, Any]:
 
 def template(name: str) -> str:
     """A script that an export brings along; it imports the target, and so is no module of ours."""
-    return (resources.files("volprep.exports") / "templates" / f"{name}.txt").read_text("utf-8")
+    folder = resources.files("volprep.exports") / "templates"
+    text, shared = ((folder / f"{n}.txt").read_text("utf-8") for n in (name, "normalised.py"))
+    return text.replace("# NORMALISED\n", shared)

@@ -65,6 +65,11 @@ class ExportFile:
     write: Callable[[Path], None]
     voxels: int = 0
 
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a short text, such as a config or a script, and holds no data of a case."""
+        return self.made_of[0] == "text"
+
 
 def text_file(path: str, text: str) -> ExportFile:
     """A text, in UTF-8."""

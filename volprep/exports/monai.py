@@ -120,7 +120,7 @@ def _case(
 
 _README = """# {name} for MONAI
 
-    python train.py
+    python -B train.py
 
 trains the planned U-Net on the planned patches (`pip install monai nibabel`; the model is written
 beside this folder). `transforms.py` loads the cases with intensities as volprep's own loader gives

@@ -238,9 +238,12 @@ def _readme(given: ExportSet, *, plans: bool) -> str:
     nnUNetv2_train {number} {name} {fold}"""
     return f"""# {given.name} for nnU-Net
 
-With the environment variable `nnUNet_raw` the folder that this one lies in:
+With the environment variables that nnU-Net wants, of which `nnUNet_raw` is the folder that this one
+lies in:
 
     {steps}
+
+Without a GPU the last one wants `-device cpu`, too.
 
 Images are `imagesTr/CASE_CHANNEL.tif` (z, y, x), their spacing stands in `CASE.json` (z, y, x, in
 µm). `splits_final.json` is volprep's split, which nnU-Net takes as fold 0.

@@ -99,7 +99,8 @@ def create_exporter(
     given = {option: value for option, value in options.items() if value is not None}
     for option in given.keys() - known:
         others = [n for n, other in TABLE.items() if option in _options(other)]
-        raise ConfigError(f"{where}: {name} knows no {option}; {', '.join(others)} does")
+        value = "" if given[option] is True else f": {given[option]}"
+        raise ConfigError(f"{where}: {name} takes no {option}{value}; {', '.join(others)} does")
     exporter: Exporter = kind(**given)
     return exporter
 

@@ -57,7 +57,7 @@ class TorchIO:
 
 _README = """# {name} for TorchIO
 
-    python -c "import subjects; print(next(iter(subjects.batches()))['image']['data'].shape)"
+    python -B -c "import subjects; print(next(iter(subjects.batches()))['image']['data'].shape)"
 
 draws a batch of the planned patches from the cases that train (`pip install torchio`); TorchIO
 has no trainer, and `subjects.batches("train")` goes into a loop of your own. Intensities are as

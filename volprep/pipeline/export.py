@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -198,6 +198,8 @@ def export(
 def _open(target: Path | Config, trust: Trust, reporter: Reporter) -> PatchStore:
     """The set that a user points at, known to be whole, and of a config what that says now."""
     if not isinstance(target, Config) and not is_config(target):
+        if is_export(target):
+            raise StoreError(f"{target}: is an export; give the set that it was made from")
         store = PatchStore(target)
         for fault in verify_set(target, quick=True):
             if fault.found != "not of the set":
@@ -205,6 +207,8 @@ def _open(target: Path | Config, trust: Trust, reporter: Reporter) -> PatchStore
         return store
     config = target if isinstance(target, Config) else load_target(target)
     out, again = config.output.dir, "CONFIG" if isinstance(target, Config) else str(target)
+    if not out.exists():
+        raise StoreError(f"{out}: is not there yet; make it with: volprep prepare {again}")
     store = PatchStore(out)
     try:
         seen = foresee(config, trust=trust, reporter=reporter)
@@ -251,7 +255,8 @@ def _write(
 ) -> int:
     """Write what is not there, and give the folder its name; how many files were written."""
     units = [_unit(head["to"], file) for file in files]
-    finished = _look_at(out, units, overwrite=overwrite)
+    texts = {file.path for file in files if file.is_text}
+    finished = _look_at(out, units, texts, overwrite=overwrite)
     if finished:
         remove_left_over(out)  # of an export that was replaced by a process killed at its end
         tell(f"{out} is complete already")
@@ -291,8 +296,11 @@ def _make(unit: Unit, *, by_path: Mapping[str, ExportFile], folder: Path) -> Mad
     return [describe(path, folder)], {}
 
 
-def _look_at(out: Path, units: Sequence[Unit], *, overwrite: bool) -> bool:
-    """Whether the export is there already, whole; refuse where something else is in its place."""
+def _look_at(out: Path, units: Sequence[Unit], texts: Set[str], *, overwrite: bool) -> bool:
+    """Whether the export is there already, whole; refuse where something else is in its place.
+
+    A user may well have changed one of the `texts`, such as the config of a trainer.
+    """
     beside = neighbour(out, ".partial")
     ours = not beside.exists() or list(beside.glob("ledger*.jsonl"))
     if not ours and (not beside.is_dir() or any(beside.iterdir())):
@@ -312,6 +320,13 @@ def _look_at(out: Path, units: Sequence[Unit], *, overwrite: bool) -> bool:
     if strange:
         raise StoreError(
             f"{strange[0].path}: is not of the export, which would be replaced; move it away"
+        )
+    there = (d.path for d in damage if d.found != "missing")
+    edited = [path for path in there if path.relative_to(out).as_posix() in texts]
+    if edited and not overwrite:
+        raise StoreError(
+            f"{edited[0]}: was changed since it was exported; keep a copy under another name where "
+            "it is wanted, and add --overwrite to have it as it was written"
         )
     if not (overwrite or damage):
         raise StoreError(

@@ -10,6 +10,7 @@ from volprep.config import Config, load_config
 from volprep.errors import SourceError, StoreError
 from volprep.files import neighbour
 from volprep.ledger import LEDGER, MANIFEST, left_over, load_manifest, remove_left_over
+from volprep.pipeline.export import is_export
 from volprep.pipeline.identity import read_inputs
 from volprep.pipeline.prepare import partial_of, prepare
 from volprep.pipeline.told import Reporter, silent
@@ -62,6 +63,11 @@ def repair(
         raise StoreError(
             f"{path_of(out)}: lies behind a URL; mend it and its copy with: "
             "volprep prepare CONFIG --repair"
+        )
+    if is_export(out):
+        raise StoreError(
+            f"{out}: is an export, which is mended by the same volprep export again; "
+            "what is repaired is the set that it was made from"
         )
     if not out.exists() and left_over(out) and (beside := partial_of(out)).is_dir():
         # A process was killed between the two moments in which a mended set takes its place.
