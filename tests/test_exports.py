@@ -887,6 +887,28 @@ def test_images_one_voxel_wide_are_written_as_they_are(tmp_path: Path, channels:
     assert (tifffile.imread(tmp_path / "c") == section).all()
 
 
+def test_a_tiff_of_more_than_four_gigabytes_is_a_bigtiff(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voxels = np.arange(120, dtype=np.uint16).reshape(4, 5, 6)
+    for classic, big in ((240, False), (239, True)):
+        monkeypatch.setattr("volprep.exports.files._CLASSIC", classic)
+        tiff_image("a", case_of(voxels)).write(tmp_path / "a")
+        with tifffile.TiffFile(tmp_path / "a") as file:
+            assert file.is_bigtiff == big
+        assert (tifffile.imread(tmp_path / "a") == voxels).all()
+
+
+def test_what_is_longer_than_nifti_counts_is_refused(
+    grey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("volprep.exports.nifti._LONGEST", 69)
+    for to in ("monai", "torchio"):
+        with pytest.raises(DataCheckError, match="NIfTI holds 69 voxels along an axis at most"):
+            pipeline.export(grey / "out", to, tmp_path / to)
+    assert not list(tmp_path.iterdir())
+
+
 def two_channels(folder: Path) -> Path:
     write_cases(folder)
     for path in (folder / "data").glob("[abc]*.tif"):

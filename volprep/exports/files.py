@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,21 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from volprep.errors import MissingDependencyError
 from volprep.exports.given import ExportCase, slabs
 from volprep.exports.labels import Ids, LabelForm, ids_of
 from volprep.files import allocate, require_room
-from volprep.geometry import Box, Shape3, Spacing3
+from volprep.geometry import Box
 from volprep.preprocess import Normalisation
 
 __all__ = [
+    "Array",
     "ExportFile",
+    "Read",
     "hdf5_image",
     "hdf5_labels",
     "id_table",
     "json_file",
-    "nifti_image",
-    "nifti_labels",
     "npy_image",
     "npy_labels",
     "section_image",
@@ -185,16 +184,9 @@ def tiff_bytes(
         return np.pad(voxels, [(0, channels - len(voxels)), (0, 0), (0, 0), (0, 0)])
 
     def write(to: Path) -> None:
-        import tifffile
-
         pages = (page for voxels in map(read, slabs(case.box)) for page in _last(voxels))
         shape = case.shape if channels == 1 else (*case.shape, channels)
-        axes = "ZYXC"[: len(shape)]
-        tifffile.imwrite(
-            to, _paged(pages, shape), shape=shape, dtype=np.uint8, photometric="minisblack",
-            planarconfig="contig" if channels > 1 else None, compression="zlib",
-            metadata={"axes": axes},
-        )  # fmt: skip
+        _write_tiff(to, pages, shape, np.dtype(np.uint8), "ZYXC"[: len(shape)])
 
     made_of = ["tiff bytes", *case.made_of, channels, bounds]
     return ExportFile(path, made_of, write, case.box.size * channels)
@@ -222,23 +214,32 @@ def _tiff(
         shape, axes = (*shape[:-2], channels, *shape[-2:]), axes[:-2] + "CYX"
 
     def write(to: Path) -> None:
-        import tifffile
-
         kind = dtype() if callable(dtype) else dtype
         pages = (page for voxels in map(read, slabs(case.box)) for page in _pages(voxels))
-        tifffile.imwrite(
-            to, _paged((page.astype(kind, copy=False) for page in pages), shape), shape=shape,
-            dtype=kind, photometric="minisblack", compression="zlib", metadata={"axes": axes},
-        )  # fmt: skip
+        _write_tiff(to, pages, shape, kind, axes)
 
     return ExportFile(path, made_of, write, case.box.size * channels)
 
 
-def _paged(pages: Iterator[Array], shape: tuple[int, ...]) -> Iterator[Array] | Array:
-    """Pages one by one; of images one voxel wide all, since tifffile makes one page of them."""
-    if shape[-1] > 1:
-        return map(np.ascontiguousarray, pages)
-    return np.stack(list(pages)).reshape(shape)
+#: Bytes that a TIFF holds which is no BigTIFF; less some for what zlib cannot make smaller.
+_CLASSIC = 2**32 - 2**26
+
+
+def _write_tiff(
+    to: Path, pages: Iterator[Array], shape: tuple[int, ...], dtype: np.dtype[Any], axes: str
+) -> None:
+    """Pages of an array of `shape`, one after another; `axes` end in C where channels are last."""
+    import tifffile
+
+    data: Any = (np.ascontiguousarray(page, dtype) for page in pages)
+    if shape[-1] == 1:  # tifffile makes one page of images one voxel wide
+        data = np.stack(list(data)).reshape(shape)
+    tifffile.imwrite(
+        to, data, shape=shape, dtype=dtype, photometric="minisblack", compression="zlib",
+        planarconfig="contig" if axes.endswith("C") else None, metadata={"axes": axes},
+        # Of an iterator tifffile does not know how long it is, and would end in the middle.
+        bigtiff=math.prod(shape) * dtype.itemsize > _CLASSIC,
+    )  # fmt: skip
 
 
 def _pages(voxels: Array) -> Iterator[Array]:
@@ -246,66 +247,6 @@ def _pages(voxels: Array) -> Iterator[Array]:
     for z in range(voxels.shape[1]):
         for channel in voxels:
             yield channel[z]
-
-
-def nifti_image(path: str, case: ExportCase) -> ExportFile:
-    """A NIfTI of the image: (X, Y, Z), with the channels as a fourth axis where there are some."""
-    c = case.image.shape[0]
-    parts = [lambda box, n=n: case.image.read(box)[n] for n in range(c)]
-    dtype = np.dtype(case.image.dtype)
-    kind = np.dtype(np.float32) if dtype == np.float16 else dtype  # which NIfTI does not have
-    return _nifti(path, case, lambda: kind, parts, case.made_of)
-
-
-def nifti_labels(path: str, case: ExportCase, form: LabelForm) -> ExportFile:
-    """A NIfTI of the labels: (X, Y, Z)."""
-    parts = [lambda box: form.read(case, box)]
-    return _nifti(path, case, lambda: form.dtype(case), parts, [*case.made_of, *form.made_of])
-
-
-def _nifti(
-    path: str,
-    case: ExportCase,
-    dtype: Callable[[], np.dtype[Any]],
-    parts: Sequence[Read],
-    made_of: Sequence[Any],
-) -> ExportFile:
-    def write(to: Path) -> None:
-        kind = dtype()
-        header = nifti_header(case.shape, len(parts), kind, case.spacing)
-        # No time of writing in the head: the same voxels are the same bytes.
-        with to.open("wb") as raw, gzip.GzipFile("", "wb", 4, raw, mtime=0) as file:
-            file.write(header)
-            for read in parts:
-                for box in slabs(case.box):
-                    file.write(np.ascontiguousarray(read(box), kind).data)
-
-    return ExportFile(path, ["nifti", case.spacing, *made_of], write, case.box.size * len(parts))
-
-
-def nifti_header(
-    shape: Shape3, channels: int, dtype: np.dtype[Any], spacing: Spacing3 | None
-) -> bytes:
-    """The head of a NIfTI-1 file whose x, y and z are the last three axes of (C, Z, Y, X).
-
-    Voxels follow in C order, which is what NIfTI calls x fastest. The lengths are in
-    micrometres, as the header's unit says.
-    """
-    try:
-        import nibabel
-    except ImportError:
-        raise MissingDependencyError("nibabel", "exports") from None
-    z, y, x = shape
-    steps = np.diag([*reversed(spacing or (1.0, 1.0, 1.0)), 1.0])
-    header = nibabel.Nifti1Header()
-    header.set_data_dtype(dtype)
-    header.set_data_shape((x, y, z) if channels == 1 else (x, y, z, channels))
-    header.set_qform(steps, code="scanner")
-    header.set_sform(steps, code="scanner")
-    header.set_xyzt_units("micron")
-    header["vox_offset"] = 352
-    binary: bytes = header.binaryblock
-    return binary + bytes(4)
 
 
 def hdf5_image(path: str, case: ExportCase, key: str = "main") -> ExportFile:

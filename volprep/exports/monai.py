@@ -6,25 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from volprep.exports.exporter import changes, common_losses, facts, loses, renumbered, template
-from volprep.exports.files import (
-    ExportFile,
-    id_table,
-    json_file,
-    nifti_image,
-    nifti_labels,
-    text_file,
-)
-from volprep.exports.given import ExportCase, ExportSet
-from volprep.exports.labels import Classes, Ids, LabelForm, Valid
+from volprep.exports.exporter import common_losses, facts, loses, template
+from volprep.exports.files import ExportFile, json_file, text_file
+from volprep.exports.given import ExportSet
+from volprep.exports.nifti import nifti_files, nifti_form, nifti_losses, nifti_table
 from volprep.findings import Finding
 
-__all__ = ["Monai", "nifti_files", "nifti_form", "nifti_losses"]
-
-#: MONAI makes float32 of labels on their way, in which ids up to 2^24 stay exact.
-NIFTI_IDS = Ids(("uint8", "uint16", "int32"), highest=2**24)
+__all__ = ["Monai"]
 
 
 @dataclass(frozen=True)
@@ -53,9 +41,9 @@ class Monai:
         form = nifti_form(given)
         lists: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
         for case in given.cases:
-            entry, files = _case(case, given, form)
-            lists[case.side].append(entry)
-            yield from files
+            volumes = nifti_files(case, given, form)
+            lists[case.side].append({what: file.path for what, file in volumes.items()})
+            yield from (*volumes.values(), *nifti_table(case, form))
         names = given.class_names or ["background", "object"]
         head = {
             "name": given.name,
@@ -83,39 +71,6 @@ class Monai:
         yield text_file("transforms.py", template("monai_transforms.py"))
         yield text_file("train.py", template("monai_train.py"))
         yield text_file("README.md", _README.format(name=given.name))
-
-
-def nifti_form(given: ExportSet) -> LabelForm:
-    """Classes from 0, or ids."""
-    return NIFTI_IDS if given.classes is None else Classes(tuple(given.classes))
-
-
-def nifti_losses(given: ExportSet) -> Iterator[Finding]:
-    """What holds for every target that reads NIfTI."""
-    yield from renumbered(given, NIFTI_IDS) if given.classes is None else ()
-    if any(np.dtype(case.image.dtype) == np.float16 for case in given.cases):
-        yield changes("NIfTI has no numbers of 16 bits with fractions: images are float32, exactly")
-    if given.unspaced:
-        yield loses("no spacing is known, and NIfTI states one: 1, 1, 1 is written")
-    if given.classes is not None and 0 not in given.classes:
-        yield changes(f"classes count from 0, which is {given.class_names[0]}")
-
-
-def nifti_files(case: ExportCase, given: ExportSet, form: LabelForm) -> dict[str, ExportFile]:
-    """The volumes of a case by what they are."""
-    found = {"image": nifti_image(f"images/{case.name}.nii.gz", case)}
-    found["label"] = nifti_labels(f"labels/{case.name}.nii.gz", case, form)
-    if given.masked:
-        found["mask"] = nifti_labels(f"masks/{case.name}.nii.gz", case, Valid())
-    return found
-
-
-def _case(
-    case: ExportCase, given: ExportSet, form: LabelForm
-) -> tuple[dict[str, Any], list[ExportFile]]:
-    files = nifti_files(case, given, form)
-    tables = id_table(f"labels/{case.name}.ids.csv", case, form) if isinstance(form, Ids) else ()
-    return {what: file.path for what, file in files.items()}, [*files.values(), *tables]
 
 
 _README = """# {name} for MONAI

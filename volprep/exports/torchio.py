@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from volprep.exports.exporter import changes, common_losses, facts, template
-from volprep.exports.files import ExportFile, id_table, json_file, text_file
+from volprep.exports.files import ExportFile, json_file, text_file
 from volprep.exports.given import ExportSet
-from volprep.exports.labels import Ids
-from volprep.exports.monai import nifti_files, nifti_form, nifti_losses
+from volprep.exports.nifti import nifti_files, nifti_form, nifti_losses, nifti_table
 from volprep.findings import Finding
 
 __all__ = ["TorchIO"]
@@ -41,13 +40,9 @@ class TorchIO:
         rows = csv.DictWriter(table, ["name", "side", *columns], lineterminator="\n")
         rows.writeheader()
         for case in given.cases:
-            files = nifti_files(case, given, form)
-            if case.label is None:
-                del files["label"]
-            yield from files.values()
-            if isinstance(form, Ids) and case.label is not None:
-                yield from id_table(f"labels/{case.name}.ids.csv", case, form)
-            paths = {what: file.path for what, file in files.items()}
+            volumes = nifti_files(case, given, form)
+            yield from (*volumes.values(), *nifti_table(case, form))
+            paths = {what: file.path for what, file in volumes.items()}
             rows.writerow({"name": case.name, "side": case.side, **paths})
         yield text_file("subjects.csv", table.getvalue())
         yield json_file("volprep.json", facts(given))
