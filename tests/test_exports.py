@@ -863,8 +863,9 @@ def test_planes_of_volumes_are_nnunets_2d_and_what_was_turned_is_said(tmp_path: 
     assert {len(size) for size in plans["2d"]["architecture"]["arch_kwargs"]["strides"]} == {2}
     assert "nnUNetv2_train 1 2d 0 -p volprepPlans" in (out / "README.md").read_text("utf-8")
     assert "case by case, which is not handed over" in told(done)
-    with pytest.raises(DataCheckError, match="patches are 2D"):
-        pipeline.export(tmp_path / "out", "connectomics", tmp_path / "y")
+    for to, said in {"connectomics": "patches are 2D", "skoots": "the patch is 1 x 8 x 16"}.items():
+        with pytest.raises(DataCheckError, match=said):
+            pipeline.export(tmp_path / "out", to, tmp_path / "y")
     # biom3d is given normalised arrays, each by its own rule.
     arrays = pipeline.export(tmp_path / "out", "biom3d", tmp_path / "x")
     assert "case by case" not in told(arrays)

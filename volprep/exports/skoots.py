@@ -38,6 +38,8 @@ __all__ = ["Skoots"]
 
 Array = npt.NDArray[Any]
 _IDS = Ids(("uint8", "uint16", "int32"))
+#: Along each axis of what its network is given.
+_SMALLEST = 8
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,20 @@ class Skoots:
             return
         if given.flat:
             yield impossible("SKOOTS trains on volumes, and these are 2D", "choose cellpose")
+        elif min(given.patch_size) < _SMALLEST:
+            yield impossible(
+                "SKOOTS' network halves every axis three times, and the patch is "
+                f"{' x '.join(map(str, given.patch_size))}",
+                f"set plan.patch_size to {_SMALLEST} or more along each axis",
+            )
+        else:
+            thin = [case.name for case in given.cases if min(case.shape) < _SMALLEST]
+            if thin:
+                yield impossible(
+                    f"{some(thin)}: thinner than {_SMALLEST}, and SKOOTS' network halves every "
+                    "axis three times",
+                    "choose another target, or leave the case out",
+                )
         if _scaled(given):
             yield loses(
                 "SKOOTS reads 8 bits: intensities within the clipping bounds become 0 to 255",
@@ -189,5 +205,6 @@ _README = """# {name} for SKOOTS
 
     skoots-train --config-file skoots.yaml
 
-in this folder. {scale}Objects have the ids of the volume, and skeletons those of `X.labels.tif`.
+in this folder, on an NVIDIA GPU (it starts by NCCL). {scale}Objects have the ids of the volume, and
+skeletons those of `X.labels.tif`.
 """
