@@ -67,7 +67,7 @@ class ExportFile:
     @property
     def is_text(self) -> bool:
         """Whether it is a short text, such as a config or a script, and holds no data of a case."""
-        return self.made_of[0] == "text"
+        return bool(self.made_of[0] == "text")
 
 
 def text_file(path: str, text: str) -> ExportFile:
