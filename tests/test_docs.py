@@ -151,7 +151,7 @@ def test_the_worked_example_says_what_is_printed(tmp_path: Path) -> None:
         if line.startswith("$ volprep "):
             printed = on_a_terminal(line.removeprefix("$ volprep ").split(), tmp_path)
         elif line != "...":
-            line = re.sub(r"[\d.]+ MB, [\d.]+ s$", "...", line)  # machines differ
+            line = re.sub(r"[\d.]+ MiB, [\d.]+ s$", "...", line)  # machines differ
             pattern = re.sub(r"(\\ )+", r"\\s+", re.escape(line).replace(r"\.\.\.", ".*"))
             assert re.search(pattern, printed, re.S), f"{line}\n{printed}"
             tried += 1
