@@ -140,8 +140,6 @@ def test_parameters_return_prints_one_value_a_line(capsys: pytest.CaptureFixture
 def test_biom3d_planner_gives_biom3d_plan() -> None:
     plan = make_plan((100, 512, 512), planner="biom3d")
     assert (plan.patch_size, plan.pool, plan.batch_size) == ((40, 224, 224), (3, 5, 5), 2)
-    plan = make_plan((100, 512, 512), planner="biom3d", aug="diagonal")
-    assert plan.aug_patch_size == (40, 317, 317)
 
 
 def test_biom3d_planner_keeps_given_values() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from volprep.autoconfig.augmentation import augmentation_patch, default_rotation
-from volprep.autoconfig.biom3d import get_aug_patch
 from volprep.autoconfig.by_biom3d import plan_by_biom3d
 from volprep.autoconfig.by_memory import plan_by_memory
 from volprep.autoconfig.memory import Precision, training_bytes
@@ -45,9 +44,6 @@ def make_plan(
     pool: Sequence[int] | None = None,
     limit: Sequence[int] | None = None,
     aug_patch_size: Sequence[int] | None = None,
-    rotation: Sequence[float] | None = None,
-    scale: Sequence[float] = (1.0, 1.0),
-    aug: Literal["ranges", "diagonal"] = "ranges",
 ) -> Plan:
     """Decide patch, pooling, batch and augmentation patch; the disk is not touched.
 
@@ -83,13 +79,6 @@ def make_plan(
         The user's own values; the rest is solved around them.
     limit : sequence of int or None
         (Z, Y, X) that a patch which is chosen must not exceed; None is the median shape.
-    rotation : sequence of float or None
-        Largest angle about the (Z, Y, X) axis, in degrees. None: any in the plane
-        for anisotropic or flat patches, 30 about every axis otherwise.
-    scale : sequence of float
-        Smallest and largest magnification.
-    aug : {'ranges', 'diagonal'}
-        Augmentation patch from `rotation` and `scale`, or `get_aug_patch`.
 
     Returns
     -------
@@ -127,7 +116,7 @@ def make_plan(
     )
     choice = _PLANNERS[planner](task)
     larger, larger_why = (
-        _aug_patch(task, choice.patch, rotation, scale, aug)
+        _aug_patch(task, choice.patch)
         if aug_patch_size is None
         else _given_aug_patch(choice.patch, aug_patch_size)
     )
@@ -163,21 +152,12 @@ def make_plan(
     )
 
 
-def _aug_patch(
-    task: Task,
-    patch: Shape3,
-    rotation: Sequence[float] | None,
-    scale: Sequence[float],
-    aug: str,
-) -> tuple[Shape3, str]:
-    if aug == "diagonal":
-        return three(get_aug_patch(patch).tolist()), "the diagonal of the patch"
-    angles = default_rotation(patch, task.spacing) if rotation is None else tuple(rotation)
-    larger = augmentation_patch(patch, task.spacing, rotation=angles, scale=scale)
+def _aug_patch(task: Task, patch: Shape3) -> tuple[Shape3, str]:
+    """For any turn in the plane of flat or anisotropic patches, 30 degrees about each axis else."""
+    angles = default_rotation(patch, task.spacing)
     turns = " x ".join(f"{a:g}" for a in angles)
-    return larger, (
-        f"holds the patch turned by up to {turns} degrees about z, y, x and shrunk to {scale[0]:g}"
-    )
+    larger = augmentation_patch(patch, task.spacing, rotation=angles)
+    return larger, f"holds the patch turned by up to {turns} degrees about z, y, x"
 
 
 def _given_aug_patch(patch: Shape3, wanted: Sequence[int]) -> tuple[Shape3, str]:

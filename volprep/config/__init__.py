@@ -7,7 +7,6 @@ nearest right key.
 
 from volprep.config.keys import Key, every_key, explain_key, known_key, on_one_line, plain
 from volprep.config.reading import (
-    canonical_json,
     dump_yaml,
     json_schema,
     load_config,
@@ -38,7 +37,6 @@ __all__ = [
     "PlanConfig",
     "SkeletonConfig",
     "TrainingConfig",
-    "canonical_json",
     "dump_yaml",
     "every_key",
     "explain_key",

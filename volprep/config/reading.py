@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 import re
@@ -23,7 +22,6 @@ from volprep.errors import ConfigError
 from volprep.places import path_of
 
 __all__ = [
-    "canonical_json",
     "dump_yaml",
     "json_schema",
     "load_config",
@@ -401,8 +399,3 @@ def _absolute(base: Path, path: Path) -> Path:
         return (base / path_of(text).expanduser()).resolve()
     except RuntimeError as error:  # a link that leads to itself, or no home
         raise ConfigError(f"{path}: {error}; correct the path") from None
-
-
-def canonical_json(model: BaseModel) -> str:
-    """One spelling of a config, whatever the order of its keys: what its hash is taken of."""
-    return json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
