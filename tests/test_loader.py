@@ -82,6 +82,11 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pipeline.prepare(load_config(folder / "c.yaml")).path
 
 
+def test_an_option_that_nobody_has_is_named_with_the_nearest(patches: Path) -> None:
+    with pytest.raises(TypeError, match=r"^dataloader has no option 'patchsize'.*patch_size"):
+        dataloader(patches, patchsize=(8, 8, 8))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     count=st.integers(1, 40),

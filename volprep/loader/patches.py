@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader
 
+from volprep.errors import did_you_mean
 from volprep.geometry import Shape3, three
 from volprep.loader.batches import PatchLoader
 from volprep.loader.dataset import Sample
@@ -217,6 +219,7 @@ def dataloader(
         Of batches: a dict of tensors with a leading batch axis. Those of a `PatchLoader` stay
         valid until the one after the next is asked for.
     """
+    _refuse_unknown(options)
     chosen = split == "train" if augment is None else augment
     dataset = PatchDataset(path, split, augment=chosen, **options)
     shuffled = split == "train" if shuffle is None else shuffle
@@ -242,3 +245,10 @@ def dataloader(
         world_size=world_size, epoch=start_epoch, prefetch=prefetch, pin_memory=pin_memory,
         device=device,
     )  # fmt: skip
+
+
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    """An option that neither the loader nor the data set has is the caller's slip of the pen."""
+    known = {**signature(dataloader).parameters, **signature(PatchDataset).parameters}
+    for name in options.keys() - (known.keys() - {"options"}):
+        raise TypeError(f"dataloader has no option {name!r}{did_you_mean(name, known)}")
