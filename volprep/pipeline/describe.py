@@ -14,7 +14,6 @@ from volprep.findings import Finding
 from volprep.fingerprint import Fingerprint
 from volprep.pipeline.decide import Decision
 from volprep.pipeline.identity import Inputs
-from volprep.pipeline.measure import normalisation_kind
 from volprep.pipeline.patches import Patches
 from volprep.pipeline.run import Run
 from volprep.pipeline.targets import stored_targets
@@ -40,6 +39,7 @@ class Intensities:
     fingerprint: Fingerprint
     common: Normalisation
     of_case: Mapping[str, Normalisation]
+    reason: str | None
 
 
 def describe(
@@ -141,7 +141,7 @@ def training_config(
             ),
             "normalisation": {
                 **intensities.common.to_dict(),
-                "reason": normalisation_kind(config, intensities.fingerprint)[1],
+                "reason": intensities.reason,
             },
             "case_normalisation": {n: rule.to_dict() for n, rule in intensities.of_case.items()},
             "augment": plan.augment,

@@ -46,7 +46,6 @@ __all__ = [
     "headers_of",
     "label_values",
     "measure",
-    "normalisation_kind",
     "normalisations",
     "percentiles_of",
     "sample_told",
@@ -246,7 +245,7 @@ def _label_opener(case: Case) -> Callable[[], VolumeLike] | None:
     return None if case.label is None else open_label
 
 
-def normalisation_kind(
+def _normalisation_kind(
     config: Config, fingerprint: Fingerprint
 ) -> tuple[NormalisationKind, str | None]:
     """The kind that the config gives, or that fits the data; and why, where it was chosen.
@@ -269,8 +268,8 @@ def normalisation_kind(
 
 def normalisations(
     config: Config, fingerprint: Fingerprint, others: Sequence[CaseFacts] = ()
-) -> tuple[Normalisation, dict[str, Normalisation]]:
-    """The rule of the data set, and those of single cases where each has its own.
+) -> tuple[Normalisation, dict[str, Normalisation], str | None]:
+    """The rule of the data set, those of single cases where each has its own, and why this kind.
 
     `fingerprint` is that of the training cases, `others` are the rest where each case has its
     own rule.
@@ -282,7 +281,7 @@ def normalisations(
             "give one for each, or one for all"
         )
 
-    kind, _ = normalisation_kind(config, fingerprint)
+    kind, reason = _normalisation_kind(config, fingerprint)
 
     def rule(
         statistics: Sequence[Statistics], bounds: Sequence[tuple[float, float]] | None
@@ -301,7 +300,7 @@ def normalisations(
     shared = None if clip is None else [(b.low, b.high) for b in clip_bounds(fingerprint, clip)]
     common = rule(fingerprint.statistics(section.region), shared)
     if section.scope == "dataset":
-        return common, {}
+        return common, {}, reason
     own = {}
     for case in (*fingerprint.cases, *others):
         found = case.foreground if section.region == "foreground" else case.everywhere
@@ -309,4 +308,4 @@ def normalisations(
         # A new image has no labels: the bounds of a case must come from its voxels alone.
         bounds = None if clip is None else [bounds_of(s, None, clip)[:2] for s in everywhere]
         own[case.name] = rule(found or everywhere, bounds)
-    return common, own
+    return common, own, reason

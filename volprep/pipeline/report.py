@@ -159,7 +159,7 @@ def report_of_config(
     known = survey(config, cases, reporter, values_of(report, cases))
     decision = decide(config, cases, known)
     measured = measure(config, cases, decision.measured, reporter, "fingerprint")
-    common, _ = normalisations(config, measured)
+    common, _, _ = normalisations(config, measured)
     few = few_positions(decision.plan.n_positions)
     told = Told(rules_of(config), quiet=True)
     told.tell([*report.findings, *(notice.about() for notice in decision.splits.notices)])
