@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 __all__ = [
     "ConfigError",
@@ -31,9 +32,12 @@ __all__ = [
     "within_memory",
 ]
 
+#: So many words are listed where none is near: cases may be thousands.
+_MOST_KNOWN = 60
+
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """The nearest known word as the tail of a message, or all of them where none is near.
+    """The nearest known word as the tail of a message, or those known where none is near.
 
     Parameters
     ----------
@@ -48,7 +52,9 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     near = get_close_matches(str(word).lower(), folded, n=1)
     if near:
         return f"; did you mean {folded[near[0]]}?"
-    return f"; known are {', '.join(folded.values())}" if folded else ""
+    more = ["..."] if len(folded) > _MOST_KNOWN else []
+    listed = [*islice(folded.values(), _MOST_KNOWN), *more]
+    return f"; known are {', '.join(listed)}" if listed else ""
 
 
 class VolprepError(Exception):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,13 +19,13 @@ from volprep.cases.repair import (
     ValueLabels,
 )
 from volprep.cases.valid import ValidMask
-from volprep.errors import ConfigError, SourceError
+from volprep.errors import ConfigError, SourceError, did_you_mean
 from volprep.findings import Finding
 from volprep.geometry import Box, Spacing3, three
 from volprep.places import path_of
 from volprep.sources import PlaneAxis, Volume, aligned, open_labels, open_volume, sliced
 
-__all__ = ["Case", "Cases", "FileRef", "Fold", "Geometry", "LabelKind", "did_you_mean"]
+__all__ = ["Case", "Cases", "FileRef", "Fold", "Geometry", "LabelKind"]
 
 LabelKind = Literal["instances", "classes"]
 NO_POINTS = PointRules()
@@ -585,9 +584,3 @@ def _has_background(case: Case) -> bool:
         return True
     walk = zip(label.slabs(), mask.slabs(), strict=True)
     return any(((ids == 0) & (valid != 0)).any() for (_, ids), (_, valid) in walk)
-
-
-def did_you_mean(word: str, words: Sequence[str]) -> str:
-    """The nearest of `words` as the tail of a message, or nothing."""
-    near = difflib.get_close_matches(word, words, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

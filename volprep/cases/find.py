@@ -9,12 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from volprep.cases.case import Case, Cases, FileRef, did_you_mean
+from volprep.cases.case import Case, Cases, FileRef
 from volprep.cases.layouts import LAYOUTS, advice, one_file
 from volprep.cases.naming import stem
 from volprep.cases.search import Search
 from volprep.cases.stacks import slice_findings
-from volprep.errors import ConfigError, SourceError
+from volprep.errors import ConfigError, SourceError, did_you_mean
 from volprep.findings import Finding
 from volprep.geometry import Spacing3
 from volprep.places import path_of
@@ -144,10 +144,7 @@ def _recognise(search: Search, layout: str | None) -> Cases:
             raise SourceError(search.root, "no known layout of images and labels", advice(search))
         return found
     if layout not in LAYOUTS:
-        known = ", ".join(LAYOUTS)
-        raise ConfigError(
-            f"layout: {layout!r} is none of {known}{did_you_mean(layout, list(LAYOUTS))}"
-        )
+        raise ConfigError(f"layout: {layout!r} is no layout{did_you_mean(layout, LAYOUTS)}")
     found = LAYOUTS[layout](search)
     if found is None:
         raise SourceError(
