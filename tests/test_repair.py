@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from volprep import pipeline
 from volprep.config import Config, load_config
 from volprep.errors import StoreError
 from volprep.files import files_below, temporary
+from volprep.ledger import LEDGER, MANIFEST
 from volprep.loader import PatchDataset
 from volprep.store import PatchStore, verify_set
 
@@ -139,9 +141,29 @@ def test_missing_and_strange_files_are_seen_to(folder: Path) -> None:
     out, before = folder / "out", tree(folder / "out")
     (out / "train.yaml").unlink()
     (out / "skeletons/notes.txt").write_text("mine")
+    (out / "patches/empty/folders").mkdir(parents=True)
     pipeline.repair(out)
     assert tree(out) == before
+    assert not (out / "patches/empty").exists()
     assert (folder / "out.strange/skeletons/notes.txt").read_text() == "mine"
+
+
+def test_a_manifest_and_lines_of_the_ledger_are_given_back(folder: Path, made: Path) -> None:
+    out, before = folder / "out", tree(folder / "out")
+    config = pipeline.load_target(made / "c.yaml", changes=[f"output.dir={out}"])
+    lines = (out / LEDGER).read_bytes().splitlines(keepends=True)
+    harms: dict[str, Callable[[], object]] = {
+        "no manifest": (out / MANIFEST).unlink,
+        "a line less": lambda: (out / LEDGER).write_bytes(b"".join(lines[1:])),
+        "a line twice": lambda: (out / LEDGER).write_bytes(b"".join([*lines, lines[2]])),
+    }
+    for what, do in harms.items():
+        do()
+        assert list(verify_set(out)), what
+        with pytest.raises(StoreError, match="repair"):
+            pipeline.prepare(config)
+        pipeline.repair(out)
+        assert tree(out) == before, what
 
 
 def test_a_whole_set_is_left_alone(folder: Path) -> None:

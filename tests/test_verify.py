@@ -228,11 +228,25 @@ def test_additions_of_any_kind_are_found(whole: Path, kind: str) -> None:
         extra.rmdir() if extra.is_dir() and not extra.is_symlink() else extra.unlink()
 
 
-@pytest.mark.parametrize("name", [MANIFEST, LEDGER, "plan.yaml", "patches/train.zarr/zarr.json"])
+@pytest.mark.parametrize(
+    "name",
+    [MANIFEST, LEDGER, "plan.yaml", "patches/train.zarr/zarr.json",
+     "patches/train.zarr/image/c/0/0/0/0/0"],
+)  # fmt: skip
 def test_a_pipe_in_the_place_of_a_file_is_found_and_not_waited_for(whole: Path, name: str) -> None:
     (whole / name).unlink()
     os.mkfifo(whole / name)
     assert name in names(verify_set(whole), whole)
+
+
+def test_a_link_to_the_same_content_is_no_file_of_the_set(whole: Path, tmp_path: Path) -> None:
+    for number, path in enumerate(list(files_below(whole))):
+        path.rename(tmp_path / f"away{number}")
+        path.symlink_to(tmp_path / f"away{number}")
+        name = path.relative_to(whole).as_posix()
+        assert names(verify_set(whole, quick=True), whole) == {name: "changed"}
+        path.unlink()
+        (tmp_path / f"away{number}").rename(path)
 
 
 def moved(lines: list[bytes]) -> list[bytes]:

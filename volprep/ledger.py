@@ -787,11 +787,11 @@ def verify(folder: Path, look: Look | None = None) -> Iterator[Damage]:
         yield unlike
         unlike = Damage(folder / LEDGER, "changed")
     if unlike is not None and unlike.path.name == LEDGER:
-        # Where the ledger speaks truly of all files, it is the manifest that came from elsewhere,
-        # unless that knows the same records: then lines were moved or doubled.
+        # Where the ledger speaks truly of all files, and other records than those the manifest
+        # knows, either may have come from elsewhere. The same records were moved or doubled.
         sound = not (found or strange or records.damaged or unlike.found == "missing")
         if sound and load_manifest(folder)["ledger"].get("records") != _unordered(records):
-            unlike = Damage(folder / MANIFEST, "changed")
+            yield Damage(folder / MANIFEST, "changed")
         strange = []  # a ledger that is not the set's cannot tell what is not of the set
     yield from [unlike] if unlike else []
     yield from found
@@ -846,17 +846,18 @@ def ledger_damage(folder: Path) -> Damage | None:
     StoreError
         If the manifest cannot be read for a reason that is no damage.
     """
+    path = folder / MANIFEST
     try:
-        (folder / MANIFEST).open("rb").close()
-    except NOT_THERE:
-        pass
+        if path.is_file():  # a pipe would be waited for
+            path.open("rb").close()
     except OSError as error:
-        raise unreadable(folder / MANIFEST, error) from error
+        raise unreadable(path, error) from error
     try:
         entry = load_manifest(folder).get("ledger", {})
     except StoreError:
-        there = (folder / MANIFEST).exists()
-        return Damage(folder / MANIFEST, "changed" if there else "missing")
+        return Damage(path, "changed" if path.exists() else "missing")
+    if path.is_symlink():
+        return Damage(path, "changed")
     wanted = File(LEDGER, entry.get("size", -1), entry.get("sha256", ""))
     found = differs(folder / LEDGER, wanted)
     return None if found is None else Damage(folder / LEDGER, found)

@@ -24,12 +24,17 @@ from volprep.targets import Target
 from volprep.version import __version__
 
 __all__ = [
+    "CONFIG",
     "Intensities",
     "config_text",
     "describe",
     "manifest",
     "training_config",
 ]
+
+
+#: The config that made a set, as the set keeps it.
+CONFIG = "config.resolved.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ def describe(
 ) -> None:  # fmt: skip
     """Write everything that stands beside the patches."""
     splits = {**decision.splits.to_dict(), "audit": [finding.to_dict() for finding in audit]}
-    run.text("config.resolved.yaml", config_text(run.config))
+    run.text(CONFIG, config_text(run.config))
     run.text("fingerprint.json", _json(intensities.fingerprint.to_dict()))
     run.text("plan.yaml", dump_yaml(decision.plan.to_dict()))
     run.text("splits.json", _json(splits))

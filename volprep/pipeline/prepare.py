@@ -46,7 +46,7 @@ from volprep.pipeline.decide import (
     foreseen_parts,
     survey,
 )
-from volprep.pipeline.describe import Intensities, describe, manifest, training_config
+from volprep.pipeline.describe import CONFIG, Intensities, describe, manifest, training_config
 from volprep.pipeline.identity import (
     Hashing,
     Inputs,
@@ -333,6 +333,7 @@ def foresee(config: Config, *, trust: Trust = "hash", reporter: Reporter = silen
     finished, old = _finished(out), Records(out / LEDGER)
     complete = finished and stopped is None and len(old) == len(run.wanted)
     complete = complete and all(old.whole(unit) for unit in run.wanted)
+    complete = complete and ledger_damage(out) is None
     return Foreseen(tuple(run.changes.values()), finished, complete, stopped, inputs)
 
 
@@ -638,7 +639,10 @@ def partial_of(out: Path) -> Path:
 
 
 def _finished(out: Path) -> bool:
-    return (out / MANIFEST).exists()
+    """Whether a set is there, be it damaged: without a manifest its ledger tells of one."""
+    if (out / MANIFEST).exists():
+        return True
+    return Records(out / LEDGER).key("describe", CONFIG) is not None
 
 
 def _look_at(out: Path) -> None:
@@ -654,7 +658,8 @@ def _look_at(out: Path) -> None:
 
 def _refuse_broken(out: Path) -> None:
     """Refuse a set of another form, or one of which it is not known what it holds."""
-    PatchStore(out)
+    if (out / MANIFEST).exists():
+        PatchStore(out)
     found = ledger_damage(out)
     if found is not None:
         raise StoreError(f"{found}; mend the set with: volprep repair {out}")

@@ -10,6 +10,7 @@ from volprep.config import Config, load_config
 from volprep.errors import SourceError, StoreError
 from volprep.files import neighbour
 from volprep.ledger import LEDGER, MANIFEST, left_over, load_manifest, remove_left_over
+from volprep.pipeline.describe import CONFIG
 from volprep.pipeline.export import is_export
 from volprep.pipeline.identity import read_inputs
 from volprep.pipeline.prepare import partial_of, prepare
@@ -20,8 +21,6 @@ from volprep.store import Fault, verify_set
 __all__ = ["repair"]
 
 log = logging.getLogger(__name__)
-
-_CONFIG = "config.resolved.yaml"
 
 
 def repair(
@@ -71,7 +70,7 @@ def repair(
         )
     if not out.exists() and left_over(out) and (beside := partial_of(out)).is_dir():
         # A process was killed between the two moments in which a mended set takes its place.
-        prepare(_at(out, load_config(beside / _CONFIG), workers), reporter=reporter, tell=tell)
+        prepare(_at(out, load_config(beside / CONFIG), workers), reporter=reporter, tell=tell)
     faults = list(verify_set(out))
     if not faults:
         remove_left_over(out)  # a repair was killed when it had only that to do
@@ -105,7 +104,7 @@ def _at(out: Path, config: Config, workers: int | None) -> Config:
 def _config_of(out: Path, config: Config | None, faults: Sequence[Fault]) -> Config:
     if config is not None:
         return config
-    path = out / _CONFIG
+    path = out / CONFIG
     if any(fault.path == path for fault in faults):
         raise StoreError(
             f"{path}: damaged, and needed to mend the set; give the config: "

@@ -233,7 +233,8 @@ class OpenShard:
 
     def __init__(self, path: Path, header: bytes, per_shard: int) -> None:
         self._file = -1
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would wait
+        self._file = os.open(path, os.O_RDONLY | flags)
         self.size = os.fstat(self._file).st_size
         tail = 16 * per_shard + CRC_BYTES
         if self.size < HEADER_BYTES + tail:

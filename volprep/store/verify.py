@@ -200,7 +200,8 @@ def _of_patches(place: _Place, damage: Damage, splits: _Splits) -> str:
     if reader is None or place.array not in reader.names:
         return f"patches of {place.split} ({place.array}), shard {place.shard}"
     numbers = reader.patches_of(place.array, place.shard)
-    damaged = reader.damaged_patches(place.array, place.shard)
+    # Of a shard that is no file any more, no patch is left.
+    damaged = reader.damaged_patches(place.array, place.shard) if damage.path.is_file() else ()
     if not damaged or len(damaged) == len(numbers) or len(damaged) > 9:
         which = f"patches {numbers.start} to {numbers.stop - 1}"
     else:
