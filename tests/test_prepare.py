@@ -653,6 +653,7 @@ CHANGES: dict[str, tuple[set[str], str | None]] = {
     "plan.batch_size=1": ({"describe"}, None),
     "findings.ignore=[few-positions]": ({"describe"}, None),
     "compute.workers=1": (set(), None),
+    "data.root=moved": ({"describe"}, None),
     "split.gap=[1, 1, 1]": ({"check"}, "check"),
     "seed=3": ({"check", "fingerprint", "sites"}, "sites"),
     "plan.patch_size=[8, 8, 16]": ({"sites"}, "sites"),
@@ -673,6 +674,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     for number in range(4):
         write_pair(folder / "data", f"cell {number}", *make_volume(number))
+    shutil.copytree(folder / "data", folder / "moved")
     text = "skeletons: {enabled: true, average: false}\noutput: {dir: set}\n"
     pipeline.prepare(configure(folder, f"preprocess: {{{RESAMPLED}}}\n" + PLAN + text))
     return folder

@@ -524,7 +524,12 @@ def _checked(
     config = run.config
     asked = _asked(config, listed)
     keys = [[case.name, inputs.key(case), case.group, case.weight] for case in listed]
-    unit = Unit("check", "cases", key_of("check", 1, asked, keys))
+    unit = Unit("check", "cases", key_of("check", 2, asked, keys))
+
+    paths = {case.name: list(map(str, case.paths())) for case in listed}
+    # Files by number, so that a data set that was moved is told of where it is now.
+    numbers = {name: {path: n for n, path in enumerate(own)} for name, own in paths.items()}
+    places = {name: dict(enumerate(own)) for name, own in paths.items()}
 
     def look() -> Report:
         with run.reporter("check", voxel_count(listed), "voxels") as advance:
@@ -540,7 +545,7 @@ def _checked(
             values = sampled_values(config, chosen, run.reporter)
         return (), {
             "asked": asked,
-            "findings": [finding.to_dict() for finding in report.findings],
+            "findings": [_moved(finding.to_dict(), numbers) for finding in report.findings],
             "hashes": report.hashes,
             "values": None if values is None else sorted(values),
         }
@@ -553,7 +558,7 @@ def _checked(
             None,
             None,
         )
-    run.told.tell(map(Finding.from_dict, facts["findings"]))
+    run.told.tell(Finding.from_dict(_moved(found, places)) for found in facts["findings"])
     for found in inputs.by_path.values():
         run.note(found.unit, found.facts)
     values = facts["values"]
@@ -562,6 +567,12 @@ def _checked(
         facts["hashes"],
         None if values is None else frozenset(values),
     )
+
+
+def _moved(finding: Mapping[str, Any], names: Mapping[str, Mapping[Any, Any]]) -> dict[str, Any]:
+    """A finding that calls the file of its case by another name."""
+    path = finding["path"]
+    return {**finding, "path": names.get(finding["case"] or "", {}).get(path, path)}
 
 
 def _placeless(findings: Sequence[Mapping[str, Any]]) -> list[Any]:
