@@ -354,16 +354,18 @@ def test_interrupted_command_ends_with_its_own_status_and_goes_on(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("where", ["import", "main", "invoke"])
+@pytest.mark.parametrize("where", ["import", "import later", "main", "invoke"])
 def test_interrupted_before_the_command_begins_it_ends_with_the_same_status(
     where: str, number: int, status: int
 ) -> None:
     come = f"def come(*_, **__): os.kill(os.getpid(), {int(number)}); time.sleep(30)\n"
-    if where == "import":
+    if where.startswith("import"):
+        room = "pipeline" if where == "import later" else "cli"
         code = (
             "import os, sys, time\n"
+            "sys.argv = ['volprep', 'prepare', 'none.yaml']\n"
             "class Finder:\n"
-            "    def find_spec(self, name, *_): name == 'volprep.cli' and come()\n"
+            f"    def find_spec(self, name, *_): name == 'volprep.{room}' and come()\n"
             f"{come}sys.meta_path.insert(0, Finder())\n"
             "from volprep.__main__ import main\nmain()\n"
         )

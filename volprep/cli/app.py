@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import traceback
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -55,6 +56,7 @@ Scheduler = Annotated[
 _INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 #: Seconds that an interrupted command has to end by itself.
 _PATIENCE = 1.5
+_KEPT = "interrupted; what is done is kept, the same command goes on"
 
 
 class _Terminated(KeyboardInterrupt):
@@ -63,9 +65,19 @@ class _Terminated(KeyboardInterrupt):
     came = False
 
 
-def _terminate(_number: int, _frame: object) -> None:
-    _Terminated.came = True
-    raise _Terminated
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Let the command put away what it has begun, where an exception can be trusted to get there.
+
+    Inside of an import it may be passed over, or end the process by itself.
+    """
+    _Terminated.came = number == signal.SIGTERM
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            with contextlib.suppress(OSError):
+                os.write(2, f"{_KEPT}\n".encode())
+            os._exit(128 + number)
+        frame = frame.f_back
+    raise _Terminated if _Terminated.came else KeyboardInterrupt
 
 
 def _watch_signals() -> None:
@@ -81,9 +93,9 @@ def _watch_signals() -> None:
     told, tell = os.pipe()
     os.set_blocking(tell, False)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, _interrupt)
 
     def watch() -> None:
         while (number := os.read(told, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
@@ -133,7 +145,7 @@ class _Commands(TyperGroup):
             complain(f"error: {where}{error.strerror or error}; {_remedy(error)}")
             raise typer.Exit(StoreError.exit_code) from None
         except KeyboardInterrupt as error:
-            complain("interrupted; what is done is kept, the same command goes on")
+            complain(_KEPT)
             raise typer.Exit(
                 _TERMINATED if isinstance(error, _Terminated) else _INTERRUPTED
             ) from None
