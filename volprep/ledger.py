@@ -40,7 +40,6 @@ from typing import IO, Any, Literal, Self
 from volprep.compute import Engine, default_workers
 from volprep.errors import StoreError
 from volprep.files import (
-    NOT_THERE,
     File,
     NewFile,
     describe,
