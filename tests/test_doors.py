@@ -107,6 +107,7 @@ def _bomb() -> str:
         ("plan: {memory: .inf}\n", "plan.memory: found inf; nan and inf are no numbers here"),
         ("augment: [{gaussian_noise: {sigma: .inf}}]\n", "nan and inf are no numbers here"),
         ("augment: [{yes: {p: 1}}]\n", "augment.0"),
+        ("plan: {batch_size: 99999999999}\n", "give a whole number from 1 to 65536"),
         ("compute: {workers: 99999999999}\n", "give a whole number from 1 to 1024"),
         ("plan: {memory: 1e300}\n", "is more memory than there is anywhere"),
         ("x: &a [1]\nseed: [*a\n", "no valid YAML"),

@@ -358,7 +358,9 @@ class SplitConfig(Section):
     fraction: float = Field(
         0.2, ge=0, lt=1, description="Share of the cases for validation.", examples=[0.25]
     )
-    folds: PositiveInt | None = Field(None, description="Number of folds for kfold.", examples=[5])
+    folds: int | None = Field(
+        None, ge=1, le=1000, description="Number of folds for kfold.", examples=[5]
+    )
     fold: NonNegativeInt = Field(0, description="The fold that is validated on.", examples=[1])
     group: str | None = Field(
         None,
@@ -398,8 +400,12 @@ class PlanConfig(Section):
         description="Voxels of a patch, (z, y, x); null: the largest that fits memory and data.",
         examples=[[32, 128, 128]],
     )
-    batch_size: PositiveInt | None = Field(
-        None, description="Patches in a batch; null: as many as fit.", examples=[2]
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="Patches in a batch; null: as many as fit.",
+        examples=[2],
     )
     pool: Count3 | None = Field(
         None,
