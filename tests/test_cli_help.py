@@ -31,7 +31,8 @@ def invoke(*args: object) -> Any:
 
 def test_explain_tells_meaning_values_default_and_example() -> None:
     told = invoke("explain", "plan.patch_size").stdout
-    for part in ("plan.patch_size", "Voxels of a patch, (z, y, x)", "null", "[32, 128, 128]", "--set"):
+    meaning = "Voxels of a patch, (z, y, x)"
+    for part in ("plan.patch_size", meaning, "null", "[32, 128, 128]", "--set"):
         assert part in told
     listed = invoke("explain").stdout
     for key in every_key():
