@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pytest
 import tifffile
 
-from volprep import pipeline
+from volprep import open_volume, pipeline
 from volprep.config import Config, load_config, load_training_config, load_yaml
 from volprep.errors import (
     DataCheckError,
@@ -790,12 +791,14 @@ def replaced(path: Path) -> None:
     beside.replace(path)
 
 
-MEDDLING: dict[str, Callable[[Path], object]] = {
-    "written": lambda path: path.write_bytes(other_bytes(path)),
-    "replaced": replaced,
-    "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
-    "removed": Path.unlink,
-}
+def written(path: Path) -> None:
+    """In place, and never shorter: what is cut short under a map may end the process."""
+    data = other_bytes(path)
+    with path.open("r+b") as file:
+        file.write(data)
+
+
+MEDDLING: tuple[Callable[[Path], object], ...] = (written, replaced, Path.unlink)
 
 
 @pytest.mark.parametrize("executor", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
@@ -804,7 +807,7 @@ def test_input_that_changes_during_the_run_is_an_error_or_seen_as_a_whole(
 ) -> None:
     path = folder / "data/images/cell 0 µ.tif"
     config = configure(folder, f"compute: {{executor: {executor}, workers: 2}}")
-    for meddle in MEDDLING.values():
+    for meddle in MEDDLING:
         for stage in ("check", "patches"):
             before, left, stages = path.read_bytes(), [0], [stage]
 
@@ -841,6 +844,14 @@ def test_input_that_changes_during_the_run_is_an_error_or_seen_as_a_whole(
         size = sample["label"].shape
         where = tuple(slice(s, s + n) for s, n in zip(sample["start"], size, strict=True))
         np.testing.assert_array_equal(sample["image"][0], image[where])
+
+
+def test_a_file_that_was_cut_short_is_named_before_it_is_read(folder: Path) -> None:
+    path = folder / "data/images/cell 0 µ.tif"
+    volume = open_volume(path)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(SourceError, match=re.escape(path.name)):
+        volume.read()
 
 
 def test_an_error_keeps_what_is_done(folder: Path) -> None:
