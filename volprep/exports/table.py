@@ -52,7 +52,7 @@ TABLE: dict[str, Target] = {
     "biom3d": Target(Biom3d, "biom3d", "0.1.2", "classes, split, plan"),
     "careamics": Target(Careamics, "careamics", "0.3.5", "images, split, batch"),
     "connectomics": Target(
-        Connectomics, "pytorch_connectomics", "4335a8be",
+        Connectomics, "pytorch_connectomics", "4335a8be, v1.0.0",
         "instances or classes, valid masks, spacing, split, patch, batch",
     ),
     "skoots": Target(Skoots, "skoots", "0.0.5", "instances, skeletons, split, patch, batch"),
