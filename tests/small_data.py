@@ -112,15 +112,20 @@ def organs(data: Path) -> None:
     (root / "dataset.json").write_text(json.dumps(described))
 
 
-def huge(data: Path) -> None:
-    """A volume in chunks and its ids, as it would lie in a bucket."""
-    image, label = volume(0, (32, 192, 128), 200)
+def chunked(folder: Path, shape: tuple[int, int, int], chunks: tuple[int, int, int]) -> None:
+    """``em.zarr`` and ``seg.zarr``: a volume of cells in chunks, and their ids."""
+    image, label = volume(0, shape, 200)
     for name, array in (("em", image), ("seg", label)):
         store = zarr.create_array(
-            str(data / f"huge/{name}.zarr"), shape=array.shape, chunks=(16, 64, 64),
+            str(folder / f"{name}.zarr"), shape=shape, chunks=chunks,
             dtype=array.dtype, dimension_names=("z", "y", "x"),
         )  # fmt: skip
         store[:] = array
+
+
+def huge(data: Path) -> None:
+    """A volume in chunks and its ids, as it would lie in a bucket."""
+    chunked(data / "huge", (32, 192, 128), (16, 64, 64))
 
 
 MAKERS = {

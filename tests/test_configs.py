@@ -16,8 +16,7 @@ from typing import Any
 
 import pydantic
 import pytest
-import zarr
-from small_data import MAKERS, volume
+from small_data import MAKERS, chunked
 
 from volprep.config import Config, load_config, load_yaml
 from volprep.pipeline import load_target
@@ -81,13 +80,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 def test_the_config_of_the_cloud_makes_a_set(tmp_path: Path, server: str) -> None:
     pytest.importorskip("fsspec")
     pytest.importorskip("aiohttp")
-    image, label = volume(0, (64, 128, 128), 200)
-    for name, array in (("em", image), ("seg", label)):
-        store = zarr.create_array(
-            str(tmp_path / f"{name}.zarr"), shape=array.shape, chunks=(32, 64, 64),
-            dtype=array.dtype, dimension_names=("z", "y", "x"),
-        )  # fmt: skip
-        store[:] = array
+    chunked(tmp_path, (64, 128, 128), (32, 64, 64))
     config = Path(shutil.copy(ROOT / "configs" / "cloud.yaml", tmp_path))
     training = prepared(
         config,
