@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -227,17 +228,19 @@ def nested_ids(block: Array) -> tuple[int, int] | None:
     import cc3d
 
     objects = cc3d.connected_components(np.array(block), connectivity=6).astype(np.int64)
+    count = int(objects.max()) + 1
     pairs = []
-    for axis in range(3):
-        lines = np.moveaxis(objects, axis, -1)
-        one, other = lines[..., 1:].ravel(), lines[..., :-1].ravel()
+    for axis in range(3):  # the layers of an axis behind one another, as one long line
+        step = math.prod(objects.shape[axis + 1 :])
+        lines = objects.reshape(-1, objects.shape[axis] * step)
+        one, other = lines[:, step:], lines[:, :-step]
         apart = one != other
-        pairs.append(np.stack([one[apart], other[apart]], axis=1))
-    met = np.unique(np.concatenate(pairs), axis=0)
-    met = np.unique(np.concatenate([met, met[:, ::-1]]), axis=0)
+        one, other = one[apart], other[apart]
+        pairs += [one * count + other, other * count + one]
+    met = np.unique(np.concatenate(pairs))
     sizes = np.bincount(objects.ravel())
-    mine, first, neighbours = np.unique(met[:, 0], return_index=True, return_counts=True)
-    lone = (neighbours == 1) & (met[first, 1] != 0) & ~np.isin(mine, _faces_of(objects))
+    mine, first, neighbours = np.unique(met // count, return_index=True, return_counts=True)
+    lone = (neighbours == 1) & (met[first] % count != 0) & ~np.isin(mine, _faces_of(objects))
     inside = mine[lone & (mine != 0)]
     if not len(inside) or sizes[inside].sum() < _INSIDE * sizes[1:].sum():
         return None

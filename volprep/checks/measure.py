@@ -36,6 +36,8 @@ _BLOCK_BYTES = 8 * 2**20
 _STRETCH = 2**26
 #: Stretches that each thread gets, at least, where there are layers enough.
 _SHARES = 4
+#: Values on the faces of labels that are gathered before those that occur twice are left out.
+_FACES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ class LabelMeasure:
         self._planes = np.zeros(volume.shape[1], np.int64)
         self._tops = np.zeros(volume.shape[1], np.uint64)
         self._apart = np.ones(1, np.bool_)
-        self._faces: Array = np.zeros(0, np.uint64)
+        self._faces: list[Array] = []  # values on the faces, some more than once
 
     def add(self, box: Box, voxels: Array) -> None:
         """A block (Z, Y, X)."""
@@ -199,9 +201,9 @@ class LabelMeasure:
         sections = box.slices[0]
         block = np.ascontiguousarray(voxels)
         survey_planes(block, self._planes[sections], self._tops[sections], self._apart)
-        found = [self._faces, *_on_faces(voxels, box, self._shape)]
-        if len(found) > 1:
-            self._faces = np.unique(np.concatenate(found))
+        self._faces += _on_faces(voxels, box, self._shape)
+        if sum(map(len, self._faces)) > 2 * _FACES + len(self._faces[0]):
+            self._faces = [_distinct(self._faces)]
 
     def merge(self, other: LabelMeasure) -> None:
         """Add the region that comes next along z."""
@@ -209,7 +211,7 @@ class LabelMeasure:
         self._planes += other._planes
         np.maximum(self._tops, other._tops, out=self._tops)
         self._apart &= other._apart
-        self._faces = np.union1d(self._faces, other._faces)
+        self._faces = [_distinct([*self._faces, *other._faces])]
 
     def facts(self) -> CheckedLabel:
         """What was gathered of all blocks."""
@@ -221,7 +223,7 @@ class LabelMeasure:
             planes=self._planes,
             tops=self._tops,
             apart=bool(self._apart[0]),
-            cut=int(np.count_nonzero(self._faces)),
+            cut=int(np.count_nonzero(_distinct(self._faces))),
         )
 
 
@@ -409,4 +411,8 @@ def _on_faces(voxels: Array, box: Box, shape: tuple[int, ...]) -> Iterator[Array
                 face = voxels.take(edge, axis=axis).ravel()
                 # Runs of one id are long, and all but their first voxels need no sorting.
                 firsts = np.flatnonzero(face[1:] != face[:-1]) + 1
-                yield np.unique(np.append(face[firsts], face[:1])).astype(np.uint64)
+                yield np.append(face[firsts], face[:1]).astype(np.uint64)
+
+
+def _distinct(values: Sequence[Array]) -> Array:
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *values]))

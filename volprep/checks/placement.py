@@ -302,7 +302,7 @@ def _block(case: Placed, budget: int, *, turned: bool = True) -> _Block | None:
     size = _size(shape, budget)
     for box in _places(shape, size):
         stored = _labels(case.label, box)
-        if np.count_nonzero(_borders(stored)) >= _FEWEST:
+        if np.count_nonzero(_borders(np.ascontiguousarray(stored))) >= _FEWEST:
             break
     else:
         return None
@@ -366,24 +366,50 @@ def _views(image: Labels) -> tuple[Array, Array]:
     return _scaled(np.hypot(steps[0], steps[1])), _scaled(grey)
 
 
-def _borders(labels: Labels) -> npt.NDArray[np.bool_]:
-    """Voxels with another label beside them in the plane."""
-    borders = np.zeros(labels.shape, bool)
-    down = labels[:, 1:] != labels[:, :-1]
-    borders[:, 1:] |= down
-    borders[:, :-1] |= down
-    right = labels[:, :, 1:] != labels[:, :, :-1]
-    borders[:, :, 1:] |= right
-    borders[:, :, :-1] |= right
+def _borders(labels: Labels) -> npt.NDArray[np.uint8]:
+    """1 where another label lies beside a voxel in the plane, of C-contiguous labels."""
+    depth, height, width = labels.shape
+    borders = np.zeros(labels.shape, np.uint8)
+    # Lines behind one another as one long one: NumPy takes as long for a short line as for 200
+    # voxels of a long one.
+    planes, marks = labels.reshape(depth, -1), borders.reshape(depth, -1)
+    down = planes[:, width:] != planes[:, :-width]
+    marks[:, width:] |= down
+    marks[:, :-width] |= down
+    right = np.zeros(labels.shape, np.bool_)
+    np.not_equal(labels.reshape(-1)[1:], labels.reshape(-1)[:-1], out=right.reshape(-1)[:-1])
+    right[:, :, -1] = False  # the next voxel is of the next line
+    borders |= right
+    borders.reshape(-1)[1:] |= right.reshape(-1)[:-1]
     return borders
 
 
+def _around(borders: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """How many of the 3 x 3 voxels around each, in the plane, are marked; edges count twice."""
+    depth, _, width = borders.shape
+    rows, flat = borders.copy(), borders.reshape(depth, -1)
+    sums = rows.reshape(depth, -1)
+    sums[:, width:] += flat[:, :-width]
+    sums[:, :-width] += flat[:, width:]
+    rows[:, 0] += borders[:, 0]
+    rows[:, -1] += borders[:, -1]
+    around = rows.copy()
+    around.reshape(-1)[1:] += rows.reshape(-1)[:-1]
+    around.reshape(-1)[:-1] += rows.reshape(-1)[1:]
+    for edge, inner in ((0, slice(0, 2)), (-1, slice(-2, None))):
+        around[:, :, edge] = rows[:, :, edge] + rows[:, :, inner].sum(axis=2, dtype=np.uint8)
+    if width == 1:
+        around[:, :, 0] = 3 * rows[:, :, 0]
+    return around
+
+
 def _shown(labels: Labels) -> tuple[Array | None, Array | None]:
-    """Borders and foreground, scaled as the views are; None where they say nothing."""
+    """Smoothed borders and foreground, in any scale; None where they say nothing."""
+    labels = np.ascontiguousarray(labels)
     borders, foreground = _borders(labels), labels != 0
     return (
-        _scaled(_smooth(borders.astype(np.float32))) if borders.any() else None,
-        _scaled(foreground.astype(np.float32)) if 0 < foreground.mean() < 1 else None,
+        _around(borders).astype(np.float32) if borders.any() else None,
+        foreground.astype(np.float32) if 0 < np.count_nonzero(foreground) < labels.size else None,
     )
 
 
@@ -392,7 +418,7 @@ def _measures(block: _Block, labels: Labels) -> npt.NDArray[np.float64]:
     borders, foreground = _shown(labels)
     return np.array(
         [
-            0.0 if shown is None else abs(_mean_product(shown, view))
+            0.0 if shown is None else abs(_correlation(shown, view))
             for channel in range(len(block.views) // 2)
             for shown, view in _pairs(block, channel, borders, foreground)
         ]
@@ -441,12 +467,16 @@ def _shifted(blocks: Sequence[_Block]) -> Iterator[Misplaced]:
         return
     fits = np.sum([_measures(core, _inner(core.stored, core.margin)) for core in cores], axis=0)
     measure = int(np.argmax(fits))
+    pairs = [_measured(core, measure) for core in cores]
     told = []
     for axis in range(3):
         reach = min(core.margin[axis] for core in cores)
         if reach == 0:
             continue
-        profile = np.mean([_profile(core, measure, axis, reach) for core in cores], axis=0)
+        profile = np.mean(
+            [_profile(core, pair, axis, reach) for core, pair in zip(cores, pairs, strict=True)],
+            axis=0,
+        )
         shift = _shift(profile, _SHIFTED[axis])
         if shift is None or abs(profile[0, reach + shift]) < _LEAST:
             continue
@@ -465,7 +495,8 @@ def _agree(quarters: Sequence[_Block], measure: int, axis: int, shift: int) -> b
     """Whether the label fits better there in at least half of the quarters."""
     better = 0
     for quarter in quarters:
-        plain = _profile(quarter, measure, axis, abs(shift), step=abs(shift))[0]
+        pair = _measured(quarter, measure)
+        plain = _profile(quarter, pair, axis, abs(shift), step=abs(shift))[0]
         better += abs(plain[2 if shift > 0 else 0]) > abs(plain[1])
     return 2 * better >= len(quarters)
 
@@ -498,12 +529,17 @@ def _quarters(block: _Block) -> list[_Block]:
     return parts
 
 
+def _measured(block: _Block, measure: int) -> tuple[Array | None, Array]:
+    """What a measure compares: of the labels with their margin, and of the image."""
+    channel, which = divmod(measure, 3)
+    return _pairs(block, channel, *_shown(block.stored))[which]
+
+
 def _profile(
-    block: _Block, measure: int, axis: int, reach: int, *, step: int = 1
+    block: _Block, pair: tuple[Array | None, Array], axis: int, reach: int, *, step: int = 1
 ) -> npt.NDArray[np.float64]:
     """Correlations with the label moved by -reach to reach: as they are, and of the steps."""
-    channel, which = divmod(measure, 3)
-    label, view = _pairs(block, channel, *_shown(block.stored))[which]
+    label, view = pair
     if label is None:
         return np.zeros((2, 2 * reach + 1))
     moved: list[list[float]] = [[], []]
@@ -573,7 +609,3 @@ def _pearson(moments: npt.NDArray[np.float64]) -> float:
     one, other, one_square, other_square, product = moments.tolist()
     size = (one_square - one * one) * (other_square - other * other)
     return (product - one * other) / math.sqrt(size) if size > 0 else 0.0
-
-
-def _mean_product(one: Array, other: Array) -> float:
-    return float(_moments(one, (0, 0, 0), other)[4])
