@@ -409,6 +409,31 @@ def test_labels_are_counted_whatever_the_blocks(
         assert facts.sizes["50"] == np.median(sizes)
     if wanted.size <= facts.MOST_LISTED:
         assert facts.voxels == dict(zip(wanted.tolist(), sizes.tolist(), strict=True))
+    _check_planes_and_faces(labels, block)
+
+
+def _check_planes_and_faces(labels: np.ndarray, block: tuple[int, int, int]) -> None:
+    """Against what NumPy says, of the two halves along z added up."""
+    shape, half = labels.shape, len(labels) // 2
+    halves = []
+    for first, last in ((0, half), (half, len(labels))):
+        region = Box((first, 0, 0), (last, *shape[1:]))
+        halves.append(LabelCount(region, shape))
+        for box in aligned_blocks(region.shape, block):
+            halves[-1].add(box.shift(region.start), labels[box.shift(region.start).slices])
+    whole = halves[1]
+    if half:
+        whole = halves[0]
+        whole.merge(halves[1])
+    labelled, tops, apart = whole.planes
+    assert labelled.tolist() == [np.count_nonzero(plane) for plane in labels]
+    assert tops.tolist() == [plane.max() for plane in labels]
+    assert apart.tolist() == [all(len(np.unique(p[p > 0])) < 2 for p in labels)]
+    faces = [
+        labels.take(edge, axis).ravel() for axis in range(3) for edge in (0, -1) if shape[axis] > 1
+    ]
+    on_faces = np.unique(np.concatenate([np.zeros(1, labels.dtype), *faces]))
+    assert whole.cut == np.count_nonzero(on_faces)
 
 
 def test_many_ids_make_the_table_grow() -> None:

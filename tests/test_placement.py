@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from volprep.cases import find_cases
-from volprep.checks.placement import Exchanged, Placed, find_exchanged, find_misplaced
+from volprep.checks.placement import Exchanged, Placed, _shown, find_exchanged, find_misplaced
 from volprep.geometry import Box
 from volprep.sources import ArrayVolume
 
@@ -133,3 +136,29 @@ def test_two_exchanged_volumes_are_found(real_data: Callable[[str], Path]) -> No
     found = find_exchanged(parts(real_data, "11", [1, 0]))
     assert [each[:2] for each in found] in ([("0", "1"), ("1", "0")], [("1", "0"), ("0", "1")])
     assert all(isinstance(each, Exchanged) and each.fit > 1.5 * each.stored for each in found)
+
+
+@given(st.tuples(*[st.integers(1, 7)] * 3), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_what_labels_show_is_what_filters_say(
+    shape: tuple[int, int, int], ids: int, seed: int
+) -> None:
+    labels = np.random.default_rng(seed).integers(0, ids, shape).astype(np.uint16)
+    borders = np.zeros(shape, np.float64)
+    for axis in (1, 2):
+        apart = np.diff(labels.astype(int), axis=axis) != 0
+        for side in ((0, 1), (1, 0)):
+            borders = np.maximum(
+                borders, np.pad(apart, [side if a == axis else (0, 0) for a in range(3)])
+            )
+    smooth = ndimage.uniform_filter(borders, (1, 3, 3))
+    shown, foreground = _shown(labels)
+    if borders.any():
+        assert shown is not None
+        assert np.allclose(shown / 9, smooth)
+    else:
+        assert shown is None
+    if 0 < np.mean(labels > 0) < 1:
+        assert foreground is not None
+        assert np.array_equal(foreground, labels > 0)
+    else:
+        assert foreground is None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from volprep.compute import run_units
 from volprep.fingerprint import Counting, LabelCount, is_narrow
-from volprep.geometry import Box
+from volprep.geometry import Box, three
 from volprep.preprocess import NonzeroBox
 from volprep.sources import KeptVolume, Volume, walk
 from volprep.splits import ContentHash, SketchMaker
@@ -36,8 +37,6 @@ _BLOCK_BYTES = 8 * 2**20
 _STRETCH = 2**26
 #: Stretches that each thread gets, at least, where there are layers enough.
 _SHARES = 4
-#: Values on the faces of labels that are gathered before those that occur twice are left out.
-_FACES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,44 +185,29 @@ class LabelMeasure:
     """
 
     def __init__(self, volume: Volume, region: Box) -> None:
-        self._shape = volume.shape[1:]
-        self.count = LabelCount(region)
-        self._planes = np.zeros(volume.shape[1], np.int64)
-        self._tops = np.zeros(volume.shape[1], np.uint64)
-        self._apart = np.ones(1, np.bool_)
-        self._faces: list[Array] = []  # values on the faces, some more than once
+        self._shape = three(volume.shape[1:])
+        self.count = LabelCount(region, self._shape)
 
     def add(self, box: Box, voxels: Array) -> None:
         """A block (Z, Y, X)."""
-        from volprep.kernels.histogram import survey_planes
-
         self.count.add(box, voxels)
-        sections = box.slices[0]
-        block = np.ascontiguousarray(voxels)
-        survey_planes(block, self._planes[sections], self._tops[sections], self._apart)
-        self._faces += _on_faces(voxels, box, self._shape)
-        if sum(map(len, self._faces)) > 2 * _FACES + len(self._faces[0]):
-            self._faces = [_distinct(self._faces)]
 
     def merge(self, other: LabelMeasure) -> None:
         """Add the region that comes next along z."""
         self.count.merge(other.count)
-        self._planes += other._planes
-        np.maximum(self._tops, other._tops, out=self._tops)
-        self._apart &= other._apart
-        self._faces = [_distinct([*self._faces, *other._faces])]
 
     def facts(self) -> CheckedLabel:
         """What was gathered of all blocks."""
         ids, sizes = self.count.listed()
+        labelled, tops, apart = self.count.planes
         return CheckedLabel(
             ids=ids,
             sizes=sizes,
-            size=int(np.prod(self._shape, dtype=np.int64)),
-            planes=self._planes,
-            tops=self._tops,
-            apart=bool(self._apart[0]),
-            cut=int(np.count_nonzero(_distinct(self._faces))),
+            size=math.prod(self._shape),
+            planes=labelled,
+            tops=tops,
+            apart=bool(apart[0]),
+            cut=self.count.cut,
         )
 
 
@@ -399,20 +383,3 @@ def _range(values: Array) -> tuple[Array, Array, int]:
     low = np.min(values, axis=-1, initial=np.inf, where=good)
     high = np.max(values, axis=-1, initial=-np.inf, where=good)
     return low, high, values.size - int(np.count_nonzero(good))
-
-
-def _on_faces(voxels: Array, box: Box, shape: tuple[int, ...]) -> Iterator[Array]:
-    """The values of a slab on the outer faces of the volume; a single plane has no faces in z."""
-    for axis in range(3):
-        if shape[axis] == 1:
-            continue
-        for edge, at in ((0, box.start[axis]), (-1, box.stop[axis] - shape[axis])):
-            if at == 0:
-                face = voxels.take(edge, axis=axis).ravel()
-                # Runs of one id are long, and all but their first voxels need no sorting.
-                firsts = np.flatnonzero(face[1:] != face[:-1]) + 1
-                yield np.append(face[firsts], face[:1]).astype(np.uint64)
-
-
-def _distinct(values: Sequence[Array]) -> Array:
-    return np.unique(np.concatenate([np.zeros(0, np.uint64), *values]))

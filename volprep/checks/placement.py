@@ -368,7 +368,7 @@ def _views(image: Labels) -> tuple[Array, Array]:
 
 def _borders(labels: Labels) -> npt.NDArray[np.uint8]:
     """1 where another label lies beside a voxel in the plane, of C-contiguous labels."""
-    depth, height, width = labels.shape
+    depth, _, width = labels.shape
     borders = np.zeros(labels.shape, np.uint8)
     # Lines behind one another as one long one: NumPy takes as long for a short line as for 200
     # voxels of a long one.

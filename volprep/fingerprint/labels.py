@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from volprep.fingerprint.facts import LabelFacts
-from volprep.geometry import Box
+from volprep.geometry import Box, Shape3
+
+if TYPE_CHECKING:
+    from volprep.kernels.histogram import Before
 
 __all__ = ["SIZES", "LabelCount", "as_ids", "as_mask", "size_percentiles"]
 
@@ -32,13 +35,24 @@ class LabelCount:
     ----------
     region : Box
         What the blocks cover together.
+    shape : (Z, Y, X) or None
+        Of the volume whose faces matter; None where they do not.
+
+    Attributes
+    ----------
+    planes : Planes
+        Of the planes of the region.
     """
 
-    def __init__(self, region: Box) -> None:
-        self._region = region
-        self._table = np.zeros(_SMALLEST_TABLE, np.uint64)
-        self._counts = np.zeros(_SMALLEST_TABLE, np.int64)
-        self._touching = np.zeros(_SMALLEST_TABLE, np.bool_)
+    def __init__(self, region: Box, shape: Shape3 | None = None) -> None:
+        from volprep.kernels.histogram import Planes, Tally
+
+        self._region, self._shape = region, shape
+        self._tally = Tally.empty(_SMALLEST_TABLE)
+        depth = region.shape[0]
+        self.planes = Planes(
+            np.zeros(depth, np.int64), np.zeros(depth, np.uint64), np.ones(1, np.bool_)
+        )
         self._state = np.zeros(3, np.int64)
         self._first: Array | None = None
         self._plane: Array | None = None
@@ -55,17 +69,17 @@ class LabelCount:
         block : ndarray of an unsigned dtype, shape (Z, Y, X)
             Its labels.
         """
-        from volprep.kernels.histogram import count_labels
+        from volprep.kernels.histogram import Planes, count_labels
 
-        before_z, before_y, before_x = self._before(box, block.dtype)
+        before, ends = self._before(box, block.dtype), self._ends(box)
         block = np.ascontiguousarray(block)
         lines = block.shape[0] * block.shape[1]
+        labelled, tops, apart = self.planes
+        inside = self._within(box)[0]
+        planes = Planes(labelled[inside], tops[inside], apart)
         self._state[0] = 0
         while True:
-            count_labels(
-                block, before_z, before_y, before_x,
-                self._state, self._table, self._counts, self._touching,
-            )  # fmt: skip
+            count_labels(block, before, ends, self._state, self._tally, planes)
             if self._state[0] == lines:
                 break
             self._enlarge(block.shape[2])
@@ -73,17 +87,21 @@ class LabelCount:
 
     def merge(self, other: LabelCount) -> None:
         """Add the labels of the region that comes next along z."""
-        from volprep.kernels.histogram import add_table, mark_planes
+        from volprep.kernels.histogram import Planes, add_table, mark_planes
 
         if self._room < self._ids + other._ids:
             self._enlarge(other._ids)
-        add_table(*other._tables, *self._tables)
+        add_table(other._tally, self._tally)
         if self._plane is not None and other._first is not None:
-            mark_planes(self._plane, other._first, self._table, self._touching)
+            mark_planes(self._plane, other._first, self._tally)
         self._plane = other._plane
         self._region = Box(self._region.start, other._region.stop)
-        self._state[1] = np.count_nonzero(self._table)
-        self._state[2] = np.count_nonzero(self._touching)
+        labelled, tops = (
+            np.concatenate(pair) for pair in zip(self.planes[:2], other.planes[:2], strict=True)
+        )
+        self.planes = Planes(labelled, tops, self.planes.apart & other.planes.apart)
+        self._state[1] = np.count_nonzero(self._tally.labels)
+        self._state[2] = np.count_nonzero(self._tally.touching)
 
     def sizes(self) -> Counts:
         """Voxels of each id, by ascending id."""
@@ -105,18 +123,19 @@ class LabelCount:
             background=self._region.size - int(counts.sum()),
             voxel_count=self._region.size,
             sizes=size_percentiles([counts]),
-            touching=int(np.count_nonzero(self._touching)),
+            touching=int(np.count_nonzero(self._tally.touching)),
         )
+
+    @property
+    def cut(self) -> int:
+        """Ids that touch a face of the volume; a single plane has no faces in z."""
+        return int(np.count_nonzero(self._tally.outer))
 
     def listed(self) -> tuple[npt.NDArray[np.uint64], Counts]:
         """Every id above 0, ascending, and its voxels."""
-        (filled,) = np.nonzero(self._table)
-        order = filled[np.argsort(self._table[filled])]
-        return self._table[order], self._counts[order]
-
-    @property
-    def _tables(self) -> tuple[Array, Array, Array]:
-        return self._table, self._counts, self._touching
+        (filled,) = np.nonzero(self._tally.labels)
+        order = filled[np.argsort(self._tally.labels[filled])]
+        return self._tally.labels[order], self._tally.counts[order]
 
     @property
     def _ids(self) -> int:
@@ -125,29 +144,36 @@ class LabelCount:
     @property
     def _room(self) -> int:
         """Ids that the table takes, as `count_labels` sees it."""
-        return self._table.size * 3 // 4
+        return self._tally.labels.size * 3 // 4
 
     def _enlarge(self, more: int) -> None:
-        from volprep.kernels.histogram import add_table
+        from volprep.kernels.histogram import Tally, add_table
 
-        size = 2 * self._table.size
+        size = 2 * self._tally.labels.size
         while size * 3 // 4 < 2 * (self._ids + more):
             size *= 2
-        larger = np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(size, np.bool_)
-        add_table(*self._tables, *larger)
-        self._table, self._counts, self._touching = larger
+        larger = Tally.empty(size)
+        add_table(self._tally, larger)
+        self._tally = larger
 
-    def _before(self, box: Box, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
+    def _ends(self, box: Box) -> npt.NDArray[np.bool_]:
+        """Whether a block begins and ends at a face of the volume, along each axis."""
+        if self._shape is None:
+            return np.zeros((3, 2), np.bool_)
+        sides = zip(box.start, box.stop, self._shape, strict=True)
+        return np.array([(n > 1 and a == 0, n > 1 and b == n) for a, b, n in sides])
+
+    def _before(self, box: Box, dtype: np.dtype[Any]) -> Before:
         """The voxels just before a block along each axis; empty at the edge of the region."""
+        from volprep.kernels.histogram import Before
+
         none = np.empty((0, 0), dtype)
         (z, y, x), origin = box.start, self._region.start
         _, rows, columns = self._within(box)
         plane = none if z == origin[0] or self._plane is None else self._plane[rows, columns]
         lines = none if y == origin[1] or self._lines is None else self._lines[:, columns]
         column = none if x == origin[2] or self._column is None else self._column
-        return (
-            np.ascontiguousarray(plane), np.ascontiguousarray(lines), np.ascontiguousarray(column),
-        )  # fmt: skip
+        return Before(*map(np.ascontiguousarray, (plane, lines, column)))
 
     def _remember(self, box: Box, block: Array) -> None:
         height, width = self._region.shape[1:]

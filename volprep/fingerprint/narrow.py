@@ -23,7 +23,7 @@ from volprep.fingerprint.facts import (
     Statistics,
     Weighting,
 )
-from volprep.fingerprint.labels import LabelCount, as_ids, as_mask
+from volprep.fingerprint.labels import LabelCount, as_ids
 from volprep.fingerprint.walk import closing
 from volprep.fingerprint.work import Job, Measured, measured_in_parts
 from volprep.geometry import Box, VolumeLike
@@ -35,6 +35,8 @@ Counts = npt.NDArray[np.int64]
 
 #: An image block and its label block together, for each worker.
 BLOCK_BYTES = 4 * 2**20
+#: Voxels that are counted in 32 bits.
+_MOST = 2**32 - 1
 #: Every integer of 16 bits, with a sign or without, in one histogram.
 _LOWEST, _SPAN = -(2**15), 2**15 + 2**16
 
@@ -158,33 +160,49 @@ class Counting:
     ) -> None:
         self._dtype = image.dtype
         self._label_dtype = None if label is None else label.dtype
-        # By channel, by whether they are foreground, and by the bits of their value.
-        shape = (image.shape[0], 2, 2 ** (8 * image.dtype.itemsize))
-        self._counts: Counts = np.zeros(shape, np.int64)
+        # By channel, by whether they are foreground, and by the bits of their value; what is
+        # counted in 32 bits is added before it is too much for them.
+        kinds = 2 ** (8 * image.dtype.itemsize)
+        self._counts: Counts = np.zeros((image.shape[0], 2, kinds), np.int64)
+        self._recent = np.zeros((image.shape[0], 4 if kinds == 256 else 2, 2 * kinds), np.uint32)
+        self._left = _MOST
         self._labels = LabelCount(region) if label is not None and ids is None else ids
         self._own = ids is None
 
     def add(self, box: Box, image: Array, label: Array | None) -> None:
         """Count a block: (C, Z, Y, X) of the image, (Z, Y, X) of the labels."""
-        from volprep.kernels.histogram import count_intensities
+        from volprep.kernels import histogram as kernels
 
-        mask = np.zeros(0, np.uint8)
+        count = kernels.count_bytes if self._dtype.itemsize == 1 else kernels.count_words
+        ids = np.zeros(0, np.uint8)
         if self._labels is not None and label is not None:
             ids = as_ids(label)
             if self._own:
                 self._labels.add(box, ids)
-            mask = np.ascontiguousarray(as_mask(ids)).reshape(-1)
-        for channel, count in zip(image, self._counts, strict=True):
-            count_intensities(_unsigned(channel), mask, count)
+            ids = np.ascontiguousarray(ids).reshape(-1)
+        for first in range(0, box.size, _MOST):
+            last = min(box.size, first + _MOST)
+            if self._left < last - first:
+                self._sum_up()
+            self._left -= last - first
+            for channel, tables in zip(image, self._recent, strict=True):
+                count(_unsigned(channel)[first:last], ids[first:last], tables)
+
+    def _sum_up(self) -> None:
+        self._counts += self._recent.sum(axis=1, dtype=np.int64).reshape(self._counts.shape)
+        self._recent[...] = 0
+        self._left = _MOST
 
     def merge(self, other: Counting) -> None:
         """Add the region that comes next along z."""
+        other._sum_up()
         self._counts += other._counts
         if self._own and self._labels is not None and other._labels is not None:
             self._labels.merge(other._labels)
 
     def counted(self) -> Counted:
         """What was counted, in little memory."""
+        self._sum_up()
         counts, least = self._counts, 0
         if self._dtype.kind == "i":
             half = counts.shape[2] // 2
