@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -90,6 +91,32 @@ def test_the_scheduler_of_the_command_line_is_used(cluster: Cluster, tmp_path: P
     )  # fmt: skip
     assert done.returncode == 1
     assert "no Dask scheduler answers" in done.stderr
+
+
+def test_a_lost_scheduler_is_said_and_what_is_done_is_kept(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    write_cases(tmp_path)
+    pipeline.prepare(configure(tmp_path, CONFIG.replace("dir: out", "dir: serial")))
+    configure(tmp_path)
+    command = [sys.executable, "-m", "volprep", "prepare", "c.yaml"]
+    with subprocess.Popen(
+        [*command, "--scheduler", cluster.address],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as going:  # fmt: skip
+        while going.poll() is None and not list((tmp_path / "out.partial/volumes").glob("*")):
+            time.sleep(0.01)
+        scheduler = cluster.processes[0]
+        scheduler.kill()
+        scheduler.wait()
+        told = going.communicate(timeout=120)[1]
+    assert going.returncode == 1, told
+    last = told.splitlines()[-1]
+    assert last.startswith("error: tcp://127.0.0.1:"), told
+    assert "the Dask scheduler was lost; what is done is kept: start one, then run" in last
+    assert "Traceback" not in told
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert tree(tmp_path / "out") == tree(tmp_path / "serial")
 
 
 MANY = """

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from volprep import pipeline
-from volprep.config import load_config
+from volprep.config import Config, load_config
 from volprep.errors import ConfigError, DataCheckError
 from volprep.findings import (
     TABLE,
@@ -253,3 +253,19 @@ def test_what_differs_in_case_and_figures_alone_is_read_once() -> None:
 def test_what_most_data_have_stands_behind_what_is_wrong_with_these() -> None:
     common, wrong = Finding("unknown-spacing", "x"), Finding("labels-misplaced", "x")
     assert by_level([common, wrong]) == [wrong, common]
+
+
+def test_spacings_that_differ_need_no_care_where_all_become_one(tmp_path: Path) -> None:
+    for name in "ab":
+        np.save(tmp_path / f"{name}.npy", np.arange(4096, dtype=np.uint16).reshape(16, 16, 16))
+    cases = [
+        {"image": str(tmp_path / f"{n}.npy"), "spacing": f"{s}, {s}, {s} µm"}
+        for n, s in ("a1", "b2")
+    ]
+    levels = {}
+    for target in ("none", "finest"):
+        section = {"target_spacing": target}
+        config = Config.model_validate({"data": {"cases": cases}, "preprocess": section})
+        found = pipeline.check(config, pipeline.list_cases(config)).findings
+        levels[target] = next(f.level for f in found if f.name == "mixed-spacings")
+    assert levels == {"none": "warning", "finest": "info"}

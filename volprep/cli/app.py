@@ -261,6 +261,8 @@ def _options(
     form = "%(levelname)s: %(message)s" if verbose == 0 else "%(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=level, format=form, handlers=[Talk()], force=True)
     logging.getLogger("tifffile").setLevel(logging.ERROR if verbose < 2 else level)
+    # What becomes of a lost worker or scheduler is said in our own words.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL if verbose < 2 else level)
 
 
 def main() -> None:

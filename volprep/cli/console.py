@@ -211,7 +211,12 @@ class Talk(logging.Handler):
     """Log lines on stderr, without tearing a bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
+        """Write one line; a library's traceback only where details are wanted."""
+        if record.exc_info and logging.getLogger().level > logging.DEBUG:
+            error = record.exc_info[1]
+            said = record.getMessage() or f"{type(error).__name__}: {error}"
+            plain = {"msg": said, "args": None, "exc_info": None, "exc_text": None}
+            record = logging.makeLogRecord({**record.__dict__, **plain})
         try:
             complain(self.format(record))
         except Exception:

@@ -9,6 +9,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -138,15 +139,34 @@ def run_on(
     Raises
     ------
     VolprepError
-        If a unit failed three times, which names it, or its workers ended with it.
+        If a unit failed three times, which names it, its workers ended with it, or the scheduler
+        is lost.
     """
-    flight = _Flight(client, function, iter(units), count, batch_seconds)
+    with _unless_lost(client):
+        flight = _Flight(client, function, iter(units), count, batch_seconds)
+        try:
+            while flight.launch():
+                for batch, future in flight.landed():
+                    yield from flight.results(batch, future)
+        finally:
+            flight.cancel()
+
+
+@contextlib.contextmanager
+def _unless_lost(client: Any) -> Iterator[None]:
+    """Say so where the scheduler does not answer any more, whatever Dask makes of it."""
     try:
-        while flight.launch():
-            for batch, future in flight.landed():
-                yield from flight.results(batch, future)
-    finally:
-        flight.cancel()
+        yield
+    except VolprepError:
+        raise
+    except Exception as error:
+        lost = isinstance(error, CancelledError | OSError) or client.status != "running"
+        if not lost:
+            raise
+        raise VolprepError(
+            f"{client.scheduler.addr}: the Dask scheduler was lost; what is done is kept: start "
+            "one, then run the same command again"
+        ) from error
 
 
 class _Flight(Generic[Unit, Result]):
@@ -221,8 +241,8 @@ class _Flight(Generic[Unit, Result]):
         """Drop what is under way."""
         with contextlib.suppress(Exception):  # the scheduler may be what was lost
             self._client.cancel(list(self._flying), force=True)
+            self._payload.release()
         self._flying.clear()
-        self._payload.release()
 
     def _next(self) -> _Batch[Unit]:
         if self._alone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from volprep.cases import Cases
 from volprep.checks import Along, Report, examine_cases
@@ -56,6 +56,7 @@ def check(
         progress=progress,
         along=along,
     )
+    report = dataclasses.replace(report, findings=tuple(_resampled(config, report.findings)))
     chosen = sound
     with contextlib.suppress(SourceError):  # which the report names
         chosen = chosen_cases(config, sound, report.hashes)
@@ -152,6 +153,16 @@ def _idle(config: Config, heads: Report) -> Iterator[Finding]:
     foreground = config.preprocess.region == "foreground"
     if foreground and all(facts.label is None for facts in heads.facts):
         yield Finding("option-idle", "`preprocess.region: foreground` without a single label")
+
+
+def _resampled(config: Config, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Spacings that differ need no care where all are brought to one."""
+    target = config.preprocess.target_spacing
+    for finding in findings:
+        if finding.name == "mixed-spacings" and target not in (None, "none"):
+            todo = "nothing: all are brought to preprocess.target_spacing"
+            finding = dataclasses.replace(finding, level="info", todo=todo)
+        yield finding
 
 
 def _without_errors(cases: Cases, heads: Report) -> Cases:
