@@ -44,7 +44,7 @@ hand_out() { # NAME PYTHON
     mkdir -p "$WORK/$name/sdist"
     tar -xzf "$WORK"/dist/*.tar.gz -C "$WORK/$name/sdist" --strip-components 1
     mv "$WORK/$name/sdist/volprep" "$WORK/$name/sdist/.volprep" # or it would be tried, not the wheel
-    ln -s "$("$WORK/$name/bin/python" -c 'import os, volprep; print(os.path.dirname(volprep.__file__))')" \
+    ln -s "$("$WORK/$name/bin/python" -P -c 'import os, volprep; print(os.path.dirname(volprep.__file__))')" \
         "$WORK/$name/sdist/volprep"
     (cd "$WORK/$name/sdist" && "$WORK/$name/bin/python" -m pytest -p no:cacheprovider "${tests[@]}")
 }
