@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import volprep
 from volprep import objects, pipeline
 from volprep.config import load_config
 from volprep.errors import ConfigError, SourceError, StoreError
+from volprep.files import cache_folder
 from volprep.places import path_of
 from volprep.store import PatchStore, close_shards, verify_set
 from volprep.store import publish as publish_folder
@@ -131,6 +133,25 @@ def test_a_shard_is_fetched_when_it_is_touched_and_once(tmp_path, bucket, monkey
     again = volprep.PatchDataset(URL, "train")
     assert (again[0]["image"] == dataset[0]["image"]).all()
     assert asked == [f"{URL}/manifest.json"]
+
+
+def test_mirrors_that_nobody_opens_go_after_a_month(tmp_path, bucket) -> None:
+    first = pipeline.prepare(configure(tmp_path))
+    mirrors = cache_folder() / "sets"
+    volprep.PatchDataset(URL)
+    (old,) = mirrors.iterdir()
+    long_ago = time.time() - 40 * 24 * 3600
+    os.utime(old / "source.json", (long_ago, long_ago))
+    volprep.PatchDataset(URL)  # which is an opening
+    publish_folder(first.path, path_of("s3://cells/other"))
+    volprep.PatchDataset("s3://cells/other")
+    assert len(list(mirrors.iterdir())) == 2
+    os.utime(old / "source.json", (long_ago, long_ago))
+    publish_folder(first.path, path_of("s3://cells/third"))
+    volprep.PatchDataset("s3://cells/third")
+    assert len(list(mirrors.iterdir())) == 2
+    assert not old.exists()
+    volprep.PatchDataset(URL)  # is fetched anew
 
 
 @pytest.mark.parametrize("after", [0, 1, 7, -2, -1])

@@ -2,7 +2,8 @@
 
 Opening a set fetches its manifest, its ledger and everything small. Shards of patches and volumes
 are fetched when they are first touched, each whole and compared with the ledger, and lie in
-the mirror from then on, so that an epoch over a network costs what one over a disk does.
+the mirror from then on, so that an epoch over a network costs what one over a disk does. Mirrors
+that nobody opened for a month go when another one is made.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -46,6 +50,8 @@ __all__ = [
 ]
 
 _SOURCE = "source.json"
+#: Seconds after which a mirror that nobody opened is removed.
+_KEPT_FOR = 30 * 24 * 3600
 #: Requests at once: what waits for a network takes no processor.
 AT_ONCE = 8
 
@@ -94,11 +100,22 @@ def mirrored(url: Path) -> Path:
     name = hashlib.sha256(str(url).encode() + b"\n" + manifest).hexdigest()[:24]
     folder = cache_folder() / "sets" / name / (url.name or "set")
     if (folder / MANIFEST).is_file():
+        with contextlib.suppress(OSError):  # a cache that is read only is none that we clean
+            os.utime(folder.parent / _SOURCE)
         return folder
+    _forget_old(folder.parents[1])
     write_json(folder.parent / _SOURCE, {"url": str(url)})
     _fill(folder, url, manifest)
     write_bytes(folder / MANIFEST, manifest)  # last, since a folder that has it counts as whole
     return folder
+
+
+def _forget_old(mirrors: Path) -> None:
+    """Remove the mirrors that nobody opened for long; what is wanted again is fetched again."""
+    for source in mirrors.glob(f"*/{_SOURCE}"):
+        with contextlib.suppress(OSError):  # gone already, or not ours
+            if time.time() - source.stat().st_mtime > _KEPT_FOR:
+                shutil.rmtree(source.parent, ignore_errors=True)
 
 
 def _fill(folder: Path, url: Path, manifest: bytes) -> None:
@@ -254,8 +271,8 @@ def remote_damage(
     manifest = fetch(url / MANIFEST)
     if manifest is None:
         raise StoreError(f"{url}: no finished patch set (manifest.json is missing)")
-    scratch = cache_folder() / "verify" / hashlib.sha256(str(url).encode()).hexdigest()[:24]
-    yield from _damage(url, scratch, manifest, quick=quick, progress=progress)
+    with tempfile.TemporaryDirectory(prefix="volprep-verify-") as scratch:
+        yield from _damage(url, Path(scratch), manifest, quick=quick, progress=progress)
 
 
 def _damage(
