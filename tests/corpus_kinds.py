@@ -124,6 +124,7 @@ WRONG = (
     "unreadable", "labels-misplaced", "label-antialiased", "label-intensities", "mixed-binary",
     "images-labels-swapped", "image-equals-label", "ids-scattered", "label-offset",
     "label-without-image", "labels-exchanged", "same-label", "sparse-label", "chunks-missing",
+    "label-noise", "label-outlines", "geometry-one-sided", "option-idle",
 )  # fmt: skip
 SOUND = tuple(f"-{name}" for name in WRONG)
 
@@ -311,6 +312,102 @@ def _(folder: Path) -> None:
         return (rng.random(label.shape) < 0.04) * rng.integers(1, 9, label.shape)
 
     three(folder, lambda i, m, s: (i, specks(m, s).astype(np.uint8)))
+
+
+for _share in (0.03, 0.1, 0.5, 0.9):
+    for _kind in ("instances", "classes"):
+
+        @kind(f"noise-of-{_share}-{_kind}", "label-noise", "-label-outlines", label_kind=_kind)
+        def _(folder: Path, share: float = _share) -> None:
+            def noise(label: Array, seed: int) -> Array:
+                return (np.random.default_rng(seed).random(label.shape) < share).astype(np.uint8)
+
+            three(folder, lambda i, m, s: (i, noise(m, s)))
+
+
+def outlines(label: Array) -> Array:
+    """The border of each object in its plane."""
+    inner = np.stack([ndimage.grey_erosion(plane, 3) for plane in label])
+    outer = np.stack([ndimage.grey_dilation(plane, 3) for plane in label])
+    return np.where((inner != label) | (outer != label), label, 0)
+
+
+@kind("outlines-of-objects", "label-outlines", "-label-noise")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, _: (i, outlines(m)))
+
+
+@kind("outlines-as-a-mask", "label-outlines", "-label-noise", label_kind="classes")
+def _(folder: Path) -> None:
+    three(folder, lambda i, m, _: (i, ((outlines(m) > 0) * 255).astype(np.uint8)))
+
+
+@kind("sound-membranes", *SOUND, "-ids-scattered")
+def _(folder: Path) -> None:
+    def walls(seed: int) -> Array:
+        rng = np.random.default_rng(seed)
+        points = rng.uniform(0, 1, (30, 3)) * (24, 56, 56)
+        where = np.stack(np.indices((24, 56, 56)), -1)[..., None, :]
+        cells = np.argmin(((where - points) ** 2).sum(-1), -1)
+        return (ndimage.morphological_gradient(cells, (1, 2, 2)) > 0).astype(np.uint8)
+
+    def seen(wall: Array, seed: int) -> Array:
+        noise = np.random.default_rng(seed).normal(0, 8, wall.shape)
+        soft = ndimage.gaussian_filter(wall.astype(float), 0.7)
+        return (150 - 90 * soft + noise).clip(0, 255).astype(np.uint8)
+
+    three(folder, lambda _i, _m, s: (seen(walls(s), s), walls(s)))
+
+
+@kind("sound-few-photons", *SOUND)
+def _(folder: Path) -> None:
+    def counted(label: Array, seed: int) -> Array:
+        light = ndimage.gaussian_filter((label > 0) * 3.0, 1) + 0.3
+        return np.random.default_rng(seed).poisson(light).astype(np.uint8)
+
+    for seed in range(3):
+        _, label = phantom(seed, (24, 56, 56), 40)
+        put(folder, counted(label, seed), label, f"c{seed}")
+
+
+for _name, _levels in (("warning", ".h5"), ("info", ".npy")):
+
+    @kind(f"hdf5-offset-on-one-side-{_name}", "geometry-one-sided", image_key="raw")
+    def _(folder: Path, suffix: str = _levels) -> None:
+        put(folder, *phantom(), suffix=".h5")
+        with h5py.File(folder / "images/c0.h5", "a") as file:
+            file["raw"].attrs["offset"] = (10.0, 0.0, 0.0)
+        if suffix != ".h5":
+            (folder / "labels/c0.h5").unlink()
+            write(folder / f"labels/c0{suffix}", phantom()[1])
+
+
+@kind("imagej-origin-on-one-side", "geometry-one-sided", "-geometry-differs")
+def _(folder: Path) -> None:
+    put(folder, *phantom())
+    image = tifffile.imread(folder / "images/c0.tif")
+    meta = {"axes": "ZYX", "spacing": 1.0, "unit": "um", "xorigin": 20.0}
+    tifffile.imwrite(folder / "images/c0.tif", image, imagej=True, metadata=meta)
+
+
+_IDLE: dict[str, dict[str, Any]] = {
+    "image-suffix": {"image_suffix": "_em"}, "label-suffix": {"label_suffix": "_truth"},
+    "mask-key": {"mask_key": "valid"}, "label-key-of-tiff": {"label_key": "x"},
+    "slices": {"slices_by": "order"},
+}  # fmt: skip
+for _name, _options in _IDLE.items():
+
+    @kind(f"option-that-finds-nothing-{_name}", "option-idle", **_options)
+    def _(folder: Path) -> None:
+        put(folder, *phantom())
+
+
+@kind("options-of-the-root-with-listed-cases", "!ConfigError: axes belongs to root")
+def _(folder: Path) -> Path:
+    put(folder, *phantom())
+    path = folder / "v.yaml"
+    path.write_text("data: {axes: ZYX, cases: [{image: images/c0.tif, label: labels/c0.tif}]}\n")
+    return path
 
 
 @kind("ids-beyond-int63", "ids-too-large")

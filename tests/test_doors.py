@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -14,8 +15,8 @@ import typer
 
 from volprep import pipeline
 from volprep.cli import app
-from volprep.config import load_config
-from volprep.errors import ConfigError, SourceError, StoreError
+from volprep.config import load_config, parse_changes
+from volprep.errors import ConfigError, PlanError, SourceError, StoreError
 from volprep.store import PatchStore
 
 
@@ -151,6 +152,12 @@ def test_paths_expand_variables_and_home(
             "patching: {name: stratified, filter: {name: max, threshold: 1, ref_channel: 3}}\n",
             "patching.filter.ref_channel: 3 of 1 channels; give 0 to 0",
         ),
+        (
+            "plan: {patch_size: [8, 1000, 24]}\n",
+            "plan.patch_size: [8, 1000, 24] is more than 16 times as large as any volume",
+        ),
+        ("plan: {aug_patch_size: [1000000000, 9, 9]}\n", "plan.aug_patch_size: [1000000000, 9, 9]"),
+        ("plan: {pool: [30, 2, 2]}\n", "volumes have [8, 24, 24] voxels; give at most [7, 8, 8]"),
     ],
 )
 def test_values_that_fit_the_schema_but_not_the_data_are_told_before_a_voxel_is_read(
@@ -169,6 +176,67 @@ def test_values_that_fit_the_schema_but_not_the_data_are_told_before_a_voxel_is_
     with pytest.raises(ConfigError) as caught:
         pipeline.check(config, pipeline.list_cases(config))
     assert words in str(caught.value)
+
+
+def test_what_headers_show_to_be_impossible_is_told_before_a_voxel_is_read(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from volprep.sources import Volume
+
+    def read(*_: object) -> None:
+        raise AssertionError("a voxel was read")
+
+    monkeypatch.setattr(Volume, "read", read)
+    path = data / "v.yaml"
+    for text, words in (
+        ("split: {folds: 7}", "set split.folds to at most 3"),
+        ("plan: {memory: 1MB}", "memory 1 MB"),
+    ):
+        path.write_text(f"data: {{root: .}}\noutput: {{dir: {data.parent}/out}}\n{text}\n")
+        with pytest.raises(PlanError, match=words):
+            pipeline.prepare(load_config(path))
+
+
+#: A key, a value that does something elsewhere, and whether there are labels.
+IDLE = """
+data.labels.min_size 5 no
+data.ignore 255 no
+data.ignore 255 yes
+data.unlabelled 99 yes
+data.points.radius 3 yes
+data.time cases yes
+data.n_classes 3 no
+data.modality em yes
+split.fold 1 yes
+split.gap [1,2,3] yes
+plan.max_dims [32,32,32] yes
+preprocess.order 1 yes
+preprocess.separate_z true yes
+preprocess.region foreground no
+patching.foreground.p 0.5 no
+patching.foreground.per class no
+patching.reject.size_thres 5 no
+patching.reject.p 0.5 yes
+patching.reject.valid_ratio 0.5 yes
+skeletons.radius 3 yes
+skeletons.method teasar yes
+output.targets store yes
+"""
+
+
+@pytest.mark.parametrize("line", IDLE.strip().splitlines())
+def test_a_key_that_does_nothing_with_this_data_is_told(data: Path, line: str) -> None:
+    key, value, labelled = line.split()
+    if labelled == "no":
+        shutil.rmtree(data / "labels")
+    path = data / "v.yaml"
+    path.write_text("data: {root: .}\n")
+    augment = ["augment=[]"] if key == "data.modality" else []
+    config = load_config(path, parse_changes([f"{key}={value}", *augment]))
+    found = pipeline.check(config, pipeline.list_cases(config)).findings
+    told = [f.found for f in found if f.name == "option-idle"]
+    assert len(told) == 1, told
+    assert told[0].startswith(f"`{key}: ")
 
 
 def test_copy_paste_without_labels_is_an_error_of_the_config(data: Path) -> None:

@@ -61,6 +61,11 @@ class FileRef:
         """Whether parts of it may be missing: tiles."""
         return self.path.suffix.lower() == ".json"
 
+    @property
+    def is_points(self) -> bool:
+        """Whether it holds points, not voxels."""
+        return is_points(self.path)
+
     def open(self) -> Volume:
         """Open the array as an image, without reading its voxels."""
         return open_volume(
@@ -274,7 +279,7 @@ class Case:
 
     def _values(self, label: FileRef) -> Volume:
         """The label as the file has it: ids, or what the rules make ids of; on the image's grid."""
-        if is_points(label.path):
+        if label.is_points:
             image = self.image.open()
             if self.spacing is not None:
                 image.spacing = self.spacing

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from volprep.cases.case import Case, Cases, FileRef
+from volprep.cases.idle import idle_options
 from volprep.cases.layouts import LAYOUTS, advice, one_file
 from volprep.cases.naming import stem
 from volprep.cases.search import Search
@@ -70,15 +71,16 @@ def find_cases(
     path = path_of(root)
     if not path.exists():
         raise SourceError(path, "no such file or folder", "check the path")
-    if path.suffix.lower() == ".txt":
-        entry = {"image": path, **({"axes": options["axes"]} if options.get("axes") else {})}
-        return cases_from_entries([entry], group=group, spacing=spacing)
     given = _spacing(spacing, "spacing")
     search = Search(path, spacing=given, **options)
-    found = _recognise(search, layout)
+    if path.suffix.lower() == ".txt":
+        entry = {"image": path, **({"axes": options["axes"]} if options.get("axes") else {})}
+        found = cases_from_entries([entry], group=group, spacing=spacing)
+    else:
+        found = _finish(_recognise(search, layout), group, given, search.slices_by)
     if not any(case.label for case in found):
         _refuse_idle_options(search)
-    return _finish(found, group, given, search.slices_by)
+    return dataclasses.replace(found, findings=(*found.findings, *idle_options(search, found)))
 
 
 def cases_from_entries(

@@ -77,6 +77,8 @@ class CheckedCase:
         For the fingerprint, where `Along` asked for it.
     filled : Box or None
         Of the voxels of the image that are not zero, where `Along` asked for it.
+    all_valid : bool
+        Whether the valid mask, where there is one, leaves nothing out.
     kept : tuple of KeptVolume or None
         Image and label, with what is known beforehand to be read again of them.
     """
@@ -89,6 +91,7 @@ class CheckedCase:
     labels: CheckedLabel | None = None
     counted: Counted | None = None
     filled: Box | None = None
+    all_valid: bool = False
     kept: tuple[KeptVolume | None, KeptVolume | None] = (None, None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -206,6 +209,7 @@ def examine_case(
         case, image, label, mask, voxels, labels,
         counted=None if counting is None else counting.counted(),
         filled=None if walked is None or walked.image is None else walked.image.filled,
+        all_valid=valid is not None and valid.foreground == 1,
         kept=kept,
     ), findings  # fmt: skip
 

@@ -48,6 +48,8 @@ _BUSY = 0.35
 #: A piece of fewer voxels is a speck; so many specks for each id are a scattered label.
 _SPECK = 5
 _SCATTERED = 5
+#: Specks that hold less of what is labelled are crumbs.
+_SPECKS = 0.02
 #: In a label, specks hold at most this share of what is not 0; in a dark image more.
 _SPECKLED = 0.05
 #: Grey values of a smooth, dark image lie in terraces: this share of borders is one step.
@@ -73,6 +75,14 @@ _CLASSES = 8
 _FEW_IDS = 4
 #: Of what is labelled, the share of ids that lie within others.
 _INSIDE = 0.02
+#: Of noise, what one voxel says of the next beyond chance; of labels it is 0.3 and more along
+#: some direction. So much must be labelled for it to be asked, and so much of that lie in specks.
+_BY_CHANCE = 0.1
+_LABELLED = 0.02
+_IN_SPECKS = 0.3
+#: An outline has so many voxels in a plane, and few holes, which hold half as many at least.
+_LINE = 12
+_HOLES = 3
 _MOST_ID = 2**63 - 1
 _SIGNED = 2**15
 #: Between sections, the share of the labelled voxels whose id changes.
@@ -199,8 +209,14 @@ def judge_content(
             )
             yield finding("label-intensities", found)
     else:
+        noise = _by_chance(block)
+        scattered = list(_scattered(block, finding)) if instances and len(facts.ids) > 1 else []
+        yield from scattered
+        if noise is not None:
+            yield from [] if scattered else [finding("label-noise", noise)]
+            return
+        yield from _outlines(block, finding)
         if instances:
-            yield from _scattered(block, finding)
             yield from _by_section(block, finding)
         if image is not None and seen is not None and image.shape[0] == 1:
             yield from _label_for_image(case, image, seen, "warning")
@@ -307,7 +323,10 @@ def left_unlabelled(looked: Looked) -> tuple[int, float] | None:
     """
     if looked.image is None:
         return None
-    grey = looked.image[0].astype(np.float32)
+    from scipy import ndimage
+
+    # Photons are counted one by one: unlike noise, objects outlast a mean over their neighbours.
+    grey = ndimage.uniform_filter(looked.image[0].astype(np.float32), (1, 3, 3))
     zero = np.sort(grey[looked.block == 0])
     labelled = grey[looked.block != 0]
     ids, sizes = np.unique(looked.block[looked.block != 0], return_counts=True)
@@ -506,9 +525,71 @@ def _scattered(block: Array, finding: Any) -> Iterator[Finding]:
     pieces = cc3d.connected_components(np.array(block), connectivity=26)
     sizes = np.bincount(pieces.ravel())[1:]
     specks = int(np.count_nonzero(sizes < _SPECK))
+    held = int(sizes[sizes < _SPECK].sum())
+    if held < _SPECKS * sizes.sum():  # crumbs of lines that are drawn thin
+        return
     if ids and specks >= max(50, _SCATTERED * ids) and 2 * specks > len(sizes):
         found = f"{ids} ids lie in {len(sizes)} pieces, {specks} of fewer than {_SPECK} voxels"
         yield finding("ids-scattered", f"in a block of {block.size} voxels {found}")
+
+
+def _by_chance(block: Array) -> str | None:
+    """Whether labelled voxels lie as noise does: each by chance, or most of them in specks.
+
+    For each direction to a neighbour, the agreement of two voxels beyond that of two voxels
+    anywhere (Cohen's kappa). Noise has none along any; outlines of one voxel have some along one.
+    """
+    labelled = float(np.mean(block != 0))
+    if not _LABELLED <= labelled <= 1 - _LABELLED:
+        return None
+    shares = np.unique(block, return_counts=True)[1] / block.size
+    chance = float(np.sum(shares**2))
+    pairs = [
+        (block[:, :, 1:], block[:, :, :-1]),
+        (block[:, 1:], block[:, :-1]),
+        (block[:, 1:, 1:], block[:, :-1, :-1]),
+        (block[:, 1:, :-1], block[:, :-1, 1:]),
+        (block[1:], block[:-1]),
+    ]
+    agree = [float(np.mean(one == other)) for one, other in pairs if one.size]
+    if max(abs(each - chance) for each in agree) < _BY_CHANCE * (1 - chance):
+        return f"{labelled:.0%} of a block are labelled, and its voxels know nothing of each other"
+    import cc3d
+
+    sizes = np.bincount(cc3d.connected_components(np.array(block), connectivity=26).ravel())[1:]
+    specks = int(sizes[sizes < _SPECK].sum())
+    if specks > _IN_SPECKS * sizes.sum() and np.count_nonzero(sizes < _SPECK) >= _FEWEST:
+        return (
+            f"{specks / sizes.sum():.0%} of what is labelled in a block lies in specks of fewer "
+            f"than {_SPECK} voxels"
+        )
+    return None
+
+
+def _outlines(block: Array, finding: Any) -> Iterator[Finding]:
+    """Objects of which the border alone is labelled, a voxel or two wide, and not what it holds."""
+    import cc3d
+    from scipy import ndimage
+
+    rings = pieces = 0
+    for plane in block[:: max(1, len(block) // _PLANES)]:
+        objects = cc3d.connected_components(np.array(plane), connectivity=8)
+        at_faces = set(np.unique(_faces_of(objects[None])).tolist())
+        for number, place in enumerate(_boxes(objects), 1):
+            piece = objects[place] == number
+            size = int(np.count_nonzero(piece))
+            if size < _LINE or number in at_faces:
+                continue
+            pieces += 1
+            inside = ndimage.binary_fill_holes(piece) & ~piece & (plane[place] == 0)
+            if 2 * np.count_nonzero(inside) >= size and not ndimage.binary_erosion(piece).any():
+                rings += ndimage.label(inside)[1] <= _HOLES
+    if rings >= _SEVERAL and rings > pieces / 2:
+        found = (
+            f"{rings} of {pieces} objects in some planes of a block are outlines: lines of a voxel "
+            "or two, around what is 0"
+        )
+        yield finding("label-outlines", found)
 
 
 def _by_section(block: Array, finding: Any) -> Iterator[Finding]:

@@ -73,10 +73,38 @@ def count_chunks(
 
 def _compare(case: Case, image: Volume, other: Volume, what: str) -> Iterator[Finding]:
     told = None if case.geometry == "stored" else difference(image, other)
+    if told is None and case.geometry != "stored":
+        yield from _one_sided(case, image, other, what)
     if told is not None:
         found = f"the {what} lies otherwise than the image {image.path.name}: {told.what}"
         todo = _INTERPOLATED if told.move is None else None
         yield Finding("geometry-differs", found, todo=todo, case=case.name, path=Path(other.name))
+
+
+def _one_sided(case: Case, image: Volume, other: Volume, what: str) -> Iterator[Finding]:
+    """Where only one of two files says where it lies, and not at the corner of the world.
+
+    Between files of one format somebody has left it out, or cut one of the two; one format may
+    not be able to say what the other does, which is nobody's slip.
+    """
+    placed = [v for v in (image, other) if v.placement is not None and not v.placement.plain]
+    silent = [v for v in (image, other) if v.placement is None]
+    if len(placed) != 1 or len(silent) != 1:
+        return
+    if any(getattr(note, "name", "") == "geometry-unreadable" for note in silent[0].notes):
+        return
+    there, where = ("image", what) if placed[0] is image else (what, "image")
+    place = placed[0].placement
+    assert place is not None
+    start = ", ".join(f"{length:g}" for length in place.origin)
+    found = (
+        f"the {there} says where it lies (its {place.said_by}: {start} along z, y and x), and "
+        f"the {where} does not, so that the two cannot be compared"
+    )
+    alike = image.path.suffix.lower() == other.path.suffix.lower()
+    level: Level = "warning" if alike else "info"
+    path = Path(other.name)
+    yield Finding("geometry-one-sided", found, case=case.name, path=path, level=level)
 
 
 def _what_would_fit(image: Volume, label: Volume, what: str) -> str | None:

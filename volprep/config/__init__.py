@@ -5,7 +5,15 @@ turns every mistake into a ConfigError with file, line, dotted key and the
 nearest right key.
 """
 
-from volprep.config.keys import Key, every_key, explain_key, known_key, on_one_line, plain
+from volprep.config.keys import (
+    Key,
+    every_key,
+    explain_key,
+    given_value,
+    known_key,
+    on_one_line,
+    plain,
+)
 from volprep.config.reading import (
     dump_yaml,
     json_schema,
@@ -40,6 +48,7 @@ __all__ = [
     "dump_yaml",
     "every_key",
     "explain_key",
+    "given_value",
     "json_schema",
     "known_key",
     "load_config",

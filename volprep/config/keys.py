@@ -25,6 +25,7 @@ __all__ = [
     "Key",
     "every_key",
     "explain_key",
+    "given_value",
     "key_at",
     "known_key",
     "nearest",
@@ -162,6 +163,17 @@ def explain_key(key: Key) -> str:
         width = max(len(name) for name, _ in inner)
         lines += [f"    {name:{width}}  {field.description or ''}" for name, field in inner]
     return "\n".join(lines)
+
+
+def given_value(config: Config, name: str) -> Any:
+    """The value of a key where the user gave it and it is not the default; else None."""
+    *outer, last = name.split(".")
+    section: BaseModel = config
+    for part in outer:
+        section = getattr(section, part)
+    value = getattr(section, last)
+    default = type(section).model_fields[last].get_default(call_default_factory=True)
+    return value if last in section.model_fields_set and value != default else None
 
 
 def on_one_line(value: Any) -> str:

@@ -51,6 +51,10 @@ Count3 = Annotated[
     tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt],
     Wanted("three whole numbers (z, y, x), 0 or above"),
 ]
+Halvings = Annotated[int, Field(ge=0, le=30)]
+Pool3 = Annotated[
+    tuple[Halvings, Halvings, Halvings], Wanted("three whole numbers (z, y, x) from 0 to 30")
+]
 Place = Annotated[Path, AfterValidator(path_of)]
 LocalFolder = Annotated[Path, AfterValidator(local_folder)]
 Bucket = Annotated[Path, AfterValidator(bucket), Wanted("s3://BUCKET/NAME or gs://BUCKET/NAME")]
@@ -221,6 +225,13 @@ class RegionConfig(Section):
     )
 
 
+#: What says how cases are looked for under `data.root`.
+_OF_ROOT = (
+    "layout", "slices", "image_dir", "label_dir", "mask_dir", "image_suffix", "label_suffix",
+    "image_key", "label_key", "mask_key", "axes", "label_axes",
+)  # fmt: skip
+
+
 class DataConfig(Section):
     """Where the volumes and labels are, and how to read them."""
 
@@ -346,6 +357,11 @@ class DataConfig(Section):
     def _somewhere_to_look(self) -> DataConfig:
         if (self.root is None) == (not self.cases):
             raise ValueError("give either root (a folder or file) or a list of cases")
+        idle = [n for n in _OF_ROOT if self.cases and getattr(self, n) is not None]
+        if idle:
+            each = [n for n in idle if n in CaseConfig.model_fields]
+            todo = f"; give {each[0]} with each case" if each else "; leave it out"
+            raise ValueError(f"{', '.join(idle)} belongs to root, and cases are listed{todo}")
         return self
 
 
@@ -407,7 +423,7 @@ class PlanConfig(Section):
         description="Patches in a batch; null: as many as fit.",
         examples=[2],
     )
-    pool: Count3 | None = Field(
+    pool: Pool3 | None = Field(
         None,
         description="Poolings along (z, y, x); null: by patch and spacing.",
         examples=[[3, 5, 5]],
@@ -417,6 +433,15 @@ class PlanConfig(Section):
         description="What is stored, so that rotations have something to turn; null: all of it.",
         examples=[[40, 184, 184]],
     )
+
+    @model_validator(mode="after")
+    def _batches_ascend(self) -> PlanConfig:
+        if self.min_batch > self.max_batch:
+            raise ValueError(
+                f"min_batch is {self.min_batch} and max_batch {self.max_batch}, which is less; "
+                "give both"
+            )
+        return self
 
 
 class EpochConfig(Section):

@@ -225,6 +225,16 @@ TABLE: dict[str, Kind] = {
         "labels would be trained on in the wrong place.",
         example="a label saved by a program that flips the first axis: mirrored in x",
     ),
+    "geometry-one-sided": Kind(
+        "warning",
+        wanted="a place in the headers of both files, or of none",
+        todo="see whether one is a part of the other; write the place into both, or say "
+        "`data.geometry: stored` where the voxels fit as they are stored",
+        why="Where only one of two files says where it lies, whether they lie alike cannot be "
+        "told from headers, and voxels are paired by their index. An info between formats of "
+        "which one cannot say it.",
+        example="raw in an HDF5 has an `offset` of 10, 0, 0, and labels beside it have none",
+    ),
     "geometry-unreadable": Kind(
         "warning",
         wanted="an affine that gives every voxel a place of its own",
@@ -345,6 +355,14 @@ TABLE: dict[str, Kind] = {
         why="JPEG changes values along borders, so that ids appear that nobody painted.",
         example="mask.jpg: 0 and 255 became 0 to 7 and 249 to 255",
     ),
+    "label-noise": Kind(
+        "warning",
+        wanted="labels: patches of voxels that hang together",
+        todo="look at the label: an image above a threshold wants to be smoothed first, and then "
+        "`labels: {connected_components: 26, min_size: 10}` makes objects of it",
+        why="Voxels that are labelled here and there, as noise is, are no annotation.",
+        example="every voxel of a noisy image that is brighter than 100",
+    ),
     "label-offset": Kind(
         "warning",
         wanted="labels that count from 0",
@@ -358,6 +376,15 @@ TABLE: dict[str, Kind] = {
         todo="save the number of the channel instead (numpy.argmax over the channels, plus 1)",
         why="One channel for each class is what comes out of networks, not what goes in.",
         example="4 channels of 0 and 1",
+    ),
+    "label-outlines": Kind(
+        "warning",
+        wanted="objects labelled whole",
+        todo="fill them (scipy.ndimage.binary_fill_holes for each id); if the lines are what is to "
+        "be learned, say `findings: {ignore: [label-outlines]}`",
+        why="What an outline holds is 0, so that a network learns the inside of objects as "
+        "background.",
+        example="regions of ImageJ that were drawn into a mask instead of filled",
     ),
     "label-regions": Kind(
         "error",

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from volprep.cases import Cases
 from volprep.checks import Along, Report, examine_cases
 from volprep.config import Config
-from volprep.errors import ConfigError, DataCheckError, PlanError, SourceError
+from volprep.errors import DataCheckError, PlanError, SourceError
 from volprep.findings import Finding, by_level
 from volprep.geometry import Shape3
+from volprep.pipeline.asked import idle_keys, never_ignored, refuse_misfits
 from volprep.pipeline.decide import decide, split_cases, survey, uncropped
 from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.measure import clip_warnings, measure
@@ -73,7 +74,7 @@ def check(
             hashes=report.hashes,
             sketches=report.sketches,
         )
-    findings += idle
+    findings += [*idle, *never_ignored(config, report)]
     if by_itself and not headers_only:
         findings += _clips(config, chosen)
     if chosen.items and not headers_only and (by_itself or impossible is not None):
@@ -95,8 +96,8 @@ def look_at_headers(config: Config, cases: Cases) -> tuple[Report, list[Finding]
         With all values that fit the schema and not the data, before any voxel is read.
     """
     heads = examine_cases(cases, headers_only=True, workers=config.compute.workers)
-    _refuse_misfits(config, cases, heads)
-    return heads, list(_idle(config, heads))
+    refuse_misfits(config, cases, heads)
+    return heads, list(idle_keys(config, cases, heads))
 
 
 def values_of(report: Report, cases: Cases) -> frozenset[int] | None:
@@ -108,51 +109,6 @@ def values_of(report: Report, cases: Cases) -> frozenset[int] | None:
     background = any(int(found.sizes.sum()) < found.size for found in labels)
     values = {value for found in labels for value in found.ids.tolist()}
     return frozenset(values | ({0} if background else set()))
-
-
-def _refuse_misfits(config: Config, cases: Cases, heads: Report) -> None:
-    wrong = []
-    patch, overlap = config.plan.patch_size, config.patching.overlap
-    if patch is not None and any(o >= p for o, p in zip(overlap, patch, strict=True)):
-        wrong.append(
-            f"patching.overlap: {list(overlap)} is not smaller than plan.patch_size {list(patch)}; "
-            "give less along every axis"
-        )
-    channels = [facts.image.shape[0] for facts in heads.facts if facts.image is not None]
-    chosen = config.patching.filter
-    if chosen.name not in ("none", "mask") and channels and chosen.ref_channel >= min(channels):
-        wrong.append(
-            f"patching.filter.ref_channel: {chosen.ref_channel} of {min(channels)} channels; "
-            f"give 0 to {min(channels) - 1}"
-        )
-    axis = config.patching.do_2d
-    flat = [f.case.name for f in heads.facts if f.image is not None and f.image.shape[2] == 1]
-    if axis in ("y", "x") and flat:
-        wrong.append(
-            f"patching.do_2d: {axis} takes planes out of volumes, and {flat[0]} is a 2D image; "
-            "leave it out"
-        )
-    if "copy_paste" in _augmentations(config) and all(case.label is None for case in cases):
-        wrong.append("augment.copy_paste: copies labelled objects, and there are no labels")
-    if wrong:
-        raise ConfigError("\n".join(wrong))
-
-
-def _augmentations(config: Config) -> set[str]:
-    """The names of the transforms that are asked for."""
-    listed = config.augment
-    if isinstance(listed, str):
-        return set()
-    return {name for each in listed for name in ([each] if isinstance(each, str) else each)}
-
-
-def _idle(config: Config, heads: Report) -> Iterator[Finding]:
-    """What is asked for and does nothing with this data."""
-    if config.patching.filter.name == "mask" and all(facts.mask is None for facts in heads.facts):
-        yield Finding("option-idle", "`patching.filter.name: mask` without a single valid mask")
-    foreground = config.preprocess.region == "foreground"
-    if foreground and all(facts.label is None for facts in heads.facts):
-        yield Finding("option-idle", "`preprocess.region: foreground` without a single label")
 
 
 def _resampled(config: Config, findings: Iterable[Finding]) -> Iterator[Finding]:

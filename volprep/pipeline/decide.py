@@ -26,6 +26,7 @@ from volprep.autoconfig import (
     stored_size,
 )
 from volprep.cases import Cases
+from volprep.checks import Report
 from volprep.config import (
     Config,
     PlanConfig,
@@ -33,7 +34,7 @@ from volprep.config import (
     with_values,
 )
 from volprep.cutting import Drawing
-from volprep.errors import ConfigError, PlanError, VolprepError
+from volprep.errors import ConfigError, DataCheckError, PlanError, SourceError, VolprepError
 from volprep.fingerprint import (
     Fingerprint,
     LabelFacts,
@@ -42,6 +43,7 @@ from volprep.geometry import Box, Shape3, Spacing3, three
 from volprep.pipeline.augmentation import Look, listed_augment, look_into, with_augment
 from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.measure import crop_boxes, free_room, headers_of, label_values
+from volprep.pipeline.targets import targets_of
 from volprep.pipeline.told import Reporter, silent
 from volprep.preprocess import CaseLayout, Header, Preprocessing, case_layout
 from volprep.sampling import Rejection, create_patch_filter
@@ -61,6 +63,7 @@ __all__ = [
     "plan_blocks",
     "plan_of",
     "plan_of_shape",
+    "refuse_impossible",
     "split_cases",
     "survey",
     "uncropped",
@@ -166,16 +169,46 @@ def foreseen(config: Config, cases: Cases) -> tuple[Cases, Decision] | None:
     for a copy of another, and nothing is cropped.
     """
     with contextlib.suppress(VolprepError):
-        values = frozenset({0, 1}) if cases.label_kind == "classes" else None
-        chosen = chosen_cases(config, cases, {})
-        known = survey(config, chosen, silent, values, {})
-        crops = {head.name: Box.whole(head.shape) for head in known.heads.cases}
-        known = dataclasses.replace(
-            known, look=lambda _part: (0.0, 0.5, 1.0), room=None,
-            crops=crops if config.preprocess.crop_nonzero else {},
-        )  # fmt: skip
-        return chosen, decide(config, chosen, known)
+        return _by_headers(config, cases, frozenset({0, 1}))
     return None
+
+
+def refuse_impossible(config: Config, cases: Cases, heads: Report) -> None:
+    """Refuse what headers alone show to be impossible, before any voxel is read.
+
+    Parameters
+    ----------
+    config : Config
+    cases : Cases
+    heads : Report
+        Where they show errors, or labels are missing, those are the cause and told first.
+
+    Raises
+    ------
+    PlanError
+        If there is no split or no plan, whatever the voxels are.
+    ConfigError
+        If a value does not go with the data.
+    """
+    wrong = any(finding.level == "error" for finding in heads.findings)
+    partly = len({case.label is None for case in cases}) > 1
+    if wrong or partly or config.preprocess.crop_nonzero:
+        return
+    with contextlib.suppress(SourceError, DataCheckError):  # which the check tells
+        chosen, decision = _by_headers(config, cases, frozenset())
+        targets_of(config, chosen, decision.plan)
+
+
+def _by_headers(config: Config, cases: Cases, values: frozenset[int]) -> tuple[Cases, Decision]:
+    """What would be decided if all labels held these values."""
+    chosen = chosen_cases(config, cases, {})
+    known = survey(config, chosen, silent, values if cases.label_kind == "classes" else None, {})
+    crops = {head.name: Box.whole(head.shape) for head in known.heads.cases}
+    known = dataclasses.replace(
+        known, look=lambda _part: (0.0, 0.5, 1.0), room=None,
+        crops=crops if config.preprocess.crop_nonzero else {},
+    )  # fmt: skip
+    return chosen, decide(config, chosen, known)
 
 
 def foreseen_parts(config: Config, cases: Cases, decision: Decision) -> dict[str, Box | None]:

@@ -44,6 +44,7 @@ from volprep.pipeline.decide import (
     decide,
     foreseen,
     foreseen_parts,
+    refuse_impossible,
     survey,
 )
 from volprep.pipeline.describe import CONFIG, Intensities, describe, manifest, training_config
@@ -385,6 +386,7 @@ def _build(
     config, told = run.config, run.told
     listed = list_cases(config)
     heads, idle = look_at_headers(config, listed)
+    refuse_impossible(config, listed, heads)
     told.tell(idle)
     seen: _Seen | None = None
     if config.data.read == "sample":

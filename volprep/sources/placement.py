@@ -73,6 +73,12 @@ class Placement:
         return np.array(self.steps, np.float64).T
 
     @property
+    def plain(self) -> bool:
+        """Whether it says no more than a spacing: from the corner of the world, along its axes."""
+        matrix = self.matrix
+        return not any(self.origin) and bool((matrix == np.diag(np.abs(np.diag(matrix)))).all())
+
+    @property
     def regular(self) -> bool:
         """Whether every voxel has a place of its own: finite, and no direction flat."""
         matrix = self.matrix
