@@ -428,9 +428,9 @@ def test_bad_input_is_named_and_leaves_nothing(
 
 
 def test_patch_beyond_memory_is_a_plan_error(folder: Path) -> None:
-    plan = "plan: {patch_size: [32768, 32768, 32768], batch_size: 2, memory: 1000000TiB}\n"
-    with pytest.raises(PlanError):
-        pipeline.prepare(configure(folder, plan))
+    plan = "plan: {patch_size: [180, 600, 540], batch_size: 2, memory: 1000TiB}\n"
+    with pytest.raises(PlanError, match="of memory, the limit is"):
+        pipeline.prepare(configure(folder, f"{plan}compute: {{memory: 200MiB}}\n"))
     assert not (folder / "patches.partial").exists()  # it is known before anything is made
 
 
