@@ -132,6 +132,25 @@ def test_every_patch_is_a_plane_of_the_volume(tmp_path: Path, axis: str, store: 
 
 
 @AXES
+def test_planes_of_one_volume_are_held_out_and_patches_stay_large(
+    tmp_path: Path, axis: str
+) -> None:
+    """What is held out are whole planes, which takes nothing of the others; images are planes."""
+    (tmp_path / "data/images").mkdir(parents=True)
+    (tmp_path / "data/labels").mkdir()
+    array = np.random.default_rng(0).integers(0, 99, (80, 88, 120), np.uint8)
+    for kind in ("images", "labels"):
+        tifffile.imwrite(tmp_path / "data" / kind / "a.tif", array)
+    config = configure(tmp_path, axis)
+    plan = pipeline.plan_of(config)
+    plane = turned(array, axis)[0].size
+    assert plan.patch_size[0] == 1
+    assert np.prod(plan.patch_size) > 0.75 * plane
+    assert plan.n_positions >= 64
+    assert f"{array.shape['zyx'.index(axis)]} images" in plan.reasons["batch_size"]
+
+
+@AXES
 def test_a_patch_that_is_given_must_be_a_plane(tmp_path: Path, axis: str) -> None:
     size = [16, 16, 16]
     place = "zyx".index(axis)

@@ -17,7 +17,7 @@ from volprep.autoconfig.biom3d import (
     get_aug_patch,
     parameters_return,
 )
-from volprep.autoconfig.blocks import places_in, rooms_for_patches
+from volprep.autoconfig.blocks import places_in, room_for_planes, rooms_for_patches
 from volprep.autoconfig.epoch import (
     EpochPlan,
     Store,
@@ -63,6 +63,7 @@ __all__ = [
     "plan_epoch",
     "resampled_cases",
     "resampled_shape",
+    "room_for_planes",
     "rooms_for_patches",
     "stored_size",
     "training_bytes",

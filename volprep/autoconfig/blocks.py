@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from volprep.geometry import Shape3, Spacing3, three
 
-__all__ = ["DEFORMATION", "Division", "places_in", "rooms_for_patches"]
+__all__ = ["DEFORMATION", "Division", "places_in", "room_for_planes", "rooms_for_patches"]
 
 #: How much longer than the side along the cut another may be, in micrometres.
 DEFORMATION = 1.5
@@ -68,6 +68,31 @@ def rooms_for_patches(shape: Shape3, spacing: Spacing3 | None, divided: Division
         if rooms:
             return rooms
     return []
+
+
+def room_for_planes(shape: Shape3, divided: Division) -> Shape3 | None:
+    """What a patch of one plane may fill, if planes are held out of one volume; None if nothing.
+
+    Parameters
+    ----------
+    shape : (1, Y, X)
+        Of a plane, in voxels.
+    divided : callable
+
+    Notes
+    -----
+    Planes are held out whole, so that the cut takes nothing of a plane; a patch is less than that
+    only for it to have places enough, and half of the volume is left for training.
+    """
+    for positions in (POSITIONS, 1):
+        for longer, shorter in _PLACES:
+            along = (longer, shorter) if shape[1] >= shape[2] else (shorter, longer)
+            sides = zip(shape[1:], along, strict=True)
+            box = three((1, *(n - more + 1 if n >= _LONG else n for n, more in sides)))
+            trained, blocks = divided(box) or (0.0, ())
+            if trained >= _SHARES[0][0] and places_in(blocks, box) >= positions:
+                return box
+    return None
 
 
 def places_in(blocks: Sequence[Shape3], patch: Shape3) -> int:

@@ -22,6 +22,7 @@ from volprep.autoconfig import (
     places_in,
     plan_epoch,
     resampled_cases,
+    room_for_planes,
     rooms_for_patches,
     stored_size,
 )
@@ -399,9 +400,10 @@ def _plan(
     """The plan of a fingerprint; `limit` is the box that a patch may fill, if not all."""
     arguments = _plan_arguments(config.plan)
     shape, target = fingerprint.median_shape, _target_spacing(config, fingerprint)
+    n_images = len(cases)
     if config.patching.do_2d is not None:
         # One plane, which stays one plane however volumes are resampled.
-        shape = (1, *shape[1:])
+        shape, n_images = (1, *shape[1:]), sum(head.shape[1] for head in fingerprint.cases)
         if target is not None and fingerprint.median_spacing is not None:
             target = (fingerprint.median_spacing[0], *target[1:])
     plan = make_plan(
@@ -410,7 +412,7 @@ def _plan(
         target_spacing=target,
         n_channels=fingerprint.n_channels,
         n_classes=config.data.n_classes or (len(classes) if classes else 2),
-        n_images=len(cases),
+        n_images=n_images,
         limit=limit,
         **arguments,
     )
@@ -474,7 +476,10 @@ def _divisible_plan(
 ) -> Plan:
     """The plan of the largest patch for which a block can be held out; `whole` if none can."""
     divided = partial(_divided, config, cases, layouts)
-    rooms = rooms_for_patches(whole.median_shape, whole.spacing, divided)
+    plane = None
+    if config.patching.do_2d is not None:
+        plane = room_for_planes(whole.median_shape, divided)
+    rooms = [plane] if plane else rooms_for_patches(whole.median_shape, whole.spacing, divided)
     plans = [_plan(config, heads, cases, classes, room) for room in rooms]
     found = [(plan, divided(plan.patch_size)) for plan in plans]
     possible = [(plan, division) for plan, division in found if division is not None]
