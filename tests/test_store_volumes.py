@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from volprep.errors import StoreError
 from volprep.geometry import Box, three
 from volprep.sources import open_labels, open_volume
-from volprep.store import CaseWriter, StoredCase, fitted_chunks, narrowest
+from volprep.store import CaseWriter, StoredCase, fitted_chunks, narrowest, packed_often
 
 KEY = "5e" * 32
 
@@ -32,7 +32,10 @@ def write(
     key: str = KEY,
     spacing: tuple[float, float, float] | None = (0.3, 0.1, 0.2),
 ) -> StoredCase:
-    writer = CaseWriter(path, key, chunks=chunks, compression=compression, spacing=spacing)
+    writer = CaseWriter(
+        path, key,
+        chunks=chunks, compression=compression, ids=packed_often(compression), spacing=spacing,
+    )  # fmt: skip
     plane = (1, *image.shape[1:])
     arrays = [(writer.image(image.shape, image.dtype), image)]
     if label is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -37,6 +38,17 @@ class BlockCache:
             if block is not None:
                 self._blocks.move_to_end((owner, index))
             return block
+
+    def get_all(self, owner: int, indices: Sequence[Index]) -> list[Array | None]:
+        """As `get`, of several blocks of one volume."""
+        found = []
+        with self._lock:
+            for index in indices:
+                block = self._blocks.get((owner, index))
+                if block is not None:
+                    self._blocks.move_to_end((owner, index))
+                found.append(block)
+        return found
 
     def put(self, owner: int, index: Index, block: Array) -> None:
         """Keep a block; it must not be written to any more."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -87,9 +88,15 @@ class Codecs:
 
 def crc32c(data: bytes | Bytes, value: int = 0) -> int:
     """CRC-32C (Castagnoli) of contiguous bytes, going on from `value`."""
+    return int(_extend_crc32c()(value, data))
+
+
+@cache
+def _extend_crc32c() -> Callable[..., int]:
+    """Looked up once: an import in a function that is called for each chunk takes 1 µs of 6."""
     import google_crc32c
 
-    return int(google_crc32c.extend(value, data))
+    return google_crc32c.extend
 
 
 def with_crc32c(data: bytes) -> bytes:
@@ -194,21 +201,26 @@ def _flat(data: bytes | Bytes) -> Bytes:
 
 def _blosc(data: Bytes, out: Bytes) -> int:
     """Blosc believes its header: bytes that are cut short make it read beyond their end."""
-    from imagecodecs import blosc_decode
-
     if len(data) < _BLOSC_HEADER.size:
         raise CodecError("cut short")
-    *_, size, _, packed = _BLOSC_HEADER.unpack(data[: _BLOSC_HEADER.size].tobytes())
+    *_, size, _, packed = _BLOSC_HEADER.unpack_from(data)
     if packed != len(data) or size != len(out):
         raise CodecError(f"its header says {packed} bytes for {size}, there are {len(data)}")
-    return len(blosc_decode(data, numthreads=1, out=out))  # type: ignore[arg-type]
+    return len(_decoder("blosc_decode")(data, numthreads=1, out=out))
+
+
+@cache
+def _decoder(name: str) -> Callable[..., Any]:
+    """One of imagecodecs', looked up once, as for checksums."""
+    import imagecodecs
+
+    found: Callable[..., Any] = getattr(imagecodecs, name)
+    return found
 
 
 def _simple(name: str, **options: Any) -> Callable[[Bytes, Bytes], int]:
     def decode(data: Bytes, out: Bytes) -> int:
-        import imagecodecs
-
-        return len(getattr(imagecodecs, f"{name}_decode")(data, out=out, **options))
+        return len(_decoder(f"{name}_decode")(data, out=out, **options))
 
     return decode
 

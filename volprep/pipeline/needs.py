@@ -27,7 +27,7 @@ from volprep.pipeline.identity import paths_of, size_of
 from volprep.pipeline.targets import stored_targets, targets_of
 from volprep.preprocess import CaseLayout, ResampledVolume
 from volprep.sources import HELD_BYTES, ArrayVolume, Volume
-from volprep.store import encoded_size
+from volprep.store import encoded_size, packed_often
 
 __all__ = ["Needs", "needs_of"]
 
@@ -161,7 +161,7 @@ def needs_of(
     sample = _Sample()
     layouts = [(case, decision.layouts[case.name]) for case in cases]
     for case, layout in layouts[:: max(1, len(layouts) // _CASES)][:_CASES]:
-        sample.look(case, layout, config.output.compression)
+        sample.look(case, layout, config.output.compression, decision.plan.store == "volumes")
     voxels = {kind: _voxels(cases, decision, kind) for kind in ("image", "label", "mask")}
     patches, patch_bytes, count = _patches(config, cases, decision, sample)
     volumes = _volumes(cases, decision, sample)
@@ -202,14 +202,15 @@ class _Sample:
         """How many were tried."""
         return len(self.reading)
 
-    def look(self, case: Case, layout: CaseLayout, compression: str) -> None:
+    def look(self, case: Case, layout: CaseLayout, compression: str, drawn: bool) -> None:
         """Try some places of a case; those that are dear to read are left out."""
         for kind, volume in _opened(case):
+            how = packed_often(compression) if drawn and kind == "label" else compression
             for read in _reads(volume, layout, kind):
                 start = time.perf_counter()
                 block = np.ascontiguousarray(read())
                 middle = time.perf_counter()
-                size = encoded_size(block, compression)
+                size = encoded_size(block, how)
                 end = time.perf_counter()
                 self.reading.append((middle - start) / block.nbytes)
                 self.making.append((end - middle) / block.nbytes)

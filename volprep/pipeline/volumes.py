@@ -35,6 +35,7 @@ from volprep.store import (
     close_shards,
     fitted_chunks,
     narrowest,
+    packed_often,
     volume_path,
 )
 
@@ -73,6 +74,8 @@ class PreparedRef:
         Of that.
     compression : {'lz4', 'zstd', 'none'}
         Of that.
+    ids : {'lz4', 'lz4hc', 'zstd', 'none'}
+        The compression of its labels.
     skeletons : Path or None
     skeletons_key : str or None
     """
@@ -84,6 +87,7 @@ class PreparedRef:
     arrays: Path | None = None
     chunks: Shape3 = _CHUNKS
     compression: str = "lz4"
+    ids: str = "lz4"
     skeletons: Path | None = None
     skeletons_key: str | None = None
 
@@ -167,6 +171,7 @@ def prepare_volumes(
     section, drawn = run.config.preprocess, decision.plan.store == "volumes"
     chunks = fitted_chunks(decision.plan.patch_size) if drawn else _CHUNKS
     compression = run.config.output.compression if drawn else "lz4"
+    packed = packed_often(compression) if drawn else compression
     refs, units = [], []
     for case in cases:
         layout = decision.layouts[case.name]
@@ -176,10 +181,10 @@ def prepare_volumes(
         if layout.unchanged and not drawn:
             refs.append(PreparedRef(case, layout, key, labels))
             continue
-        key = key_of("volumes", 3, key, plain, chunks, compression)
+        key = key_of("volumes", 3, key, plain, chunks, compression, *([packed] if drawn else []))
         units.append(Unit("volumes", case.name, key))
         path = volume_path(run.folder, case.name)
-        refs.append(PreparedRef(case, layout, key, labels, path, chunks, compression))
+        refs.append(PreparedRef(case, layout, key, labels, path, chunks, compression, packed))
     if not units:
         return refs, {}
     run.made_from(
@@ -363,7 +368,7 @@ def make_volume(
     image, label, mask = case.open_image(), case.open_label(), case.open_mask()
     writer = CaseWriter(
         ref.arrays, ref.key,
-        chunks=ref.chunks, compression=ref.compression, spacing=layout.spacing,
+        chunks=ref.chunks, compression=ref.compression, ids=ref.ids, spacing=layout.spacing,
     )  # fmt: skip
     images = writer.image(layout.shape, layout.dtype)
     plane = (1, *layout.shape[1:])

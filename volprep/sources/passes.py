@@ -112,8 +112,21 @@ def walk(
         Boxes are disjoint and cover the region. Where chunks differ they follow those of the
         volume that has the most bytes in a voxel, since what is open is of the others.
     arrays : tuple of ndarray (C, Z, Y, X) or None
-        Valid until the next is asked for.
+        Valid until the next is asked for, and read-only, mapped or not: kernels are compiled for
+        one kind of array, and not for two.
     """
+    for box, arrays in _walked(volumes, region, max_bytes):
+        views = tuple(None if array is None else array.view() for array in arrays)
+        for view in views:
+            if view is not None:
+                view.flags.writeable = False
+        yield box, views
+
+
+def _walked(
+    volumes: Sequence[VolumeLike | None], region: Box | None, max_bytes: int
+) -> Iterator[tuple[Box, tuple[Array | None, ...]]]:
+    """As `walk`; maybe writeable."""
     there = [volume for volume in volumes if volume is not None]
     within = Box.whole(there[0].shape) if region is None else region
     if any(isinstance(v, Volume) and v.sequential for v in there):

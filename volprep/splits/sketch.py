@@ -61,7 +61,8 @@ class SketchMaker:
         (chosen,) = np.nonzero(self._looked[z : z + len(planes)])
         if not chosen.size or min(planes.shape[1:]) < 5:
             return
-        plain = _plain(planes if chosen.size == len(planes) else planes[chosen])
+        plain = _plain(planes if chosen.size == len(planes) else planes[chosen]).view()
+        plain.flags.writeable = False  # as what is mapped: one kind of array to compile for
         first = 0
         while first < len(plain) and not self._rare_only:  # plane by plane, until there are enough
             self._list(plain[first : first + 1])

@@ -31,6 +31,7 @@ from volprep.store.volumes import (
     StoredVolume,
     fitted_chunks,
     narrowest,
+    packed_often,
     volume_path,
 )
 
@@ -57,6 +58,7 @@ __all__ = [
     "load_json",
     "local_folder",
     "narrowest",
+    "packed_often",
     "publish",
     "verify_set",
     "volume_path",

@@ -49,6 +49,7 @@ __all__ = [
     "StoredVolume",
     "fitted_chunks",
     "narrowest",
+    "packed_often",
     "volume_path",
 ]
 
@@ -56,10 +57,14 @@ __all__ = [
 ROWS = 128
 #: Voxels of a fitted chunk: what an inner cache of a processor holds.
 _MOST = 2**16
-_LEVEL = {"lz4": 5, "zstd": 3}
+#: Of ids, which are packed once and unpacked for every sample, LZ4HC makes 0.4 of what LZ4 does, at
+#: 3.5 times its time; they are unpacked in 0.4 of the time (15 µs for 128 kB of EM neurons).
+_LEVEL = {"lz4": 5, "lz4hc": 3, "zstd": 3}
 _IMAGE, _LABEL, _MASK = "0", "labels/label/0", "labels/mask/0"
 _IDS = "labels/label/ids"
 _KEY = "volprep"
+#: Stands for a chunk that is zero everywhere.
+_NONE = np.empty(0, np.uint8)
 
 
 def volume_path(folder: Path, case: str) -> Path:
@@ -100,6 +105,17 @@ def narrowest(ids: npt.NDArray[Any]) -> tuple[np.dtype[Any], npt.NDArray[np.uint
     return dtype, None if int(table[-1]) <= np.iinfo(dtype).max else table
 
 
+def packed_often(compression: str) -> str:
+    """How labels are compressed from which samples are drawn, which unpacks them again and again.
+
+    Parameters
+    ----------
+    compression : {'lz4', 'zstd', 'none'}
+        Of the set.
+    """
+    return "lz4hc" if compression == "lz4" else compression
+
+
 @dataclass(frozen=True, slots=True)
 class ArrayForm:
     """How one array of a case lies on the disk.
@@ -112,7 +128,7 @@ class ArrayForm:
         Of what is stored.
     chunks : (Z, Y, X)
         A chunk holds all channels of such a block.
-    compression : {'lz4', 'zstd', 'none'}
+    compression : {'lz4', 'lz4hc', 'zstd', 'none'}
     key : str
         Of the unit of work that the array belongs to.
     name : str
@@ -225,6 +241,8 @@ class CaseWriter:
     chunks : (Z, Y, X)
         Y at most `ROWS`, and a power of two.
     compression : {'lz4', 'zstd', 'none'}
+    ids : {'lz4', 'lz4hc', 'zstd', 'none'} or None
+        How labels are compressed; None is as everything.
     spacing : (Z, Y, X) or None
         In µm.
     """
@@ -236,12 +254,13 @@ class CaseWriter:
         *,
         chunks: Shape3,
         compression: str = "lz4",
+        ids: str | None = None,
         spacing: Spacing3 | None = None,
     ) -> None:
         if ROWS % chunks[1]:
             raise ValueError(f"chunks {chunks}: {ROWS} rows hold no whole number of them")
         self.path, self._key, self._chunks = path, key, chunks
-        self._compression, self._spacing = compression, spacing
+        self._compression, self._ids, self._spacing = compression, ids or compression, spacing
         self._files: list[File] = []
         self._labels: list[str] = []
         self._lock = threading.Lock()
@@ -274,9 +293,8 @@ class CaseWriter:
 
     def _array(self, name: str, shape: Sequence[int], dtype: npt.DTypeLike) -> ArrayWriter:
         c, z, y, x = shape
-        form = ArrayForm(
-            (c, z, y, x), np.dtype(dtype), self._chunks, self._compression, self._key, name
-        )
+        how = self._ids if name == _LABEL else self._compression
+        form = ArrayForm((c, z, y, x), np.dtype(dtype), self._chunks, how, self._key, name)
         if name != _IMAGE:
             image, self._labels = name.split("/")[1], [*self._labels, name.split("/")[1]]
             said = {"image-label": {"source": {"image": "../../"}}}
@@ -454,35 +472,47 @@ class StoredVolume:
         for z, of_chunk_z, of_box_z in _cuts(z0, z1, d):
             for y, of_chunk_y, of_box_y in lines:
                 shard, row = divmod(y, rows)
-                for x, of_chunk_x, of_box_x in widths:
-                    chunk = self._chunk((z, shard, row * columns + x))
-                    part = out[:, of_box_z, of_box_y, of_box_x]
-                    part[...] = 0 if chunk is None else chunk[:, of_chunk_z, of_chunk_y, of_chunk_x]
+                names = [(z, shard, row * columns + x) for x, _, _ in widths]
+                line = out[:, of_box_z, of_box_y]
+                for chunk, (_, of_chunk_x, of_box_x) in zip(
+                    self._chunks(names), widths, strict=True
+                ):
+                    part = chunk[:, of_chunk_z, of_chunk_y, of_chunk_x] if chunk.size else 0
+                    line[..., of_box_x] = part
 
-    def _chunk(self, index: tuple[int, int, int]) -> npt.NDArray[Any] | None:
-        """A decoded chunk, kept for others that touch it; None where it is zero everywhere."""
+    def _chunks(self, names: Sequence[tuple[int, int, int]]) -> list[npt.NDArray[Any]]:
+        """Decoded chunks of one line along X, kept for others that touch them.
+
+        Empty arrays where they are zero everywhere.
+        """
         # Owners with numbers below zero are none of those of other rooms, which share the cache.
-        kept = CACHE.get(~self._serial, index)
-        if kept is not None:
-            return kept
-        z, y, number = index
+        found = CACHE.get_all(~self._serial, names)
+        chunks = [_NONE if chunk is None else chunk for chunk in found]
+        missing = [place for place, chunk in enumerate(found) if chunk is None]
+        if not missing:
+            return chunks
+        z, y, _ = names[0]
         try:
             shard = OPEN.get((self._serial, z << 32 | y), partial(self._open, z, y))
-            found = inner_chunk(shard.index[number], shard.size)
-            if found is None:
-                return None
-            packed = scratch("packed", found[1])
-            shard.read_into(packed.data, found[0])
-            chunk = np.empty(self.form.chunk_shape, self.form.dtype)
-            self._codecs.decode(packed, chunk.reshape(-1).view(np.uint8))
+            entries = [(p, inner_chunk(shard.index[names[p][2]], shard.size)) for p in missing]
+            stored = [(place, *entry) for place, entry in entries if entry is not None]
+            for run in _runs(stored):
+                start = run[0][1]
+                packed = scratch("packed", run[-1][1] + run[-1][2] - start)
+                shard.read_into(packed.data, start)
+                for place, offset, size in run:
+                    chunk = np.empty(self.form.chunk_shape, self.form.dtype)
+                    data = packed[offset - start : offset - start + size]
+                    self._codecs.decode(data, chunk.reshape(-1).view(np.uint8))
+                    if sys.byteorder == "big":
+                        chunk.byteswap(inplace=True)
+                    CACHE.put(~self._serial, names[place], chunk)
+                    chunks[place] = chunk
         except CodecError as error:
             raise StoreError(f"{self._path(z, y)}: damaged: {error}; {REPAIR}") from error
         except OSError as error:
             raise unreadable(self._path(z, y), error) from error
-        if sys.byteorder == "big":
-            chunk.byteswap(inplace=True)
-        CACHE.put(~self._serial, index, chunk)
-        return chunk
+        return chunks
 
     def _path(self, z: int, y: int) -> Path:
         return self.path / self.form.shard(z, y)[0]
@@ -490,6 +520,17 @@ class StoredVolume:
     def _open(self, z: int, y: int) -> OpenShard:
         header = self.form.shard(z, y)[1]
         return OpenShard(fetched(self._path(z, y)), header, math.prod(self.form.grid))
+
+
+def _runs(stored: Sequence[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+    """Chunks (place, offset, size) that lie behind one another in a shard, to be read at once."""
+    runs: list[list[tuple[int, int, int]]] = []
+    for chunk in stored:
+        if runs and runs[-1][-1][1] + runs[-1][-1][2] == chunk[1]:
+            runs[-1].append(chunk)
+        else:
+            runs.append([chunk])
+    return runs
 
 
 def _cuts(start: int, stop: int, size: int) -> list[tuple[int, slice, slice]]:
