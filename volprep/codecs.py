@@ -96,7 +96,8 @@ def _extend_crc32c() -> Callable[..., int]:
     """Looked up once: an import in a function that is called for each chunk takes 1 µs of 6."""
     import google_crc32c
 
-    return google_crc32c.extend
+    found: Callable[..., int] = google_crc32c.extend
+    return found
 
 
 def with_crc32c(data: bytes) -> bytes:
@@ -203,7 +204,7 @@ def _blosc(data: Bytes, out: Bytes) -> int:
     """Blosc believes its header: bytes that are cut short make it read beyond their end."""
     if len(data) < _BLOSC_HEADER.size:
         raise CodecError("cut short")
-    *_, size, _, packed = _BLOSC_HEADER.unpack_from(data)
+    *_, size, _, packed = _BLOSC_HEADER.unpack_from(data.data)
     if packed != len(data) or size != len(out):
         raise CodecError(f"its header says {packed} bytes for {size}, there are {len(data)}")
     return len(_decoder("blosc_decode")(data, numthreads=1, out=out))

@@ -173,6 +173,18 @@ class Recipe:
         start = three(a + b for a, b in zip(middle, move, strict=True))
         return Cut(part, start, data, drawn, centre)
 
+    def as_stored(self, cut: Cut, out: Arrays) -> Arrays:
+        """What of a sample may be written as its block is read, since nothing is done to it.
+
+        Ids that are as wide as they are stored, or wider: to write them narrow first, and then
+        again, takes an eighth of the time that a sample takes from volumes.
+        """
+        plain = self.augment is None or not cut.augmented
+        if not plain or self.classes is not None or self.needs_points or "label" not in self.reads:
+            return {}
+        fits = _highest(self.stored["label"][1]) <= _highest(out["label"].dtype)
+        return {"label": out["label"]} if fits else {}
+
     def fill(
         self,
         case: str,
@@ -245,7 +257,8 @@ class Recipe:
             if name == "image":
                 self._normalised(case, part, out["image"])
             elif name == "label":
-                self._integers(part, out["label"])
+                if not np.may_share_memory(part, out["label"]):
+                    self._integers(part, out["label"])
             elif part is not out[name]:
                 out[name][...] = part
         self._ignore(out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,22 @@ class Block:
     start: Shape3
 
 
+class Part(NamedTuple):
+    """What of a block is wanted.
+
+    Attributes
+    ----------
+    box : Box
+        In the block.
+    room : mapping of str to ndarray
+        Where arrays may be written at once, of its size and of a dtype that holds their values;
+        whoever cannot do so leaves them alone.
+    """
+
+    box: Box
+    room: Arrays
+
+
 class Blocks(Protocol):
     """A block for every sample of every epoch."""
 
@@ -76,7 +92,7 @@ class Blocks(Protocol):
         ...
 
     def read(
-        self, epoch: int, index: int, names: Sequence[str], part_of: Callable[[Box, Shape3], Box]
+        self, epoch: int, index: int, names: Sequence[str], part_of: Callable[[Box, Shape3], Part]
     ) -> Block:
         """Some arrays of a part of a block, in memory that this thread uses for the next, too.
 
@@ -103,11 +119,11 @@ class CutBlocks:
         return len(self._reader)
 
     def read(
-        self, epoch: int, index: int, names: Sequence[str], part_of: Callable[[Box, Shape3], Box]
+        self, epoch: int, index: int, names: Sequence[str], part_of: Callable[[Box, Shape3], Part]
     ) -> Block:
         """As of `Blocks`; all of a patch is decoded."""
         case, *row = self._reader.index[index].tolist()
-        part = part_of(_data(self.size, row[3:6], row[6:9]), three(row[10:13]))
+        part = part_of(_data(self.size, row[3:6], row[6:9]), three(row[10:13])).box
         voxels = {}
         for name in names:
             spec = self._reader.spec(name)
@@ -155,16 +171,21 @@ class PlacedBlocks:
         return self._count
 
     def read(
-        self, epoch: int, index: int, names: Sequence[str], part_of: Callable[[Box, Shape3], Box]
+        self, epoch: int, index: int, names: Sequence[str], part_of: Callable[[Box, Shape3], Part]
     ) -> Block:
         """As of `Blocks`; nothing but the part is read."""
         site = self.site(epoch, index)
         whole = Box.at(site.start, self.size)
         data = _data(self.size, *pad_of(site.region, whole))
-        box = part_of(data, site.shown).shift(site.start)
-        voxels = read_block(
-            self._cases[site.case], site.region, box, names, self._mode, self._scratch.array
-        )
+        part = part_of(data, site.shown)
+        box = part.box.shift(site.start)
+
+        def room(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+            if name in part.room:
+                return part.room[name].reshape(shape)
+            return self._scratch.array(name, shape, dtype)
+
+        voxels = read_block(self._cases[site.case], site.region, box, names, self._mode, room)
         return Block(site.case, voxels, box.start)
 
     def place(self, epoch: int, index: int) -> tuple[int, Sequence[int]]:
@@ -301,10 +322,10 @@ class BlockDataset(EpochDataset):
         share = 1.0 if not self.warm_up else min(1.0, epoch * len(self) / self.warm_up)
         cuts: list[Cut] = []
 
-        def part_of(inside: Box, shown: Shape3) -> Box:
+        def part_of(inside: Box, shown: Shape3) -> Part:
             wanted = self._recipe.place(whole, shown, rng if self._shift else None)
             cuts.append(self._recipe.cut(whole, wanted, inside, rng, share))
-            return cuts[0].part
+            return Part(cuts[0].part, self._recipe.as_stored(cuts[0], out))
 
         block = self._blocks.read(epoch, index, self._recipe.reads, part_of)
         cut = cuts[0]
