@@ -410,6 +410,18 @@ def _(folder: Path) -> Path:
     return path
 
 
+for _given in (None, True, False):
+    _said = "sections-unrelated" if _given is None else "-sections-unrelated"
+
+    @kind(f"pictures-of-places-slices-{_given}", _said, slices=_given)
+    def _(folder: Path) -> None:
+        for seed in range(6):
+            image, label = phantom(seed, (96, 96), 20)
+            put(folder, image, None, f"slide_{seed}", ".png")
+            (folder / "masks").mkdir(exist_ok=True)
+            picture(folder / f"masks/slide_{seed}.png", (255 * (label > 0)).astype(np.uint8))
+
+
 @kind("ids-beyond-int63", "ids-too-large")
 def _(folder: Path) -> None:
     for seed in range(3):

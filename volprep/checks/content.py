@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ __all__ = [
     "judge_content",
     "judge_image",
     "left_unlabelled",
+    "likeness_of_sections",
     "nested_ids",
     "pieces_of",
     "swapped_by_dtype",
@@ -345,6 +347,27 @@ def left_unlabelled(looked: Looked) -> tuple[int, float] | None:
         found.append((alike / max(others, 1), int(label)))
     times, label = sorted(found)[len(found) // 2] if found else (0.0, 0)
     return (label, float(times)) if times > _ALIKE else None
+
+
+def likeness_of_sections(block: Array) -> float | None:
+    """The correlation of sections with the next, without their noise; None where there is none.
+
+    Parameters
+    ----------
+    block : ndarray, shape (Z, Y, X)
+
+    Returns
+    -------
+    float or None
+        The median over the block's sections; those that hold one value say nothing.
+    """
+    from scipy import ndimage
+
+    smooth = ndimage.uniform_filter(block.astype(np.float32), (1, 5, 5)).reshape(len(block), -1)
+    held = [plane for plane in smooth if plane.std() > 0]
+    if len(held) < 2:
+        return None
+    return float(np.median([np.corrcoef(a, b)[0, 1] for a, b in pairwise(held)]))
 
 
 def pieces_of(block: Array) -> int:

@@ -85,6 +85,8 @@ class Section(BaseModel):
             raise ValueError("nan and inf are no numbers here")
         if _holds_odd_letters(value):
             raise ValueError("holds a letter that no name can have; write it without")
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("is empty; give a value, or leave the key out")
         return value
 
 

@@ -618,6 +618,15 @@ TABLE: dict[str, Kind] = {
         why="A label was saved under two names: one of the images is trained on another's objects.",
         example="c7.tif was saved over with the label of c6.tif",
     ),
+    "sections-unrelated": Kind(
+        "warning",
+        wanted="a folder of sections that follow one another, or of images of their own",
+        todo="if they are images of their own, set `slices: false`; if they are one stack, "
+        "`slices: true`",
+        why="Pictures with running numbers are read as a stack. Where a picture shows nothing of "
+        "the one before, a 3D network would learn from neighbours that are none.",
+        example="tile_001.png, tile_002.png, ... of different slides",
+    ),
     "series-joined": Kind(
         "warning",
         wanted="one stack in a file",
