@@ -160,7 +160,7 @@ def test_running_numbers_of_one_shape_are_one_stack_unless_told_otherwise(tmp_pa
     assert (finding.level, finding.name) == ("info", "read-as-stack")
     assert finding.message == (
         "images/: 4 TIF of 4x4 with running numbers read as one stack; "
-        "set `slices: false` for separate images"
+        "for separate images set `slices: false` (--images)"
     )
     apart = find_cases(root, slices=False)
     assert [case.name for case in apart] == ["s.8", "s.9", "s.10", "s.11"]
@@ -437,8 +437,11 @@ def test_a_missing_file_and_an_empty_list_are_refused(tmp_path):
         cases_from_entries([{"image": "gone.npy"}], tmp_path)
     with pytest.raises(ConfigError, match="the list is empty"):
         cases_from_entries([], tmp_path)
-    with pytest.raises(SourceError, match="no such file or folder"):
-        find_cases(tmp_path / "gone")
+    put(tmp_path, "brains/x.npy")
+    with pytest.raises(SourceError, match=r"brians: no such .*; did you mean brains\?"):
+        find_cases(tmp_path / "brians")
+    with pytest.raises(SourceError, match=r"holds no gone$"):
+        find_cases(tmp_path / "gone" / "raw")
     with pytest.raises(SourceError, match="no known layout"):
         find_cases(tmp_path)
     put(tmp_path, "images/readme.txt")
@@ -614,6 +617,25 @@ def test_a_number_that_begins_with_that_of_its_folder_is_no_other_section(tmp_pa
     assert cases_from_entries([entry], tmp_path).findings == ()
     (tmp_path / "ch1" / "ch10012.tif").unlink()
     assert "slices-differ" in told(cases_from_entries([entry], tmp_path))
+
+
+def test_pictures_that_have_nothing_in_common_are_doubted_as_a_stack(tmp_path):
+    rng = np.random.default_rng(0)
+    scene = np.repeat(np.repeat(rng.integers(0, 200, (12, 12)), 4, 0), 4, 1).astype(np.uint8)
+    for n in range(5):
+        noise = rng.integers(0, 40, scene.shape).astype(np.uint8)
+        put(tmp_path, f"brain/s{n}.tif", voxels=scene + noise)
+        put(tmp_path, f"slides/s{n}.tif", voxels=rng.permutation(scene.ravel()).reshape(48, 48))
+    levels = {name: find_cases(tmp_path / name).findings[0].level for name in ("brain", "slides")}
+    assert levels == {"brain": "info", "slides": "warning"}
+
+
+def test_an_ending_of_half_of_the_names_is_proposed_as_that_of_labels(tmp_path):
+    put(tmp_path, "a.npy", "a_nuclei.npy", "b.npy", "b_nuclei.npy")
+    (finding,) = find_cases(tmp_path).findings
+    assert "set `label_suffix: _nuclei`" in finding.message
+    labelled = find_cases(tmp_path, label_suffix="_nuclei")
+    assert [case.label is not None for case in labelled] == [True, True]
 
 
 def test_numbers_that_are_far_apart_take_no_time(tmp_path):

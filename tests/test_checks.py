@@ -175,6 +175,7 @@ def test_spacings_that_are_unknown_absurd_or_contradict_each_other(tmp_path):
     slipped = replace(cases[4], spacing=(300.0, 100.0, 100.0))
     told = only(check_cases([slipped], headers_only=True), "spacing-replaced")
     assert (told.level, "1000 times as much" in told.message) == ("warning", True)
+    assert told.todo == "write the unit: `spacing: 300, 100, 100 nm`"
     mended = replace(cases[2], spacing=(5.759, 1, 1))
     assert only(check_cases([mended], headers_only=True), "spacing-replaced").level == "info"
 

@@ -46,7 +46,9 @@ def mistake(folder: Path, text: str) -> str:
         ("data: {root: x}\npreprocess:\n  clip: [99, 1]\n", 3, ["preprocess.clip", "ascend"]),
         ("data: {root: x}\npreprocess:\n  mean: [1]\n", 2, ["preprocess", "normalise: given"]),
         ("data:\n  root: x\ndata:\n  root: y\n", 3, ["data", "given twice", "line 1"]),
-        ("data: {root: x\n", 2, ["no valid YAML"]),
+        ("data: {root: x\n", 2, ["no valid YAML", "close what was opened"]),
+        ("data:\n\troot: x\n", 2, ["no valid YAML: a tab; indent with spaces"]),
+        ("data:\n  root: x\n   axes: ZYX\n", 3, ["indent it like its neighbours"]),
         ("seed: 1\n", 1, ["data", "missing"]),
         ("data: {}\n", 1, ["data", "give either root"]),
         ("- 1\n", 1, ["found [1]", "sections"]),
@@ -158,7 +160,7 @@ def test_the_command_line_wins_over_the_section(tmp_path: Path) -> None:
     assert given.workers == 3
     assert compute_with(None, scheduler="tcp://h:1").executor == "dask"
     assert compute_with(None, executor="processes", workers=2).executor == "processes"
-    with pytest.raises(ConfigError, match=r"compute\.executor"):
+    with pytest.raises(ConfigError, match="--executor: found"):
         compute_with(None, executor="cloud")
     with pytest.raises(ConfigError, match="executor: dask"):
         compute_with(None, executor="threads", scheduler="tcp://h:1")

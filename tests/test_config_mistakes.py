@@ -167,6 +167,7 @@ def test_values_of_set_are_read_as_yaml_and_win_over_the_file(tmp_path: Path) ->
             "data.cases.1.spacing=50, 4, 4 nm",
             "augment=[]",
             "skeletons.enabled=true",
+            "preprocess.clip=0.5, 99.5",
             "split.group=a=b",
         ]
     )
@@ -175,7 +176,12 @@ def test_values_of_set_are_read_as_yaml_and_win_over_the_file(tmp_path: Path) ->
     assert config.plan.patch_size == (16, 32, 32)
     assert config.data.cases[1].spacing == pytest.approx((0.05, 0.004, 0.004))
     assert (config.augment, config.skeletons.enabled) == ([], True)
-    assert config.split.group == "a=b"
+    assert (config.split.group, config.preprocess.clip) == ("a=b", (0.5, 99.5))
+    assert load_config(path, parse_changes(["plan.patch_size=8,32,32"])).plan.patch_size == (
+        8,
+        32,
+        32,
+    )
     assert load_config(path).plan.memory == 2 * 2**30
 
 

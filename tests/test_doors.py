@@ -89,7 +89,27 @@ def test_autoconfig_refuses_a_spacing_beside_a_config(
     path.write_text("data: {root: .}\n")
     code, told = here(capsys, "autoconfig", path, "--spacing", "1,1,1")
     assert code == 2
-    assert "spacing: goes with a folder; put it in the YAML" in told
+    assert "--spacing: of a folder alone; write it into" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("init", "{}", "--spacing", "abc", "-o", "x.yaml"), "--spacing: found 'abc', which is no"),
+        (("init", "{}", "--spacing", "4,4,0", "-o", "x.yaml"), "which is not positive"),
+        (("autoconfig", "{}", "--memory", "lots"), "--memory: found 'lots', which is no amount"),
+        (("autoconfig", "{}", "--planner", "x"), "--planner: found 'x'; give"),
+        (("prepare", "{}/v.yaml", "--executor", "x"), "--executor: found 'x'; give"),
+        (("prepare", "{}"), "a folder, where a YAML is wanted; write one with: volprep init"),
+    ],
+)
+def test_a_wrong_option_is_called_as_it_was_given(
+    data: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    (data / "v.yaml").write_text("data: {root: .}\noutput: {dir: out}\n")
+    code, told = here(capsys, *(word.format(data) for word in words))
+    assert code == 2
+    assert said in told
 
 
 def _bomb() -> str:

@@ -36,7 +36,7 @@ _MICROMETRES: dict[str, float] = {
     "m": 1e6, "meter": 1e6, "metre": 1e6,
     "cm": 1e4, "centimeter": 1e4, "centimetre": 1e4,
     "mm": 1e3, "millimeter": 1e3, "millimetre": 1e3,
-    "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0,
+    "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0,
     "micrometer": 1.0, "micrometre": 1.0,
     "nm": 1e-3, "nanometer": 1e-3, "nanometre": 1e-3,
     "pm": 1e-6, "picometer": 1e-6, "picometre": 1e-6,
@@ -61,7 +61,8 @@ def to_micrometres(value: float, unit: str) -> float | None:
         None where the unit is not one of length (``pixel``, an empty string).
     """
     name = unit.strip().replace("\\u00B5", "µ").replace("\\u00b5", "µ")
-    factor = _MICROMETRES.get(name, _MICROMETRES.get(name.lower()))
+    name = name if name in _MICROMETRES else name.lower()
+    factor = _MICROMETRES.get(name, _MICROMETRES.get(name.removesuffix("s")))
     return None if factor is None else value * factor
 
 

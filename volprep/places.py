@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-__all__ = ["ARCHIVES", "SCHEMES", "RemotePath", "is_in_bucket", "is_remote", "path_of"]
+__all__ = [
+    "ARCHIVES", "SCHEMES", "RemotePath", "is_in_bucket", "is_remote", "path_of", "what_is_there",
+]  # fmt: skip
 
 #: What a URL that data are read from may begin with.
 SCHEMES = ("s3", "gs", "http", "https")
@@ -103,3 +106,24 @@ def is_remote(path: object) -> bool:
 def is_in_bucket(path: Path) -> bool:
     """Whether a path is a URL below a bucket, which can be written to."""
     return is_remote(path) and path.parts[0] in ("s3:", "gs:") and len(path.parts) >= 3
+
+
+def what_is_there(path: Path) -> str:
+    """What to do about a path that leads nowhere: up to where it is right, and the nearest name.
+
+    Parameters
+    ----------
+    path : Path
+        Of nothing that exists.
+    """
+    there = path.absolute()
+    while not there.parent.exists() and there.parent != there:
+        there = there.parent
+    try:
+        names = [each.name for each in there.parent.iterdir()]
+    except OSError:
+        names = []
+    near = get_close_matches(there.name.lower(), {name.lower() for name in names}, n=1)
+    meant = next((name for name in names if near and name.lower() == near[0]), None)
+    where = "" if there == path.absolute() else f": {there.parent} holds no {there.name}"
+    return f"check the path{where}" + ("" if meant is None else f"; did you mean {meant}?")

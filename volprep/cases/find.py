@@ -18,7 +18,7 @@ from volprep.cases.stacks import slice_findings
 from volprep.errors import ConfigError, SourceError, did_you_mean
 from volprep.findings import Finding
 from volprep.geometry import Spacing3
-from volprep.places import path_of
+from volprep.places import path_of, what_is_there
 from volprep.sources import natural_key
 
 __all__ = ["cases_from_entries", "find_cases", "group_of"]
@@ -70,7 +70,7 @@ def find_cases(
     """
     path = path_of(root)
     if not path.exists():
-        raise SourceError(path, "no such file or folder", "check the path")
+        raise SourceError(path, "no such file or folder", what_is_there(path))
     given = _spacing(spacing, "spacing")
     search = Search(path, spacing=given, **options)
     if path.suffix.lower() == ".txt":
@@ -283,7 +283,7 @@ def _entry_ref(entry: Mapping[str, Any], what: str, image: Path, root: Path) -> 
 def _existing(root: Path, path: str | Path) -> Path:
     found = root / path_of(path).expanduser()
     if not found.exists():
-        raise SourceError(found, "no such file or folder", "check the path in the list of cases")
+        raise SourceError(found, "no such file or folder", what_is_there(found))
     return found
 
 

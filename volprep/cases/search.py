@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -112,14 +113,27 @@ def unlabelled(items: Sequence[Case], root: Path) -> list[Finding]:
     names = [case.name for case in items if case.label is None]
     if not names:
         return []
+    ending = _ending([case.name for case in items])
+    todo = "name each label like its image, or give both in a list of cases"
+    if ending is not None:
+        todo = f"if the names of labels end in {ending}, set `label_suffix: {ending}`; else {todo}"
     return [
         Finding(
             "unlabelled-images" if len(names) < len(items) else "no-labels",
             f"no label for {len(names)} of {count(items, 'image')}: {some(names)}",
-            todo="name each label like its image, or give both in a list of cases",
+            todo=todo,
             path=root,
         )
     ]
+
+
+def _ending(names: Sequence[str]) -> str | None:
+    """What makes of the names of one half those of the other: they may be labels."""
+    whole = set(names)
+    ends = Counter(b[len(a) :] for a in whole for b in whole if b != a and b.startswith(a))
+    ending, count = max(ends.items(), key=lambda item: item[1], default=("", 0))
+    pairs = 2 * count == len(whole) and not ending.strip("_-. ").isdecimal()
+    return ending if pairs else None
 
 
 def left_alone(root: Path, used: Iterable[Path | None], *, files: bool = True) -> list[Finding]:

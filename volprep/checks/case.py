@@ -52,7 +52,8 @@ Array = npt.NDArray[Any]
 #: Spacings beyond these (µm) are no microscope's, nor a scanner's.
 _SPACING_RANGE = (1e-4, 1e4)
 #: What lies between one unit of length and another.
-_SLIPS = (1e3, 1e6, 1e-3, 1e-6)
+_UNIT_OF = {1e3: "nm", 1e6: "pm", 1e-3: "mm", 1e-6: "m"}
+_SLIPS = tuple(_UNIT_OF)
 _FEW_LABELLED = 0.05
 #: Sums of squares of these fit float64, and the values float32, which networks take.
 _MOST_FLOAT32 = 3e38
@@ -160,7 +161,7 @@ def examine_case(
             return None
 
     image, label = attempt(case.open_image), attempt(case.open_label)
-    if label is None and (coloured := colours_of(case)) is not None:
+    if label is None and (coloured := colours_of(case, image)) is not None:
         findings = [f for f in findings if f.path != coloured.path] + [coloured]
     mask = attempt(case.open_mask)
     findings += odd_names(case)
@@ -313,7 +314,8 @@ def _spacing(
                 yield _finding("spacing-replaced", case, image, message)
             else:
                 message += f", {slip:g} times as much: that is the step from one unit to another"
-                todo = "write the unit: spacing: 300, 100, 100 nm"
+                figures = ", ".join(f"{length:g}" for length in case.spacing)
+                todo = f"write the unit: `spacing: {figures} {_UNIT_OF[slip]}`"
                 yield _finding("spacing-replaced", case, image, message, todo, level="warning")
     if own is None:
         yield _finding("unknown-spacing", case, image, "the file holds no spacing (z, y, x)")
@@ -425,7 +427,9 @@ def _instances(
     """Of ids; what lies within others is said where the background is no object itself."""
     count, block = len(facts.ids), looked.deep()
     if count <= _FEW_IDS and (pieces := pieces_of(block)) > 3 * count:
-        message = f"{count} ids lie in {pieces} pieces: as instances, pieces of one id are one"
+        message = (
+            f"{count} ids lie in {pieces} pieces of a block: as instances, those of one id are one"
+        )
         todo = (
             "set `label_kind: classes` if they are classes (and `data.unlabelled: 0` where 0 means "
             "`not annotated`, as for scribbles), or give each object its own id"

@@ -477,7 +477,7 @@ def _exchanged(case: Case, path: Path) -> Finding:
     return Finding("images-labels-swapped", found, todo=todo, case=case.name, path=path)
 
 
-def colours_of(case: Case) -> Finding | None:
+def colours_of(case: Case, image: Volume | None) -> Finding | None:
     """What the channels of a label with several are: colours, one channel a class, or an image."""
     if case.label is None:
         return None
@@ -495,6 +495,8 @@ def colours_of(case: Case) -> Finding | None:
         return Finding(name, found, case=case.name, path=path)
     colours = np.unique(block.reshape(channels, -1), axis=1).shape[1]
     if colours > block[0].size // 16 and colours > 64:
+        if image is not None and any(judge_image(case, image)):
+            return _exchanged(case, path)
         found = f"{channels} channels and {colours} colours in {block[0].size} voxels: an image"
         return Finding("label-intensities", found, case=case.name, path=path, level="error")
     grey = " (all grey)" if (block == block[:1]).all() else ""

@@ -262,7 +262,9 @@ def _between(facts: Sequence[CheckedCase]) -> Iterator[Finding]:
     """What does not go together among the cases."""
     images = {each.case.name: each.image for each in facts if each.image is not None}
     flat = {name: "2D" if image.shape[1] == 1 else "3D" for name, image in images.items()}
-    channels = {name: f"{image.shape[0]} channels" for name, image in images.items()}
+    channels = {
+        name: f"{(n := image.shape[0])} channel{'s' * (n > 1)}" for name, image in images.items()
+    }
     dtypes = {name: str(image.dtype) for name, image in images.items()}
     spacings = {
         name: "(" + ", ".join(f"{length:.4g}" for length in image.spacing) + ") µm"

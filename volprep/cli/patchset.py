@@ -80,7 +80,7 @@ def prepare(
     if trust not in ("hash", "mtime"):
         raise ConfigError(f"--trust: found {trust!r}; give hash or mtime")
     how: Any = {"trust": trust, "reporter": stage}
-    begin = time.monotonic()
+    begin, before = time.monotonic(), _written(settings.output.dir)
     if dry_run:
         seen = pipeline.foresee(settings, **how)
         needs = None if seen.complete else pipeline.foresee_needs(settings)
@@ -97,12 +97,19 @@ def prepare(
         print_json({"path": str(store.path), "training": store.manifest["training"]})
         return
     _show(store.path, store.manifest)
-    for line in _closing(store.path, store.manifest, time.monotonic() - begin):
+    took = time.monotonic() - begin if _written(store.path) != before else None
+    for line in _closing(store.path, store.manifest, took):
         say(line)
 
 
-def _closing(path: Path, manifest: dict[str, Any], seconds: float) -> Iterator[str]:
-    """What was made, what of it is doubtful, and what to do next."""
+def _written(path: Path) -> int | None:
+    """When a finished set was written; None where there is none."""
+    manifest = path / "manifest.json"
+    return manifest.stat().st_mtime_ns if manifest.exists() else None
+
+
+def _closing(path: Path, manifest: dict[str, Any], seconds: float | None) -> Iterator[str]:
+    """What was made, or is there where that took no `seconds`, what is doubtful, what is next."""
     from volprep.store import load_json
 
     name = _short(path)
@@ -111,7 +118,9 @@ def _closing(path: Path, manifest: dict[str, Any], seconds: float) -> Iterator[s
     )
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     kind = "samples an epoch" if manifest["training"]["store"] == "volumes" else "patches"
-    yield f"made      {patches} {kind} in {name}: {amount(size, 'bytes')}, {seconds:.1f} s"
+    took = "" if seconds is None else f", {seconds:.1f} s"
+    done = "there are" if seconds is None else "made     "
+    yield f"{done} {patches} {kind} in {name}: {amount(size, 'bytes')}{took}"
     found = load_json(path / "findings.json")["findings"]
     doubts = [each["name"] for each in found if each["level"] == "warning"]
     if doubts:
@@ -231,7 +240,10 @@ def _settings(
     from volprep.config import with_values
 
     if not pipeline.is_config(config):
-        raise ConfigError(f"{config}: no .yaml; write one with: volprep init {config}")
+        kind = "a folder" if config.is_dir() else "no YAML"
+        raise ConfigError(
+            f"{config}: {kind}, where a YAML is wanted; write one with: volprep init {config}"
+        )
     settings = pipeline.load_target(config, changes=changes or ())
     compute = pipeline.compute_with(
         settings.compute, workers=workers, executor=executor, scheduler=scheduler

@@ -23,8 +23,9 @@ def mistakes(
     place: Callable[[Where], str],
     *,
     section: str = "",
+    line: Callable[[Where], int] = lambda _: 0,
 ) -> str:
-    """Each mistake on a line of its own.
+    """Each mistake on a line of its own, in the order of the file.
 
     Parameters
     ----------
@@ -35,9 +36,12 @@ def mistakes(
     model : type
         What it was checked against.
     place : callable
-        Where a key stands, for the beginning of the line: ``volprep.yaml:3: ``.
+        Where a key stands, for the beginning of the line: ``volprep.yaml:3: ``. What ends in no
+        space is the name of an option, which takes the place of the key: ``--spacing``.
     section : str
         What begins the dotted key, where `model` is a section alone: ``plan.``.
+    line : callable
+        The line of a key in the file.
     """
     found: dict[Where, Any] = {}
     branches: set[Where] = set()
@@ -52,12 +56,14 @@ def mistakes(
         if told is None or (one["type"] == "value_error" and told["type"] != "value_error"):
             found[where] = one
     lines = []
-    for where, one in found.items():
+    for where, one in sorted(found.items(), key=lambda item: line(item[0])):
         deeper = any(other[: len(where)] == where and other != where for other in found)
         if deeper and where in branches:
             continue  # the kind that came nearest says more
-        dotted = section + ".".join(map(str, where))
-        lines.append(f"{place(where)}{dotted or 'config'}: {_words(one, where, content, model)}")
+        begin = place(where)
+        if not begin or begin.endswith(" "):
+            begin += section + ".".join(map(str, where)) or "config"
+        lines.append(f"{begin}: {_words(one, where, content, model)}")
     return "\n".join(lines)
 
 
@@ -90,7 +96,7 @@ def _words(one: Any, where: Where, content: Any, model: type[BaseModel]) -> str:
     if one["type"] != "value_error":
         return f"found {found}; {advice}"
     said = str(one["msg"]).removeprefix("Value error, ")
-    if said.startswith("is "):
+    if said.startswith(("is ", "has ")):
         return f"found {found}, which {said}"
     # What says what to do by itself, or is about keys that go together, needs no advice.
     if "; " in said or key is None or key.is_section:

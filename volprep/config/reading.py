@@ -19,7 +19,7 @@ from volprep.config.mistakes import mistakes
 from volprep.config.sections import Config
 from volprep.config.training import TrainingConfig
 from volprep.errors import ConfigError
-from volprep.places import path_of
+from volprep.places import path_of, what_is_there
 
 __all__ = [
     "dump_yaml",
@@ -28,6 +28,7 @@ __all__ = [
     "load_training_config",
     "load_yaml",
     "make_config",
+    "option_of",
     "parse_changes",
     "schema_path",
     "with_values",
@@ -72,39 +73,69 @@ def load_training_config(path: str | Path) -> TrainingConfig:
 
 
 def make_config(
-    content: Mapping[str, Any], where: str, changes: Mapping[str, Any] | None = None
+    content: Mapping[str, Any],
+    where: str,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    options: Mapping[str, str] | None = None,
 ) -> Config:
     """A config of values that a command was given, checked as if they stood in a YAML.
 
+    Parameters
+    ----------
+    content : mapping
+    where : str
+        Begins the message about a value that does not fit.
+    changes : mapping or None
+        As for `load_config`.
+    options : mapping or None
+        By the dotted key of what an option gave, that option: ``{"data.spacing": "--spacing"}``.
+
     Raises
     ------
     ConfigError
-        If a value does not fit; `where` begins the message.
+        If a value does not fit.
     """
     whole, changed = _changed(content, changes)
+
+    def place(key: Where) -> str:
+        option = (options or {}).get(".".join(map(str, key[:2])))
+        return _from_command(key, changed, "") or option or (f"{where}: " if where else "")
+
     try:
         return Config.model_validate(whole)
     except ValidationError as error:
-        raise ConfigError(
-            mistakes(error, whole, Config, lambda place: _from_command(place, changed, where))
-        ) from None
+        raise ConfigError(mistakes(error, whole, Config, place)) from None
 
 
-def with_values(section: Model, given: Mapping[str, Any], where: str) -> Model:
-    """A section with some values replaced, checked as if they stood in the YAML.
+def with_values(section: Model, given: Mapping[str, Any], where: str | None = None) -> Model:
+    """A section with some values replaced by those of options, checked as those of a YAML are.
+
+    Parameters
+    ----------
+    section : BaseModel
+    given : mapping
+        Values by key.
+    where : str or None
+        The option that gave them; by default each is called as its key is: ``--patch-size``.
 
     Raises
     ------
     ConfigError
-        If a value does not fit; `where` begins the dotted key.
+        If a value does not fit.
     """
     content = {**section.model_dump(), **given}
     try:
         return type(section).model_validate(content)
     except ValidationError as error:
         raise ConfigError(
-            mistakes(error, content, type(section), lambda _: "", section=f"{where}.")
+            mistakes(error, content, type(section), lambda key: where or option_of(key[0]))
         ) from None
+
+
+def option_of(key: object) -> str:
+    """How a command calls the option that gives a key of the YAML."""
+    return "--" + str(key).replace("_", "-")
 
 
 def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
@@ -120,14 +151,19 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         if not sign or not name.strip():
             raise ConfigError(
-                f"--set {text}: no key=value; write it like plan.patch_size=[32,128,128]"
+                f"--set {text}: no key=value; write it like plan.patch_size=32,128,128"
             )
         try:
-            changes[name.strip()] = yaml.load(value, Loader=_Loader)
+            changes[name.strip()] = yaml.load(_listed(value), Loader=_Loader)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             said = getattr(error, "problem", None) or error
             raise ConfigError(f"--set {text}: {value} is no valid YAML: {said}") from None
     return changes
+
+
+def _listed(value: str) -> str:
+    """Numbers with commas between are a list: brackets would have to be quoted in many shells."""
+    return f"[{value}]" if re.fullmatch(r"\s*-?[\d.]+(\s*,\s*-?[\d.]+)+\s*", value) else value
 
 
 def _changed(
@@ -232,16 +268,18 @@ def _load_model(path: Path, model: type[Model], changes: Mapping[str, Any] | Non
             log.warning("%s: %s", path, key)
     content, changed = _changed(content, changes)
 
+    def line(where: Where) -> int:
+        while where and where not in lines:
+            where = where[:-1]
+        return lines.get(where, 1)
+
     def place(where: Where) -> str:
-        known = where
-        while known and known not in lines:
-            known = known[:-1]
-        return _from_command(where, changed, "") or f"{path}:{lines.get(known, 1)}: "
+        return _from_command(where, changed, "") or f"{path}:{line(where)}: "
 
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(mistakes(error, content, model, place)) from None
+        raise ConfigError(mistakes(error, content, model, place, line=line)) from None
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, int]]:
@@ -260,7 +298,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, int]]:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: no valid YAML: {error.problem}") from error
+        raise ConfigError(f"{path}:{line}: no valid YAML: {_syntax(error)}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: no valid YAML: {error}") from error
     if not isinstance(content, dict):
@@ -269,6 +307,20 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, int]]:
             "give sections such as data: {root: raw}"
         )
     return content, lines
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> str:
+    """What the parser says, and what is mostly meant by it."""
+    said = str(error.problem)
+    if "'\\t'" in said:
+        return "a tab; indent with spaces"
+    if "mapping values" in said:
+        return "a `key:` where a value goes on; indent it like its neighbours, or quote the text"
+    if "expected <block end>" in said or "did not find expected" in said:
+        return f"{said}; indent all keys of a section alike"
+    if "expected ',' or" in said or "found unexpected end of stream" in said:
+        return f"{said}; close what was opened: a bracket, a brace or a quote"
+    return said
 
 
 #: More nodes than this, aliases followed, are no config: a few lines can stand for billions.
@@ -323,7 +375,8 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: no such file; write one with: volprep init DATA -o {path.name}"
+            f"{path}: no such file; write one with: volprep init DATA -o {path.name}, or "
+            f"{what_is_there(path)}"
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from None

@@ -63,10 +63,12 @@ def parse_spacing(value: object) -> tuple[float, float, float] | None:
     except (TypeError, ValueError):
         raise ValueError(_NO_SPACING) from None
     if any(n is None for n in numbers):
-        raise ValueError(f"is of {unit!r}, no unit of length; use um, nm or mm")
+        raise ValueError(f"has {unit!r}, which is no unit of length; use um, nm or mm")
     z, y, x = (float(n) for n in numbers if n is not None)
     if not all(0 < n < float("inf") for n in (z, y, x)):
-        raise ValueError("is no spacing, which must be positive; write it like [0.3, 0.1, 0.1]")
+        raise ValueError(
+            "is not positive; write three lengths (z, y, x) above 0, such as 0.3, 0.1, 0.1"
+        )
     return z, y, x
 
 

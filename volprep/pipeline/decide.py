@@ -266,7 +266,7 @@ def plan_of_shape(
     plan: Mapping[str, Any] | None = None,
 ) -> Plan:
     """A plan from a median shape alone."""
-    section = with_values(PlanConfig.model_validate({}), plan or {}, "plan")
+    section = with_values(PlanConfig.model_validate({}), plan or {})
     try:
         micrometres = parse_spacing(spacing)
     except ValueError as error:

@@ -28,6 +28,7 @@ from volprep.config import (
     load_config,
     load_yaml,
     make_config,
+    option_of,
     parse_changes,
     with_values,
 )
@@ -100,6 +101,7 @@ def load_target(
     """
     path = path_of(path)
     given = {name: value for name, value in data.items() if value is not None}
+    options = {f"data.{name}": option_of(name) for name in given}
     changed = parse_changes(changes)
     if is_config(path):
         config = load_config(path, changed)
@@ -107,13 +109,17 @@ def load_target(
         targets_from_config(config.targets, where=f"{path}: targets")
         _check_exports(config, path)
         if given or masks:
-            words = ", ".join([*given, *(["masks"] if masks else [])])
-            raise ConfigError(f"{path}: {words}: goes with a folder; put it in the YAML")
+            words = [option_of(name) for name in [*given, *(["masks"] if masks else [])]]
+            raise ConfigError(
+                f"{', '.join(words)}: of a folder alone; write it into {path}, or use --set"
+            )
     elif masks is not None:
-        config = make_config({"data": {"cases": _pairs(path, masks), **given}}, str(path), changed)
+        content: dict[str, Any] = {"data": {"cases": _pairs(path, masks), **given}}
+        config = make_config(content, str(path), changed, options=options)
     else:
-        config = make_config({"data": {"root": _resolved(path), **given}}, str(path), changed)
-    return config.model_copy(update={"plan": with_values(config.plan, plan or {}, "plan")})
+        content = {"data": {"root": _resolved(path), **given}}
+        config = make_config(content, str(path), changed, options=options)
+    return config.model_copy(update={"plan": with_values(config.plan, plan or {})})
 
 
 def _check_exports(config: Config, path: Path) -> None:
@@ -313,7 +319,7 @@ def compute_with(
     wanted = {name: value for name, value in given.items() if value is not None}
     if "scheduler" in wanted:
         wanted["cluster"] = None
-    return with_values(compute or ComputeConfig.model_validate({}), wanted, "compute")
+    return with_values(compute or ComputeConfig.model_validate({}), wanted)
 
 
 def engine_of(compute: ComputeConfig) -> Engine:

@@ -661,9 +661,7 @@ def _finished(out: Path) -> bool:
 def _look_at(out: Path) -> None:
     """Refuse to write where something else lies."""
     if out.exists() and not _finished(out) and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(
-            f"{out}: exists and is no patch set; choose another output.dir or move it away"
-        )
+        raise StoreError(f"{out}: exists and is no patch set; choose another output.dir (--out)")
     partial = partial_of(out)
     if partial.exists() and not list(partial.glob("ledger*.jsonl")) and any(partial.iterdir()):
         raise StoreError(f"{partial}: is in the way and not volprep's; move it away")

@@ -331,7 +331,7 @@ def _choices(found: Gathered) -> list[Choice]:
     choices = []
     for factor in _MEMORIES:
         memory = int(config.plan.memory * factor)
-        section = with_values(config.plan, {"memory": memory}, "plan")
+        section = with_values(config.plan, {"memory": memory})
         other = config.model_copy(update={"plan": section})
         try:
             plan = decide(other, found.cases, found.known).plan
