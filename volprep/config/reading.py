@@ -125,12 +125,14 @@ def with_values(section: Model, given: Mapping[str, Any], where: str | None = No
         If a value does not fit.
     """
     content = {**section.model_dump(), **given}
+
+    def place(key: Where) -> str:
+        return where or ", ".join(map(option_of, key[:1] or given))
+
     try:
         return type(section).model_validate(content)
     except ValidationError as error:
-        raise ConfigError(
-            mistakes(error, content, type(section), lambda key: where or option_of(key[0]))
-        ) from None
+        raise ConfigError(mistakes(error, content, type(section), place)) from None
 
 
 def option_of(key: object) -> str:
