@@ -196,7 +196,7 @@ def test_images_that_do_not_go_together(tmp_path):
     ]
     findings = check_cases(cases)
     assert kinds(findings, of="error") == {"mixed-channels"}
-    assert "1 channels in 2 (a, b), 2 channels in 1 (c)" in only(findings, "mixed-channels").message
+    assert "1 channel in 2 (a, b), 2 channels in 1 (c)" in only(findings, "mixed-channels").message
     assert "uint8 in 2 (a, c), uint16 in 1 (b)" in only(findings, "mixed-dtypes").message
 
 
