@@ -256,6 +256,26 @@ def test_no_background_is_invented_and_the_unknown_is_ignored(tmp_path: Path) ->
         assert numbered.tolist() == [[0, -1], [-1, 3]]
 
 
+def test_classes_of_one_side_of_the_split_alone_are_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        label = np.zeros((6, 16, 16), np.uint8)
+        label[:3], label[4:, :8] = 1, 2 + number
+        image = rng.integers(0, 255, label.shape).astype(np.uint8)
+        write_pair(tmp_path / "data", str(number), image, label)
+    text = (
+        "data: {root: data, label_kind: classes, spacing: [1, 1, 1]}\nsplit: {fraction: 0.25}\n"
+        "plan: {patch_size: [4, 8, 8]}\n"
+    )
+    out = pipeline.prepare(configure(tmp_path, text)).path
+    found = {each["name"]: each["found"] for each in load_json(out / "findings.json")["findings"]}
+    (held,) = load_json(out / "splits.json")["val"]
+    mine = 2 + int(held["case"])
+    others = ", ".join(f"class {value}" for value in range(2, 6) if value != mine)
+    assert found["class-untrained"] == f"class {mine} does not occur in the training part"
+    assert found["class-unvalidated"] == f"{others} do not occur in the validation part"
+
+
 def test_what_is_not_annotated_is_ignored_where_labels_are_classes(tmp_path: Path) -> None:
     label = np.zeros((16, 32, 32), np.uint8)
     label[:8] = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -187,6 +188,7 @@ def test_what_a_user_wants_to_know_is_told(made: Path) -> None:
     for each in manifest["inputs"]:
         assert each["sha256"][:16] in html
     assert "volprep verify PATCHES" in words
+    assert f"volprep verify {shlex.quote(str(made))}" in words_of(pipeline.report_of_set(made))
     assert "to where voxels point" in words
     assert "3 of 3 channels as red, green, blue" in words
     for case in ("one", "two", "three"):
@@ -234,7 +236,7 @@ def test_the_command_shows_a_config_and_prepares_nothing(data: Path, tmp_path: P
     assert sorted(tmp_path.iterdir()) == sorted([*before, out])
     words = words_of(out.read_text(encoding="utf-8"))
     assert "Nothing is prepared yet. Patches will be 8 × 16 × 16 voxels" in words
-    assert "volprep prepare CONFIG" in words
+    assert f"volprep prepare {config}" in words
     assert "Training patches" in words
     assert "Training samples" not in words
 

@@ -143,6 +143,15 @@ def test_nothing_overflows_and_nothing_is_blank(opened: Any, name: str, width: i
     assert [alt for alt, colours in pictures if colours < 2] == []
 
 
+def test_commands_name_the_folder_in_which_the_page_lies(
+    opened: Any, pages: dict[str, Path]
+) -> None:
+    page = opened("report")
+    shown = page.locator(".steps").inner_text()
+    assert f"volprep verify {pages['report'].parent}" in shown
+    assert "PATCHES" not in page.locator("#what-to-do-next").inner_text()
+
+
 def test_columns_sort_and_say_so(opened: Any) -> None:
     page = opened("report")
     rows = page.locator("#cases tbody tr")

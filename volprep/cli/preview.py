@@ -36,12 +36,13 @@ def report(
     it and what can be read.
     """
     from volprep import pipeline
+    from volprep.report import with_names
     from volprep.store import write_text
 
     out = local(out, "--out")
     if pipeline.is_config(source):
         config = pipeline.load_target(source, changes=changes or ())
-        html = pipeline.report_of_config(config, stage, tell=say)
+        html = with_names(pipeline.report_of_config(config, stage, tell=say), CONFIG=source)
     else:
         if changes:
             raise ConfigError("--set: goes with a YAML, not with a patch set")

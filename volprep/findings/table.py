@@ -111,6 +111,21 @@ TABLE: dict[str, Kind] = {
         "again, and a chunk that is exchanged between two runs is not noticed.",
         example="data: {root: https://host/em.zarr}",
     ),
+    "class-untrained": Kind(
+        "warning",
+        wanted="voxels of every class in the training part",
+        todo="choose another seed, fold or `split.group`, or leave the class out with "
+        "`data.ignore`",
+        why="What does not occur cannot be learnt, and its output is trained to say no.",
+        example="of 40 cases one holds class 7, and it is held out for validation",
+    ),
+    "class-unvalidated": Kind(
+        "warning",
+        wanted="voxels of every class in the validation part",
+        todo="hold out more with `split.fraction`, or choose another seed, fold or `split.group`",
+        why="How well a class is learnt shows nowhere if no voxel of it is held out.",
+        example="of 5 cases one holds class 7, and it is trained on",
+    ),
     "clip-collapses": Kind(
         "warning",
         wanted="bounds that leave a range",

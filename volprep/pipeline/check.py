@@ -19,7 +19,7 @@ from volprep.pipeline.measure import clip_warnings, measure
 from volprep.pipeline.told import rules_of, silent
 from volprep.splits import SplitPart, Splits, audit_splits, splits_blocks
 
-__all__ = ["check", "look_at_headers", "values_of"]
+__all__ = ["check", "class_voxels_of", "look_at_headers", "values_of"]
 
 
 def check(
@@ -109,6 +109,21 @@ def values_of(report: Report, cases: Cases) -> frozenset[int] | None:
     background = any(int(found.sizes.sum()) < found.size for found in labels)
     values = {value for found in labels for value in found.ids.tolist()}
     return frozenset(values | ({0} if background else set()))
+
+
+def class_voxels_of(report: Report, cases: Cases) -> dict[str, dict[int, int]] | None:
+    """Voxels of each value of the labels of each case, where they are classes."""
+    if cases.label_kind != "classes":
+        return None
+    names = {case.name for case in cases}
+    return {
+        found.case.name: {
+            0: labels.size - int(labels.sizes.sum()),
+            **dict(zip(labels.ids.tolist(), labels.sizes.tolist(), strict=True)),
+        }
+        for found in report.facts
+        if found.case.name in names and (labels := found.labels) is not None
+    }
 
 
 def _resampled(config: Config, findings: Iterable[Finding]) -> Iterator[Finding]:

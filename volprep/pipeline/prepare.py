@@ -36,7 +36,7 @@ from volprep.ledger import (
     remove_left_over,
 )
 from volprep.pipeline.augmentation import check_augment
-from volprep.pipeline.check import check, look_at_headers, values_of
+from volprep.pipeline.check import check, class_voxels_of, look_at_headers, values_of
 from volprep.pipeline.costs import Timed, keep_costs
 from volprep.pipeline.decide import (
     Decision,
@@ -83,6 +83,7 @@ from volprep.pipeline.run import (
 from volprep.pipeline.skeletons import fallen_back, prepare_skeletons
 from volprep.pipeline.targets import targets_of
 from volprep.pipeline.told import Reporter, Told, refuse_warnings, rules_of, silent
+from volprep.pipeline.training import one_sided
 from volprep.pipeline.volumes import Prepared, PreparedRef, prepare_volumes, vanished
 from volprep.splits import SplitPart, audit_splits, splits_blocks
 from volprep.store import PatchStore
@@ -405,7 +406,7 @@ def _build(
         inputs, seen = _walk(run, listed, heads, guess)
     if inputs is None:
         inputs = _inputs(run, listed, trust)
-    cases, hashes, values = _checked(run, listed, heads, inputs, seen)
+    cases, hashes, values, voxels = _checked(run, listed, heads, inputs, seen)
     known = _known(run, cases, inputs, values, seen)
     decision = decide(config, cases, known)
     audit = audit_splits(
@@ -418,6 +419,9 @@ def _build(
     told.tell([Finding("few-positions", few)] if few else [])
     targets = targets_of(config, cases, decision.plan)
     intensities = _intensities(run, cases, decision, inputs, seen)
+    if intensities is not None:
+        train = intensities.fingerprint
+        told.tell(one_sided(decision.classes, cases.class_names, decision.splits, train, voxels))
     refs, lost = prepare_volumes(run, cases, decision, inputs, {} if seen is None else seen.ids)
     told.tell(vanished(lost))
     counts: dict[str, dict[str, int]] = {}
@@ -518,15 +522,17 @@ def _voxels(report: Report) -> list[Any]:
 
 def _checked(
     run: Run, listed: Cases, heads: Report, inputs: Inputs, seen: _Seen | None
-) -> tuple[Cases, Mapping[str, str] | None, frozenset[int] | None]:
-    """The cases to prepare, the hashes of their images, and the values of their labels.
+) -> tuple[
+    Cases, Mapping[str, str] | None, frozenset[int] | None, dict[str, dict[int, int]] | None
+]:
+    """The cases, the hashes of their images, the values of labels, and the voxels of each.
 
     Errors of the data end it here, warnings are told.
     """
     config = run.config
     asked = _asked(config, listed)
     keys = [[case.name, inputs.key(case), case.group, case.weight] for case in listed]
-    unit = Unit("check", "cases", key_of("check", 2, asked, keys))
+    unit = Unit("check", "cases", key_of("check", 3, asked, keys))
 
     paths = {case.name: list(map(str, case.paths())) for case in listed}
     # Files by number, so that a data set that was moved is told of where it is now.
@@ -542,14 +548,15 @@ def _checked(
         run.told.tell(report.findings)
         inputs.check(listed)
         chosen = chosen_cases(config, listed, report.hashes)
-        values = values_of(report, chosen)
+        values, voxels = values_of(report, chosen), class_voxels_of(report, chosen)
         if config.data.read == "sample" and values is not None:
-            values = sampled_values(config, chosen, run.reporter)
+            values, voxels = sampled_values(config, chosen, run.reporter), None
         return (), {
             "asked": asked,
             "findings": [_moved(finding.to_dict(), numbers) for finding in report.findings],
             "hashes": report.hashes,
             "values": None if values is None else sorted(values),
+            "voxels": None if voxels is None else {n: list(v.items()) for n, v in voxels.items()},
         }
 
     try:
@@ -559,15 +566,17 @@ def _checked(
             chosen_cases(config, listed, {} if config.data.read == "sample" else None),
             None,
             None,
+            None,
         )
     run.told.tell(Finding.from_dict(_moved(found, places)) for found in facts["findings"])
     for found in inputs.by_path.values():
         run.note(found.unit, found.facts)
-    values = facts["values"]
+    values, voxels = facts["values"], facts["voxels"]
     return (
         chosen_cases(config, listed, facts["hashes"]),
         facts["hashes"],
         None if values is None else frozenset(values),
+        None if voxels is None else {name: dict(counted) for name, counted in voxels.items()},
     )
 
 

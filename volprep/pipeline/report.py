@@ -28,7 +28,7 @@ from volprep.findings import Finding
 from volprep.fingerprint import Fingerprint
 from volprep.geometry import Box, Shape3, VolumeLike, three
 from volprep.ledger import LEDGER, Records, differs
-from volprep.pipeline.check import check, values_of
+from volprep.pipeline.check import check, class_voxels_of, values_of
 from volprep.pipeline.costs import costs_of
 from volprep.pipeline.decide import Decision, Known, decide, drawing, survey
 from volprep.pipeline.describe import config_text
@@ -38,6 +38,7 @@ from volprep.pipeline.pictures import ALL_PICTURES, PICTURED, affordable, spread
 from volprep.pipeline.refused import refused_page
 from volprep.pipeline.run import Run
 from volprep.pipeline.told import Reporter, Told, rules_of, silent
+from volprep.pipeline.training import one_sided
 from volprep.pipeline.volumes import prepared_case
 from volprep.preprocess import Normalisation
 from volprep.report import (
@@ -51,6 +52,7 @@ from volprep.report import (
     labelled_place,
     render_report,
     with_costs,
+    with_names,
 )
 from volprep.store import PatchStore
 
@@ -164,6 +166,15 @@ def report_of_config(
     told = Told(rules_of(config), quiet=True)
     told.tell([*report.findings, *(notice.about() for notice in decision.splits.notices)])
     told.tell([Finding("few-positions", few)] if few else [])
+    told.tell(
+        one_sided(
+            decision.classes,
+            cases.class_names,
+            decision.splits,
+            measured,
+            class_voxels_of(report, cases),
+        )
+    )
     prepared = [prepared_case(case, decision.layouts[case.name]) for case in cases]
     return render(
         Gathered(config, cases, known, decision, measured, common, told.findings, prepared)
@@ -488,4 +499,4 @@ def report_of_set(out: Path) -> str:
                 f"{out / file.path}: damaged ({found}); mend the set with: volprep repair {out}"
             )
     html = (out / REPORT).read_text(encoding="utf-8")
-    return with_costs(html, costs_of(out))
+    return with_names(with_costs(html, costs_of(out)), PATCHES=out)

@@ -18,7 +18,7 @@ from volprep.report.overview import (
     render_report,
     with_costs,
 )
-from volprep.report.page import Cell, Gallery, Page, Section
+from volprep.report.page import Cell, Gallery, Page, Section, with_names
 from volprep.report.pictures import Picture, around
 from volprep.report.samples import SampleView, draw_case
 
@@ -45,4 +45,5 @@ __all__ = [
     "render_refused",
     "render_report",
     "with_costs",
+    "with_names",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -249,7 +250,7 @@ def render_refused(seen: Seen) -> Page:
         sections.append(_cases(seen))
     if seen.config:
         sections.append(Section("Config", "", [_config(seen.config)]))
-    sections.append(Section("What to do next", "CONFIG is your YAML.", [Commands(commands)]))
+    sections.append(Section("What to do next", "", [Commands(commands)]))
     return Page(
         f"Data of {seen.name}",
         [
@@ -694,7 +695,7 @@ def _untrained(told: Overview) -> list[str]:
 
 def _class_section(told: Overview, found: Fingerprint) -> Section:
     names, counted = told.classes or {}, _class_voxels(told, found)
-    total = max(1, found.background_voxels + sum((found.class_voxels or {}).values()))
+    total = max(1, sum(counted.values()))
     bars = [
         (names.get(value, f"value {value}"), count / total, f"{count / total:.2%}")
         for value, count in sorted(counted.items())[:_MOST_CLASSES]
@@ -909,7 +910,7 @@ def _provenance(told: Overview) -> Section:
     if told.stages:
         note += (
             " Times and memory are no part of the set, which would otherwise differ from run to "
-            "run: volprep report PATCHES shows them on the machine that prepared it."
+            "run: volprep report shows them on the machine that prepared it."
         )
     return Section("Provenance", note, blocks)
 
@@ -926,7 +927,7 @@ def _next(told: Overview) -> Section:
             ("volprep preview-augment CONFIG", "See what each augmentation does to your data."),
             ("volprep autoconfig CONFIG --explain", "Read how patch and batch were chosen."),
         ]
-        return Section("What to do next", "CONFIG is your YAML.", [Commands(commands)])
+        return Section("What to do next", "", [Commands(commands)])
     python = (
         "from volprep import dataloader\n\n"
         'for batch in dataloader("PATCHES", "train"):\n'
@@ -941,15 +942,27 @@ def _next(told: Overview) -> Section:
             "Train the planned U-Net, to begin with, by a script of volprep's sources.",
         ),
         (
-            "volprep export PATCHES --to nnunet --out nnUNet_raw/Dataset001 --plans",
-            "Or train with another tool; volprep export --help lists them.",
+            f"volprep export PATCHES {_trainer(told)}",
+            "Or train with another tool; volprep explain exports lists them.",
         ),
         ("volprep bench-loader PATCHES --step-ms 50", "See whether the loader keeps up."),
-        ("volprep preview-augment CONFIG", "See what each augmentation does to your data."),
+        (
+            "volprep preview-augment PATCHES/config.resolved.yaml",
+            "See what each augmentation does to your data.",
+        ),
         ("volprep verify PATCHES", "Compare every file with what was written."),
     ]
-    note = "PATCHES is the folder in which this page lies, CONFIG your YAML."
-    return Section("What to do next", note, [Commands(commands)])
+    return Section("What to do next", "", [Commands(commands)])
+
+
+def _trainer(told: Overview) -> str:
+    """How to hand the set to a trainer that takes such labels."""
+    if told.label_kind is None:
+        return "--to careamics --out for_careamics"
+    if told.label_kind == "instances":
+        return "--to monai --out for_monai"
+    name = re.sub(r"[^A-Za-z0-9]+", "_", told.name).strip("_") or "data"
+    return f"--to nnunet --out nnUNet_raw/Dataset001_{name} --plans"
 
 
 def _count(n: int, one: str, many: str | None = None) -> str:

@@ -72,3 +72,14 @@ document.addEventListener("click", (event) => {
   large.showModal();
 });
 large?.addEventListener("click", (event) => { if (event.target === large) large.close(); });
+// A set may be moved, and its page with it: where they lie is known here alone.
+const folder = location.protocol === "file:" &&
+  /^(.*)\/report\.html$/.exec(decodeURIComponent(location.pathname));
+for (const name of folder ? document.querySelectorAll("var") : []) {
+  if (name.textContent !== "PATCHES") continue;
+  const path = folder[1].replace(/^\/(?=[A-Za-z]:)/, "");
+  const plain = name.className === "raw" || /^[\w@%+=:,.\/-]+$/.test(path);
+  name.replaceWith(plain ? path : `'${path.replaceAll("'", "'\"'\"'")}'`);
+}
+for (const note of folder ? document.querySelectorAll(".stands") : [])
+  if (note.textContent.startsWith("PATCHES")) note.remove();

@@ -10,6 +10,7 @@ import base64
 import functools
 import io
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -40,6 +41,7 @@ __all__ = [
     "Table",
     "Value",
     "Words",
+    "with_names",
 ]
 
 Tone = Literal["good", "warn", "bad", "info"]
@@ -176,10 +178,43 @@ class Commands:
     def html(self) -> str:
         """As HTML."""
         each = (
-            f"<li><p>{escape(why)}</p><pre><code>{escape(command)}</code></pre></li>"
+            f"<li><p>{escape(why)}</p><pre><code>{_fillable(command)}</code></pre></li>"
             for command, why in self.commands
         )
-        return f'<ul class="steps">{"".join(each)}</ul>'
+        used = [w for w in STANDS_FOR if any(w in command for command, _ in self.commands)]
+        notes = "".join(f'<p class="note stands">{_stands(word)}</p>' for word in used)
+        return f'{notes}<ul class="steps">{"".join(each)}</ul>'
+
+
+def _fillable(command: str) -> str:
+    """A command in HTML, with what `with_names` fills in: in Python's quotes as it is."""
+    kind = ' class="raw"' if "import " in command else ""
+    return re.sub(rf"({'|'.join(STANDS_FOR)})", rf"<var{kind}>\1</var>", escape(command))
+
+
+#: What stands for a path in commands, and what it is.
+STANDS_FOR = {"PATCHES": "the folder in which this page lies", "CONFIG": "your YAML"}
+
+
+def with_names(html: str, **names: Path) -> str:
+    """A page with the true paths in its commands.
+
+    Parameters
+    ----------
+    html : str
+        A page with `Commands`.
+    **names
+        Of `STANDS_FOR`.
+    """
+    for word, path in names.items():
+        html = html.replace(f"<var>{word}</var>", escape(shlex.quote(str(path))))
+        html = html.replace(f'<var class="raw">{word}</var>', escape(str(path)))
+        html = html.replace(f'<p class="note stands">{_stands(word)}</p>', "")
+    return html
+
+
+def _stands(word: str) -> str:
+    return f"{word} is {STANDS_FOR[word]}."
 
 
 @dataclass(frozen=True)
