@@ -281,6 +281,38 @@ def test_compiled_kernels_are_the_users_and_not_the_installations(tmp_path):
     assert "NUMBA_CACHE_DIR" in said[0]
 
 
+BESIDE = (
+    "import sys\nimport numpy as np\nfrom numba import types\nfrom numba.core import event\n"
+    "from volprep.kernels import compiling\nfrom volprep.kernels.labels import take_ids\n"
+    "from volprep.kernels.normalise import clip_shift_scale\n"
+    "class Heard(event.Listener):\n    here = []\n    on_end = lambda self, event: None\n"
+    "    on_start = lambda self, event: self.here.append(str(event.data['dispatcher']))\n"
+    "compiling._has_second = lambda: True\nsys.executable = sys.argv[1] or sys.executable\n"
+    "numbers = (types.uint8[::1], *[types.float64] * 4, types.float32[::1])\n"
+    "compiling.expect(clip_shift_scale, numbers)\n"
+    "ids, out = np.array([0, 7], np.uint64), np.empty((1, 1, 2), np.uint64)\n"
+    "with event.install_listener('numba:compile', Heard()):\n"
+    "    take_ids(ids, np.array([[[1, 0]]], np.uint8), out)\n"
+    "assert out.tolist() == [[[7, 0]]]\n"
+    "print(*(name in ' '.join(Heard.here) for name in ('take_ids', 'clip_shift_scale')))\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("executable", "here"),
+    [("", "False True"), ("/bin/false", "True True"), ("/nothing/there", "True False")],
+)
+def test_what_is_wanted_is_compiled_beside_what_is_expected_next(tmp_path, executable, here):
+    def run() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", BESIDE, executable], capture_output=True, text=True, check=True,
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        ).stdout.strip()  # fmt: skip
+
+    assert run() == here
+    assert run() == "False False"
+
+
 def test_a_process_ends_though_an_iterator_is_left_in_the_middle(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

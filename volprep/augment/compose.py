@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from volprep.augment.margins import required_shape
 from volprep.augment.objects import CopyPaste, Pasted
-from volprep.augment.program import Program
+from volprep.augment.program import Program, expect_sections
 from volprep.augment.scale import measure_scale
 from volprep.augment.smoothing import smooth_labels
 from volprep.augment.transform import (
@@ -159,6 +159,7 @@ class Compose:
         self._told = Tally()
         self._calls = itertools.count()
         self._process = os.getpid()
+        self._alters = any(isinstance(t, IntensityTransform) for t in self.transforms)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the count of calls, which belongs to one process."""
@@ -414,6 +415,9 @@ class Compose:
         out: Mapping[str, Array] | None,
     ) -> Sample:
         """Every target through its map; those with one and the same map together."""
+        if self._alters:
+            expect_sections()
+            self._alters = False
         moved: Sample = {}
         for names in self._groups():
             coordinates = self.coordinate_map(drawn, centre, names[0])

@@ -13,7 +13,15 @@ import numpy.typing as npt
 from volprep.augment.scale import Scale
 from volprep.geometry import Box, Shape3
 
-__all__ = ["Band", "Program", "cell_means", "gaussian", "low_resolution", "moving_mean"]
+__all__ = [
+    "Band",
+    "Program",
+    "cell_means",
+    "expect_sections",
+    "gaussian",
+    "low_resolution",
+    "moving_mean",
+]
 
 _KINDS = {"uniform": 0, "normal": 1, "poisson": 2}
 
@@ -83,6 +91,14 @@ def _low_resolution(length: int, cells: int) -> Band:
     centres = down @ np.arange(length)
     up = np.stack([np.interp(np.arange(length), centres, row) for row in np.eye(cells)], 1)
     return Band.of_matrix(up @ down)
+
+
+def expect_sections() -> None:
+    """Say that programs will run, so that what they run by is compiled beside other kernels."""
+    from volprep.kernels.compiling import expect
+    from volprep.kernels.intensity import SECTIONS, run_sections
+
+    expect(run_sections, SECTIONS)
 
 
 class Program:

@@ -4,6 +4,9 @@ numba keeps what it compiles beside the source, so that every environment compil
 installation that may not be written to compiles in every process. Here it is kept in one folder
 of the user's, by the bytes of all kernels: a kernel is compiled into those that call it, and is
 as stale as the oldest of them.
+
+numba compiles one kernel at a time in a process. Where it is known which one is called next, a
+second process compiles the one that is wanted now while this one compiles the next.
 """
 
 from __future__ import annotations
@@ -11,9 +14,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import multiprocessing
 import os
+import pickle
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,12 +33,14 @@ from numba.core import config, event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.misc.appdirs import AppDirs
 
-__all__ = ["compiled_folder", "kernel", "part", "telling_of_compiling"]
+__all__ = ["compiled_folder", "expect", "kernel", "part", "telling_of_compiling"]
 
 log = logging.getLogger(__name__)
 
 #: Days after which what nobody used is deleted, when another version compiles.
 _UNUSED_DAYS = 60
+#: Seconds that are waited for what another process compiles.
+_LONGEST = 120
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -157,12 +165,89 @@ class _Form(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes = (_Place,)
 
 
+#: Kernels that are called soon and were not yet, with the types of their arguments.
+_EXPECTED: dict[Callable[..., Any], tuple[Any, tuple[Any, ...]]] = {}
+
+
+def expect(kernel: Any, types: tuple[Any, ...]) -> None:
+    """Say that a kernel is soon called, so that it may be compiled beside another.
+
+    Parameters
+    ----------
+    kernel : of `kernel`
+    types : tuple of numba types
+        Of its arguments.
+    """
+    if not config.DISABLE_JIT and types not in kernel.overloads:
+        _EXPECTED[kernel.py_func] = (kernel, types)
+
+
+#: What the second process does. It is ours alone, so that nobody minds that it collects no
+#: garbage, which is a tenth of the time of compiling.
+_BESIDE = """
+import gc, importlib, pickle, sys
+gc.disable()
+sys.path[:], module, name = pickle.load(sys.stdin.buffer)
+kernel = getattr(importlib.import_module(module), name)
+kernel.compile(pickle.load(sys.stdin.buffer))
+"""
+
+
+def _compile_beside(function: Callable[..., Any], types: tuple[Any, ...]) -> None:
+    """Have a process compile a kernel, and compile here what is expected next.
+
+    What goes wrong in the process costs time and nothing else: the kernel is compiled here.
+    """
+    what = pickle.dumps((sys.path, function.__module__, function.__name__)) + pickle.dumps(types)
+    with contextlib.suppress(OSError):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BESIDE], start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            if process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError), process.stdin:
+                    process.stdin.write(what)
+            while _EXPECTED:
+                _, (kernel, its) = _EXPECTED.popitem()
+                kernel.compile(its)
+            process.wait(_LONGEST)
+        except subprocess.TimeoutExpired:
+            log.debug("%s: another process did not compile it in time", function)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _has_second() -> bool:
+    """Whether a second process may compile: for the first one of a program, on two processors."""
+    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return bool(sys.executable) and (free or 1) > 1 and not multiprocessing.parent_process()
+
+
 class _Kept(FunctionCache):  # type: ignore[misc]
     """A full disk or a damaged file costs time and nothing else: the kernel is compiled again."""
 
     _impl_class = _Form
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = self._loaded(sig, target_context)
+        _EXPECTED.pop(self._py_func, None)
+        if found is None and self._are_missing(target_context) and _has_second():
+            _compile_beside(self._py_func, sig)
+            found = self._loaded(sig, target_context)
+        return found
+
+    @staticmethod
+    def _are_missing(target_context: Any) -> bool:
+        """Whether something is expected; what was compiled before is not any more."""
+        for function, (kernel, types) in list(_EXPECTED.items()):
+            key = kernel._cache._index_key(types, target_context.codegen())
+            if kernel._cache._cache_file.load(key) is not None:
+                del _EXPECTED[function]
+        return bool(_EXPECTED)
+
+    def _loaded(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
         except Exception as error:

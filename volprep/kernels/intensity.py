@@ -10,6 +10,7 @@ neither threads nor order.
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
 from volprep.kernels.compiling import kernel, part
 
@@ -23,6 +24,7 @@ __all__ = [
     "NOISE",
     "NORMAL",
     "POISSON",
+    "SECTIONS",
     "UNIFORM",
     "filter_through_sections",
     "run_sections",
@@ -350,3 +352,15 @@ def run_sections(volume, steps, numbers, starts, weights, scratch, scale):  # ty
             else:
                 value = np.float32(low + span * numbers[n, 0])
                 section[box[2] : box[3], box[4] : box[5]] = value
+
+
+#: The types of what `run_sections` is called with.
+SECTIONS = (
+    types.float32[:, :, ::1],
+    types.int64[:, ::1],
+    types.float64[:, ::1],
+    types.int64[::1],
+    types.float32[::1],
+    types.float32[:, ::1],
+    types.float64[::1],
+)

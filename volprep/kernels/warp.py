@@ -522,6 +522,8 @@ def read_planes(
     members, about, reach = sections.members, sections.about, room.reach
     depth, lost, pitch = sections.depth, sections.lost, positions.strides[0]
     size = layers.label_bytes.shape[2] // max(1, label.shape[2])
+    # Not 4, for which numba would compile what touches once more.
+    wide = layers.image_bytes.shape[2] // max(1, image.shape[2])
     touched = 0
     for t in range(tiles.shape[0]):
         m, a, b = tiles[t, 0], tiles[t, 1], tiles[t, 2]
@@ -538,20 +540,20 @@ def read_planes(
                 if lost[section]:
                     _fill_all(n, image_fill, image_out, c, section, start)
                     continue
-                touched += _touch(layers.image_bytes, c, below, 4, 0, pitch, reach, 0, n)
+                touched += _touch(layers.image_bytes, c, below, wide, 0, pitch, reach, 0, n)
                 single = follower == section or lost[follower]
                 if copied and depth[section] == 0:
                     _copy(image, c, below, room.near, 0, n, image_out, section, start)
                 elif single or depth[section] > 0 or depth[follower] > 0:
                     if depth[section] > 0:
-                        touched += _touch(layers.image_bytes, c, above, 4, 0, pitch, reach, 0, n)
+                        touched += _touch(layers.image_bytes, c, above, wide, 0, pitch, reach, 0, n)
                     _linear_plane(
                         image, c, below, above, depth[section], room, n, image_out, section, start
                     )
                 else:
                     k += 1
                     other = about[0, follower]
-                    touched += _touch(layers.image_bytes, c, other, 4, 0, pitch, reach, 0, n)
+                    touched += _touch(layers.image_bytes, c, other, wide, 0, pitch, reach, 0, n)
                     _linear_pair(
                         image, c, below, other, room, n, image_out, section, follower, start
                     )
