@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from sources_checks import FLOATS, NUMBERS, arrays, check_block, check_volume, folder
@@ -260,16 +263,16 @@ def test_thousands_of_volumes_keep_few_files_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OPEN, "max_files", 3)
-    volumes = []
+    part, volumes = Box((0, 0, 0), (2, 3, 2)), []  # of which only a map is kept open
     for i in range(8):
         np.save(tmp_path / f"{i}.npy", np.full((2, 3, 4), i, np.uint8))
         volumes.append(open_volume(tmp_path / f"{i}.npy"))
     for _ in range(2):
         for i, volume in enumerate(volumes):
-            assert volume.read().max() == i
+            assert volume.read(part).max() == i
         assert sum(volume._handle is not None for volume in volumes) == 3
-    volumes[6].read()
-    volumes[0].read()
+    volumes[6].read(part)
+    volumes[0].read(part)
     assert [i for i, v in enumerate(volumes) if v._handle is not None] == [0, 6, 7]
 
 
@@ -298,3 +301,62 @@ def test_a_pickled_member_hinders_only_itself(tmp_path: Path) -> None:
     np.savez(tmp_path / "b.npz", meta=np.array({"a": 1}, dtype=object))
     with pytest.raises(SourceError, match="pickled Python objects"):
         open_volume(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "YXZ"])
+@pytest.mark.parametrize("form", ["npy", "tif"])
+def test_parts_of_a_mapped_file_are_those_of_the_array(
+    tmp_path: Path, form: str, axes: str
+) -> None:
+    """Whether they are read in pieces or through the map, of either byte order."""
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 2**16, (6, 130, 140)).astype(">u2")
+    path = tmp_path / f"a.{form}"
+    if form == "npy":
+        np.save(path, array)
+    elif axes == "ZYX":
+        tifffile.imwrite(path, array, byteorder=">", metadata={"axes": axes})
+    else:
+        pytest.skip("pages are planes")
+    wanted = array if axes == "ZYX" else array.transpose(2, 0, 1)
+    volume = open_volume(path, axes=axes)
+    for _ in range(40):
+        start = [int(rng.integers(0, n)) for n in wanted.shape]
+        if rng.random() < 0.5:
+            start[1:] = [0, 0]
+        stop = [int(rng.integers(a + 1, n + 1)) for a, n in zip(start, wanted.shape, strict=True)]
+        if rng.random() < 0.5:
+            stop[1:] = wanted.shape[1:]
+        box = Box(tuple(start), tuple(stop))
+        found = volume.read(box)
+        assert found.dtype == np.uint16
+        assert np.array_equal(found[0], wanted[box.slices])
+
+
+def test_a_file_that_is_written_anew_while_it_is_walked_through_ends_no_process(
+    tmp_path: Path,
+) -> None:
+    """Each block is worked on after the file has shrunk, which a map would not outlive."""
+    np.save(tmp_path / "a.npy", np.ones((40, 256, 256), np.uint8))
+    program = """
+import sys
+from volprep.errors import SourceError
+from volprep.sources import gather, open_volume, walk
+from volprep.geometry import Box
+volume = open_volume(sys.argv[1])
+blocks = walk([volume], max_bytes=2**20)
+box, (block,) = next(blocks)
+(part,) = next(gather([volume], [Box((30, 10, 10), (38, 200, 60))]))
+open(sys.argv[1], "r+b").truncate(1000)
+assert block.sum() == box.size
+assert part.sum() == part.size
+try:
+    list(blocks)
+except SourceError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "a.npy")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "changed while it was being used" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,17 @@ import numpy.typing as npt
 from volprep.errors import SourceError
 from volprep.geometry import Box, Spacing3
 from volprep.sources.axes import Layout
-from volprep.sources.base import SLAB_BYTES, Array, Volume, forget, map_file, reading, still_whole
+from volprep.sources.base import (
+    SLAB_BYTES,
+    Array,
+    Volume,
+    forget,
+    map_file,
+    read_pieces,
+    reading,
+    shrunk,
+    still_whole,
+)
 
 __all__ = ["ArrayVolume", "FileVolume", "MappedVolume", "default_axes"]
 
@@ -64,11 +75,17 @@ class FileVolume(MappedVolume):
         return True
 
     def _read(self, box: Box) -> Array:
+        layout, dtype = self._layout, self._stored_dtype
+        block = read_pieces(self._data, self._offset, layout.stored, dtype, layout.select(box))
+        if block is not None:
+            return layout.arrange(block)
         still_whole(self._data, self._opened().base)
         return super()._read(box)
 
     def _open(self) -> Array:
         view = map_file(self._data)
+        if len(view) < self._offset + math.prod(self._layout.stored) * self._stored_dtype.itemsize:
+            raise shrunk(self._data)
         return np.ndarray(self._layout.stored, self._stored_dtype, view, self._offset)
 
     def slabs(

@@ -32,10 +32,14 @@ __all__ = [
     "forget",
     "forget_block",
     "map_file",
+    "map_of",
     "native_dtype",
     "open_descriptor",
     "read_at",
+    "read_pieces",
     "reading",
+    "shrunk",
+    "still_whole",
     "stored_bytes",
 ]
 
@@ -97,6 +101,8 @@ def open_descriptor(path: str | Path) -> int:
 
 _SEEK = threading.Lock()
 _MAPPED_BYTES = 64 * 2**20
+#: What is read of a file that could be mapped: blocks up to so many bytes, in pieces of so many.
+_READ_BYTES, _PIECE_BYTES = 64 * 2**20, 16 * 2**10
 
 
 def stored_bytes(descriptor: int, size: int, offset: int) -> bytes | Array:
@@ -136,10 +142,78 @@ def still_whole(path: Path, view: mmap.mmap) -> None:
     """Refuse to read on from the map of a file that has become shorter meanwhile.
 
     The system ends a process that reads from a map where the file is no more. It is asked
-    before each block (2 µs), so that only a file that shrinks within one still ends it.
+    before each block (2 µs), so that only a file that shrinks within one still ends it; see
+    `read_pieces`.
     """
     if path.stat().st_size < len(view):
-        raise SourceError(path, "changed while it was being used", "leave it alone and run again")
+        raise shrunk(path)
+
+
+def shrunk(path: Path) -> SourceError:
+    """What is said of a file that ends before what was there when it was opened."""
+    return SourceError(path, "changed while it was being used", "leave it alone and run again")
+
+
+def read_pieces(
+    path: Path, offset: int, stored: Sequence[int], dtype: np.dtype[Any], cut: Sequence[slice]
+) -> Array | None:
+    """A part of an array in a file, read piece by piece; None where a map serves it better.
+
+    That is where it is larger than what is walked through at once, or its pieces are small. What
+    is read is worked on for longer than it takes to read, and while one works on a map, a program
+    that writes the file anew ends the process.
+
+    Parameters
+    ----------
+    path : Path
+    offset : int
+        Of the array.
+    stored, dtype
+        Its shape and dtype.
+    cut : sequence of slice
+        One for each axis, with start and stop.
+
+    Raises
+    ------
+    SourceError
+        If the file ends before the part does.
+    """
+    shape = [c.stop - c.start for c in cut]
+    whole = len(shape)  # from this axis on all is wanted
+    while whole and shape[whole - 1] == stored[whole - 1]:
+        whole -= 1
+    lead = shape[: max(0, whole - 1)]
+    count = math.prod(lead)
+    size = math.prod(shape) * dtype.itemsize
+    if not 0 < size <= _READ_BYTES or (count > 1 and size // count < _PIECE_BYTES):
+        return None
+    block = np.empty(shape, dtype)
+    pieces = block.reshape(-1).view(np.uint8).data
+    steps = [math.prod(stored[n + 1 :]) * dtype.itemsize for n in range(len(stored))]
+    first = offset + sum(c.start * step for c, step in zip(cut, steps, strict=True))
+    descriptor = open_descriptor(path)
+    try:
+        for number, place in enumerate(np.ndindex(*lead)):
+            at = first + sum(n * step for n, step in zip(place, steps, strict=False))
+            piece = pieces[number * (size // count) : (number + 1) * (size // count)]
+            if _read_into(descriptor, piece, at) < len(piece):
+                raise shrunk(path)
+    finally:
+        os.close(descriptor)
+    block.flags.writeable = False  # as a map is
+    return block
+
+
+def _read_into(descriptor: int, piece: memoryview, offset: int) -> int:
+    """Fill memory from an offset of a file; how many bytes there were."""
+    if not hasattr(os, "preadv"):
+        data = read_at(descriptor, len(piece), offset)
+        piece[: len(data)] = data
+        return len(data)
+    done = 0
+    while done < len(piece) and (got := os.preadv(descriptor, [piece[done:]], offset + done)):
+        done += got
+    return done
 
 
 def forget(view: mmap.mmap | Array) -> None:
@@ -160,15 +234,21 @@ def forget(view: mmap.mmap | Array) -> None:
         view.madvise(mmap.MADV_DONTNEED)
 
 
+def map_of(block: Array) -> mmap.mmap | None:
+    """The map that an array is a view of; None of any other."""
+    owner: Any = block
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return owner if isinstance(owner, mmap.mmap) else None
+
+
 def forget_block(block: Array) -> None:
     """Give the memory of a part of a mapped file back; any other array is left alone.
 
     Without this, walking through a mapped volume ends with all of it in memory.
     """
-    owner: Any = block
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+    owner = map_of(block)
+    if owner is None or not hasattr(mmap, "MADV_DONTNEED"):
         return
     first = block.ctypes.data - np.frombuffer(owner, np.uint8, 1).ctypes.data
     # Of an axis that is mirrored the first voxel lies last.

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volprep.geometry import Box, Chunked, VolumeLike
-from volprep.sources.base import SLAB_BYTES, Array, Volume, forget_block
+from volprep.sources.base import SLAB_BYTES, Array, Volume, forget_block, map_of
 from volprep.sources.chunked import LARGE_BYTES
 from volprep.sources.scratch import scratch_array
 
@@ -65,8 +65,7 @@ def gather(
     Yields
     ------
     tuple of ndarray (C, Z, Y, X) or None
-        One for each volume; maybe a read-only view of a mapped file, valid until the next is
-        asked for.
+        One for each volume; of a mapped file a copy.
 
     Raises
     ------
@@ -81,9 +80,8 @@ def gather(
     swept = [n for n, volume in enumerate(volumes) if _is_swept(volume)]
     if not swept or len(boxes) < 2:
         for box in boxes:
-            arrays = tuple(None if volume is None else volume.read(box) for volume in volumes)
+            arrays = tuple(None if volume is None else _own(volume, box) for volume in volumes)
             yield arrays
-            _let_go(arrays)
         return
     for first, last in groups(volumes, boxes, None if spill else held):
         yield from _Pass(volumes, swept, boxes[first:last], held if spill else None, pool).run()
@@ -139,7 +137,9 @@ def _walked(
         for box in boxes:
             arrays = tuple(None if volume is None else volume.read(box) for volume in volumes)
             yield box, arrays
-            _let_go(arrays)
+            for array in arrays:
+                if array is not None:  # or all that is walked through stays in memory
+                    forget_block(array)
         return
     yield from zip(boxes, gather(volumes, boxes, spill=True), strict=True)
 
@@ -193,11 +193,18 @@ def _voxel_bytes(volume: VolumeLike) -> int:
     return int(volume.dtype.itemsize) * int(volume.shape[0])
 
 
-def _let_go(arrays: Sequence[Array | None]) -> None:
-    """Give mapped pages back; those of scratch files and of memory go by themselves."""
-    for array in arrays:
-        if array is not None:
-            forget_block(array)
+def _own(volume: VolumeLike, box: Box) -> Array:
+    """A box, in memory of its own where the file is mapped.
+
+    Boxes wait for a thread, and a program that writes the file anew meanwhile would end the
+    process that reads from the map; see `volprep.sources.base.read_pieces`.
+    """
+    found = volume.read(box)
+    if map_of(found) is None:
+        return found
+    own = np.array(found, order="C")
+    forget_block(found)
+    return own
 
 
 def groups(
@@ -270,11 +277,10 @@ class _Pass:
                 arrays = list(request.arrays)
                 for place, volume in enumerate(self._volumes):
                     if arrays[place] is None and volume is not None:
-                        arrays[place] = volume.read(request.box)
+                        arrays[place] = _own(volume, request.box)
                 request.arrays.clear()
                 yield tuple(arrays)
                 self._room.give_back(number)
-                _let_go(arrays)
         finally:
             for sweep in self._sweeps:
                 sweep.stop()

@@ -20,6 +20,7 @@ from volprep.sources.base import (
     forget,
     map_file,
     open_descriptor,
+    read_pieces,
     reading,
     still_whole,
     stored_bytes,
@@ -71,6 +72,9 @@ class TiffMappedPages(Volume):
         self, view: mmap.mmap, number: int, cut: tuple[slice, ...], shape: Sequence[int]
     ) -> Array:
         start = int(self._starts[number])
+        read = read_pieces(self.path, start, self._page, self._stored_dtype, cut)
+        if read is not None:
+            return read.reshape(shape)
         page: Array = np.ndarray(self._page, self._stored_dtype, buffer=view, offset=start)
         return page[cut].reshape(shape)
 
