@@ -111,7 +111,7 @@ def test_scientific_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("8GiB", 8 * 2**30), ("500 MB", 500_000_000), ("1.5g", 1_500_000_000), (1024, 1024)],
+    [("8GiB", 8 * 2**30), ("500 MB", 500_000_000), ("1.5g", 1_500_000_000), (2000000, 2000000)],
 )
 def test_memory_is_read_in_the_usual_spellings(text: object, size: int) -> None:
     assert parse_memory(text) == size

@@ -137,6 +137,24 @@ def _bomb() -> str:
             _bomb(),
             "its aliases stand for",
         ),
+        ("epoch: {steps: 99999999999}\n", "give a whole number from 1 to 10000000"),
+        ("plan: {pool: [31, 1, 1]}\n", "plan.pool.0: found 31; give a whole number from 0 to 30"),
+        ("plan: {max_batch: 1}\n", "min_batch is 2 and max_batch 1, which is less; give both"),
+        ("preprocess: {target_spacing: [1e-300, 1, 1]}\n", "between 1 pm and 1 m"),
+        ("preprocess: {target_spacing: '1, 1, 1e300 um'}\n", "between 1 pm and 1 m"),
+        ("plan: {memory: 1}\n", "plan.memory: found 1, which is less memory than anything takes"),
+        ("plan: {max_dims: [9, 9, 5000]}\n", "plan.max_dims.2: found 5000"),
+        ("skeletons: {anisotropy: [0, 1, 1]}\n", "skeletons.anisotropy.0: found 0"),
+        ("skeletons: {radius: 1001}\n", "skeletons.radius: found 1001"),
+        (
+            "patching: {name: stratified, filter: {name: shannon, threshold: -1}}\n",
+            "threshold is -1 bits; give 0 or more",
+        ),
+        ("preprocess: {clip: ['nan', 50]}\n", "nan and inf are no numbers here"),
+        ("augment: [{gaussian_noise: {sigma: 1e308}}]\n", "numbers go up to 1000000000 here"),
+        ("targets: [{blobs: {sigma: 1e308}}]\n", "numbers go up to 1000000000 here"),
+        ("skeletons: {radius: nan}\n", "nan and inf are no numbers here"),
+        ("split: {group: ''}\n", "split.group: found '', which is empty"),
         ("output: {dir: $VOLPREP_NOT_SET/x}\n", "the environment variable $VOLPREP_NOT_SET"),
         ("data2: {}\n", "unknown key"),
     ],
@@ -146,6 +164,22 @@ def test_what_a_yaml_can_hold_is_told(data: Path, text: str, words: str) -> None
     path.write_text(f"data: {{root: .}}\n{text}")
     with pytest.raises(ConfigError) as caught:
         load_config(path)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("one_hot: {classes: 1000000}", "found 1000000; wanted 1 to 4096"),
+        ("blobs: {sigma: 100000}", "found 100000; wanted more than 0, 1000 at most"),
+        ("affinities: {offsets: [[99999, 0, 0]]}", "wanted a list of (z, y, x)"),
+    ],
+)
+def test_what_no_target_can_be_is_told(data: Path, target: str, words: str) -> None:
+    path = data / "v.yaml"
+    path.write_text(f"data: {{root: .}}\ntargets: [{{{target}}}]\n")
+    with pytest.raises(ConfigError) as caught:
+        pipeline.load_target(path)
     assert words in str(caught.value)
 
 
@@ -177,6 +211,10 @@ def test_paths_expand_variables_and_home(
             "plan.patch_size: [8, 1000, 24] is more than 16 times as large as any volume",
         ),
         ("plan: {aug_patch_size: [1000000000, 9, 9]}\n", "plan.aug_patch_size: [1000000000, 9, 9]"),
+        (
+            "plan: {patch_size: [4, 8, 8]}\npatching: {reject: {size_thres: 257}}\n",
+            "patching.reject.size_thres: 257 is more than the 256 voxels of a patch",
+        ),
         ("plan: {pool: [30, 2, 2]}\n", "volumes have [8, 24, 24] voxels; give at most [7, 8, 8]"),
     ],
 )
@@ -237,22 +275,29 @@ patching.foreground.p 0.5 no
 patching.foreground.per class no
 patching.reject.size_thres 5 no
 patching.reject.p 0.5 yes
+patching.reject.diversity 9 yes
+patching.reject.size_thres 4600 yes
 patching.reject.valid_ratio 0.5 yes
 skeletons.radius 3 yes
 skeletons.method teasar yes
 output.targets store yes
+patching.filter.ref_channel 1 yes
+patching.filter.filtered_patch_prob 0.5 yes
+patching.foreground.p 0.5 yes patching.name=sequential
+patching.filter.threshold 100 yes patching.name=stratified patching.filter.name=max
+patching.filter.threshold 41 yes patching.name=stratified patching.filter.name=shannon
 """
 
 
 @pytest.mark.parametrize("line", IDLE.strip().splitlines())
 def test_a_key_that_does_nothing_with_this_data_is_told(data: Path, line: str) -> None:
-    key, value, labelled = line.split()
+    key, value, labelled, *beside = line.split()
     if labelled == "no":
         shutil.rmtree(data / "labels")
     path = data / "v.yaml"
     path.write_text("data: {root: .}\n")
     augment = ["augment=[]"] if key == "data.modality" else []
-    config = load_config(path, parse_changes([f"{key}={value}", *augment]))
+    config = load_config(path, parse_changes([*beside, f"{key}={value}", *augment]))
     found = pipeline.check(config, pipeline.list_cases(config)).findings
     told = [f.found for f in found if f.name == "option-idle"]
     assert len(told) == 1, told

@@ -126,9 +126,9 @@ def resampled_cases(
         )
         if any(n > 1 and m == 1 for n, m in zip(before, shape, strict=True)):
             raise PlanError(_absurd(target, f"{what}, a single voxel along an axis"))
-        growth = math.prod(shape) / math.prod(before)
-        if growth > MOST_GROWTH:
-            raise PlanError(_absurd(target, f"{what}, {growth:.0f} times as many"))
+        growth = math.prod(shape) // math.prod(before)  # of whole numbers, which have no end
+        if math.prod(shape) > MOST_GROWTH * math.prod(before):
+            raise PlanError(_absurd(target, f"{what}, {growth} times as many"))
     total = sum(size for _, _, size in results)
     if room is not None and total > room:
         what = (

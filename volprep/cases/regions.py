@@ -132,7 +132,9 @@ def read_regions(path: Path) -> tuple[Region, ...]:
         found = tuple(_region(values) for values in reader(path))
     except SourceError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, ElementTree.ParseError) as error:
+    except OSError as error:
+        raise SourceError(path, f"cannot be read ({error.strerror})", "check the path") from error
+    except (KeyError, TypeError, ValueError, ElementTree.ParseError) as error:
         raise SourceError(path, f"cannot be read as regions ({error})", "mend it") from error
     if not found:
         raise SourceError(path, "holds no region", "add one, or leave out data.regions")

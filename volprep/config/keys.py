@@ -326,7 +326,7 @@ def _plain_words(kind: Any) -> str:
 def _bounds(extra: Sequence[Any]) -> str:
     """``above 0``, ``from 0 to 1``."""
     found = {
-        name: f"{getattr(one, name):g}"
+        name: f"{getattr(one, name):.8g}"
         for one in extra
         for name in ("gt", "ge", "lt", "le")
         if getattr(one, name, None) is not None

@@ -51,14 +51,21 @@ Count3 = Annotated[
     tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt],
     Wanted("three whole numbers (z, y, x), 0 or above"),
 ]
+Edge = Annotated[int, Field(ge=1, le=4096)]
+Dims3 = Annotated[
+    tuple[Edge, Edge, Edge], Wanted("a size of three whole numbers (z, y, x) from 1 to 4096")
+]
+Weight = Annotated[float, Field(gt=0, le=1e6)]
 Halvings = Annotated[int, Field(ge=0, le=30)]
+Batch = Annotated[int, Field(ge=1, le=65536)]
 Pool3 = Annotated[
     tuple[Halvings, Halvings, Halvings], Wanted("three whole numbers (z, y, x) from 0 to 30")
 ]
 Place = Annotated[Path, AfterValidator(path_of)]
 LocalFolder = Annotated[Path, AfterValidator(local_folder)]
 Bucket = Annotated[Path, AfterValidator(bucket), Wanted("s3://BUCKET/NAME or gs://BUCKET/NAME")]
-Weights3 = Annotated[tuple[float, float, float], Wanted("three numbers (z, y, x)")]
+Length = Annotated[float, Field(ge=-1e9, le=1e9)]
+Weights3 = Annotated[tuple[Length, Length, Length], Wanted("three numbers (z, y, x)")]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Values = Annotated[
     tuple[NonNegativeInt, ...],
@@ -81,8 +88,11 @@ class Section(BaseModel):
         if field is not None and _holds_truth(value) and "bool" not in repr(field.annotation):
             raise ValueError("yes, no, on, off, true and false are truth values in YAML")
         inside = field is not None and "Any" in repr(field.annotation)
-        if _is_boundless(value, inside=inside):
+        texts = field is not None and "str" not in repr(field.annotation)
+        if _is_boundless(value, inside=inside, texts=texts):
             raise ValueError("nan and inf are no numbers here")
+        if inside and _is_beyond(value):
+            raise ValueError(f"numbers go up to {_BEYOND} here")
         if _holds_odd_letters(value):
             raise ValueError("holds a letter that no name can have; write it without")
         if isinstance(value, str) and not value.strip():
@@ -107,16 +117,35 @@ def _holds_odd_letters(value: Any) -> bool:
         return True
 
 
-def _is_boundless(value: Any, *, inside: bool) -> bool:
+def _is_boundless(value: Any, *, inside: bool, texts: bool = False) -> bool:
     """Whether it is nan or inf, or a list with one; `inside` looks into mappings, too.
 
-    Those that are sections have keys of their own, at which it is told.
+    Those that are sections have keys of their own, at which it is told. `texts` that read as
+    such a number are taken for it.
     """
     if isinstance(value, dict):
         return inside and any(_is_boundless(each, inside=inside) for each in value.values())
     if isinstance(value, list):
-        return any(_is_boundless(each, inside=inside) for each in value)
+        return any(_is_boundless(each, inside=inside, texts=texts) for each in value)
+    if texts and isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return False
     return isinstance(value, float) and not math.isfinite(value)
+
+
+#: No grey value and no length of a transform or a target is larger.
+_BEYOND = 10**9
+
+
+def _is_beyond(value: Any) -> bool:
+    """Whether it is a number without use, or a list or a mapping with one among its entries."""
+    if isinstance(value, dict):
+        return any(map(_is_beyond, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_beyond, value))
+    return isinstance(value, int | float) and abs(value) > _BEYOND
 
 
 class CaseConfig(Section):
@@ -177,8 +206,10 @@ class LabelsConfig(Section):
         description="1 at and above it, else 0: for probabilities and smoothed masks.",
         examples=[128],
     )
-    background: PositiveInt | None = Field(
+    background: int | None = Field(
         None,
+        ge=1,
+        le=2**63 - 1,
         description="The value of the background: it becomes 0, and 0 becomes this value.",
         examples=[255],
     )
@@ -349,8 +380,10 @@ class DataConfig(Section):
         description="The label value of what is not annotated: 0, where 0 is no background.",
         examples=[0],
     )
-    n_classes: PositiveInt | None = Field(
+    n_classes: int | None = Field(
         None,
+        ge=1,
+        le=65536,
         description="Number of classes with background; counted in the labels if not given.",
         examples=[3],
     )
@@ -405,23 +438,21 @@ class PlanConfig(Section):
         examples=["8GiB"],
     )
     precision: Literal["mixed", "fp32"] = Field("mixed", description="Of the training step.")
-    max_dims: Size3 = Field(
+    max_dims: Dims3 = Field(
         (128, 128, 128),
         description="biom3d: bound of the patch's volume.",
         examples=[[128, 128, 128]],
     )
-    max_pool: NonNegativeInt = Field(5, description="Most poolings on an axis.", examples=[4])
-    min_batch: PositiveInt = Field(2, description="Smallest batch size.", examples=[2])
-    max_batch: PositiveInt = Field(16, description="Largest batch size.", examples=[8])
+    max_pool: Halvings = Field(5, description="Most poolings on an axis.", examples=[4])
+    min_batch: Batch = Field(2, description="Smallest batch size.", examples=[2])
+    max_batch: Batch = Field(16, description="Largest batch size.", examples=[8])
     patch_size: Size3 | None = Field(
         None,
         description="Voxels of a patch, (z, y, x); null: the largest that fits memory and data.",
         examples=[[32, 128, 128]],
     )
-    batch_size: int | None = Field(
+    batch_size: Batch | None = Field(
         None,
-        ge=1,
-        le=65536,
         description="Patches in a batch; null: as many as fit.",
         examples=[2],
     )
@@ -449,11 +480,13 @@ class PlanConfig(Section):
 class EpochConfig(Section):
     """What a trainer calls an epoch, however many patches are stored."""
 
-    steps: PositiveInt = Field(
-        250, description="Batches of an epoch; each draws anew.", examples=[100]
+    steps: int = Field(
+        250, ge=1, le=10**7, description="Batches of an epoch; each draws anew.", examples=[100]
     )
-    augment_warm_up: NonNegativeInt = Field(
+    augment_warm_up: int = Field(
         20,
+        ge=0,
+        le=10**7,
         description="Epochs in which augmentation comes in, from no sample to all: at first, every "
         "patch is new to a network. 0 augments all samples from the beginning.",
         examples=[0],
@@ -604,6 +637,8 @@ class FilterConfig(Section):
             raise ValueError(f"{self.name} needs {', '.join(sorted(missing))}")
         if strange:
             raise ValueError(f"{self.name} does not take {', '.join(sorted(strange))}")
+        if self.name == "shannon" and self.threshold is not None and self.threshold < 0:
+            raise ValueError(f"threshold is {self.threshold:g} bits; give 0 or more")
         return self
 
 
@@ -659,17 +694,20 @@ class SkeletonConfig(Section):
 
     enabled: bool = Field(False, description="Make skeletons and bake them into the patch set.")
     method: Literal["lee", "teasar"] = Field("lee", description="How they are made.")
-    anisotropy: Weights3 | None = Field(
+    anisotropy: Annotated[
+        tuple[Weight, Weight, Weight] | None,
+        Wanted("three numbers above 0 (z, y, x), 1000000 at most,"),
+    ] = Field(
         None,
         description="Weights of (z, y, x) distances; the spacing's ratios if not given.",
         examples=[[10, 1, 1]],
     )
     average: bool = Field(True, description="Smooth the baked field within each instance.")
-    radius: PositiveInt = Field(
-        7, description="Of the discs of the skeleton mask, in voxels.", examples=[5]
+    radius: int = Field(
+        7, ge=1, le=1000, description="Of the discs of the skeleton mask, in voxels.", examples=[5]
     )
-    flank_radius: NonNegativeInt = Field(
-        3, description="Of the discs on neighbouring slices.", examples=[2]
+    flank_radius: int = Field(
+        3, ge=0, le=1000, description="Of the discs on neighbouring slices.", examples=[2]
     )
 
 

@@ -19,6 +19,10 @@ _MOST_BYTES = 2**63
 _NO_SPACING = "is no spacing; write three lengths (z, y, x), such as '50, 4, 4 nm'"
 
 
+#: What is less is a number without its unit.
+_FEWEST_BYTES = 10**6
+
+
 def parse_memory(value: object) -> int:
     """Bytes from a number or a text such as ``8GiB``, ``500 MB``, ``2e9``.
 
@@ -37,6 +41,8 @@ def parse_memory(value: object) -> int:
     amount = float(match[1]) * _UNITS[match[2].lower()]
     if amount > _MOST_BYTES:
         raise ValueError("is more memory than there is anywhere; write it like 8GiB or 500MB")
+    if amount < _FEWEST_BYTES:
+        raise ValueError("is less memory than anything takes; write it like 8GiB or 500MB")
     return int(amount)
 
 
@@ -69,6 +75,8 @@ def parse_spacing(value: object) -> tuple[float, float, float] | None:
         raise ValueError(
             "is not positive; write three lengths (z, y, x) above 0, such as 0.3, 0.1, 0.1"
         )
+    if not all(1e-6 <= n <= 1e6 for n in (z, y, x)):
+        raise ValueError("is no size of voxels, which lie between 1 pm and 1 m; write the unit")
     return z, y, x
 
 

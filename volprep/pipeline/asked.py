@@ -13,7 +13,7 @@ from volprep.config import Config, given_value, on_one_line
 from volprep.errors import ConfigError
 from volprep.findings import Finding
 
-__all__ = ["idle_keys", "never_ignored", "refuse_misfits"]
+__all__ = ["idle_keys", "idle_values", "refuse_misfits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,11 @@ class Seen:
 
 #: Patches of so many times a volume's size are no wish, but a slip.
 _TIMES = 16
+#: Of the grey values of a region of fewer than 2**40 voxels.
+_MOST_BITS = 40
 _NO_LABELS = "without a single label"
 _NO_POINTS = "without labels that are points (.csv, .xml)"
+_OF_A_GRID = "with `patching.name: sequential`, which takes every place of a grid"
 _NO_SKELETONS = "without `skeletons.enabled: true`"
 _NO_RESAMPLING = "without a `preprocess.target_spacing`"
 _NO_MEASURE = "with a `preprocess.normalise` that measures nothing"
@@ -88,6 +91,22 @@ def _skeletons(seen: Seen) -> bool:
 
 def _labelled(seen: Seen) -> bool:
     return seen.labelled
+
+
+def _at_once(seen: Seen) -> bool:
+    return seen.config.compute.executor != "serial" or seen.config.compute.workers == 1
+
+
+def _drawn(seen: Seen) -> bool:
+    return seen.config.patching.name != "sequential"
+
+
+def _filters(seen: Seen) -> bool:
+    return seen.config.patching.filter.name != "none"
+
+
+def _looks_at_grey(seen: Seen) -> bool:
+    return seen.config.patching.filter.name not in ("none", "mask")
 
 
 def _pointed(seen: Seen) -> bool:
@@ -130,11 +149,16 @@ _NEEDS: tuple[tuple[str, Callable[[Seen], bool], str], ...] = (
     ("patching.foreground.p", _labelled, _NO_LABELS),
     ("patching.foreground.per", _labelled, _NO_LABELS),
     ("patching.foreground.per", lambda s: s.config.patching.foreground.p > 0, "with `p: 0`"),
+    ("patching.foreground.p", _drawn, _OF_A_GRID),
+    ("patching.foreground.per", _drawn, _OF_A_GRID),
+    ("patching.patches_per_case", _drawn, _OF_A_GRID),
     ("patching.reject.size_thres", _labelled, _NO_LABELS),
     ("patching.reject.diversity", _labelled, _NO_LABELS),
     ("patching.reject.p", _throws_back, "without `size_thres` or `diversity`"),
     ("patching.reject.valid_ratio", lambda seen: seen.masked, "without a single valid mask"),
     ("patching.filter.name: mask", lambda seen: seen.masked, "without a single valid mask"),
+    ("patching.filter.ref_channel", _looks_at_grey, "without a filter of grey values"),
+    ("patching.filter.filtered_patch_prob", _filters, "without a filter"),
     ("skeletons.method", _skeletons, _NO_SKELETONS),
     ("skeletons.anisotropy", _skeletons, _NO_SKELETONS),
     ("skeletons.average", _skeletons, _NO_SKELETONS),
@@ -142,7 +166,7 @@ _NEEDS: tuple[tuple[str, Callable[[Seen], bool], str], ...] = (
     ("skeletons.flank_radius", _skeletons, _NO_SKELETONS),
     ("epoch.augment_warm_up", lambda seen: bool(seen.config.augment), "without augmentation"),
     ("output.targets", lambda seen: bool(seen.config.targets), "without `targets`"),
-    ("compute.workers", lambda s: s.config.compute.executor != "serial", "with `serial`"),
+    ("compute.workers", _at_once, "with `compute.executor: serial`"),
 )
 
 
@@ -158,13 +182,45 @@ def idle_keys(config: Config, cases: Cases, heads: Report) -> Iterator[Finding]:
         yield Finding("option-idle", f"`{key}: {on_one_line(value)}` {why}")
 
 
-def never_ignored(config: Config, report: Report) -> Iterator[Finding]:
-    """Values that are to be left out of training and that no label holds."""
+def idle_values(config: Config, report: Report) -> Iterator[Finding]:
+    """Values that no label holds, or that ask for more than any label holds."""
     labelled = [facts for facts in report.facts if facts.labels is not None]
     for key in ("ignore", "unlabelled"):
         value = given_value(config, f"data.{key}")
         if value not in (None, ()) and labelled and all(f.all_valid for f in labelled):
             yield Finding("option-idle", f"`data.{key}: {on_one_line(value)}`: no label holds it")
+    reject, counts = config.patching.reject, [f.labels for f in labelled if f.labels is not None]
+    held = {
+        "size_thres": ("labelled voxels", max((int(c.sizes.sum()) for c in counts), default=0)),
+        "diversity": ("ids, 0 among them,", max((len(c.values) for c in counts), default=0)),
+    }
+    for key, (what, most) in held.items():
+        if counts and getattr(reject, key) > most:
+            found = f"`patching.reject.{key}: {getattr(reject, key)}`: no label holds more than"
+            yield Finding("option-idle", f"{found} {most} {what} in all")
+
+    yield from _idle_filter(config, report)
+
+
+def _idle_filter(config: Config, report: Report) -> Iterator[Finding]:
+    """A filter whose bound no grey value reaches, so that every region is left out alike."""
+    section = config.patching.filter
+    channel = section.ref_channel
+    seen = [f.voxels for f in report.facts if f.voxels is not None]
+    if section.name in ("none", "mask") or not seen:
+        return
+    most = max(facts.high[channel] for facts in seen)
+    spread = max(facts.high[channel] - facts.low[channel] for facts in seen)
+    reached = {
+        "max": (("threshold", most),),
+        "mean_std": (("mean_threshold", most), ("std_threshold", spread)),
+        "shannon": (("threshold", _MOST_BITS),),
+    }
+    for key, bound in reached[section.name]:
+        value = section.parameters.get(key)
+        if value is not None and value > bound:
+            found = f"`patching.filter.{key}: {value:g}`: no region comes above {bound:g}"
+            yield Finding("option-idle", f"{found}, so that all are left out alike")
 
 
 def refuse_misfits(config: Config, cases: Cases, heads: Report) -> None:
@@ -234,6 +290,13 @@ def _beyond_the_volumes(config: Config, heads: Report) -> Iterator[str]:
                 f"plan.{name}: {list(size)} is more than {_TIMES} times as large as any volume, "
                 f"{room} at most; give a smaller one, or leave it out"
             )
+    size, wanted = config.plan.patch_size, config.patching.reject.size_thres
+    whole = math.prod(size or room)
+    if wanted > whole:
+        yield (
+            f"patching.reject.size_thres: {wanted} is more than the {whole} voxels of "
+            f"{'a patch' if size else 'any volume'}; give fewer"
+        )
     most = [(_TIMES * n).bit_length() - 1 for n in room]
     pool = config.plan.pool
     if pool is not None and any(p > m for p, m in zip(pool, most, strict=True)):

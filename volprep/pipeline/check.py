@@ -12,7 +12,7 @@ from volprep.config import Config
 from volprep.errors import DataCheckError, PlanError, SourceError
 from volprep.findings import Finding, by_level
 from volprep.geometry import Shape3
-from volprep.pipeline.asked import idle_keys, never_ignored, refuse_misfits
+from volprep.pipeline.asked import idle_keys, idle_values, refuse_misfits
 from volprep.pipeline.decide import decide, split_cases, survey, uncropped
 from volprep.pipeline.inputs import chosen_cases
 from volprep.pipeline.measure import clip_warnings, measure
@@ -74,7 +74,7 @@ def check(
             hashes=report.hashes,
             sketches=report.sketches,
         )
-    findings += [*idle, *never_ignored(config, report)]
+    findings += [*idle, *idle_values(config, report)]
     if by_itself and not headers_only:
         findings += _clips(config, chosen)
     if chosen.items and not headers_only and (by_itself or impossible is not None):

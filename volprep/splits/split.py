@@ -244,7 +244,10 @@ def _split_listed(
     train = tuple(SplitPart(c.name) for c in cases if c.name in chosen.train)
     val = tuple(SplitPart(c.name) for c in cases if c.name in chosen.val)
     if not train:
-        raise PlanError("split: the fold given has no training case that is there")
+        raise PlanError(
+            "split: nothing trains: the folds given (splits_final.json, or `side` of data.regions) "
+            "put no case that is there on the side of training"
+        )
     left = [c.name for c in cases if c.name not in (*chosen.train, *chosen.val)]
     return Splits(
         kind="listed",

@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+#: Voxels to a neighbour, channels of one target, voxels of a blob: more are slips of the finger.
+_FARTHEST, _MOST_CHANNELS, _WIDEST = 4096, 4096, 1000
 _BYTE, _FLOAT = np.dtype(np.uint8), np.dtype(np.float32)
 
 
@@ -115,14 +117,14 @@ class Affinities(Target):
 
 
 def _are_offsets(offsets: Any) -> bool:
-    """Whether they are one or more (Z, Y, X) of whole numbers, none of them zero."""
+    """Whether they are one or more (Z, Y, X) of whole numbers in reach, none of them zero."""
     return (
         isinstance(offsets, Sequence)
         and len(offsets) > 0
         and all(
             isinstance(offset, Sequence)
             and len(offset) == 3
-            and all(isinstance(n, int) for n in offset)
+            and all(isinstance(n, int) and abs(n) <= _FARTHEST for n in offset)
             and any(offset)
             for offset in offsets
         )
@@ -297,8 +299,8 @@ class OneHot(Target):
     classes: int = 2
 
     def __post_init__(self) -> None:
-        if self.classes < 1:
-            raise ValueError(f"one_hot.classes: found {self.classes}; wanted 1 or more")
+        if not 1 <= self.classes <= _MOST_CHANNELS:
+            raise ValueError(f"one_hot.classes: found {self.classes}; wanted 1 to {_MOST_CHANNELS}")
 
     def arrays(self, size: Shape3) -> tuple[TargetArray, ...]:
         """One array of a channel for each class."""
@@ -334,8 +336,10 @@ class Blobs(Target):
     sigma: float = 2.0
 
     def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise ValueError(f"blobs.sigma: found {self.sigma}; wanted more than 0")
+        if not 0 < self.sigma <= _WIDEST:
+            raise ValueError(
+                f"blobs.sigma: found {self.sigma}; wanted more than 0, {_WIDEST} at most"
+            )
 
     def arrays(self, size: Shape3) -> tuple[TargetArray, ...]:
         """One array."""
