@@ -422,6 +422,76 @@ for _given in (None, True, False):
             picture(folder / f"masks/slide_{seed}.png", (255 * (label > 0)).astype(np.uint8))
 
 
+def nnunet(folder: Path, **stated: Any) -> None:
+    """A sound data set of nnU-Net with three cases, but for what is stated."""
+    for seed in range(3):
+        image, label = phantom(seed)
+        for what, name, voxels in (
+            ("imagesTr", f"k{seed}_0000", image),
+            ("labelsTr", f"k{seed}", (label > 0).astype(np.uint8)),
+        ):
+            (folder / what).mkdir(exist_ok=True)
+            write(folder / what / f"{name}.nii.gz", voxels)
+    content = {
+        "channel_names": {"0": "DAPI"}, "labels": {"background": 0, "cell": 1}, "numTraining": 3,
+        "file_ending": ".nii.gz", **stated,
+    }  # fmt: skip
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+_STATED: dict[str, tuple[str, dict[str, Any]]] = {
+    "sound": ("-dataset-json", {}),
+    "another-ending": ("!SourceError: says that files end in .tif", {"file_ending": ".tif"}),
+    "value-without-a-name": ("dataset-json", {"labels": {"background": 0, "cell": 2}}),
+    "no-background": ("dataset-json", {"labels": {"cell": 1}}),
+    "one-value-twice": (
+        "!SourceError: are both 1", {"labels": {"background": 0, "cell": 1, "core": 1}},
+    ),
+    "negative-value": ("!SourceError: is no label value", {"labels": {"cell": -1}}),
+    "fraction": ("!SourceError: is no label value", {"labels": {"cell": 1.5}}),
+    "too-few-cases": ("dataset-json", {"numTraining": 4}),
+}  # fmt: skip
+for _name, (_said, _given) in _STATED.items():
+
+    @kind(f"nnunet-{_name}", _said)
+    def _(folder: Path, given: dict[str, Any] = _given) -> None:
+        nnunet(folder, **given)
+
+
+_SPLITS: dict[str, tuple[str, Any]] = {
+    "unknown-case": ("!SourceError: not there: k9", [{"train": ["k0", "k9"], "val": ["k1"]}]),
+    "on-both-sides": ("!SourceError: both train", [{"train": ["k0", "k1"], "val": ["k1"]}]),
+    "text-for-a-list": ("!SourceError: no list of folds", [{"train": "k0", "val": "k1"}]),
+    "no-fold": ("dataset-json", []),
+    "nothing-trains": ("split-impossible", [{"train": [], "val": ["k0", "k1", "k2"]}]),
+}
+for _name, (_said, _folds) in _SPLITS.items():
+
+    @kind(f"nnunet-splits-{_name}", _said)
+    def _(folder: Path, folds: Any = _folds) -> None:
+        nnunet(folder)
+        (folder / "splits_final.json").write_text(json.dumps(folds))
+
+
+@kind("nnunet-case-without-channel", "!SourceError: call it k1_0000.nii.gz")
+def _(folder: Path) -> None:
+    nnunet(folder)
+    (folder / "imagesTr/k1_0000.nii.gz").rename(folder / "imagesTr/k1.nii.gz")
+
+
+@kind("nnunet-more-channels-than-names", "dataset-json")
+def _(folder: Path) -> None:
+    for seed in range(3):
+        image, label = phantom(seed, (64, 64), 8)
+        for what in ("imagesTr", "labelsTr"):
+            (folder / what).mkdir(exist_ok=True)
+        picture(folder / f"imagesTr/k{seed}_0000.png", np.stack([image] * 3, -1))
+        picture(folder / f"labelsTr/k{seed}.png", (label > 0).astype(np.uint8))
+    names = {"channel_names": {"0": "grey"}, "labels": {"background": 0, "cell": 1}}
+    stated = {**names, "numTraining": 3, "file_ending": ".png"}
+    (folder / "dataset.json").write_text(json.dumps(stated))
+
+
 @kind("ids-beyond-int63", "ids-too-large")
 def _(folder: Path) -> None:
     for seed in range(3):

@@ -382,6 +382,16 @@ def test_a_text_that_no_name_can_have_is_told_in_the_words_of_the_yaml(data: Pat
             load_config(path)
 
 
+def test_a_page_without_a_name_and_too_many_threads_are_told(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "v.yaml").write_text("data: {root: .}\n")
+    code, told = here(capsys, "preview-augment", data / "v.yaml", "--out", "")
+    assert (code, "give the name of a page" in told) == (2, True), told
+    code, told = here(capsys, "export", data, "--to", "monai", "--out", "x", "-j", 10**20)
+    assert (code, "internal" in told) == (2, False), told
+
+
 def test_a_set_is_looked_at_from_inside_its_folder(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

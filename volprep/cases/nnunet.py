@@ -55,11 +55,19 @@ def nnunet(search: Search) -> Cases | None:
     files = [path for path in volumes_in(root / "imagesTr") if _ends(path, stated)]
     named = [(path, channel_of(path)) for path in files]
     channels: dict[str, dict[int, Path]] = {}
+    numbered = [path for path, name in named if name is not None]
     for path, name in named:
+        if name is None and numbered:
+            raise SourceError(
+                path,
+                f"bears no channel number, as {numbered[0].name} does",
+                f"if it is a case of one channel, call it {path.name.replace('.', '_0000.', 1)}",
+            )
         if name is None:
             return None
         channels.setdefault(name[0], {})[name[1]] = path
     if not channels:
+        _refuse_other_ending(root, stated)
         return None
     n_channels = len(stated.channels) or max(len(paths) for paths in channels.values())
     labels = by_stem(path for path in volumes_in(root / "labelsTr") if _ends(path, stated))
@@ -93,6 +101,18 @@ def nnunet(search: Search) -> Cases | None:
         class_regions=stated.regions,
         folds=folds,
     )
+
+
+def _refuse_other_ending(root: Path, stated: _Stated) -> None:
+    """Where there are images, and none ends as dataset.json says."""
+    there = [path for path in volumes_in(root / "imagesTr") if channel_of(path) is not None]
+    if there:
+        names = some(path.name for path in there)
+        raise SourceError(
+            root / "dataset.json",
+            f"says that files end in {stated.ending}, and imagesTr/ holds {names}",
+            "mend file_ending, or convert them",
+        )
 
 
 def _ends(path: Path, stated: _Stated) -> bool:
@@ -138,11 +158,19 @@ def _labels_of(
                 classes[int(name)] = value
             elif isinstance(value, list):
                 regions[name] = tuple(int(v) for v in value)
+            elif isinstance(value, bool) or int(value) != value or value < 0:
+                raise ValueError
+            elif int(value) in classes:
+                raise SourceError(
+                    path,
+                    f"labels: {classes[int(value)]} and {name} are both {value}",
+                    "give each name a value of its own",
+                )
             else:
                 classes[int(value)] = name
         except (TypeError, ValueError):
             raise SourceError(
-                path, f"labels: {name}: {value!r} is no label value", "give whole numbers"
+                path, f"labels: {name}: {value!r} is no label value", "give whole numbers from 0 up"
             ) from None
     for values in regions.values():
         for value in values:
@@ -240,13 +268,25 @@ def _read_folds(path: Path, items: Sequence[Case]) -> tuple[Fold, ...]:
         return ()
     content = _read_json(path)
     try:
+        if any(isinstance(fold[side], str) for fold in content for side in ("train", "val")):
+            raise TypeError
         folds = tuple(
             Fold(tuple(map(str, fold["train"])), tuple(map(str, fold["val"]))) for fold in content
         )
     except (TypeError, KeyError):
         raise SourceError(
-            path, "is no list of folds with `train` and `val`", "mend it, or remove it"
+            path,
+            "is no list of folds that list cases as `train` and `val`",
+            "mend it, or remove it",
         ) from None
+    for number, fold in enumerate(folds):
+        both = sorted({*fold.train} & {*fold.val})
+        if both:
+            raise SourceError(
+                path,
+                f"fold {number} has cases that both train and validate: {some(both)}",
+                "mend it, or remove it",
+            )
     known = {case.name for case in items}
     strange = sorted({name for f in folds for name in (*f.train, *f.val)} - known)
     if strange:
@@ -257,14 +297,16 @@ def _read_folds(path: Path, items: Sequence[Case]) -> tuple[Fold, ...]:
 
 
 def _of_folds(root: Path, folds: Sequence[Fold]) -> list[Finding]:
+    path = root / "splits_final.json"
     if not folds:
-        return []
+        found = Finding("dataset-json", "lists no fold", todo="mend it, or remove it", path=path)
+        return [found] if path.is_file() else []
     return [
         Finding(
             "splits-from-file",
             f"{count(folds, 'fold')} given, of which `split.fold` is taken",
             todo="set `split.kind: cases` to draw anew",
-            path=root / "splits_final.json",
+            path=path,
         )
     ]
 
@@ -277,6 +319,25 @@ def _of_dataset(
     if not stated.channels:
         found.append(
             Finding("channels-counted", "the channels are counted from the file names", path=path)
+        )
+    if stated.classes and 0 not in stated.classes and not stated.regions:
+        found.append(
+            Finding(
+                "dataset-json",
+                "labels name no background",
+                todo='add `"background": 0`, if 0 occurs; nnU-Net wants it',
+                path=path,
+            )
+        )
+    held = open_volume(items[0].image.path).shape[0] if len(stated.channels) == 1 else 1
+    if held > 1:
+        found.append(
+            Finding(
+                "dataset-json",
+                f"names 1 channel, and {items[0].image.path.name} holds {held}",
+                todo="name them all in channel_names, or save one",
+                path=path,
+            )
         )
     if stated.cases not in (None, len(items)):
         found.append(

@@ -45,7 +45,9 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what differs of an export that is there.")
     ] = False,
-    workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-j", min=1, max=1024, help="Threads.")
+    ] = None,
     changes: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

@@ -37,7 +37,7 @@ Out = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", "-j", min=1, help="Threads or processes, over the YAML's."),
+    typer.Option("--workers", "-j", min=1, max=1024, help="Threads or processes, over the YAML's."),
 ]
 
 

@@ -85,6 +85,10 @@ def preview_augment(
     from volprep.config import load_config, parse_changes
     from volprep.pipeline import preview
 
+    if not out.name:
+        raise ConfigError(
+            f"--out: found {str(out)!r}; give the name of a page, such as preview.html"
+        )
     page = preview.preview_augment(
         load_config(config, parse_changes(changes or ())),
         case=case,

@@ -65,7 +65,9 @@ def bake_skeletons(
     ] = None,
     trch: Annotated[bool, typer.Option("--trch", help="Write SKOOTS' .trch, too.")] = False,
     swc: Annotated[bool, typer.Option("--swc", help="Write an SWC file per instance.")] = False,
-    workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", "-j", min=1, max=1024, help="Threads.")
+    ] = None,
     executor: Executor = None,
     scheduler: Scheduler = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from volprep.cases import Cases
 from volprep.checks import Along, Report, examine_cases
@@ -74,7 +75,7 @@ def check(
             hashes=report.hashes,
             sketches=report.sketches,
         )
-    findings += [*idle, *idle_values(config, report)]
+    findings += [*idle, *idle_values(config, report), *_unnamed(cases, report)]
     if by_itself and not headers_only:
         findings += _clips(config, chosen)
     if chosen.items and not headers_only and (by_itself or impossible is not None):
@@ -134,6 +135,20 @@ def _resampled(config: Config, findings: Iterable[Finding]) -> Iterator[Finding]
             todo = "nothing: all are brought to preprocess.target_spacing"
             finding = dataclasses.replace(finding, level="info", todo=todo)
         yield finding
+
+
+def _unnamed(cases: Cases, report: Report) -> Iterator[Finding]:
+    """Label values that a data set does not name, although it names its classes."""
+    known = set(cases.class_names)
+    for facts in report.facts if known else ():
+        ids = [] if facts.labels is None else facts.labels.ids.tolist()
+        strange = [value for value in ids if value not in known]
+        if strange:
+            listed = ", ".join(map(str, strange[:5])) + (", ..." if len(strange) > 5 else "")
+            todo = "name them in dataset.json, or mend the label"
+            found = f"the label holds {listed}, which dataset.json does not name"
+            path = None if facts.label is None else Path(facts.label.name)
+            yield Finding("dataset-json", found, todo=todo, case=facts.case.name, path=path)
 
 
 def _without_errors(cases: Cases, heads: Report) -> Cases:
