@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -177,7 +178,18 @@ def test_spacings_that_are_unknown_absurd_or_contradict_each_other(tmp_path):
     assert (told.level, "1000 times as much" in told.message) == ("warning", True)
     assert told.todo == "write the unit: `spacing: 300, 100, 100 nm`"
     mended = replace(cases[2], spacing=(5.759, 1, 1))
-    assert only(check_cases([mended], headers_only=True), "spacing-replaced").level == "info"
+    found = check_cases([mended], headers_only=True)
+    assert only(found, "spacing-replaced").level == "info"
+    assert "spacing-mismatch" not in [each.name for each in found]  # the labels say the same
+
+
+def test_a_spacing_that_is_given_answers_what_the_file_says_badly(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    inches = {"axes": "ZYX", "unit": "inch", "spacing": 1.0}
+    tifffile.imwrite(path, IMAGE, imagej=True, resolution=(72, 72), metadata=inches)
+    for spacing, level in ((None, "warning"), ((0.3, 0.1, 0.1), "info")):
+        found = check_cases([Case("a", (FileRef(path),), spacing=spacing)], headers_only=True)
+        assert only(found, "spacing-unread").level == level
 
 
 def test_a_spacing_that_is_given_is_told_beside_the_files(tmp_path):

@@ -255,17 +255,19 @@ def test_what_most_data_have_stands_behind_what_is_wrong_with_these() -> None:
     assert by_level([common, wrong]) == [wrong, common]
 
 
-def test_spacings_that_differ_need_no_care_where_all_become_one(tmp_path: Path) -> None:
-    for name in "ab":
-        np.save(tmp_path / f"{name}.npy", np.arange(4096, dtype=np.uint16).reshape(16, 16, 16))
+def test_what_the_config_makes_alike_needs_no_care(tmp_path: Path) -> None:
+    for name, dtype in (("a", np.uint8), ("b", np.uint16)):
+        np.save(tmp_path / f"{name}.npy", np.arange(4096).reshape(16, 16, 16).astype(dtype))
     cases = [
         {"image": str(tmp_path / f"{n}.npy"), "spacing": f"{s}, {s}, {s} µm"}
         for n, s in ("a1", "b2")
     ]
-    levels = {}
-    for target in ("none", "finest"):
-        section = {"target_spacing": target}
+    for section, wanted in (
+        ({}, ("warning", "warning")),
+        ({"target_spacing": "finest"}, ("info", "warning")),
+        ({"scope": "case"}, ("warning", "info")),
+    ):
         config = Config.model_validate({"data": {"cases": cases}, "preprocess": section})
         found = pipeline.check(config, pipeline.list_cases(config)).findings
-        levels[target] = next(f.level for f in found if f.name == "mixed-spacings")
-    assert levels == {"none": "warning", "finest": "info"}
+        levels = {f.name: f.level for f in found}
+        assert (levels["mixed-spacings"], levels["mixed-dtypes"]) == wanted

@@ -58,7 +58,7 @@ def check(
         progress=progress,
         along=along,
     )
-    report = dataclasses.replace(report, findings=tuple(_resampled(config, report.findings)))
+    report = dataclasses.replace(report, findings=tuple(_answered(config, report.findings)))
     chosen = sound
     with contextlib.suppress(SourceError):  # which the report names
         chosen = chosen_cases(config, sound, report.hashes)
@@ -127,12 +127,17 @@ def class_voxels_of(report: Report, cases: Cases) -> dict[str, dict[int, int]] |
     }
 
 
-def _resampled(config: Config, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """Spacings that differ need no care where all are brought to one."""
-    target = config.preprocess.target_spacing
+def _answered(config: Config, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What differs between cases needs no care where the config makes it alike."""
+    section = config.preprocess
+    answers = {}
+    if section.target_spacing not in (None, "none"):
+        answers["mixed-spacings"] = "all are brought to preprocess.target_spacing"
+    if section.scope == "case":
+        answers["mixed-dtypes"] = "each case is normalised by its own grey values"
     for finding in findings:
-        if finding.name == "mixed-spacings" and target not in (None, "none"):
-            todo = "nothing: all are brought to preprocess.target_spacing"
+        if finding.name in answers:
+            todo = f"nothing: {answers[finding.name]}"
             finding = dataclasses.replace(finding, level="info", todo=todo)
         yield finding
 
