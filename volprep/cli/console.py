@@ -165,11 +165,13 @@ def _print_records(console: Any, header: Sequence[str], rows: Sequence[Sequence[
     """Each row as a paragraph, for narrow terminals."""
     from rich.text import Text
 
-    room = max(map(len, header[1:]))
+    room = min(max(map(len, header[1:])), 16)
     for first, *rest in rows:
-        console.print(Text(first, style="bold"))
+        console.print(Text(first, style="bold"), soft_wrap=True)
         for name, cell in zip(header[1:], rest, strict=True):
-            console.print(Text(f"  {name:{room}}  {cell}"), soft_wrap=False)
+            if cell:
+                line = _wrapped(f"  {name:{room}}  {cell}", max(console.width, 40))
+                console.print(Text(line), soft_wrap=True)
 
 
 def _is_figure(cell: str) -> bool:

@@ -66,7 +66,7 @@ def bench_loader(
         rows.append(row)
     header = ["threads", "patches/s", "MB/s", "CPU ms a patch", "first batch s"]
     if step_ms is not None:
-        header.append(f"keeps a device busy at {step_ms:g} ms a batch of {size}")
+        header.append(f"keeps up with {step_ms:g} ms a batch of {size}")
     print_table("batches", header, rows)
     print_table("one patch", ["stage", "CPU ms"], [[n, f"{ms:.2f}"] for n, ms in stages.items()])
 

@@ -189,11 +189,12 @@ def units(
     elif count:
         print(name, total, left)
     else:
-        print_table("units", ["stage", "units", "left"], [[name, total, left]])
-        next_is = (
-            f"volprep work {config} --units 0:{total}" if left else f"volprep prepare {config}"
-        )
-        say(f"next: {next_is}")
+        rows = [] if found is None else [[name, total, left]]
+        print_table("units", ["stage", "units", "left"], rows)
+        if left:
+            say(f"next: volprep work {config} --units 0:{total}")
+        else:
+            say(f"nothing is left to share out; next: volprep prepare {config}")
 
 
 @app.command()

@@ -63,7 +63,7 @@ class Cellpose:
 
 _README = """# {name} for cellpose
 
-    python -m cellpose --train --dir train{test} --img_filter _img --mask_filter _masks \
+    python -m cellpose --train --dir train{test} --img_filter _img --mask_filter _masks \\
         --min_train_masks 1
 
 Sections are `NAME_zZZZZ_img.tif` with `NAME_zZZZZ_masks.tif`; ids are those of the volume, so that

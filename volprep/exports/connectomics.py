@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from volprep.exports.exporter import changes, common_losses, impossible, loses, renumbered
+from volprep.exports.exporter import (
+    changes,
+    common_losses,
+    impossible,
+    loses,
+    masks_note,
+    renumbered,
+)
 from volprep.exports.files import (
     ExportFile,
     hdf5_image,
@@ -72,7 +79,9 @@ class Connectomics:
         more = _README_FIRST if first else ""
         if first and given.masked and given.classes is not None:
             more += _README_MASKS
-        yield text_file("README.md", _README.format(name=given.name, first=more))
+        yield text_file(
+            "README.md", _README.format(name=given.name, first=more, masks=masks_note(given))
+        )
 
 
 def _paths(given: ExportSet, folder: str, cases: list[ExportCase]) -> list[str]:
@@ -229,20 +238,18 @@ _README = """# {name} for PyTorch Connectomics
 
     python PATH_TO_PYTORCH_CONNECTOMICS/scripts/main.py --config connectomics.yaml
 
-in this folder, for version 2 and later, installed from its repository. {first}Volumes are the
-dataset `main` of HDF5 files: (z, y, x), images with channels (c, z, y, x). `masks/` is 1 where
-labels are annotated.
+in this folder, for version 2 and later, installed from its repository.{first}
+
+Volumes are the dataset `main` of HDF5 files: (z, y, x), images with channels (c, z, y, x).{masks}
 """
-_README_FIRST = """For version 1 (v1.0.0)
+_README_FIRST = """ For version 1 (v1.0.0)
 
     python PATH_TO_PYTORCH_CONNECTOMICS/scripts/main.py --config-file v1.yaml
 
 whose augmentations draw more than the patch: volumes are continued with their mirror images as
-`v1.yaml` says, since it leaves smaller ones out without a word.
+`v1.yaml` says, since it leaves smaller ones out without a word."""
 
-"""
+_README_MASKS = """
 
-_README_MASKS = """Its cross-entropy multiplies the losses of a batch with the masks of all its
-patches: where `masks/` has zeros, train with `SOLVER.SAMPLES_PER_BATCH 1`, or with version 2.
-
-"""
+Its cross-entropy multiplies the losses of a batch with the masks of all its patches: where `masks/`
+has zeros, train with `SOLVER.SAMPLES_PER_BATCH 1`, or with version 2."""

@@ -18,6 +18,7 @@ __all__ = [
     "facts",
     "impossible",
     "loses",
+    "masks_note",
     "needs_validation",
     "no_mask",
     "only_instances",
@@ -144,6 +145,11 @@ def only_instances(given: ExportSet, peer: str) -> Iterator[Finding]:
             f"{peer} learns instances, and the labels are classes",
             "choose nnunet or monai, or set data.label_kind to instances",
         )
+
+
+def masks_note(given: ExportSet) -> str:
+    """What a README says of valid masks, where there are any."""
+    return "\n`masks/` is 1 where labels are annotated." if given.masked else ""
 
 
 def facts(given: ExportSet) -> dict[str, Any]:

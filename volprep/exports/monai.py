@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from volprep.exports.exporter import common_losses, facts, loses, template
+from volprep.exports.exporter import common_losses, facts, loses, masks_note, template
 from volprep.exports.files import ExportFile, json_file, text_file
 from volprep.exports.given import ExportSet
 from volprep.exports.nifti import nifti_files, nifti_form, nifti_losses, nifti_table
@@ -70,7 +70,7 @@ class Monai:
         yield json_file("volprep.json", {**facts(given), "keys": keys})
         yield text_file("transforms.py", template("monai_transforms.py"))
         yield text_file("train.py", template("monai_train.py"))
-        yield text_file("README.md", _README.format(name=given.name))
+        yield text_file("README.md", _README.format(name=given.name, masks=masks_note(given)))
 
 
 _README = """# {name} for MONAI
@@ -82,6 +82,5 @@ beside this folder). `transforms.py` loads the cases with intensities as volprep
 them. `dataset.json` is a list as of the Decathlon (`load_decathlon_datalist`), `datalist.json` one
 for Auto3DSeg, whose fold 0 holds out what volprep holds out.
 
-Volumes are NIfTI: (x, y, z), with the spacing in micrometres in a true affine. `masks/` is 1 where
-labels are annotated.
+Volumes are NIfTI: (x, y, z), with the spacing in micrometres in a true affine.{masks}
 """

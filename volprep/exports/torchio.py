@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from volprep.exports.exporter import changes, common_losses, facts, template
+from volprep.exports.exporter import changes, common_losses, facts, masks_note, template
 from volprep.exports.files import ExportFile, json_file, text_file
 from volprep.exports.given import ExportSet
 from volprep.exports.nifti import nifti_files, nifti_form, nifti_losses, nifti_table
@@ -47,7 +47,7 @@ class TorchIO:
         yield text_file("subjects.csv", table.getvalue())
         yield json_file("volprep.json", facts(given))
         yield text_file("subjects.py", template("torchio_subjects.py"))
-        yield text_file("README.md", _README.format(name=given.name))
+        yield text_file("README.md", _README.format(name=given.name, masks=masks_note(given)))
 
 
 _README = """# {name} for TorchIO
@@ -58,6 +58,5 @@ draws a batch of the planned patches from the cases that train (`pip install tor
 has no trainer, and `subjects.batches("train")` goes into a loop of your own. Intensities are as
 volprep's own loader gives them.
 
-Volumes are NIfTI: (x, y, z) with the spacing in micrometres, of which TorchIO makes mm. `masks/` is
-1 where labels are annotated.
+Volumes are NIfTI: (x, y, z) with the spacing in micrometres, of which TorchIO makes mm.{masks}
 """

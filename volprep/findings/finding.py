@@ -249,8 +249,8 @@ def explain(name: str) -> str:
         (
             f"{name} ({kind.level})",
             f"  {kind.why}",
-            f"  wanted:  {kind.wanted}",
-            f"  to do:   {kind.todo}",
-            f"  example: {kind.example}",
+            f"  wanted   {kind.wanted}",
+            f"  to do    {kind.todo}",
+            f"  example  {kind.example}",
         )
     )
