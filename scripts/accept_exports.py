@@ -2,6 +2,7 @@
 
     python scripts/accept_exports.py            # every target
     python scripts/accept_exports.py nnunet monai --keep
+    python scripts/accept_exports.py --resume   # after an interruption: what is known is not asked
 
 For each target an environment of its own is made from PyPI. Nine sets are prepared (instances,
 classes with a valid mask, anisotropic and resampled, two channels, one volume in blocks, whole
@@ -30,7 +31,7 @@ import numpy as np
 import tifffile
 
 from volprep import load_config, pipeline
-from volprep.errors import DataCheckError
+from volprep.errors import DataCheckError, VolprepError
 from volprep.exports import TABLE
 from volprep.geometry import Box, three
 
@@ -77,6 +78,8 @@ ALONE: dict[str, list[str]] = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {"nnunet": {"plans": True}}
 POINTS = 200
+#: Seconds that a trainer has for one set: one that hangs is not waited for.
+PATIENCE = 1800
 CONFIG = """
 data: {{root: data, label_kind: {kind}, spacing: "{spacing}"}}
 plan: {{memory: {memory}, max_batch: 2}}
@@ -292,9 +295,17 @@ def environment(target: str, folder: Path) -> Path:
 
 
 def accept(
-    target: str, work: Path, sets: Sequence[str], checkouts: dict[str, Path]
+    target: str, work: Path, sets: Sequence[str], checkouts: dict[str, Path], *, resume: bool
 ) -> dict[str, Any]:
-    """What the trainer did with each of the sets."""
+    """What the trainer did with each of the sets; each answer is kept in ``WORK/results``."""
+    results: dict[str, Any] = {"target": target, "sets": {}}
+    kept = {name: work / "results" / target / f"{name}.json" for name in sets}
+    if resume:
+        known = {name: json.loads(p.read_text()) for name, p in kept.items() if p.exists()}
+        results["sets"] = {name: found for name, found in known.items() if "failed" not in found}
+    left = [name for name in sets if name not in results["sets"]]
+    if not left:
+        return results
     if target in SOURCES and target not in checkouts:
         where = f"not on PyPI; give --checkout {target}=FOLDER of {SOURCES[target]}"
         return {"target": target, "not tried": where}
@@ -303,10 +314,11 @@ def accept(
         python = environment(to, work / "env" / to)
     except subprocess.CalledProcessError as error:
         return {"target": target, "not tried": f"cannot be installed: {error}"}
-    results: dict[str, Any] = {"target": target, "sets": {}}
-    for name in sets:
+    for name in left:
         found = ask(target, python, work / "sets" / name, work / "exports", checkouts.get(target))
         results["sets"][name] = found
+        kept[name].parent.mkdir(parents=True, exist_ok=True)
+        kept[name].write_text(json.dumps(found, indent=1))
         print(f"{target} {name}: {found.get('failed', found)}", file=sys.stderr)
     return results
 
@@ -328,14 +340,20 @@ def ask(
         pipeline.export(prepared / "out", to, export, **OPTIONS.get(to, {}))
     except DataCheckError as error:
         return {"refused": str(error)}
+    except VolprepError as error:
+        return {"failed": f"not exported: {error}"}
     report = export.with_name(f"{export.name}.report.json")
     report.unlink(missing_ok=True)
     script = HERE / "acceptance" / f"ask_{target.replace('-', '_')}.py"
     path = {} if checkout is None else {"PYTHONPATH": str(checkout)}
-    done = subprocess.run(
-        [python, script, export, prepared / "facts.json", report],
-        capture_output=True, text=True, cwd=exports, env={**os.environ, **path},
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [python, script, export, prepared / "facts.json", report],
+            capture_output=True, text=True, cwd=exports, env={**os.environ, **path},
+            timeout=PATIENCE,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"failed": f"no answer within {PATIENCE} s"}
     if done.returncode or not report.exists():
         return {"failed": "\n".join((done.stdout + done.stderr).splitlines()[-25:])}
     found: dict[str, Any] = json.loads(report.read_text())
@@ -364,15 +382,22 @@ def main() -> int:
     default = Path(tempfile.gettempdir()) / "volprep-accept"
     parser.add_argument("--work", type=Path, default=default, help="where all is written")
     parser.add_argument("--keep", action="store_true", help="keep the environments")
+    parser.add_argument(
+        "--resume", action="store_true", help="take what WORK/results has, but for failures"
+    )
     parser.add_argument("--sets", nargs="+", choices=list(SETS), help="of these alone")
     parser.add_argument(
         "--checkout", action="append", default=[], metavar="TARGET=FOLDER",
         help="the source of a trainer that is not on PyPI; else WORK/source/TARGET",
     )  # fmt: skip
     arguments = parser.parse_args()
+    known = [*TABLE, *VERSIONS]
+    for target in arguments.targets:
+        if target not in known:
+            parser.error(f"no target is called {target}; known are {', '.join(known)}")
     pairs = (given.split("=", 1) for given in arguments.checkout)
     checkouts = {target: Path(folder).absolute() for target, folder in pairs}
-    targets, sets = arguments.targets or [*TABLE, *VERSIONS], arguments.sets or list(SETS)
+    targets, sets = arguments.targets or known, arguments.sets or list(SETS)
     work = arguments.work.absolute()
     for target in SOURCES.keys() - checkouts.keys():
         if (work / "source" / target).exists():
@@ -381,7 +406,7 @@ def main() -> int:
         prepare_set(name, work / "sets" / name)
     rows = []
     for target in targets:
-        rows.append(row(accept(target, work, sets, checkouts)))
+        rows.append(row(accept(target, work, sets, checkouts, resume=arguments.resume)))
         needed = {VERSIONS.get(name, name) for name in targets[len(rows) :]}
         if not arguments.keep and VERSIONS.get(target, target) not in needed:
             shutil.rmtree(work / "env" / VERSIONS.get(target, target), ignore_errors=True)

@@ -854,6 +854,8 @@ def test_planes_of_volumes_are_nnunets_2d_and_what_was_turned_is_said(tmp_path: 
     done = pipeline.export(tmp_path / "out", "nnunet", out, plans=True)
     assert "y of the volumes is z here, and rows and columns are their z and x" in told(done)
     assert "no spacing is known" in told(done)  # of two of them
+    seen = pipeline.export(tmp_path / "out", "stardist", tmp_path / "s", dry_run=True)
+    assert "voxels count as cubes" in told(seen)
     assert set(side_of(done)) == {"a", "case_nul", "case"}
     assert content(out / "labelsTr/a.json") == {"spacing": [0.5, 2.0, 0.25]}
     for name, original in {"a": "a", "case_nul": "b", "case": "c.d"}.items():

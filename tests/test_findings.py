@@ -186,7 +186,7 @@ def test_a_finding_is_explained_with_an_example() -> None:
     one = volprep("check", "--explain", "one-instance")
     assert one.returncode == 0
     assert one.stdout.startswith("one-instance (warning)")
-    assert "example  " in one.stdout
+    assert "  example  " in one.stdout
     every = volprep("check", "--explain", "all")
     assert all(f"{name} (" in every.stdout for name in TABLE)
     wrong = volprep("check", "--explain", "one-instanc")

@@ -88,6 +88,8 @@ class Skoots:
         empty = [c.name for c in given.cases if c.label is not None and not len(ids_of(c))]
         if empty:
             yield loses(f"{some(empty)}: no object, which SKOOTS refuses: left out")
+        if given.unspaced:
+            yield loses("no spacing is known, and SKOOTS wants its ratios: voxels count as cubes")
         yield changes("skeletons are made of each volume's own voxels")
 
     def files(self, given: ExportSet) -> Iterator[ExportFile]:

@@ -9,6 +9,7 @@ from volprep.exports.exporter import (
     changes,
     common_losses,
     facts,
+    loses,
     needs_validation,
     only_instances,
     renumbered,
@@ -52,6 +53,8 @@ class StarDist:
             yield changes(
                 "what is not annotated has label -1, which StarDist leaves out of its loss"
             )
+        if given.unspaced and not given.flat:
+            yield loses("no spacing is known, and StarDist wants its ratios: voxels count as cubes")
         yield changes("the network is StarDist's own; patch and batch are those of the plan")
 
     def files(self, given: ExportSet) -> Iterator[ExportFile]:
