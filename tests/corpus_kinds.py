@@ -492,6 +492,16 @@ def _(folder: Path) -> None:
     (folder / "dataset.json").write_text(json.dumps(stated))
 
 
+for _axis, _step in (("y", 4), ("x", -3)):
+
+    @kind(f"one-shifted-of-three-{_axis}", "labels-misplaced")
+    def _(folder: Path, axis: str = _axis, step: int = _step) -> None:
+        for seed in range(3):
+            image, label = phantom(seed, (24, 80, 80), 30)
+            moved = np.roll(label, step, "zyx".index(axis)) if seed == 1 else label
+            put(folder, image, moved, f"c{seed}")
+
+
 @kind("ids-beyond-int63", "ids-too-large")
 def _(folder: Path) -> None:
     for seed in range(3):

@@ -28,13 +28,16 @@ def bench_loader(
     ] = "1,2",
     step_ms: Annotated[
         float | None,
-        typer.Option("--step-ms", min=0.001, help="Time that your device needs for one batch."),
+        typer.Option(
+            "--step-ms", min=0.001, max=600_000, help="Time that your device needs for one batch."
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="The plan's if not given.")
+        int | None, typer.Option("--batch-size", min=1, max=65536, help="The plan's if not given.")
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, help="To measure each number of threads for.")
+        float,
+        typer.Option("--seconds", min=0.1, max=3600, help="To measure each number of threads for."),
     ] = 3.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
