@@ -318,9 +318,9 @@ def left_unlabelled(looked: Looked) -> tuple[int, float] | None:
 
     Notes
     -----
-    Of the development data, this is at most 1.1 in blocks of the dense labels 01, 02, 04, 05,
-    08, 11 and 15, and 4 and more in 9 of the 10 images of 14 and 16, of which a few objects
-    are annotated (1.4 to 1.5 in the two where most are); 23 for the centres of nuclei of 04.
+    Of the development data, this is at most 0.42 in blocks of the dense labels 01, 02, 04, 05,
+    08, 11 and 15, and 4.2 and more in 8 of the 10 images of 14 and 16, of which a few objects
+    are annotated (1.4 and 1.5 in the two where most are); 18 for the centres of nuclei of 04.
     Where brightness tells nothing (17, 20) it does not tell either.
     """
     if looked.image is None:
