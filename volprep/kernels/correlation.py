@@ -26,7 +26,7 @@ def add_products(
 
     Parameters
     ----------
-    one : ndarray of float32, shape (Z, Y, X)
+    one : ndarray of uint8, shape (Z, Y, X)
         C-contiguous.
     start : tuple of int
         Where in `one` the block lies, which has the shape of `other`.
@@ -65,11 +65,12 @@ def _add(a: Array, b: Array, out: Array) -> None:
     zero = np.float32(0)
     one, other, ones, others, product = zero, zero, zero, zero, zero
     for x in range(b.size):
-        one += a[x]
+        s = np.float32(a[x])
+        one += s
         other += b[x]
-        ones += a[x] * a[x]
+        ones += s * s
         others += b[x] * b[x]
-        product += a[x] * b[x]
+        product += s * b[x]
     _bring(one, other, ones, others, product, out)
 
 
@@ -78,7 +79,7 @@ def _add_steps(a: Array, c: Array, b: Array, d: Array, out: Array) -> None:
     zero = np.float32(0)
     one, other, ones, others, product = zero, zero, zero, zero, zero
     for x in range(b.size):
-        s, t = c[x] - a[x], d[x] - b[x]
+        s, t = np.float32(c[x]) - np.float32(a[x]), d[x] - b[x]
         one += s
         other += t
         ones += s * s
