@@ -56,15 +56,20 @@ once or twice, 1.5 to 2.5 s each (the second run of zarr had so little of the ma
     zarr      3.73, 5.10 tensorstore 4.65, 4.66     zarr-python 13.7
     hdf5      5.67       hdf5-h5py   15.1
 
-The data set alone, in one thread and from the third epoch on (three volumes, 300 MB decoded, of
-which the cache holds 256): 1.02 from volumes, 0.74 from patches. What is 2.3 above begins with an
-empty cache. The other sides have not been measured again, nor two threads on idle cores.
+measured once more, with as many jobs beside it, after ids of volumes are packed by LZ4HC, epoch by
+epoch of 144 patches: limit 0.92 to 0.97, patches 0.77 to 0.91; volumes 2.45, 2.18 and from the
+third epoch on, when the cache holds nearly all of the 300 MB, 0.94 to 1.11 (1.25 times patches);
+without any cache, as of a set far larger than it, 1.48 to 1.58 (1.9 times). The data set alone,
+least of 12 times 24 patches: patches 0.60, volumes 0.69 to 0.72 from the cache, 1.33 to 1.41
+without (2.0 before). So what is 2.44 in the table is the first two epochs, which begin with an
+empty cache, and which are all that two seconds see on a busy machine.
+
+    limit     1.13       zarr 4.14   tensorstore 4.81   zarr-python 14.5   hdf5 6.28   h5py 12.2
 
 So the dataset of patches costs less than cropping mapped arrays of uint32 labels (a fifth as many
-bytes move); places drawn from volumes cost 2.9 times that on a busy machine and 1.8 to 2.2 on a
-quieter one, of which decoding is most: with a cache that holds all decoded chunks (not the 256 MiB
-it has) it was 1.2 times. nnU-Net from memory is cheaper than any store: it copies float32 and int32
-that lie there ready.
+bytes move); places drawn from volumes cost 1.25 times that where the cache holds them and 1.9
+times where it does not, of which decoding is most. nnU-Net from memory is cheaper than any store:
+it copies float32 and int32 that lie there ready.
 """
 
 from __future__ import annotations

@@ -19,19 +19,30 @@ Given are, for each byte of the input: what was asked of the system (rchar; byte
 do not count there) and what came from the disk (read_bytes, the files dropped from the cache
 before); CPU and wall seconds; the peak of private memory (RssAnon).
 
-Measured 2026-11-26 on two busy cores of an AMD EPYC (with SHA instructions), one worker, image
-and labels of 102 x 1024 x 1024 (321 MB once decoded), in CPU s:
+Measured 2026-11-26 on two busy cores of an AMD EPYC (with SHA instructions), one worker, image and
+labels of 102 x 1024 x 1024 (321 MB once decoded), in CPU s, the least of two to three runs in
+turn; before is the least measured in the morning of that day's last changes:
 
-               asked   walk   floor   ratio   peak MB
-    npy         0.00   0.86    0.21    4.0      168     mapped; 1.00 from the disk
-    HDF5 64^3   1.02   0.96    0.52    1.9      177
-    HDF5 plane  1.02   0.90    0.43    2.1      183
-    nii.gz      1.04   0.92    0.69    1.3      175
+                 walk   floor   ratio   before, quieter: walk   floor
+    npy          0.52    0.33    1.6                     0.71    0.19
+    raw TIFF     0.54    0.27    2.0
+    deflate TIFF 0.60    0.36    1.7
+    HDF5 plane   0.66    0.43    1.5                     0.90    0.43
+    HDF5 64^3    0.74    0.50    1.5                     0.96    0.52
+    Zarr v3 64^3 0.60    0.31    2.0
 
-Of each walk 0.3 s do not grow with the volume (misplaced labels, loading kernels): at 410 planes
-the ratio is 1.3 for HDF5 64^3 (2.45 over 1.84) and 2.4 for npy (2.35 over 0.97). Cutting from HDF5
-64^3 takes 0.58, h5py one by one 1.91 (3.3 times; all chunks decoded once are 0.3), h5py reading
-both arrays once 0.96.
+The floor of npy was 0.18 to 0.33 by how busy the machine was, its walk 0.44 to 0.61, so that its
+ratio is rather 2.2. Of each walk some 0.15 s do not grow with the volume (misplaced labels, nested
+ids, patterns): at 410 planes (1.3 GB) the ratio is 1.3 for deflate TIFF (1.80 over 1.36) and 1.7
+for npy (1.25 over 0.73; with others at work 1.75 over 0.95). What is left of it is, in ns for a
+voxel of image and labels together: SHA-256 of three bytes 1.45, counting labels 0.38, grey values
+0.21, the hash of the content 0.08, minimum and maximum 0.02.
+
+Cutting takes 0.53 from HDF5 64^3, where h5py one by one takes 1.76 (3.3 times), and 0.34 from
+Zarr, where zarr-python takes 1.65 (4.8 times); all chunks decoded once are 0.33 of the former.
+`volprep prepare` of 0.3 GB: told 4 to 9 s, CPU s from start to end 5.0 to 6.2; memory told and
+taken in MB: npy 290 and 347, HDF5 64^3 546 and 438, deflate TIFF 546 and 417, HDF5 plane 548 and
+598, Zarr 546 and 434; npy of 1.3 GB 290 and 404, told 10 s, CPU 7.2 s.
 """
 
 from __future__ import annotations
