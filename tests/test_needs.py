@@ -75,7 +75,7 @@ def test_the_disk_that_is_foreseen_is_what_is_written(
 @pytest.mark.parametrize(
     ("compute", "said"),
     [
-        ({"disk": "100kB"}, "needs about .* of disk"),
+        ({"disk": "1MB"}, "needs about .* of disk"),
         ({"memory": "10MB"}, "needs about .* of memory"),
     ],
 )

@@ -221,8 +221,10 @@ def _compile_beside(function: Callable[..., Any], types: tuple[Any, ...]) -> Non
 
 def _has_second() -> bool:
     """Whether a second process may compile: for the first one of a program, on two processors."""
+    # Where another program holds the interpreter, to start it anew is to start that program.
+    python = Path(sys.executable or "").name.lower().startswith("python")
     free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return bool(sys.executable) and (free or 1) > 1 and not multiprocessing.parent_process()
+    return python and (free or 1) > 1 and not multiprocessing.parent_process()
 
 
 class _Kept(FunctionCache):  # type: ignore[misc]
