@@ -793,6 +793,8 @@ def test_nnunet_regions_and_version_1_labels_are_understood(tmp_path):
     cases = find_cases(root)
     assert cases.class_names == {0: "background", 1: "whole", 2: "core", 3: "enhancing"}
     assert cases.class_regions == {"whole": (1, 2, 3), "core": (2, 3)}
+    (said,) = [f for f in cases.findings if f.name == "regions-as-classes"]
+    assert said.found == "trains on regions of several values (whole: 1, 2, 3; core: 2, 3)"
     root = an_nnunet(tmp_path / "v1", labels={"0": "background", "1": "liver", "3": "ignore"})
     assert find_cases(root).class_names == {0: "background", 1: "liver"}
     with pytest.raises(SourceError, match=r"labels: a: 'x' is no label value"):

@@ -90,6 +90,7 @@ def nnunet(search: Search) -> Cases | None:
         *_of_dataset(root, stated, items, files),
         *spacings.findings,
         *_of_folds(root, folds),
+        *_of_regions(root, stated),
     ]
     return Cases(
         items,
@@ -101,6 +102,15 @@ def nnunet(search: Search) -> Cases | None:
         class_regions=stated.regions,
         folds=folds,
     )
+
+
+def _of_regions(root: Path, stated: _Stated) -> list[Finding]:
+    """What nnU-Net trains as regions that overlap, and is one class a value here."""
+    if not stated.regions:
+        return []
+    listed = "; ".join(f"{n}: {', '.join(map(str, v))}" for n, v in stated.regions.items())
+    found = f"trains on regions of several values ({listed})"
+    return [Finding("regions-as-classes", found, path=root / "dataset.json")]
 
 
 def _refuse_other_ending(root: Path, stated: _Stated) -> None:

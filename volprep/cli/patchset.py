@@ -127,6 +127,9 @@ def _closing(path: Path, manifest: dict[str, Any], seconds: float | None) -> Ite
         names = list(dict.fromkeys(doubts))
         counted = f"{told('warning', len(doubts))}: {', '.join(names)}"
         yield f"doubtful  {counted}; what it means: volprep explain {names[0]}"
+        if len(found) > len(doubts):
+            notes = told("note", len(found) - len(doubts))
+            yield f"          {notes} besides: volprep inspect {name}"
     else:
         notes = f"; {told('note', len(found))}: volprep inspect {name}" if found else ""
         yield f"doubtful  nothing{notes}"

@@ -619,6 +619,15 @@ TABLE: dict[str, Kind] = {
         why="A folder of pictures may be one volume or many images.",
         example="images/: 125 PNG of 250x250 with running numbers read as one stack",
     ),
+    "regions-as-classes": Kind(
+        "warning",
+        wanted="a class for each value",
+        todo="nothing, where one class a value will do; else make the regions of the labels that "
+        "the loader gives",
+        why="Labels keep their values, each as a class of its own: what is trained is another task "
+        "than nnU-Net's, and an export for nnU-Net names classes, not regions.",
+        example='"labels": {"whole tumour": [1, 2, 3], "core": [2, 3]}',
+    ),
     "same-image": Kind(
         "warning",
         wanted="one label for each image",

@@ -83,3 +83,7 @@ for (const name of folder ? document.querySelectorAll("var") : []) {
 }
 for (const note of folder ? document.querySelectorAll(".stands") : [])
   if (note.textContent.startsWith("PATCHES")) note.remove();
+// Paper cannot be opened: notes are, the long lists stay closed.
+addEventListener("beforeprint", () => {
+  for (const fold of document.querySelectorAll("#findings details")) fold.open = true;
+});

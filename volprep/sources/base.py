@@ -20,7 +20,7 @@ import numpy.typing as npt
 from volprep.errors import SourceError, VolprepError
 from volprep.findings import Note
 from volprep.geometry import Box, Shape3, Spacing3
-from volprep.places import path_of
+from volprep.places import path_of, what_is_there
 from volprep.sources.axes import Layout
 from volprep.sources.openfiles import OPEN, next_serial
 from volprep.sources.placement import Placement
@@ -64,7 +64,7 @@ def reading(path: object, what: str = "volume") -> Iterator[None]:
 def as_source_error(path: object, error: Exception, what: str = "volume") -> SourceError:
     """What an error means for the user whose file it is."""
     if isinstance(error, FileNotFoundError):
-        return SourceError(path, "does not exist", "check the path")
+        return SourceError(path, "does not exist", what_is_there(Path(str(path))))
     if isinstance(error, PermissionError):
         return SourceError(path, "may not be read", "check its permissions")
     if isinstance(error, MemoryError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from zipfile import is_zipfile
 
 from volprep.errors import SourceError
-from volprep.places import ARCHIVES
+from volprep.places import ARCHIVES, what_is_there
 from volprep.sources.names import MARKS
 from volprep.sources.place import entries, read
 
@@ -64,7 +64,7 @@ def check_place(path: Path) -> None:
             raise SourceError(
                 path, f"is a link to {target}, which is not there", "mend the link"
             ) from None
-        raise SourceError(path, "does not exist", "check the path") from None
+        raise SourceError(path, "does not exist", what_is_there(path)) from None
     except NotADirectoryError:
         raise SourceError(path, "does not exist: a part of its path is a file") from None
     except PermissionError:
