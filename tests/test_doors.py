@@ -16,7 +16,7 @@ import typer
 from volprep import pipeline
 from volprep.cli import app
 from volprep.config import load_config, parse_changes
-from volprep.errors import ConfigError, PlanError, SourceError, StoreError
+from volprep.errors import ConfigError, DataCheckError, PlanError, SourceError, StoreError
 from volprep.store import PatchStore
 
 
@@ -253,6 +253,15 @@ def test_what_headers_show_to_be_impossible_is_told_before_a_voxel_is_read(
         path.write_text(f"data: {{root: .}}\noutput: {{dir: {data.parent}/out}}\n{text}\n")
         with pytest.raises(PlanError, match=words):
             pipeline.prepare(load_config(path))
+
+
+def test_a_label_with_a_fraction_is_told_of_every_case(data: Path) -> None:
+    for number in range(3):
+        label = np.load(data / f"labels/c{number}.npy") * np.float32(0.5)
+        np.save(data / f"labels/c{number}.npy", label)
+    (data / "v.yaml").write_text("data: {root: .}\noutput: {dir: out}\n")
+    with pytest.raises(DataCheckError, match=r"with a fraction.*\(and so in 2 more: c1, c2\)"):
+        pipeline.prepare(load_config(data / "v.yaml"))
 
 
 #: A key, a value that does something elsewhere, and whether there are labels.

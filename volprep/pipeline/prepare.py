@@ -18,7 +18,7 @@ from volprep.autoconfig import few_positions
 from volprep.cases import Cases
 from volprep.checks import Along, CheckedCase, Report
 from volprep.config import Config
-from volprep.errors import PlanError, StoreError, within_memory
+from volprep.errors import PlanError, SourceError, StoreError, within_memory
 from volprep.files import load_json, neighbour
 from volprep.findings import Finding
 from volprep.fingerprint import Counted, Fingerprint
@@ -395,14 +395,8 @@ def _build(
     elif inputs is None and _is_new(run, listed):
         guess = foreseen(config, listed)
         if guess is not None:
-            with within_memory("estimate"):
-                needs = needs_of(config, *guess, there=run.folder)
-            if needs.long:
-                for line in needs.lines():
-                    tell(line)
-            # Of a small set it is not known to some 100 KB what it takes.
-            if needs.long or config.compute.memory or config.compute.disk:
-                needs.refuse(config.output.dir)
+            with contextlib.suppress(SourceError):  # which the check tells, of all cases
+                _refuse_needs(run, guess, tell)
         inputs, seen = _walk(run, listed, heads, guess)
     if inputs is None:
         inputs = _inputs(run, listed, trust)
@@ -445,6 +439,19 @@ def _build(
     add_report(run, found, head)
     inputs.check(cases)
     return head
+
+
+def _refuse_needs(run: Run, guess: tuple[Cases, Decision], tell: Callable[[str], object]) -> None:
+    """Tell what a long run takes, and end one that cannot fit."""
+    config = run.config
+    with within_memory("estimate"):
+        needs = needs_of(config, *guess, there=run.folder)
+    if needs.long:
+        for line in needs.lines():
+            tell(line)
+    # Of a small set it is not known to some 100 KB what it takes.
+    if needs.long or config.compute.memory or config.compute.disk:
+        needs.refuse(config.output.dir)
 
 
 def _inputs(run: Run, listed: Cases, trust: Trust) -> Inputs:
