@@ -876,7 +876,7 @@ def test_a_file_that_was_cut_short_is_named_before_it_is_read(folder: Path) -> N
 
 def test_an_error_keeps_what_is_done(folder: Path) -> None:
     text = f"preprocess: {{{RESAMPLED}}}\n" + PLAN
-    bad = text + "patching: {reject: {size_thres: 1000000, p: 1.0}}\n"
+    bad = text + "patching: {reject: {size_thres: 2048, p: 1.0}}\n"  # all of a patch
     with pytest.raises(VolprepError):
         pipeline.prepare(configure(folder, bad))
     assert stages(folder, text)["volumes"] == (4, 0)

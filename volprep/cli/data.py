@@ -45,6 +45,10 @@ Slices = Annotated[
 ]
 
 
+#: Cases that `check` shows on a terminal.
+_MOST_CASES = 10
+
+
 @app.command()
 def init(
     data: Annotated[
@@ -166,7 +170,9 @@ def check(
             "mask",
         ]
         rows = [_case_row(facts) for facts in report.facts]
-        print_table(f"{told('case', len(cases))}: {cases.reason}", header, rows)
+        title = f"{told('case', len(cases))}: {cases.reason}"
+        # What is wrong is to stand on the first screen of a terminal, whatever the cases.
+        print_table(title, header, rows, most=_MOST_CASES)
         found = [[f.level, str(f)] for f in in_short(report.findings)]
         print_table("findings", ["level", "finding"], found or [["", "none: all is well"]])
     ends = ("error", "warning") if strict else ("error",)
