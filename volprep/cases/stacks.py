@@ -75,7 +75,9 @@ def _unrelated(files: Sequence[Path], plane: tuple[int, int]) -> bool:
             one, other = (_coarse(path) for path in files[first : first + 2])
         except SourceError:
             return False
-        if one.std() == 0 or other.std() == 0 or np.corrcoef(one, other)[0, 1] > _ALIKE:
+        spread = one.std() * other.std()
+        alike = np.mean((one - one.mean()) * (other - other.mean()))
+        if not alike <= _ALIKE * spread or spread == 0:  # nor where there are no numbers
             return False
     return True
 
