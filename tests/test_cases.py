@@ -619,17 +619,6 @@ def test_a_number_that_begins_with_that_of_its_folder_is_no_other_section(tmp_pa
     assert "slices-differ" in told(cases_from_entries([entry], tmp_path))
 
 
-def test_pictures_that_have_nothing_in_common_are_doubted_as_a_stack(tmp_path):
-    rng = np.random.default_rng(0)
-    scene = np.repeat(np.repeat(rng.integers(0, 200, (12, 12)), 4, 0), 4, 1).astype(np.uint8)
-    for n in range(5):
-        noise = rng.integers(0, 40, scene.shape).astype(np.uint8)
-        put(tmp_path, f"brain/s{n}.tif", voxels=scene + noise)
-        put(tmp_path, f"slides/s{n}.tif", voxels=rng.permutation(scene.ravel()).reshape(48, 48))
-    levels = {name: find_cases(tmp_path / name).findings[0].level for name in ("brain", "slides")}
-    assert levels == {"brain": "info", "slides": "warning"}
-
-
 def test_an_ending_of_half_of_the_names_is_proposed_as_that_of_labels(tmp_path):
     put(tmp_path, "a.npy", "a_nuclei.npy", "b.npy", "b_nuclei.npy")
     (finding,) = find_cases(tmp_path).findings

@@ -8,15 +8,11 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from volprep.cases.case import Case
 from volprep.cases.naming import PLANE_SUFFIXES, gaps_in, running_numbers, stem, step_of, volumes_in
 from volprep.cases.search import Search, some
 from volprep.errors import SourceError
 from volprep.findings import Finding
-from volprep.geometry import Box
 from volprep.sources import is_volume_folder, open_volume, slice_files
 
 __all__ = ["is_stack", "slice_findings"]
@@ -26,12 +22,6 @@ _FEW_GAPS = 2
 #: Of so many files, one in so many that is odd is rather a slip than an image of its own.
 _MANY = 8
 _FEW_ODD = 8
-#: So many neighbours are compared, and are sections of one volume where one pair correlates so.
-_PAIRS = 4
-_ALIKE = 0.2
-_FEWEST_ALIKE = 4
-#: Pixels of a picture that is not read for it.
-_LARGE = 1 << 22
 
 
 def is_stack(images: Path, labels: Path | None, search: Search) -> tuple[bool, list[Finding]]:
@@ -52,45 +42,15 @@ def is_stack(images: Path, labels: Path | None, search: Search) -> tuple[bool, l
     if plane is None or any(_plane(path) != plane for path in files[1:]):
         return False, list(_odd_planes(images, files))
     size = "x".join(str(n) for n in plane)
-    found = (
-        f"{images.name}/: {len(files)} {files[0].suffix[1:].upper()} of {size} {why} read as one "
-        "stack"
-    )
-    todo = "for separate images set `slices: false` (--images)"
-    if not _unrelated(files, plane):
-        return True, [Finding("read-as-stack", found, todo=todo, path=images)]
-    found += ", though neighbours have nothing in common, which sections of a volume do"
-    return True, [Finding("read-as-stack", found, todo=todo, path=images, level="warning")]
-
-
-def _unrelated(files: Sequence[Path], plane: tuple[int, int]) -> bool:
-    """Whether pictures that count as neighbours are as different as any: images of their own.
-
-    A few pairs are compared, smoothed to some 32 x 32 values; large pictures are not read.
-    """
-    if plane[0] * plane[1] > _LARGE or len(files) < _FEWEST_ALIKE:
-        return False
-    for first in np.linspace(0, len(files) - 2, _PAIRS).round().astype(int):
-        try:
-            one, other = (_coarse(path) for path in files[first : first + 2])
-        except SourceError:
-            return False
-        spread = one.std() * other.std()
-        alike = np.mean((one - one.mean()) * (other - other.mean()))
-        if not alike <= _ALIKE * spread or spread == 0:  # nor where there are no numbers
-            return False
-    return True
-
-
-def _coarse(path: Path) -> npt.NDArray[np.float64]:
-    """The mean grey values of blocks of a picture."""
-    volume = open_volume(path)
-    grey = volume.read(Box((0, 0, 0), volume.shape[1:])).mean(axis=0, dtype=np.float64)[0]
-    step = max(1, min(grey.shape) // 32)
-    y, x = (n // step * step for n in grey.shape)
-    blocks = grey[:y, :x].reshape(y // step, step, x // step, step)
-    means: npt.NDArray[np.float64] = blocks.mean(axis=(1, 3)).ravel()
-    return means
+    return True, [
+        Finding(
+            "read-as-stack",
+            f"{images.name}/: {len(files)} {files[0].suffix[1:].upper()} of {size} {why} "
+            "read as one stack",
+            todo="for separate images set `slices: false` (--images)",
+            path=images,
+        )
+    ]
 
 
 def _odd_planes(folder: Path, files: Sequence[Path]) -> Iterator[Finding]:
