@@ -90,6 +90,15 @@ def test_smaller_copies_in_a_tiff_are_told(tmp_path: Path) -> None:
     assert "pages-left-out" in names(open_volume(tmp_path / "a.tif").notes)
 
 
+def test_a_tiff_whose_header_says_that_0_is_white_is_told(tmp_path: Path) -> None:
+    array = np.arange(5 * 64 * 64, dtype=np.uint16).reshape(5, 64, 64)
+    for photometric, told in (("minisblack", False), ("miniswhite", True)):
+        tifffile.imwrite(tmp_path / "a.tif", array, photometric=photometric)
+        volume = open_volume(tmp_path / "a.tif", axes="ZYX")
+        assert ("white-is-zero" in names(volume.notes)) == told
+        assert np.array_equal(volume.read()[0], array)
+
+
 def test_a_version_of_ome_zarr_that_is_not_known_is_told(tmp_path: Path) -> None:
     group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=3)
     group.create_array("0", data=np.zeros((4, 5, 6), np.uint8))

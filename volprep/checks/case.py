@@ -293,6 +293,8 @@ def _headers(
             found = said(note, case.name, None if volume is None else Path(volume.name))
             if found.name == "image-lossy" and volume is not image:
                 yield Finding("label-lossy", found.found, case=found.case, path=found.path)
+            elif found.name == "white-is-zero" and volume is not image:
+                yield replace(found, level="info")
             elif found.name == "spacing-unread" and case.spacing is not None:
                 yield replace(found, todo="nothing: the one that is given counts", level="info")
             elif "no spacing" not in note:  # which is told of the case

@@ -924,4 +924,13 @@ TABLE: dict[str, Kind] = {
         why="Objects that are thinner than the new voxels vanish.",
         example="3 label ids vanished in preprocessing: 17, 31, 80",
     ),
+    "white-is-zero": Kind(
+        "warning",
+        wanted="values that are brighter the higher they are",
+        todo="nothing, if the voxels are right as they are stored, as in most programs; else save "
+        "the file with its values inverted",
+        why="The header asks viewers to show 0 as white, which the voxels that are read know "
+        "nothing of. An info of labels, whose values are no brightness.",
+        example="a TIFF of a scanner, or of ImageJ with an inverting look-up table",
+    ),
 }

@@ -82,8 +82,15 @@ def pages_by_tifffile(path: Path, allow_external: bool | None = None) -> Pages:
             description=_description(path, file, keyframe),
             resolution=_tags_resolution(keyframe),
             spacing=_lsm_spacing(file),
-            notes=notes,
+            notes=(*notes, *_inverted(keyframe)),
         )
+
+
+def _inverted(keyframe: Any) -> list[Note]:
+    """What is to be said where the header wants 0 to be shown as white."""
+    said = keyframe.tags.get(262)
+    wanted = said is not None and said.value == 0
+    return [Note("white-is-zero", "its header says that 0 is white: read as stored")] * wanted
 
 
 def _check_coding(path: Path, keyframe: Any) -> None:

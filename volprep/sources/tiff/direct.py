@@ -104,7 +104,7 @@ def _geometry(found: Directories) -> _Geometry | None:
     common = (
         coding in _CODINGS
         and predictor in (1, 2, 3)
-        and one.get(262, 1) in (0, 1, 2, 3)  # grey, colour, palette
+        and one.get(262, 1) in (1, 2, 3)  # grey, colour, palette; where 0 is white it is told
         and one.get(266, 1) == 1  # bits from the highest down
         and one.get(254, 0) == 0  # no thumbnail, no mask
         and (samples == 1 or one.get(284, 1) == 1)  # samples side by side
