@@ -236,3 +236,16 @@ def test_config_or_labels_and_known_words(labels: Path, tmp_path: Path) -> None:
         )
         assert done.returncode in (2, 3)
         assert done.stderr.startswith("error: ")
+
+
+def test_a_scheduler_that_does_not_answer_leaves_no_folder(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    np.save(tmp_path / "cells.npy", np.ones((4, 5, 6), np.uint8))
+    command = [sys.executable, "-m", "volprep", "bake-skeletons", "--labels", "cells.npy"]
+    done = subprocess.run(
+        [*command, "--executor", "dask", "--scheduler", "tcp://127.0.0.1:1"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no Dask scheduler answers" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["cells.npy"]

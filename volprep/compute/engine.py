@@ -66,6 +66,24 @@ class Engine:
             self._connected.close()
             self._connected = None
 
+    def reach(self) -> None:
+        """Connect now to the scheduler that was named, if one was, and not when it is needed.
+
+        Raises
+        ------
+        VolprepError
+            If none answers.
+        """
+        if self.kind == "dask" and self._scheduler is not None:
+            self._connect()
+
+    def _connect(self) -> Any:
+        from volprep.compute import cluster
+
+        if self._connected is None:
+            self._connected = cluster.connect(self._scheduler, self._cluster, self.workers)
+        return self._connected
+
     def run(
         self,
         function: Callable[[Unit], Result],
@@ -125,10 +143,8 @@ class Engine:
     ) -> Iterator[Result]:
         from volprep.compute import cluster
 
-        if self._connected is None:
-            self._connected = cluster.connect(self._scheduler, self._cluster, self.workers)
         yield from cluster.run_on(
-            self._connected.client, function, units, count=count,
+            self._connect().client, function, units, count=count,
             batch_seconds=cluster.BATCH_SECONDS if seconds is None else seconds,
         )  # fmt: skip
 

@@ -121,6 +121,8 @@ def bake_skeletons(
         raise DataCheckError(["no case has labels; skeletons are made from instance labels"])
     for case in labelled:
         case.open_label()  # what cannot be read is told before a folder is made
+    if engine is not None and not out.exists():
+        engine.reach()  # likewise
     with Ledger(out, own=False) as ledger:
         summaries = [
             BakedCase(
