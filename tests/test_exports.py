@@ -994,6 +994,7 @@ def test_a_split_that_came_from_nnunet_is_the_one_that_is_prepared(
     out = tmp_path / "Dataset001_a"
     made = exported(classes, "nnunet", out)
     assert volprep("init", out, "-o", tmp_path / "again.yaml").returncode == 0
+    assert "fold: 0  # the fold that the data brings" in (tmp_path / "again.yaml").read_text()
     pipeline.prepare(load_config(tmp_path / "again.yaml"))
     splits = content(load_config(tmp_path / "again.yaml").output.dir / "splits.json")
     again = {part["case"]: side for side in ("train", "val") for part in splits[side]}

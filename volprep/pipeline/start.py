@@ -158,7 +158,7 @@ def starting_yaml(
         f"{'classes' if guess.kind == 'instances' else 'instances'}; {guess.reason}",
         "",
         "split:",
-        *_split_lines(len(cases)),
+        *_split_lines(cases),
         "",
         "plan:",
         *_memory_lines(),
@@ -241,8 +241,12 @@ def _spacing_lines(spacings: Sequence[Any], given: Mapping[str, Any]) -> list[st
     return [f"  # spacing: [0.3, 0.1, 0.1]  # (z, y, x) in µm, or '50, 4, 4 nm': {who} none"]
 
 
-def _split_lines(count: int) -> list[str]:
-    if count == 1:
+def _split_lines(cases: Cases) -> list[str]:
+    if cases.folds:
+        count = len(cases.folds)
+        which = "the fold" if count == 1 else f"one of the {count} folds"
+        return [f"  fold: 0  # {which} that the data brings; kind: cases draws anew"]
+    if len(cases) == 1:
         return [
             "  kind: blocks  # one volume: a block of it is held out, with a gap of a patch",
             "  fraction: 0.2",
