@@ -41,7 +41,6 @@ def test_each_key_of_the_document_is_translated_or_named():
             {"image": "data/a.tif", "label": "data/la.tif", "mask": "data/ma.tif"},
             {"image": "data/b.tif", "label": "data/lb.tif", "mask": "data/mb.tif"},
         ],
-        "slices": False,
     }
     assert config["plan"] == {"patch_size": [1, 64, 64], "batch_size": 4}
     assert config["patching"]["reject"] == {

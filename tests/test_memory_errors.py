@@ -16,7 +16,7 @@ from volprep import pipeline
 from volprep.cli.app import app
 from volprep.compute import run_units
 from volprep.config import Config
-from volprep.errors import OutOfMemoryError, SourceError, VolprepError, within_memory
+from volprep.errors import DataCheckError, OutOfMemoryError, VolprepError, within_memory
 from volprep.loader import PatchDataset, PatchLoader
 
 ASKED = "Unable to allocate 9.00 GiB"
@@ -81,7 +81,7 @@ def test_prepare_names_the_step(
     monkeypatch.setattr(where, fail)
     with pytest.raises(VolprepError) as caught:
         pipeline.prepare(settings)
-    assert isinstance(caught.value, OutOfMemoryError | SourceError)
+    assert isinstance(caught.value, OutOfMemoryError | DataCheckError)
     assert step in str(caught.value)
     assert "workers" in str(caught.value)
     assert not (tmp_path / "set").exists()

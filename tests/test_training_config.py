@@ -179,4 +179,4 @@ def test_a_spacing_is_used_with_a_folder_and_refused_with_a_config(tmp_path: Pat
     config = tmp_path / "c.yaml"
     config.write_text("data: {root: .}\n")
     run = planned(config, "--spacing", "1,1,1")
-    assert (run.returncode, "put it in the YAML" in run.stderr) == (2, True)
+    assert (run.returncode, "write it into" in run.stderr) == (2, True)

@@ -16,6 +16,7 @@ _NEEDLESS = {
     "DATASET.INPUT_PATH": "", "DATASET.IMAGE_NAME": "", "DATASET.LABEL_NAME": "",
     "DATASET.VALID_MASK_NAME": "", "INFERENCE.IS_ABSOLUTE_PATH": "", "INFERENCE.IMAGE_NAME": "",
     "INFERENCE.DO_SINGLY": "every image is read on its own",
+    "DATASET.LOAD_2D": "an image of two axes is 2D, and a list of images is as many cases",
 }  # fmt: skip
 _NOT_HERE = {"DATASET.DATA_CHUNK_NUM": _ELSEWHERE, "DATASET.DATA_CHUNK_ITER": _ELSEWHERE}
 
@@ -46,7 +47,7 @@ def translated(content: Mapping[str, Any], where: str) -> tuple[dict[str, Any], 
     -----
     ``DATASET``: INPUT_PATH, IMAGE_NAME, LABEL_NAME and VALID_MASK_NAME (a name, a list, or
     names joined by ``@``) are the cases; REJECT_SAMPLING and VALID_RATIO ``patching.reject``;
-    LOAD_2D ``data.slices: false``; DO_2D ``patching.do_2d: z``. ``INFERENCE``'s
+    DO_2D ``patching.do_2d: z``; LOAD_2D asks for what is done anyway. ``INFERENCE``'s
     IMAGE_NAME is taken where DATASET names no images. ``MODEL.INPUT_SIZE``,
     ``SOLVER.SAMPLES_PER_BATCH`` and ``AUGMENTOR`` are the patch, the batch and ``augment``.
 
@@ -69,9 +70,6 @@ def translated(content: Mapping[str, Any], where: str) -> tuple[dict[str, Any], 
     for key, value in flat.items():
         if key in rules:
             rules[key](value)
-        elif key == "DATASET.LOAD_2D":
-            if value:
-                config["data"]["slices"] = False
         elif key == "DATASET.DO_2D":
             continue
         elif key.startswith("AUGMENTOR."):
