@@ -130,7 +130,8 @@ def unlabelled(items: Sequence[Case], root: Path) -> list[Finding]:
 def _ending(names: Sequence[str]) -> str | None:
     """What makes of the names of one half those of the other: they may be labels."""
     whole = set(names)
-    ends = Counter(b[len(a) :] for a in whole for b in whole if b != a and b.startswith(a))
+    # By what each begins with, not by pairs, of which 20,000 names have 400 million.
+    ends = Counter(b[n:] for b in whole for n in range(1, len(b)) if b[:n] in whole)
     ending, count = max(ends.items(), key=lambda item: item[1], default=("", 0))
     pairs = 2 * count == len(whole) and not ending.strip("_-. ").isdecimal()
     return ending if pairs else None
