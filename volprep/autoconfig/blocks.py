@@ -85,10 +85,8 @@ def room_for_planes(shape: Shape3, divided: Division) -> Shape3 | None:
     only for it to have places enough, and half of the volume is left for training.
     """
     for positions in (POSITIONS, 1):
-        for longer, shorter in _PLACES:
-            along = (longer, shorter) if shape[1] >= shape[2] else (shorter, longer)
-            sides = zip(shape[1:], along, strict=True)
-            box = three((1, *(n - more + 1 if n >= _LONG else n for n, more in sides)))
+        for places in _PLACES:
+            box = three(_Cut(0, places, shape, (1.0, 1.0, 1.0)).room)
             trained, blocks = divided(box) or (0.0, ())
             if trained >= _SHARES[0][0] and places_in(blocks, box) >= positions:
                 return box
@@ -129,13 +127,17 @@ class _Cut:
         trained, blocks = division
         return trained >= share and places_in(blocks, box) >= positions
 
+    @property
+    def room(self) -> list[int]:
+        """What a patch may fill, for its places along the axes that are not cut."""
+        longer = max((i for i in range(3) if i != self.axis), key=lambda i: self.shape[i])
+        left = [self.places[i != longer] - 1 for i in range(3)]
+        return [n - more if n >= _LONG else n for n, more in zip(self.shape, left, strict=True)]
+
     def box(self, side: int) -> Shape3:
         """What a patch may fill that is `side` long along the cut."""
         longest = self._longest(side)
-        longer = max((i for i in range(3) if i != self.axis), key=lambda i: self.shape[i])
-        left = [self.places[i != longer] - 1 for i in range(3)]
-        room = [n - more if n >= _LONG else n for n, more in zip(self.shape, left, strict=True)]
-        box = [max(1, min(n, longest(s))) for n, s in zip(room, self.steps, strict=True)]
+        box = [max(1, min(n, longest(s))) for n, s in zip(self.room, self.steps, strict=True)]
         box[self.axis] = side
         return self._as_long(three(box))
 
