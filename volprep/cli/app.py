@@ -28,7 +28,7 @@ from volprep.cli.console import Talk, be_quiet, complain
 from volprep.errors import OutOfMemoryError, SourceError, StoreError, VolprepError
 from volprep.version import __version__
 
-__all__ = ["Executor", "Scheduler", "Set", "app", "main"]
+__all__ = ["Executor", "Scheduler", "Set", "Threads", "app", "main"]
 
 Set = Annotated[
     list[str] | None,
@@ -48,6 +48,7 @@ Executor = Annotated[
         autocompletion=one_of("serial", "threads", "processes", "dask"),
     ),
 ]
+Threads = Annotated[int | None, typer.Option("--workers", "-j", min=1, max=1024, help="Threads.")]
 Scheduler = Annotated[
     str | None, typer.Option(help="A Dask scheduler that runs, such as tcp://10.0.0.7:8786.")
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from volprep.cli.app import Set, app
+from volprep.cli.app import Set, Threads, app
 from volprep.cli.completion import export_targets
 from volprep.cli.console import local, print_json, print_table, say, shape_text, stage
 from volprep.errors import ConfigError
@@ -45,9 +45,7 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what differs of an export that is there.")
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-j", min=1, max=1024, help="Threads.")
-    ] = None,
+    workers: Threads = None,
     changes: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from volprep.cli.app import Executor, Scheduler, Set, app
+from volprep.cli.app import Executor, Scheduler, Set, Threads, app
 from volprep.cli.completion import one_of
 from volprep.cli.console import local, print_json, print_table, stage
 from volprep.errors import ConfigError
@@ -65,9 +65,7 @@ def bake_skeletons(
     ] = None,
     trch: Annotated[bool, typer.Option("--trch", help="Write SKOOTS' .trch, too.")] = False,
     swc: Annotated[bool, typer.Option("--swc", help="Write an SWC file per instance.")] = False,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-j", min=1, max=1024, help="Threads.")
-    ] = None,
+    workers: Threads = None,
     executor: Executor = None,
     scheduler: Scheduler = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
