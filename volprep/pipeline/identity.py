@@ -18,14 +18,13 @@ from volprep.errors import SourceError
 from volprep.ledger import Unit, key_of
 from volprep.pipeline.told import Reporter, silent
 from volprep.places import is_remote
-from volprep.sources import files_of, natural_key, stored_objects
+from volprep.sources import changed_meanwhile, files_of, natural_key, stored_objects
 
 __all__ = [
     "Hashing",
     "Input",
     "Inputs",
     "Trust",
-    "changed_meanwhile",
     "paths_of",
     "read_inputs",
     "size_of",
@@ -37,11 +36,6 @@ Trust = Literal["hash", "mtime", "state"]
 #: Name, size, time of change of the content and of the entry, number of the file.
 _State = tuple[str, int, int, int, int]
 _PIECE = 1 << 22
-
-
-def changed_meanwhile(path: Path) -> SourceError:
-    """What is said of an input that another program writes at the same time."""
-    return SourceError(path, "changed while it was being used", "leave it alone and run again")
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,6 @@ from volprep.pipeline.identity import (
     Hashing,
     Inputs,
     Trust,
-    changed_meanwhile,
     paths_of,
     read_inputs,
     size_of,
@@ -85,6 +84,7 @@ from volprep.pipeline.targets import targets_of
 from volprep.pipeline.told import Reporter, Told, refuse_warnings, rules_of, silent
 from volprep.pipeline.training import one_sided
 from volprep.pipeline.volumes import Prepared, PreparedRef, prepare_volumes, vanished
+from volprep.sources import changed_meanwhile
 from volprep.splits import SplitPart, audit_splits, splits_blocks
 from volprep.store import PatchStore
 from volprep.targets import Skeleton

@@ -21,7 +21,7 @@ from volprep.places import ARCHIVES, is_remote, path_of
 from volprep.sources.aligned import PlaneAxis, aligned, sliced
 from volprep.sources.array import ArrayVolume
 from volprep.sources.axes import Layout, time_point
-from volprep.sources.base import SLAB_BYTES, Array, Volume
+from volprep.sources.base import SLAB_BYTES, Array, Volume, changed_meanwhile
 from volprep.sources.chunked import ChunkedVolume, Index
 from volprep.sources.formats import FORMATS, Format
 from volprep.sources.kept import KeptVolume
@@ -62,6 +62,7 @@ __all__ = [
     "Volume",
     "WrappedVolume",
     "aligned",
+    "changed_meanwhile",
     "describe_tiles",
     "difference",
     "files_of",

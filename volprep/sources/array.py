@@ -18,11 +18,11 @@ from volprep.sources.base import (
     SLAB_BYTES,
     Array,
     Volume,
+    changed_meanwhile,
     forget,
     map_file,
     read_pieces,
     reading,
-    shrunk,
     still_whole,
 )
 
@@ -85,7 +85,7 @@ class FileVolume(MappedVolume):
     def _open(self) -> Array:
         view = map_file(self._data)
         if len(view) < self._offset + math.prod(self._layout.stored) * self._stored_dtype.itemsize:
-            raise shrunk(self._data)
+            raise changed_meanwhile(self._data)
         return np.ndarray(self._layout.stored, self._stored_dtype, view, self._offset)
 
     def slabs(

@@ -29,6 +29,7 @@ __all__ = [
     "SLAB_BYTES",
     "Array",
     "Volume",
+    "changed_meanwhile",
     "forget",
     "forget_block",
     "map_file",
@@ -38,7 +39,6 @@ __all__ = [
     "read_at",
     "read_pieces",
     "reading",
-    "shrunk",
     "still_whole",
     "stored_bytes",
 ]
@@ -146,11 +146,11 @@ def still_whole(path: Path, view: mmap.mmap) -> None:
     `read_pieces`.
     """
     if path.stat().st_size < len(view):
-        raise shrunk(path)
+        raise changed_meanwhile(path)
 
 
-def shrunk(path: Path) -> SourceError:
-    """What is said of a file that ends before what was there when it was opened."""
+def changed_meanwhile(path: Path) -> SourceError:
+    """What is said of an input that another program writes at the same time."""
     return SourceError(path, "changed while it was being used", "leave it alone and run again")
 
 
@@ -197,7 +197,7 @@ def read_pieces(
             at = first + sum(n * step for n, step in zip(place, steps, strict=False))
             piece = pieces[number * (size // count) : (number + 1) * (size // count)]
             if _read_into(descriptor, piece, at) < len(piece):
-                raise shrunk(path)
+                raise changed_meanwhile(path)
     finally:
         os.close(descriptor)
     block.flags.writeable = False  # as a map is
