@@ -532,6 +532,11 @@ class PreprocessConfig(Section):
     )
     crop_nonzero: bool = Field(False, description="Cut away the empty border of each case.")
 
+    @property
+    def resamples(self) -> bool:
+        """Whether all cases are brought to one spacing."""
+        return self.target_spacing not in (None, "none")
+
     @field_validator("clip")
     @classmethod
     def _ascending(

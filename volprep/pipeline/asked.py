@@ -82,7 +82,7 @@ def _measured(seen: Seen) -> bool:
 
 
 def _resampled(seen: Seen) -> bool:
-    return seen.config.preprocess.target_spacing not in (None, "none")
+    return seen.config.preprocess.resamples
 
 
 def _skeletons(seen: Seen) -> bool:

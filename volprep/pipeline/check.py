@@ -131,7 +131,7 @@ def _answered(config: Config, findings: Iterable[Finding]) -> Iterator[Finding]:
     """What differs between cases needs no care where the config makes it alike."""
     section = config.preprocess
     answers = {}
-    if section.target_spacing not in (None, "none"):
+    if section.resamples:
         answers["mixed-spacings"] = "all are brought to preprocess.target_spacing"
     if section.scope == "case":
         answers["mixed-dtypes"] = "each case is normalised by its own grey values"

@@ -253,7 +253,7 @@ def survey(
     if crops is None:
         crops = crop_boxes(config, cases, reporter) if config.preprocess.crop_nonzero else {}
     most = max(label_bytes.values(), default=0)
-    room = None if config.preprocess.target_spacing in (None, "none") else free_room(config, most)
+    room = free_room(config, most) if config.preprocess.resamples else None
     return Known(heads, look_into(cases), values, label_bytes, room, crops)
 
 
